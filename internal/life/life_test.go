@@ -1,0 +1,88 @@
+package life
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func wait(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func TestServicesStopBeforeFoundations(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var order []string
+	err := Run(ctx, func(_ context.Context, services, foundations *Group) error {
+		foundations.Go("store", func(ctx context.Context) error {
+			err := wait(ctx)
+			order = append(order, "store")
+			return err
+		})
+		services.Go("api", func(ctx context.Context) error {
+			err := wait(ctx)
+			order = append(order, "api")
+			return err
+		})
+		cancel()
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("Run: %v", err)
+	}
+	if got := strings.Join(order, " "); got != "api store" {
+		t.Errorf("stopped in the order %q, want api before store", got)
+	}
+}
+
+func TestFailureStopsEverything(t *testing.T) {
+	boom := errors.New("boom")
+	for name, setup := range map[string]func(context.Context, *Group, *Group) error{
+		"service": func(_ context.Context, s, f *Group) error {
+			f.Go("store", wait)
+			s.Go("api", func(context.Context) error { return boom })
+			return nil
+		},
+		"foundation": func(_ context.Context, s, f *Group) error {
+			f.Go("store", func(context.Context) error { return boom })
+			s.Go("api", wait)
+			return nil
+		},
+		"setup": func(_ context.Context, s, f *Group) error {
+			f.Go("store", wait)
+			s.Go("api", wait)
+			return boom
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := Run(context.Background(), setup); !errors.Is(err, boom) {
+				t.Errorf("Run = %v, want %v", err, boom)
+			}
+		})
+	}
+}
+
+func TestPanicBecomesAnErrorThatNamesTheTask(t *testing.T) {
+	g := NewGroup(context.Background())
+	g.Go("collector", func(context.Context) error { panic("no driver") })
+	err := g.Wait()
+	if err == nil || !strings.Contains(err.Error(), "run collector: panic: no driver") {
+		t.Errorf("Wait = %v", err)
+	}
+}
+
+func TestAllEndsWithTheFirst(t *testing.T) {
+	err := All(context.Background(),
+		Task{"forever", wait},
+		Task{"once", func(context.Context) error { return nil }},
+	)
+	if err != nil {
+		t.Errorf("All = %v, want nil", err)
+	}
+}

@@ -1,0 +1,30 @@
+package metric
+
+// Metrics of the agent about itself.
+var (
+	AgentCollectorUp     = Def{"vigil_agent_collector_up", "1", Gauge, []string{"collector", "status"}, "1 for the status that a collector has: ok, unsupported, unknown or stuck."}
+	AgentCollectSeconds  = Def{"vigil_agent_collect_seconds", "seconds", Histogram, []string{"collector"}, "Time that one collection took."}
+	AgentSpoolFrames     = Def{"vigil_agent_spool_frames", "1", Gauge, []string{"class"}, "Frames that wait for acknowledgement."}
+	AgentSpoolBytes      = Def{"vigil_agent_spool_bytes", "bytes", Gauge, []string{"class"}, "Bytes that the spool holds on disk."}
+	AgentSpoolDropped    = Def{"vigil_agent_spool_dropped_frames_total", "1", Counter, []string{"class"}, "Frames that a full spool dropped."}
+	AgentSpoolSkipped    = Def{"vigil_agent_spool_skipped_records_total", "1", Counter, []string{"class"}, "Damaged records that the spool stepped over."}
+	AgentUplinkConnected = Def{"vigil_agent_uplink_connected", "1", Gauge, nil, "1 while the stream to the control plane is open."}
+	AgentUplinkSessions  = Def{"vigil_agent_uplink_sessions_total", "1", Counter, nil, "Streams that were opened to the control plane."}
+	AgentTrainerEvents   = Def{"vigil_agent_trainer_events_total", "1", Counter, nil, "Events that trainers reported."}
+	AgentTrainerDropped  = Def{"vigil_agent_trainer_dropped_events_total", "1", Counter, nil, "Events that trainers had to drop because the agent was away or slow."}
+	AgentTrainerSessions = Def{"vigil_agent_trainer_sessions", "1", Gauge, nil, "Trainers and supervisors that are registered now."}
+	AgentCommands        = Def{"vigil_agent_commands_total", "1", Counter, []string{"result"}, "Commands by result: done, failed, repeated."}
+	AgentReflexes        = Def{"vigil_agent_reflexes_total", "1", Counter, nil, "Checkpoints that the agent ordered by itself."}
+	AgentVaultSealed     = Def{"vigil_agent_vault_checkpoints_total", "1", Counter, []string{"result"}, "Checkpoints by result: verified, failed."}
+	AgentVaultSealTime   = Def{"vigil_agent_vault_seal_seconds", "seconds", Histogram, []string{"stage"}, "Time from commit to a state: durable, verified."}
+	AgentVaultSealBytes  = Def{"vigil_agent_vault_sealed_bytes_total", "bytes", Counter, nil, "Bytes that were sealed."}
+)
+
+func agentDefs() []Def {
+	return []Def{
+		AgentCollectorUp, AgentCollectSeconds, AgentSpoolFrames, AgentSpoolBytes,
+		AgentSpoolDropped, AgentSpoolSkipped, AgentUplinkConnected, AgentUplinkSessions,
+		AgentTrainerEvents, AgentTrainerDropped, AgentTrainerSessions, AgentCommands,
+		AgentReflexes, AgentVaultSealed, AgentVaultSealTime, AgentVaultSealBytes,
+	}
+}

@@ -1,0 +1,28 @@
+// Package protocol holds what the agent and the control plane must agree on
+// beyond the messages themselves.
+package protocol
+
+// Revision is the revision of the agent protocol that this build speaks. It
+// grows when a peer of the revision before would misunderstand; the control
+// plane refuses any other.
+const Revision = 1
+
+// RestartExitCode is what a training process exits with when it was told to
+// save and be restarted: EX_TEMPFAIL of sysexits.h.
+const RestartExitCode = 75
+
+// Environment of a training process that runs under a supervisor.
+const (
+	EnvSocket   = "VIGIL_SOCKET"    // path of the agent's unix socket
+	EnvRunID    = "VIGIL_RUN_ID"    // the run
+	EnvAttempt  = "VIGIL_ATTEMPT"   // the launch, counted from 0
+	EnvExitFile = "VIGIL_EXIT_FILE" // where the process says why it exits, as JSON of ExitReport
+)
+
+// ExitReport is what a training process leaves for its supervisor.
+type ExitReport struct {
+	Failure      string `json:"failure"`       // name of a vigil.common.v1.FailureKind
+	Explanation  string `json:"explanation"`   // one sentence
+	CheckpointID string `json:"checkpoint_id"` // the checkpoint to go on from; may be empty
+	Stop         bool   `json:"stop"`          // true: do not restart
+}

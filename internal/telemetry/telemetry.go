@@ -1,0 +1,117 @@
+// Package telemetry gives every program the same logs, traces and metrics.
+package telemetry
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+)
+
+// LogConfig is what users say about logs.
+type LogConfig struct {
+	Level  string `yaml:"level"`  // debug, info, warn or error
+	Format string `yaml:"format"` // text or json
+}
+
+// DefaultLog is text from level info on.
+func DefaultLog() LogConfig { return LogConfig{Level: "info", Format: "text"} }
+
+// Check reports a level or format that there is not.
+func (c LogConfig) Check(report func(key, format string, args ...any)) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
+		report("level", "is %q; want debug, info, warn or error", c.Level)
+	}
+	if c.Format != "text" && c.Format != "json" {
+		report("format", "is %q; want text or json", c.Format)
+	}
+}
+
+// Logger makes a logger that writes to w. The configuration has been checked.
+func Logger(w io.Writer, config LogConfig) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(config.Level))
+	options := &slog.HandlerOptions{Level: level}
+	if config.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// TraceConfig is what users say about traces.
+type TraceConfig struct {
+	// OTLPEndpoint is host:port of an OTLP gRPC receiver; empty exports nothing.
+	OTLPEndpoint string `yaml:"otlp_endpoint"`
+	// Plaintext talks to it without TLS.
+	Plaintext bool `yaml:"plaintext"`
+}
+
+// Tracer gives a program's tracer and what flushes and ends it; without an
+// endpoint both do nothing.
+func Tracer(ctx context.Context, config TraceConfig, program string) (trace.Tracer, func(context.Context) error, error) {
+	if config.OTLPEndpoint == "" {
+		return noop.NewTracerProvider().Tracer(program), func(context.Context) error { return nil }, nil
+	}
+	options := []otlptracegrpc.Option{otlptracegrpc.WithEndpoint(config.OTLPEndpoint)}
+	if config.Plaintext {
+		options = append(options, otlptracegrpc.WithInsecure())
+	}
+	exporter, err := otlptracegrpc.New(ctx, options...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open OTLP exporter to %s: %w", config.OTLPEndpoint, err)
+	}
+	provider := sdktrace.NewTracerProvider(
+		sdktrace.WithBatcher(exporter),
+		sdktrace.WithResource(resource.NewSchemaless(attribute.String("service.name", program))),
+	)
+	return provider.Tracer("github.com/vigil-ml/vigil"), provider.Shutdown, nil
+}
+
+// Traceparent gives the W3C trace context of ctx's span, or "" without one.
+func Traceparent(ctx context.Context) string {
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	return carrier["traceparent"]
+}
+
+// WithTraceparent makes spans that are started from ctx children of a W3C
+// trace context; an empty or malformed one changes nothing.
+func WithTraceparent(ctx context.Context, traceparent string) context.Context {
+	if traceparent == "" {
+		return ctx
+	}
+	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": traceparent})
+}
+
+// NewRegistry makes a registry with the Go runtime's and the process' metrics.
+func NewRegistry() *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return reg
+}
+
+// Handle adds /metrics and /healthz to a mux. Healthy gives nil, or what is
+// wrong, which is then served with status 503.
+func Handle(mux *http.ServeMux, reg *prometheus.Registry, healthy func() error) {
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := healthy(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = io.WriteString(w, "ok\n")
+	})
+}

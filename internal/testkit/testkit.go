@@ -1,0 +1,57 @@
+// Package testkit is what tests of every package share.
+package testkit
+
+import (
+	"log/slog"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Require gives the path of a program that the test talks to for real. Where
+// it is not installed the test is skipped, or fails when VIGIL_REQUIRE names
+// the program or is "all".
+func Require(t testing.TB, program string) string {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err == nil {
+		return path
+	}
+	required := os.Getenv("VIGIL_REQUIRE")
+	for name := range strings.SplitSeq(required, ",") {
+		if name == "all" || name == program {
+			t.Fatalf("%s is not installed and VIGIL_REQUIRE=%s asks for it", program, required)
+		}
+	}
+	t.Skipf("%s is not installed", program)
+	return ""
+}
+
+// Eventually waits until a condition holds and fails the test when it does not
+// within ten seconds. The bound is there so that a broken test ends, not to
+// assert a speed.
+func Eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !holds() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited ten seconds for %s", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// Logger writes to the test's log.
+func Logger(t testing.TB) *slog.Logger {
+	t.Helper()
+	return slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+type testWriter struct{ t testing.TB }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Logf("%s", strings.TrimRight(string(p), "\n"))
+	return len(p), nil
+}
