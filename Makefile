@@ -1,0 +1,77 @@
+# Vigil: `make` lists what there is. Two commands do all the set-up that they
+# need: `make run` and `make test`.
+
+SHELL       := /bin/bash -o pipefail
+BIN         := bin
+PROGRAMS    := vigil-agent vigil-controlplane vigil-trainer agentctl
+TOOL        := go tool -modfile=internal/tools/go.mod
+VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS     := -s -w -X github.com/vigil-ml/vigil/internal/version.version=$(VERSION)
+GOTESTFLAGS ?=
+
+# NVIDIA's header marks half of itself as deprecated; nobody needs pages of it.
+export CGO_CFLAGS := -O2 -Wno-deprecated-declarations
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test deps gen build race fuzz lint bench check cross $(PROGRAMS)
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: build ## Show the main job, end to end, on real input
+	@$(BIN)/agentctl demo --out out
+
+test: deps ## Run every test; ends with the list of what was skipped and why
+	@echo "vigil: testing (the first time compiles everything: some minutes on two cores)"
+	@$(TOOL) gotestsum --format pkgname-and-test-fails --hide-summary=output -- -timeout 9m $(GOTESTFLAGS) ./...
+
+deps: ## Install what the tests talk to for real, where this machine allows it
+	@if ! command -v python3 >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		echo "vigil: installing python3" && apt-get install -y -qq python3 >/dev/null; fi
+
+build: $(PROGRAMS) ## Build the four programs into bin/
+
+$(PROGRAMS):
+	@if [ ! -x $(BIN)/$@ ]; then echo "vigil: building $@ (the first build compiles the libraries: some minutes on two cores)"; fi
+	@mkdir -p $(BIN)
+	@go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/$@ ./cmd/$@
+
+gen: ## Make the generated code anew
+	@$(TOOL) buf generate
+	@$(TOOL) buf generate --template buf.gen.gateway.yaml
+
+race: ## Run every test with the race detector
+	@$(TOOL) gotestsum --format pkgname-and-test-fails -- -race -timeout 30m $(GOTESTFLAGS) ./...
+
+FUZZTIME ?= 30s
+fuzz: ## Run every fuzz target for FUZZTIME (30s)
+	@set -e; grep -rl --include='*_test.go' 'func Fuzz' . | xargs -n1 dirname | sort -u | while read -r dir; do \
+		for target in $$(grep -ho 'func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | cut -c6-); do \
+			echo "vigil: fuzzing $$dir $$target for $(FUZZTIME)"; \
+			go test $$dir -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME); done; done
+
+lint: ## Judge the code: vet, staticcheck, format, protocol
+	@go vet ./...
+	@$(TOOL) staticcheck ./...
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not gofmt'd: $$unformatted"; exit 1; }
+	@$(TOOL) buf lint
+	@$(TOOL) buf format --diff --exit-code
+
+bench: ## Run every benchmark once
+	@go test -run '^$$' -bench . -benchmem ./... | grep -E '^(Benchmark|pkg:)'
+
+cross: ## Build for every platform that is promised
+	@for target in linux/amd64 linux/arm64; do \
+		echo "vigil: cross-compiling for $$target"; \
+		CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} go build -o /dev/null ./cmd/... || exit 1; done
+	@for target in darwin/arm64; do \
+		echo "vigil: cross-compiling agentctl and vigil-trainer for $$target"; \
+		CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} go build -o /dev/null ./cmd/agentctl ./cmd/vigil-trainer || exit 1; done
+
+check: lint cross ## Lint, cross-compile, and see that generated code and go.mod are fresh
+	@before=$$(git status --porcelain proto go.mod go.sum); $(MAKE) -s gen && go mod tidy; \
+		after=$$(git status --porcelain proto go.mod go.sum); \
+		[ "$$before" = "$$after" ] || { echo "generated code or go.mod is stale; commit what make gen and go mod tidy made:"; git status --short proto go.mod go.sum; exit 1; }
+	@base=$$(git rev-parse --verify -q origin/main || git rev-parse HEAD); \
+		$(TOOL) buf breaking --against ".git#ref=$$base" || { echo "the protocol breaks that of $$base"; exit 1; }
+	@echo "vigil: checked"
