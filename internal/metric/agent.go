@@ -8,6 +8,8 @@ var (
 	AgentSpoolBytes      = Def{"vigil_agent_spool_bytes", "bytes", Gauge, []string{"class"}, "Bytes that the spool holds on disk."}
 	AgentSpoolDropped    = Def{"vigil_agent_spool_dropped_frames_total", "1", Counter, []string{"class"}, "Frames that a full spool dropped."}
 	AgentSpoolSkipped    = Def{"vigil_agent_spool_skipped_records_total", "1", Counter, []string{"class"}, "Damaged records that the spool stepped over."}
+	AgentSamplesRefused  = Def{"vigil_agent_refused_samples_total", "1", Counter, []string{"reason"}, "Samples that did not reach the spool: series_limit, labels, spool."}
+	AgentCommandsRefused = Def{"vigil_agent_refused_commands_total", "1", Counter, nil, "Commands that the uplink did not take because its queue was full."}
 	AgentUplinkConnected = Def{"vigil_agent_uplink_connected", "1", Gauge, nil, "1 while the stream to the control plane is open."}
 	AgentUplinkSessions  = Def{"vigil_agent_uplink_sessions_total", "1", Counter, nil, "Streams that were opened to the control plane."}
 	AgentTrainerEvents   = Def{"vigil_agent_trainer_events_total", "1", Counter, nil, "Events that trainers reported."}
@@ -15,6 +17,7 @@ var (
 	AgentTrainerSessions = Def{"vigil_agent_trainer_sessions", "1", Gauge, nil, "Trainers and supervisors that are registered now."}
 	AgentCommands        = Def{"vigil_agent_commands_total", "1", Counter, []string{"result"}, "Commands by result: done, failed, repeated."}
 	AgentReflexes        = Def{"vigil_agent_reflexes_total", "1", Counter, nil, "Checkpoints that the agent ordered by itself."}
+	AgentReflexDropped   = Def{"vigil_agent_reflex_dropped_events_total", "1", Counter, nil, "Urgent events that the agent could not answer because too many waited."}
 	AgentVaultSealed     = Def{"vigil_agent_vault_checkpoints_total", "1", Counter, []string{"result"}, "Checkpoints by result: verified, failed."}
 	AgentVaultSealTime   = Def{"vigil_agent_vault_seal_seconds", "seconds", Histogram, []string{"stage"}, "Time from commit to a state: durable, verified."}
 	AgentVaultSealBytes  = Def{"vigil_agent_vault_sealed_bytes_total", "bytes", Counter, nil, "Bytes that were sealed."}
@@ -23,8 +26,9 @@ var (
 func agentDefs() []Def {
 	return []Def{
 		AgentCollectorUp, AgentCollectSeconds, AgentSpoolFrames, AgentSpoolBytes,
-		AgentSpoolDropped, AgentSpoolSkipped, AgentUplinkConnected, AgentUplinkSessions,
+		AgentSpoolDropped, AgentSpoolSkipped, AgentSamplesRefused, AgentCommandsRefused,
+		AgentUplinkConnected, AgentUplinkSessions,
 		AgentTrainerEvents, AgentTrainerDropped, AgentTrainerSessions, AgentCommands,
-		AgentReflexes, AgentVaultSealed, AgentVaultSealTime, AgentVaultSealBytes,
+		AgentReflexes, AgentReflexDropped, AgentVaultSealed, AgentVaultSealTime, AgentVaultSealBytes,
 	}
 }

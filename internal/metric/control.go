@@ -5,12 +5,13 @@ var (
 	ControlAgents          = Def{"vigil_control_agents", "1", Gauge, nil, "Agents whose stream is open."}
 	ControlFrames          = Def{"vigil_control_frames_total", "1", Counter, []string{"class", "result"}, "Frames from agents by class and result: stored, repeated, refused."}
 	ControlSamples         = Def{"vigil_control_samples_total", "1", Counter, []string{"result"}, "Samples by result: stored, repeated, refused."}
+	ControlBusSkipped      = Def{"vigil_control_bus_skipped_frames_total", "1", Counter, []string{"reason"}, "Frames that a reader of the bus missed: discarded by age or size before they were read, or damaged."}
 	ControlEvents          = Def{"vigil_control_events_total", "1", Counter, nil, "Events that went through the pipeline."}
 	ControlPipelineLag     = Def{"vigil_control_pipeline_lag_seconds", "seconds", Histogram, nil, "Time from an event's arrival until its effects are committed."}
 	ControlFindings        = Def{"vigil_control_findings_total", "1", Counter, []string{"kind", "severity"}, "Findings by kind and severity."}
 	ControlDetectSeconds   = Def{"vigil_control_detect_seconds", "seconds", Histogram, []string{"kind"}, "Time from the event on its node to the finding."}
 	ControlIncidentsFiring = Def{"vigil_control_incidents_firing", "1", Gauge, nil, "Incidents that nobody has taken."}
-	ControlNotifications   = Def{"vigil_control_notifications_total", "1", Counter, []string{"receiver", "result"}, "Notifications by receiver and result: delivered, retried, failed."}
+	ControlNotifications   = Def{"vigil_control_notifications_total", "1", Counter, []string{"receiver", "result"}, "Notifications by receiver and result: delivered, retried, failed, deferred (put back untried)."}
 	ControlNotifySeconds   = Def{"vigil_control_notify_seconds", "seconds", Histogram, []string{"receiver"}, "Time from the incident's change to the receiver's answer."}
 	ControlCommands        = Def{"vigil_control_commands_total", "1", Counter, []string{"result"}, "Commands by result: sent, done, failed, expired."}
 	ControlRequests        = Def{"vigil_control_requests_total", "1", Counter, []string{"method", "code"}, "Operator requests by method and gRPC code."}
@@ -19,7 +20,7 @@ var (
 
 func controlDefs() []Def {
 	return []Def{
-		ControlAgents, ControlFrames, ControlSamples, ControlEvents, ControlPipelineLag,
+		ControlAgents, ControlFrames, ControlSamples, ControlBusSkipped, ControlEvents, ControlPipelineLag,
 		ControlFindings, ControlDetectSeconds, ControlIncidentsFiring, ControlNotifications,
 		ControlNotifySeconds, ControlCommands, ControlRequests, ControlRequestSeconds,
 	}

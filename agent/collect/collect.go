@@ -1,0 +1,53 @@
+// Package collect is what a collector of samples is, and the [Runner] that
+// calls collectors.
+//
+// A collector is one package with `var Kind = plug.Of("host", Config{}, New)`
+// and one line in agent/builtin.go. It needs no goroutine, no ticker and no
+// clock: the runner calls it at its interval, one call at a time, stamps its
+// samples, bounds its time and survives its panics.
+package collect
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/vigil-ml/vigil/internal/metric"
+)
+
+// Status is how a collector is.
+type Status string
+
+// The statuses.
+const (
+	// Ok: it measures.
+	Ok Status = "ok"
+	// Unsupported: there is nothing to measure on this machine.
+	Unsupported Status = "unsupported"
+	// Unknown: it has not been called yet, or something failed; the error says
+	// what.
+	Unknown Status = "unknown"
+	// Stuck: a call has not returned in its time. Only the runner says this.
+	Stuck Status = "stuck"
+)
+
+// statuses is every status, for the gauge with one series for each.
+func statuses() []Status { return []Status{Ok, Unsupported, Unknown, Stuck} }
+
+// Collector measures something on this machine.
+//
+// Collectors that hold something open also implement [io.Closer]; the runner
+// closes them when it ends, unless a call is stuck.
+type Collector interface {
+	// Collect hands samples to emit and says how it went. What cannot be
+	// measured is left out: a missing sample says unknown, a zero would say
+	// zero. What was emitted counts even when an error follows. It returns when
+	// ctx ends. The runner makes no two calls at once, and gives samples
+	// without a time the time of the call. Emit must not be called after
+	// Collect has returned; it is safe for concurrent use and never blocks.
+	Collect(ctx context.Context, emit func(metric.Sample)) (Status, error)
+}
+
+// Deps is what code injects into a collector.
+type Deps struct {
+	Log *slog.Logger
+}

@@ -1,0 +1,322 @@
+package collect
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/goleak"
+
+	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/metric"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// collector is a collector made of a function.
+type collector struct {
+	collect func(ctx context.Context, emit func(metric.Sample)) (Status, error)
+	calls   int
+	closed  bool
+}
+
+func (c *collector) Collect(ctx context.Context, emit func(metric.Sample)) (Status, error) {
+	c.calls++
+	return c.collect(ctx, emit)
+}
+
+func (c *collector) Close() error {
+	c.closed = true
+	return nil
+}
+
+func load(value float64) metric.Sample { return metric.Sample{Def: metric.HostLoad1, Value: value} }
+
+func emits(values ...float64) *collector {
+	return &collector{collect: func(_ context.Context, emit func(metric.Sample)) (Status, error) {
+		for _, v := range values {
+			emit(load(v))
+		}
+		return Ok, nil
+	}}
+}
+
+// bench runs collectors inside a synctest bubble.
+type bench struct {
+	*Runner
+	log bytes.Buffer
+	reg *prometheus.Registry
+
+	mu      sync.Mutex
+	samples []metric.Sample
+	fail    error
+}
+
+func (b *bench) record(_ context.Context, samples []metric.Sample) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.samples = append(b.samples, samples...)
+	return b.fail
+}
+
+func (b *bench) values() (values []float64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range b.samples {
+		values = append(values, s.Value)
+	}
+	return values
+}
+
+// run runs collectors with an interval of a second while the test's body runs.
+func run(t *testing.T, collectors map[string]*collector, body func(*bench)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { runHere(t, collectors, body) })
+}
+
+// runHere is run for a caller that is in a bubble, where it has made channels.
+func runHere(t *testing.T, collectors map[string]*collector, body func(*bench)) {
+	t.Helper()
+	b := &bench{reg: prometheus.NewRegistry()}
+	var sources []Source
+	for name, c := range collectors {
+		sources = append(sources, Source{Name: name, Collector: c, Interval: time.Second, Timeout: 300 * time.Millisecond})
+	}
+	var err error
+	b.Runner, err = NewRunner(sources, RunnerDeps{
+		Record: b.record, Log: slog.New(slog.NewTextHandler(&b.log, nil)), Metrics: b.reg, Clock: time.Now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.reg.MustRegister(b.Exposition())
+	ctx, cancel := context.WithCancel(t.Context())
+	stopped := make(chan error)
+	go func() { stopped <- b.Run(ctx) }()
+	synctest.Wait()
+	body(b)
+	cancel()
+	if err := <-stopped; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+}
+
+func TestFirstCollectionIsAtOnceAndTheNextOnesAtTheInterval(t *testing.T) {
+	c := emits(1.5)
+	run(t, map[string]*collector{"host": c}, func(b *bench) {
+		if c.calls != 1 || !cmp.Equal(b.values(), []float64{1.5}) {
+			t.Errorf("%d calls, samples %v", c.calls, b.values())
+		}
+		if at := b.samples[0].Time; !at.Equal(time.Now()) {
+			t.Errorf("the sample has the time %v, now is %v", at, time.Now())
+		}
+		time.Sleep(100 * time.Second)
+		synctest.Wait()
+		if c.calls < 91 || c.calls > 112 {
+			t.Errorf("%d calls in 100 seconds", c.calls)
+		}
+		if diff := cmp.Diff(map[string]Status{"host": Ok}, b.Statuses()); diff != "" {
+			t.Error(diff)
+		}
+	})
+	if !c.closed {
+		t.Error("the collector was not closed")
+	}
+}
+
+func TestTimeOfTheCollectorIsKept(t *testing.T) {
+	at := time.Unix(5, 0)
+	c := &collector{collect: func(_ context.Context, emit func(metric.Sample)) (Status, error) {
+		emit(metric.Sample{Def: metric.HostLoad1, Time: at})
+		return Ok, nil
+	}}
+	run(t, map[string]*collector{"host": c}, func(b *bench) {
+		if !b.samples[0].Time.Equal(at) {
+			t.Errorf("time %v, want %v", b.samples[0].Time, at)
+		}
+	})
+}
+
+func TestStuckCollectorIsLeftAloneAndOthersGoOn(t *testing.T) {
+	synctest.Test(t, stuckIsLeftAlone)
+}
+
+func stuckIsLeftAlone(t *testing.T) {
+	release := make(chan struct{})
+	stuck := &collector{}
+	stuck.collect = func(_ context.Context, emit func(metric.Sample)) (Status, error) {
+		emit(load(1))
+		if stuck.calls == 1 {
+			<-release
+			emit(load(99))
+		}
+		return Ok, nil
+	}
+	other := emits()
+	runHere(t, map[string]*collector{"stuck": stuck, "other": other}, func(b *bench) {
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if stuck.calls != 1 || other.calls < 9 {
+			t.Errorf("the stuck one was called %d times, the other %d times", stuck.calls, other.calls)
+		}
+		want := map[string]Status{"stuck": Stuck, "other": Ok}
+		if diff := cmp.Diff(want, b.Statuses()); diff != "" {
+			t.Error(diff)
+		}
+		for status, want := range map[Status]float64{Stuck: 1, Ok: 0} {
+			if got := testutil.ToFloat64(b.up.WithLabelValues("stuck", string(status))); got != want {
+				t.Errorf("gauge of %s is %v, want %v", status, got, want)
+			}
+		}
+		if got := b.values(); !cmp.Equal(got, []float64{1}) {
+			t.Errorf("samples %v, want what came before it got stuck", got)
+		}
+		if n := strings.Count(b.log.String(), "status=stuck"); n != 1 {
+			t.Errorf("stuck stands %d times in the log:\n%s", n, &b.log)
+		}
+		close(release)
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if stuck.calls < 2 || b.Statuses()["stuck"] != Ok {
+			t.Errorf("after its return: %d calls, status %s", stuck.calls, b.Statuses()["stuck"])
+		}
+		if got := b.values(); got[1] != 1 {
+			t.Errorf("samples %v: what a stuck call emits late is dropped", got)
+		}
+	})
+}
+
+func TestRunEndsAlthoughACallIsStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		stuck := &collector{collect: func(context.Context, func(metric.Sample)) (Status, error) {
+			<-release
+			return Ok, nil
+		}}
+		var log bytes.Buffer
+		r, err := NewRunner([]Source{{Name: "s", Collector: stuck, Interval: time.Second}}, RunnerDeps{
+			Log: slog.New(slog.NewTextHandler(&log, nil)), Metrics: prometheus.NewRegistry(), Clock: time.Now,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		if err := r.Run(ctx); err != nil || stuck.closed {
+			t.Errorf("Run = %v, closed %v", err, stuck.closed)
+		}
+		if !strings.Contains(log.String(), "left behind") {
+			t.Errorf("log:\n%s", &log)
+		}
+		close(release)
+	})
+}
+
+func TestOutcomes(t *testing.T) {
+	for name, tc := range map[string]struct {
+		collect func(ctx context.Context, emit func(metric.Sample)) (Status, error)
+		want    Status
+		says    string
+	}{
+		"ok":          {func(context.Context, func(metric.Sample)) (Status, error) { return Ok, nil }, Ok, ""},
+		"unsupported": {func(context.Context, func(metric.Sample)) (Status, error) { return Unsupported, nil }, Unsupported, "status=unsupported"},
+		"error":       {func(context.Context, func(metric.Sample)) (Status, error) { return Ok, errors.New("no fan") }, Unknown, "no fan"},
+		"panic":       {func(context.Context, func(metric.Sample)) (Status, error) { panic("no fan") }, Unknown, "panic: no fan"},
+		"nothing":     {func(context.Context, func(metric.Sample)) (Status, error) { return "", nil }, Unknown, "does not say"},
+		"late but well-behaved": {func(ctx context.Context, _ func(metric.Sample)) (Status, error) {
+			<-ctx.Done()
+			return Unknown, ctx.Err()
+		}, Unknown, "deadline exceeded"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, map[string]*collector{"c": {collect: tc.collect}}, func(b *bench) {
+				time.Sleep(20 * time.Second)
+				synctest.Wait()
+				if got := b.Statuses()["c"]; got != tc.want {
+					t.Errorf("status %s, want %s", got, tc.want)
+				}
+				if n := strings.Count(b.log.String(), "level="); (tc.says == "") != (n == 0) || n > 1 || !strings.Contains(b.log.String(), tc.says) {
+					t.Errorf("want one line that says %q; log:\n%s", tc.says, &b.log)
+				}
+			})
+		})
+	}
+}
+
+func TestUnsupportedIsAskedAgainSeldom(t *testing.T) {
+	c := &collector{collect: func(context.Context, func(metric.Sample)) (Status, error) { return Unsupported, nil }}
+	run(t, map[string]*collector{"nvml": c}, func(*bench) {
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if c.calls < 9 || c.calls > 13 {
+			t.Errorf("%d calls in ten minutes", c.calls)
+		}
+	})
+}
+
+func TestFailureToRecordIsLogged(t *testing.T) {
+	run(t, map[string]*collector{"c": emits(1)}, func(b *bench) {
+		b.mu.Lock()
+		b.fail = fault.New(fault.Exhausted, "disk is full")
+		b.mu.Unlock()
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if n := strings.Count(b.log.String(), "disk is full"); n != 1 {
+			t.Errorf("log:\n%s", &b.log)
+		}
+	})
+}
+
+func TestExposition(t *testing.T) { synctest.Test(t, exposes) }
+
+func exposes(t *testing.T) {
+	const head = "# HELP vigil_gpu_power_watts Power that the GPU draws.\n# TYPE vigil_gpu_power_watts gauge\n"
+	gpu := func(index string, watts float64) metric.Sample {
+		return metric.Sample{Def: metric.GPUPower, Labels: []string{index}, Value: watts}
+	}
+	release := make(chan struct{})
+	c := &collector{}
+	c.collect = func(_ context.Context, emit func(metric.Sample)) (Status, error) {
+		emit(gpu("0", 100))
+		emit(gpu("0", 101))
+		emit(gpu("1", 0))
+		emit(metric.Sample{Def: metric.GPUPower, Labels: []string{"too", "many"}})
+		if c.calls > 1 {
+			<-release
+		}
+		return Ok, nil
+	}
+	runHere(t, map[string]*collector{"nvml": c}, func(b *bench) {
+		want := head + "vigil_gpu_power_watts{gpu=\"0\"} 100\nvigil_gpu_power_watts{gpu=\"1\"} 0\n"
+		if err := testutil.GatherAndCompare(b.reg, strings.NewReader(want), "vigil_gpu_power_watts"); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(10 * time.Second) // the second call is stuck
+		if err := testutil.GatherAndCompare(b.reg, strings.NewReader(""), "vigil_gpu_power_watts"); err != nil {
+			t.Errorf("old samples are still shown: %v", err)
+		}
+		close(release)
+		synctest.Wait()
+	})
+}
+
+func TestNewRunnerRefuses(t *testing.T) {
+	for name, sources := range map[string][]Source{
+		"two of one name":  {{Name: "a", Interval: 1}, {Name: "a", Interval: 1}},
+		"no interval":      {{Name: "a"}},
+		"negative timeout": {{Name: "a", Interval: 1, Timeout: -1}},
+	} {
+		if _, err := NewRunner(sources, RunnerDeps{Metrics: prometheus.NewRegistry()}); !fault.Is(err, fault.Invalid) {
+			t.Errorf("%s: %v, want an invalid fault", name, err)
+		}
+	}
+}

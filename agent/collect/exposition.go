@@ -1,0 +1,56 @@
+package collect
+
+import (
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/vigil-ml/vigil/internal/metric"
+)
+
+// staleAfter is how many intervals a collector's samples are shown.
+const staleAfter = 3
+
+// Exposition shows the last samples of every collector on /metrics. Samples
+// older than three intervals and a timeout are left out, so that a collector
+// that is stuck does not look alive. Register it with a registry.
+func (r *Runner) Exposition() prometheus.Collector { return exposition{r} }
+
+type exposition struct{ runner *Runner }
+
+// Describe says nothing: which series there are is known only when they come.
+func (exposition) Describe(chan<- *prometheus.Desc) {}
+
+// Collect gives the last samples. Of two for one series the first is given;
+// one that does not fit its entry in the dictionary is left out, because it
+// would spoil the whole page.
+func (e exposition) Collect(out chan<- prometheus.Metric) {
+	seen := map[string]bool{}
+	for _, s := range e.runner.sources {
+		for _, sample := range s.fresh(e.runner.deps.Clock()) {
+			key := sample.Def.Name + "\xff" + strings.Join(sample.Labels, "\xff")
+			if seen[key] {
+				continue
+			}
+			seen[key] = true
+			kind := prometheus.GaugeValue
+			if sample.Def.Type == metric.Counter {
+				kind = prometheus.CounterValue
+			}
+			if m, err := prometheus.NewConstMetric(sample.Def.Desc(), kind, sample.Value, sample.Labels...); err == nil {
+				out <- m
+			}
+		}
+	}
+}
+
+// fresh gives the last samples unless they are too old.
+func (s *source) fresh(now time.Time) []metric.Sample {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now.Sub(s.taken) > staleAfter*s.Interval+s.Timeout {
+		return nil
+	}
+	return s.samples
+}

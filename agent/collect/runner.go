@@ -1,0 +1,224 @@
+package collect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/life"
+	"github.com/vigil-ml/vigil/internal/metric"
+)
+
+const (
+	// grace is what a call may take beyond its timeout before it counts as
+	// stuck: time to see that its context ended.
+	grace = 100 * time.Millisecond
+	// unsupportedInterval is how often a collector with nothing to measure is
+	// asked again: a driver may be loaded later.
+	unsupportedInterval = time.Minute
+)
+
+// Source is a collector and when to call it.
+type Source struct {
+	Name      string
+	Collector Collector
+	// Interval is the time from one call to the next, on average; > 0.
+	Interval time.Duration
+	// Timeout bounds a call; 0 means the interval.
+	Timeout time.Duration
+}
+
+// RunnerDeps is what a runner works with.
+type RunnerDeps struct {
+	// Record takes the samples of one call; it is called from several
+	// goroutines at once. agent/journal has it.
+	Record  func(ctx context.Context, samples []metric.Sample) error
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+	Clock   func() time.Time
+}
+
+// Runner calls collectors: each at its own interval, the first time at once,
+// and none waits for another. A call that does not return in its time makes its
+// collector stuck: what it has emitted is taken, and it is not called again
+// until that call returns.
+type Runner struct {
+	sources []*source
+	deps    RunnerDeps
+	up      *prometheus.GaugeVec
+	seconds *prometheus.HistogramVec
+}
+
+// source is a Source and how it was the last time.
+type source struct {
+	Source
+	complaint string // what was logged last; the loop's own
+
+	mu      sync.Mutex
+	status  Status
+	samples []metric.Sample
+	taken   time.Time
+}
+
+// NewRunner makes a runner. It fails with [fault.Invalid] when two sources
+// have one name or an interval is not above 0.
+func NewRunner(sources []Source, deps RunnerDeps) (*Runner, error) {
+	r := &Runner{
+		deps:    deps,
+		up:      metric.NewGauge(deps.Metrics, metric.AgentCollectorUp),
+		seconds: metric.NewLatency(deps.Metrics, metric.AgentCollectSeconds),
+	}
+	names := map[string]bool{}
+	for _, s := range sources {
+		if names[s.Name] {
+			return nil, fault.New(fault.Invalid, "start collectors: %q is there twice", s.Name)
+		}
+		names[s.Name] = true
+		if s.Interval <= 0 || s.Timeout < 0 {
+			return nil, fault.New(fault.Invalid,
+				"start collectors: %s has interval %v and timeout %v; want more than 0", s.Name, s.Interval, s.Timeout)
+		}
+		if s.Timeout == 0 {
+			s.Timeout = s.Interval
+		}
+		state := &source{Source: s}
+		r.set(state, Unknown)
+		r.sources = append(r.sources, state)
+	}
+	return r, nil
+}
+
+// Run calls the collectors until ctx ends, closes them and gives nil. A call
+// that is stuck then is left behind: nothing can end it but the process.
+func (r *Runner) Run(ctx context.Context) error {
+	tasks := []life.Task{{Name: "collectors", Run: func(ctx context.Context) error {
+		<-ctx.Done()
+		return nil
+	}}}
+	for _, s := range r.sources {
+		tasks = append(tasks, life.Task{Name: "collect " + s.Name, Run: func(ctx context.Context) error {
+			r.loop(ctx, s)
+			return nil
+		}})
+	}
+	return life.All(ctx, tasks...)
+}
+
+// Statuses gives the status of each collector by name. It is safe for
+// concurrent use.
+func (r *Runner) Statuses() map[string]Status {
+	all := make(map[string]Status, len(r.sources))
+	for _, s := range r.sources {
+		s.mu.Lock()
+		all[s.Name] = s.status
+		s.mu.Unlock()
+	}
+	return all
+}
+
+func (r *Runner) loop(ctx context.Context, s *source) {
+	for {
+		call := r.call(ctx, s)
+		if call.stuck {
+			select {
+			case <-call.done:
+			case <-ctx.Done():
+				r.deps.Log.Warn("collector is left behind in a call that does not return", "collector", s.Name)
+				return
+			}
+		}
+		interval := s.Interval
+		if call.status == Unsupported {
+			interval = max(interval, unsupportedInterval)
+		}
+		if !sleep(ctx, spread(interval)) {
+			if closer, ok := s.Collector.(io.Closer); ok {
+				if err := closer.Close(); err != nil {
+					r.deps.Log.Warn("close collector", "collector", s.Name, "err", err)
+				}
+			}
+			return
+		}
+	}
+}
+
+// call makes one call and takes what it gives.
+func (r *Runner) call(ctx context.Context, s *source) *call {
+	began := r.deps.Clock()
+	c := begin(ctx, s, began)
+	defer c.cancel()
+	c.wait()
+	samples := c.take()
+	if ctx.Err() != nil && len(samples) == 0 {
+		return c
+	}
+	s.mu.Lock()
+	s.samples, s.taken = samples, began
+	s.mu.Unlock()
+	r.set(s, c.status)
+	r.seconds.WithLabelValues(s.Name).Observe(r.deps.Clock().Sub(began).Seconds())
+	err := c.err
+	if len(samples) > 0 {
+		// What was measured is recorded even when the agent is about to end.
+		if failed := r.deps.Record(context.WithoutCancel(ctx), samples); failed != nil {
+			err = errors.Join(err, failed)
+		}
+	}
+	r.complain(s, c.status, err)
+	return c
+}
+
+func (r *Runner) set(s *source, status Status) {
+	s.mu.Lock()
+	s.status = status
+	s.mu.Unlock()
+	for _, other := range statuses() {
+		value := 0.0
+		if other == status {
+			value = 1
+		}
+		r.up.WithLabelValues(s.Name, string(other)).Set(value)
+	}
+}
+
+// complain logs what is new, not what stays. The first line tells: behind it
+// a panic has addresses, which are never the same.
+func (r *Runner) complain(s *source, status Status, err error) {
+	complaint, _, _ := strings.Cut(fmt.Sprint(status, err), "\n")
+	if complaint == s.complaint || (s.complaint == "" && status == Ok && err == nil) {
+		return
+	}
+	s.complaint = complaint
+	level := slog.LevelInfo
+	if err != nil && status != Unsupported {
+		level = slog.LevelWarn
+	}
+	r.deps.Log.Log(context.Background(), level, "collector", "collector", s.Name, "status", status, "err", err)
+}
+
+// spread makes a wait up to a tenth longer or shorter, so that collectors and
+// nodes do not measure in step.
+func spread(d time.Duration) time.Duration {
+	return d - d/10 + rand.N(max(d/5, 1))
+}
+
+// sleep waits; it gives false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

@@ -1,0 +1,174 @@
+// Package localapi is the agent's side of the training processes on its node:
+// TrainerService on a unix socket, as gRPC and as HTTP/JSON.
+//
+// A process registers and gets a session; everything that it says is stamped
+// with the session's run, attempt and rank. A training process is there for as
+// long as it watches its directives; when the watch ends it counts as away, and
+// whoever waits for it learns of that, but its session still takes what it has
+// left to report. A process that registers again replaces its earlier session.
+package localapi
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"github.com/vigil-ml/vigil/agent/vault"
+	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/metric"
+	"github.com/vigil-ml/vigil/internal/serve"
+	trainergw "github.com/vigil-ml/vigil/proto/gateway/vigil/trainer/v1"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	trainerv1 "github.com/vigil-ml/vigil/proto/vigil/trainer/v1"
+)
+
+// Config is what users say about the trainers' socket.
+type Config struct {
+	// Socket is the path of the unix socket; at most 107 bytes.
+	Socket string `yaml:"socket"`
+	// Hold is how long a process that met a non-finite value waits to be told
+	// what to do before it saves by itself.
+	Hold time.Duration `yaml:"hold"`
+	// CallTimeout bounds a call; but for ResolveResume, which reads a whole
+	// checkpoint.
+	CallTimeout time.Duration `yaml:"call_timeout"`
+	// ResolveTimeout bounds ResolveResume.
+	ResolveTimeout time.Duration `yaml:"resolve_timeout"`
+}
+
+// Defaults serves on a socket.
+func Defaults(socket string) Config {
+	return Config{Socket: socket, Hold: 10 * time.Second, CallTimeout: 30 * time.Second, ResolveTimeout: 15 * time.Minute}
+}
+
+// Check reports settings that cannot work.
+func (c Config) Check(report func(key, format string, args ...any)) {
+	if c.Socket == "" {
+		report("socket", "is empty; name a path for the trainers' socket")
+	}
+	if len(c.Socket) > maxSocketPath {
+		report("socket", "has %d bytes; the kernel takes at most %d", len(c.Socket), maxSocketPath)
+	}
+	for key, d := range map[string]time.Duration{
+		"hold": c.Hold, "call_timeout": c.CallTimeout, "resolve_timeout": c.ResolveTimeout,
+	} {
+		if d <= 0 {
+			report(key, "is %s; want a positive duration", d)
+		}
+	}
+}
+
+// Checkpoints keeps what trainers save; [vault.Vault] does.
+type Checkpoints interface {
+	Begin(ctx context.Context, req vault.BeginRequest) (id, dir string, err error)
+	Commit(ctx context.Context, req vault.CommitRequest) error
+	Resolve(ctx context.Context, runID string, rank, worldSize uint32) (*commonv1.CheckpointRef, []*trainerv1.PassedOver, error)
+}
+
+// Ordered is a checkpoint that somebody asked for.
+type Ordered struct {
+	Order       *commonv1.CheckpointOrder
+	CommandID   string // empty when the order is this node's own
+	Traceparent string
+}
+
+// Orders has runs saved.
+type Orders interface {
+	// Start tells a run's trainers to save, and returns when they were told.
+	Start(ctx context.Context, order *commonv1.CheckpointOrder, traceparent string, deadline time.Time) error
+	// Lookup gives the order for a checkpoint while it is carried out.
+	Lookup(checkpointID string) (Ordered, bool)
+}
+
+// Deps is what the API needs of others.
+type Deps struct {
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+	Clock   func() time.Time
+	// Node is the node's name.
+	Node string
+	// Sessions is the table; whoever directs trainers has it too.
+	Sessions    *Sessions
+	Checkpoints Checkpoints
+	Orders      Orders
+	// Events puts a run's events on stable storage.
+	Events func(ctx context.Context, runID string, events ...*commonv1.Event) error
+	// Observe is told each event afterwards and must not block; nil when nobody
+	// listens.
+	Observe func(*commonv1.Event)
+}
+
+// API serves TrainerService. All methods are safe for concurrent use; Run is
+// called once.
+type API struct {
+	trainerv1.UnimplementedTrainerServiceServer
+
+	config   Config
+	deps     Deps
+	sessions *Sessions
+	events   prometheus.Counter
+	dropped  prometheus.Counter
+	closing  chan struct{} // closed when Run ends
+}
+
+// New makes an API that serves when Run is called.
+func New(config Config, deps Deps) *API {
+	return &API{
+		config: config, deps: deps, sessions: deps.Sessions,
+		events:  metric.NewCounter(deps.Metrics, metric.AgentTrainerEvents).WithLabelValues(),
+		dropped: metric.NewCounter(deps.Metrics, metric.AgentTrainerDropped).WithLabelValues(),
+		closing: make(chan struct{}),
+	}
+}
+
+// Run serves the socket until ctx ends. It fails with [fault.Exists] when
+// another agent serves it. A socket that a dead agent left is replaced.
+func (a *API) Run(ctx context.Context) error {
+	listener, release, err := listen(a.config.Socket)
+	if err != nil {
+		return fmt.Errorf("serve trainers: %w", err)
+	}
+	defer release()
+	stop := context.AfterFunc(ctx, func() { close(a.closing) })
+	defer stop()
+	server := grpc.NewServer(
+		grpc.UnaryInterceptor(a.guardCall),
+		grpc.StreamInterceptor(a.guardStream),
+	)
+	trainerv1.RegisterTrainerServiceServer(server, a)
+	a.deps.Log.Info("serve trainers", "socket", a.config.Socket)
+	return serve.Both(ctx, listener, serve.Options{
+		GRPC: server, JSON: []serve.Register{trainergw.RegisterTrainerServiceHandler},
+	})
+}
+
+// guardCall gives a call its deadline, and its error the right code. A panic
+// in one call is that call's error: it must not take the other trainers' agent
+// away.
+func (a *API) guardCall(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (_ any, err error) {
+	timeout := a.config.CallTimeout
+	if info.FullMethod == trainerv1.TrainerService_ResolveResume_FullMethodName {
+		timeout = a.config.ResolveTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	defer a.recovered(info.FullMethod, &err)
+	resp, err := handle(ctx, req)
+	return resp, fault.GRPC(err)
+}
+
+func (a *API) guardStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) (err error) {
+	defer a.recovered(info.FullMethod, &err)
+	return fault.GRPC(handle(srv, stream))
+}
+
+func (a *API) recovered(method string, err *error) {
+	if p := recover(); p != nil {
+		a.deps.Log.Error("answer call: panic", "method", method, "panic", p)
+		*err = fault.GRPC(fault.New(fault.Internal, "answer call: panic; the agent's log says more"))
+	}
+}

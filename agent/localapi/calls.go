@@ -1,0 +1,193 @@
+package localapi
+
+import (
+	"context"
+	"fmt"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/vigil-ml/vigil/agent/vault"
+	"github.com/vigil-ml/vigil/internal/fault"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	trainerv1 "github.com/vigil-ml/vigil/proto/vigil/trainer/v1"
+)
+
+// Bounds on what one call may bring.
+const (
+	maxEvents      = 4096
+	maxSettings    = 256
+	maxTextBytes   = 4096
+	maxEventIDSize = 64
+)
+
+// Register opens a session.
+func (a *API) Register(ctx context.Context, in *trainerv1.RegisterRequest) (*trainerv1.RegisterResponse, error) {
+	if in.Kind == trainerv1.SessionKind_SESSION_KIND_UNSPECIFIED {
+		in.Kind = trainerv1.SessionKind_SESSION_KIND_TRAINER
+	}
+	if err := checkRegister(in); err != nil {
+		return nil, err
+	}
+	if trainer := in.GetTrainer(); in.Kind == trainerv1.SessionKind_SESSION_KIND_TRAINER {
+		event := &commonv1.Event{
+			EventId: uuid.Must(uuid.NewV7()).String(), Time: timestamppb.New(a.deps.Clock()),
+			RunId: in.RunId, Attempt: in.Attempt, Rank: in.Rank,
+			Body: &commonv1.Event_TrainerRegistered{TrainerRegistered: trainer},
+		}
+		if err := a.deps.Events(ctx, in.RunId, event); err != nil {
+			return nil, fmt.Errorf("register: %w", err)
+		}
+	}
+	s := &Session{RunID: in.RunId, Attempt: in.Attempt, Rank: in.Rank, Kind: in.Kind, PID: in.GetTrainer().GetPid()}
+	if err := a.sessions.add(s); err != nil {
+		return nil, err
+	}
+	a.deps.Log.Info("registered", "run", s.RunID, "attempt", s.Attempt, "rank", s.Rank, "kind", s.Kind, "pid", s.PID)
+	return &trainerv1.RegisterResponse{SessionId: s.ID, Node: a.deps.Node, Hold: durationpb.New(a.config.Hold)}, nil
+}
+
+func checkRegister(in *trainerv1.RegisterRequest) error {
+	if err := vault.CheckRunID(in.RunId); err != nil {
+		return err
+	}
+	switch in.Kind {
+	case trainerv1.SessionKind_SESSION_KIND_SUPERVISOR:
+		return nil
+	case trainerv1.SessionKind_SESSION_KIND_TRAINER:
+		return checkTrainer(in)
+	default:
+		return fault.New(fault.Invalid, "kind %d of session is not known", in.Kind)
+	}
+}
+
+func checkTrainer(in *trainerv1.RegisterRequest) error {
+	t := in.Trainer
+	switch {
+	case t == nil:
+		return fault.New(fault.Invalid, "trainer is missing; give at least its world_size and pid")
+	case t.WorldSize == 0:
+		return fault.New(fault.Invalid, "trainer.world_size is 0; want at least 1")
+	case in.Rank >= t.WorldSize:
+		return fault.New(fault.Invalid, "rank is %d; with trainer.world_size %d want less", in.Rank, t.WorldSize)
+	case len(t.Settings) > maxSettings:
+		return fault.New(fault.Invalid, "trainer.settings has %d entries; at most %d", len(t.Settings), maxSettings)
+	case len(t.Name) > maxTextBytes || len(t.Framework) > maxTextBytes:
+		return fault.New(fault.Invalid, "trainer.name or trainer.framework is longer than %d bytes", maxTextBytes)
+	}
+	for key, value := range t.Settings {
+		if len(key) > maxTextBytes || len(value) > maxTextBytes {
+			return fault.New(fault.Invalid, "trainer.settings[%.64q] is longer than %d bytes", key, maxTextBytes)
+		}
+	}
+	return nil
+}
+
+// Report takes events. They are on stable storage when it returns without an
+// error; with one, none was taken.
+func (a *API) Report(ctx context.Context, in *trainerv1.ReportRequest) (*trainerv1.ReportResponse, error) {
+	s, err := a.sessions.get(in.SessionId)
+	if err != nil {
+		return nil, err
+	}
+	if in.Dropped < 0 {
+		return nil, fault.New(fault.Invalid, "dropped is %d; want at least 0", in.Dropped)
+	}
+	if len(in.Events) > maxEvents {
+		return nil, fault.New(fault.Invalid, "%d events in one call; at most %d", len(in.Events), maxEvents)
+	}
+	for i, event := range in.Events {
+		if err := checkEvent(event); err != nil {
+			return nil, fmt.Errorf("events[%d]: %w", i, err)
+		}
+		s.stamp(event)
+	}
+	if err := a.deps.Events(ctx, s.RunID, in.Events...); err != nil {
+		return nil, fmt.Errorf("report: %w", err)
+	}
+	a.events.Add(float64(len(in.Events)))
+	a.dropped.Add(float64(in.Dropped))
+	if a.deps.Observe != nil {
+		for _, event := range in.Events {
+			a.deps.Observe(event)
+		}
+	}
+	return &trainerv1.ReportResponse{}, nil
+}
+
+// stamp says whose event it is; what the event itself says of that does not
+// count. Only a supervisor counts attempts by itself: it outlives them.
+func (s *Session) stamp(event *commonv1.Event) {
+	event.RunId, event.Rank, event.Node = s.RunID, s.Rank, ""
+	if s.Kind != trainerv1.SessionKind_SESSION_KIND_SUPERVISOR {
+		event.Attempt = s.Attempt
+	}
+}
+
+// checkEvent refuses what a trainer cannot know: a checkpoint is staged, durable
+// or verified when the vault says so, and commands are the agent's.
+func checkEvent(event *commonv1.Event) error {
+	if event == nil || event.Body == nil {
+		return fault.New(fault.Invalid, "nothing is in it; set one of step, non_finite, ...")
+	}
+	if len(event.EventId) > maxEventIDSize || !utf8.ValidString(event.EventId) {
+		return fault.New(fault.Invalid, "event_id is longer than %d bytes", maxEventIDSize)
+	}
+	switch body := event.Body.(type) {
+	case *commonv1.Event_Checkpoint:
+		switch state := body.Checkpoint.GetState(); state {
+		case commonv1.CheckpointState_CHECKPOINT_STATE_DIRECTED, commonv1.CheckpointState_CHECKPOINT_STATE_FAILED:
+			return vault.CheckCheckpointID(body.Checkpoint.GetCheckpointId())
+		default:
+			return fault.New(fault.Invalid, "a trainer does not report that a checkpoint is %s", state)
+		}
+	case *commonv1.Event_CommandResult:
+		return fault.New(fault.Invalid, "a trainer does not report command results")
+	}
+	return nil
+}
+
+// WatchDirectives streams a session's directives until its reader goes away.
+func (a *API) WatchDirectives(in *trainerv1.WatchDirectivesRequest, out trainerv1.TrainerService_WatchDirectivesServer) error {
+	s, err := a.sessions.get(in.SessionId)
+	if err != nil {
+		return err
+	}
+	ended := a.sessions.beginWatch(s)
+	defer func() {
+		if !a.stopping() && a.sessions.endWatch(s, ended) {
+			a.deps.Log.Info("process went away", "run", s.RunID, "attempt", s.Attempt, "rank", s.Rank, "pid", s.PID)
+		}
+	}()
+	if err := out.Send(&trainerv1.WatchDirectivesResponse{}); err != nil {
+		return err
+	}
+	for {
+		select {
+		case d := <-s.directives:
+			if err := out.Send(&trainerv1.WatchDirectivesResponse{Directive: d}); err != nil {
+				return err
+			}
+		case <-s.replaced:
+			return fault.New(fault.Precondition, "watch directives: rank %d of run %s registered again", s.Rank, s.RunID)
+		case <-ended:
+			return fault.New(fault.Precondition, "watch directives: a newer watch of the session took over")
+		case <-a.closing:
+			return fault.New(fault.Unavailable, "watch directives: the agent is stopping")
+		case <-out.Context().Done():
+			return out.Context().Err()
+		}
+	}
+}
+
+// stopping tells whether it is the agent that goes away, not its trainers.
+func (a *API) stopping() bool {
+	select {
+	case <-a.closing:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,94 @@
+package localapi
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/vigil-ml/vigil/internal/fault"
+)
+
+// maxSocketPath is what the kernel's sockaddr_un has room for.
+const maxSocketPath = 107
+
+// listen opens the trainers' socket, for this user alone. A lock beside it,
+// which the kernel takes from a dead process, tells a socket that was left
+// from one that is served. Release gives the lock back.
+func listen(path string) (_ net.Listener, release func(), err error) {
+	if len(path) > maxSocketPath {
+		return nil, nil, fault.New(fault.Invalid, "socket %s: the path has %d bytes; the kernel takes at most %d", path, len(path), maxSocketPath)
+	}
+	if err := makeSocketDir(filepath.Dir(path)); err != nil {
+		return nil, nil, err
+	}
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open lock of socket: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = lock.Close()
+		}
+	}()
+	switch err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
+	case errors.Is(err, syscall.EWOULDBLOCK):
+		return nil, nil, fault.WithHint(fault.New(fault.Exists, "socket %s: another agent serves it", path),
+			"stop that agent, or name another socket")
+	case err != nil:
+		return nil, nil, fmt.Errorf("lock socket %s: %w", path, err)
+	}
+	if err := removeStale(path); err != nil {
+		return nil, nil, err
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("listen on socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("protect socket: %w", err), listener.Close())
+	}
+	return listener, func() { _ = lock.Close() }, nil
+}
+
+// makeSocketDir makes the socket's directory for this user alone. One that is
+// there is taken as it is, unless others may write to it and so put a socket
+// of their own in the place of the agent's.
+func makeSocketDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make directory of socket: %w", err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("read directory of socket: %w", err)
+	}
+	if mode := info.Mode().Perm(); mode&0o022 != 0 {
+		return fault.WithHint(fault.New(fault.Denied, "directory %s of the socket can be written to by others (mode %04o)", dir, mode),
+			"put the socket into a directory of its own, or chmod 700 this one")
+	}
+	return nil
+}
+
+// removeStale removes the socket that a dead agent left, and nothing else.
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read socket: %w", err)
+	}
+	if info.Mode().Type() != os.ModeSocket {
+		return fault.New(fault.Exists, "socket %s: something that is no socket stands there", path)
+	}
+	if conn, err := net.Dial("unix", path); err == nil {
+		_ = conn.Close()
+		return fault.New(fault.Exists, "socket %s: another program serves it", path)
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("remove stale socket: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,227 @@
+// Package uplink carries the agent's frames to the control plane and its
+// commands back, over one stream that it opens again for as long as it runs.
+//
+// # Ordering and repeats
+//
+// Frames of one class are sent in order. A session goes on behind the last
+// frame that is known to be durable: what the control plane says in Welcome or
+// the spool's acknowledge mark, whichever is further. A frame may be sent
+// twice; its position tells. The spool lets go of frames only on Ack.
+//
+// # Bounds
+//
+// At most MaxInFlight frames of a class are sent and not acknowledged; then
+// the sender waits. Frames wait in the spool, on disk, and only the one that
+// is being sent is in memory. When frames wait for an acknowledgement and none
+// comes for AckTimeout, the session ends and another is tried.
+// Commands wait in a queue of CommandQueue; one that finds it full is refused
+// and counted, and the control plane sends it again in the next session.
+package uplink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/vigil-ml/vigil/agent/spool"
+	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/life"
+	"github.com/vigil-ml/vigil/internal/metric"
+	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
+)
+
+// Config is what users say about the way to the control plane.
+type Config struct {
+	// Address of the control plane's port for agents, host:port.
+	Address string `yaml:"address"`
+	// Plaintext allows an address on another machine, without encryption.
+	Plaintext bool `yaml:"plaintext"`
+	// BackoffMin and BackoffMax bound the wait between tries, which doubles
+	// and is shortened by up to half at random.
+	BackoffMin time.Duration `yaml:"backoff_min"`
+	BackoffMax time.Duration `yaml:"backoff_max"`
+	// RefusedRetry is the wait after the control plane refused this agent.
+	RefusedRetry time.Duration `yaml:"refused_retry"`
+	// AckTimeout is how long frames may wait without any acknowledgement; it
+	// also bounds the opening of a session.
+	AckTimeout time.Duration `yaml:"ack_timeout"`
+	// MaxInFlight bounds the unacknowledged frames of each class; >= 1.
+	MaxInFlight int `yaml:"max_in_flight"`
+	// CommandQueue bounds the commands that wait; >= 1.
+	CommandQueue int `yaml:"command_queue"`
+}
+
+// Default is right for a control plane on the same machine.
+func Default() Config {
+	return Config{
+		Address: "127.0.0.1:7443", BackoffMin: 100 * time.Millisecond, BackoffMax: 10 * time.Second,
+		RefusedRetry: time.Minute, AckTimeout: 30 * time.Second, MaxInFlight: 256, CommandQueue: 64,
+	}
+}
+
+// Check reports values that cannot work.
+func (c Config) Check(report func(key, format string, args ...any)) {
+	host, port, err := net.SplitHostPort(c.Address)
+	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil {
+		report("address", "is %q; want host:port", c.Address)
+	} else if ip := net.ParseIP(host); host != "localhost" && !ip.IsLoopback() && !c.Plaintext {
+		report("address", "is %q on another machine; set plaintext: true to send without encryption", c.Address)
+	}
+	for key, d := range map[string]time.Duration{
+		"backoff_min": c.BackoffMin, "backoff_max": c.BackoffMax,
+		"refused_retry": c.RefusedRetry, "ack_timeout": c.AckTimeout,
+	} {
+		if d <= 0 {
+			report(key, "is %v; want more than 0", d)
+		}
+	}
+	if c.BackoffMax < c.BackoffMin {
+		report("backoff_max", "is %v, less than backoff_min", c.BackoffMax)
+	}
+	for key, n := range map[string]int{"max_in_flight": c.MaxInFlight, "command_queue": c.CommandQueue} {
+		if n < 1 {
+			report(key, "is %d; want at least 1", n)
+		}
+	}
+}
+
+// Series says what series numbers stand for.
+type Series interface {
+	// SeriesDefs gives the definitions of the numbers that it knows.
+	SeriesDefs(refs []uint32) []*agentv1.SeriesDef
+}
+
+// Commands does what the control plane asks.
+type Commands interface {
+	// Execute does one command. It is called from several goroutines at once,
+	// and again for a command that the control plane sends again. ctx ends
+	// when the agent does, not with the session.
+	Execute(ctx context.Context, command *agentv1.Command)
+}
+
+// Deps is what an uplink works with.
+type Deps struct {
+	Events, Samples *spool.Spool
+	Series          Series
+	Commands        Commands
+	// Hello and Heartbeat say who and how the agent is; both are called for
+	// each message and must not block. An empty revision is filled in.
+	Hello     func() *agentv1.Hello
+	Heartbeat func() *agentv1.Heartbeat
+	Log       *slog.Logger
+	Metrics   prometheus.Registerer
+}
+
+// Uplink is the agent's side of the stream. Make one with [New].
+type Uplink struct {
+	config    Config
+	deps      Deps
+	queue     chan *agentv1.Command
+	connected atomic.Bool
+	up        prometheus.Gauge
+	sessions  prometheus.Counter
+	refused   prometheus.Counter
+	complaint string // what was logged last, while it has not changed; Run's own
+}
+
+// New makes an uplink; the configuration has been checked.
+func New(config Config, deps Deps) *Uplink {
+	return &Uplink{
+		config: config, deps: deps, queue: make(chan *agentv1.Command, config.CommandQueue),
+		up:       metric.NewGauge(deps.Metrics, metric.AgentUplinkConnected).WithLabelValues(),
+		sessions: metric.NewCounter(deps.Metrics, metric.AgentUplinkSessions).WithLabelValues(),
+		refused:  metric.NewCounter(deps.Metrics, metric.AgentCommandsRefused).WithLabelValues(),
+	}
+}
+
+// Connected tells whether a session is open. It is safe for concurrent use.
+func (u *Uplink) Connected() bool { return u.connected.Load() }
+
+// Run keeps a session open until ctx ends; it gives nil then. Nothing that the
+// control plane does ends it.
+func (u *Uplink) Run(ctx context.Context) error {
+	tasks := []life.Task{{Name: "uplink sessions", Run: u.keepOpen}}
+	for range commandWorkers {
+		tasks = append(tasks, life.Task{Name: "uplink commands", Run: u.execute})
+	}
+	return life.All(ctx, tasks...)
+}
+
+func (u *Uplink) keepOpen(ctx context.Context) error {
+	backoff := u.config.BackoffMin
+	for {
+		began := time.Now()
+		progress, err := u.session(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if progress || time.Since(began) > u.config.BackoffMax {
+			backoff = u.config.BackoffMin
+		}
+		wait := jitter(backoff)
+		drain, isDrain := errors.AsType[drained](err)
+		switch {
+		case isDrain:
+			wait = drain.after + jitter(u.config.BackoffMin)
+			u.deps.Log.Info("control plane goes away for a while", "reconnect_after", drain.after)
+		case fault.Is(err, fault.Precondition):
+			wait = jitter(u.config.RefusedRetry)
+			u.complain(slog.LevelError, "control plane refuses this agent; telemetry waits in the spool", err)
+		default:
+			backoff = min(2*backoff, u.config.BackoffMax)
+			u.complain(slog.LevelWarn, "control plane is out of reach; telemetry waits in the spool", err)
+		}
+		if !sleep(ctx, wait) {
+			return nil
+		}
+	}
+}
+
+// complain logs a failure once, until it is another or a session was open.
+func (u *Uplink) complain(level slog.Level, text string, err error) {
+	if complaint := fmt.Sprint(text, err); complaint != u.complaint {
+		u.complaint = complaint
+		u.deps.Log.Log(context.Background(), level, text, "address", u.config.Address, "err", err)
+	}
+}
+
+// jitter shortens a duration by up to half, so that agents that lost the same
+// control plane do not all come back at once.
+func jitter(d time.Duration) time.Duration {
+	return d/2 + rand.N(max(d/2, 1))
+}
+
+// sleep waits; it gives false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// drained is the end of a session that the control plane asked for.
+type drained struct{ after time.Duration }
+
+func (d drained) Error() string {
+	return fmt.Sprintf("control plane asks to reconnect after %v", d.after)
+}
+
+// maxDrain bounds what a control plane can ask for.
+const maxDrain = 10 * time.Minute
+
+func newDrained(d *agentv1.Drain) drained {
+	after := d.GetReconnectAfter().AsDuration()
+	return drained{after: min(max(after, 0), maxDrain)}
+}

@@ -1,0 +1,256 @@
+package vault
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/vigil-ml/vigil/internal/fault"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+)
+
+// maxSizes bounds the ranks whose last size is remembered.
+const maxSizes = 4096
+
+// BeginRequest asks for a place to write one rank's files to.
+type BeginRequest struct {
+	RunID        string
+	CheckpointID string // empty: a new id is made
+	Attempt      uint32
+	Rank         uint32
+	Reason       commonv1.CheckpointReason
+	Failure      commonv1.FailureKind // what it answers, where it was ordered
+	CommandID    string               // the command that ordered it; may be empty
+	Traceparent  string               // W3C trace context of whoever ordered it; may be empty
+	SizeBytes    int64                // bytes to be written; 0 when not known
+}
+
+// Begin makes an empty directory for a trainer to write its files into. A
+// second Begin for the same checkpoint and rank empties it, as long as it was
+// not committed. It fails with [fault.Exists] once it was, with
+// [fault.Exhausted] when too many wait to be sealed, and with [fault.Invalid]
+// for bad ids.
+func (v *Vault) Begin(ctx context.Context, req BeginRequest) (id, dir string, err error) {
+	if req.CheckpointID == "" {
+		fresh, err := uuid.NewV7()
+		if err != nil {
+			return "", "", fmt.Errorf("make checkpoint id: %w", err)
+		}
+		req.CheckpointID = fresh.String()
+	}
+	if err := CheckRunID(req.RunID); err != nil {
+		return "", "", err
+	}
+	if err := CheckCheckpointID(req.CheckpointID); err != nil {
+		return "", "", err
+	}
+	if req.SizeBytes < 0 {
+		return "", "", fault.New(fault.Invalid, "size of the checkpoint is %d bytes", req.SizeBytes)
+	}
+	if err := ctx.Err(); err != nil {
+		return "", "", err
+	}
+	s, err := v.stage(req)
+	if err != nil {
+		return "", "", fmt.Errorf("begin checkpoint %s: %w", req.CheckpointID, err)
+	}
+	return req.CheckpointID, s.filesDir(), nil
+}
+
+func (v *Vault) stage(req BeginRequest) (*staging, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	k := key{req.RunID, req.CheckpointID, req.Rank}
+	if old := v.staged[k]; old != nil && (old.committed || old.committing) {
+		return nil, fault.New(fault.Exists, "rank %d committed it already", req.Rank)
+	} else if old != nil {
+		v.discard(old)
+	}
+	if _, err := os.Lstat(v.rankDir(k)); err == nil {
+		return nil, fault.New(fault.Exists, "rank %d saved it already", req.Rank)
+	}
+	v.discardDead(req)
+	if len(v.staged) >= v.config.MaxStaged {
+		return nil, fault.New(fault.Exhausted, "%d checkpoints are begun or wait to be sealed; no more are taken", len(v.staged))
+	}
+	root, reserved := v.stagingRoot(cmp.Or(req.SizeBytes, v.sizes[key{runID: req.RunID, rank: req.Rank}]))
+	s := &staging{dir: stagingPath(root, k), reservedBytes: reserved, ticket: ticket{
+		RunID: req.RunID, CheckpointID: req.CheckpointID, Attempt: req.Attempt, Rank: req.Rank,
+		Reason: req.Reason, Failure: req.Failure, CommandID: req.CommandID, Traceparent: req.Traceparent,
+		Begun: v.deps.Clock().UTC(),
+	}}
+	if err := v.deps.FS.RemoveAll(s.dir); err != nil {
+		return nil, err
+	}
+	if err := v.deps.FS.MkdirAll(s.filesDir(), 0o700); err != nil {
+		return nil, err
+	}
+	if err := s.note(v.deps.FS, beginName, s.ticket); err != nil {
+		return nil, err
+	}
+	v.staged[k] = s
+	return s, nil
+}
+
+// stagingRoot chooses memory where the bytes fit twice beside what others will
+// write; a number of bytes that nobody knows goes to disk.
+func (v *Vault) stagingRoot(sizeBytes int64) (root string, reservedBytes int64) {
+	if v.memory == "" || sizeBytes == 0 {
+		return v.disk, 0
+	}
+	free, err := freeBytes(v.memory)
+	if err != nil {
+		return v.disk, 0
+	}
+	for _, s := range v.staged {
+		free -= s.reservedBytes
+	}
+	if sizeBytes > free/2 {
+		return v.disk, 0
+	}
+	return v.memory, sizeBytes
+}
+
+// discardDead removes what earlier attempts of the same rank began and did not
+// live to commit.
+func (v *Vault) discardDead(req BeginRequest) {
+	for _, s := range v.staged {
+		if s.RunID == req.RunID && s.Rank == req.Rank && s.Attempt < req.Attempt && !s.committed && !s.committing {
+			v.discard(s)
+		}
+	}
+}
+
+// discard removes a staging directory. One that cannot be removed is left for
+// the next start.
+func (v *Vault) discard(s *staging) {
+	delete(v.staged, s.key())
+	if err := v.deps.FS.RemoveAll(s.dir); err != nil {
+		v.deps.Log.Warn("remove staging directory", "directory", s.dir, "error", err)
+		return
+	}
+	// The directories above go when they are empty; another rank may use them.
+	checkpoint := filepath.Dir(s.dir)
+	if os.Remove(checkpoint) == nil {
+		_ = os.Remove(filepath.Dir(checkpoint))
+	}
+}
+
+// CommitRequest hands a staging directory over.
+type CommitRequest struct {
+	RunID        string
+	CheckpointID string
+	Rank         uint32
+	Metadata     *commonv1.CheckpointMetadata
+	Traceparent  string // where empty, that of Begin is taken
+	Parent       string // the checkpoint that the attempt went on from; may be empty
+}
+
+// Commit takes a staging directory over; on return a mark on stable storage
+// says so, and Run seals it. A repeated commit does nothing. It fails with
+// [fault.NotFound] for what was never begun, and with [fault.Invalid] for bad
+// metadata or for anything but regular files in the directory.
+func (v *Vault) Commit(ctx context.Context, req CommitRequest) error {
+	k := key{req.RunID, req.CheckpointID, req.Rank}
+	s, err := v.take(k)
+	if err != nil || s == nil {
+		return err
+	}
+	t, err := v.commit(s, req)
+	v.mu.Lock()
+	s.committing = false
+	if err != nil {
+		v.mu.Unlock()
+		return fmt.Errorf("commit checkpoint %s of rank %d: %w", req.CheckpointID, req.Rank, err)
+	}
+	s.ticket, s.metadata, s.committed, s.reservedBytes = t, req.Metadata, true, 0
+	if len(v.sizes) >= maxSizes {
+		clear(v.sizes)
+	}
+	v.sizes[key{runID: req.RunID, rank: req.Rank}] = t.SizeBytes
+	v.mu.Unlock()
+	// Told before Run can have it, so that states come in their order.
+	v.tell(ctx, s, commonv1.CheckpointState_CHECKPOINT_STATE_STAGED, nil)
+	v.enqueue(s)
+	return nil
+}
+
+// take claims a begun staging for a commit; nil without an error when it was
+// committed before.
+func (v *Vault) take(k key) (*staging, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s := v.staged[k]
+	switch {
+	case s == nil:
+		if CheckRunID(k.runID) == nil && CheckCheckpointID(k.checkpointID) == nil {
+			if _, err := os.Lstat(v.rankDir(k)); err == nil {
+				return nil, nil
+			}
+		}
+		return nil, fault.New(fault.NotFound, "commit checkpoint %.140q: rank %d did not begin it", k.checkpointID, k.rank)
+	case s.committed:
+		return nil, nil
+	case s.committing:
+		return nil, fault.New(fault.Precondition, "commit checkpoint %s: another commit of rank %d is under way", k.checkpointID, k.rank)
+	}
+	s.committing = true
+	return s, nil
+}
+
+func (v *Vault) commit(s *staging, req CommitRequest) (ticket, error) {
+	if err := checkMetadata(req.Metadata, req.Rank); err != nil {
+		return ticket{}, err
+	}
+	if req.Parent != "" {
+		if err := CheckCheckpointID(req.Parent); err != nil {
+			return ticket{}, err
+		}
+	}
+	_, size, err := s.list()
+	if err != nil {
+		return ticket{}, err
+	}
+	metadata, err := protojson.Marshal(req.Metadata)
+	if err != nil {
+		return ticket{}, fmt.Errorf("encode metadata: %w", err)
+	}
+	t := s.ticket
+	t.Parent, t.SizeBytes, t.Metadata = req.Parent, size, json.RawMessage(metadata)
+	t.Traceparent = cmp.Or(req.Traceparent, t.Traceparent)
+	t.Committed = v.deps.Clock().UTC()
+	return t, s.note(v.deps.FS, commitName, t)
+}
+
+func checkMetadata(m *commonv1.CheckpointMetadata, rank uint32) error {
+	switch {
+	case m == nil:
+		return fault.New(fault.Invalid, "metadata is missing")
+	case m.WorldSize == 0:
+		return fault.New(fault.Invalid, "metadata.world_size is 0; want at least 1")
+	case m.Rank != rank:
+		return fault.New(fault.Invalid, "metadata.rank is %d; this is rank %d", m.Rank, rank)
+	case m.Rank >= m.WorldSize:
+		return fault.New(fault.Invalid, "metadata.rank is %d of %d ranks", m.Rank, m.WorldSize)
+	case m.Step < 0:
+		return fault.New(fault.Invalid, "metadata.step is %d; want at least 0", m.Step)
+	case m.DataPosition < 0:
+		return fault.New(fault.Invalid, "metadata.data_position is %d; want at least 0", m.DataPosition)
+	case m.GetNonfiniteParameters() < 0:
+		return fault.New(fault.Invalid, "metadata.nonfinite_parameters is %d; want at least 0, or leave it out", m.GetNonfiniteParameters())
+	case len(m.Format) > 256:
+		return fault.New(fault.Invalid, "metadata.format has %d bytes; at most 256", len(m.Format))
+	}
+	return nil
+}
+
+func sortByName(files []stagedFile) {
+	slices.SortFunc(files, func(a, b stagedFile) int { return cmp.Compare(a.name, b.name) })
+}

@@ -1,0 +1,50 @@
+package vault
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/google/uuid"
+
+	"github.com/vigil-ml/vigil/internal/telemetry"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+)
+
+// tell emits a CheckpointProgress of one rank. An event that cannot be written
+// does not stop the checkpoint: what is on disk counts.
+func (v *Vault) tell(ctx context.Context, s *staging, state commonv1.CheckpointState, add func(*commonv1.CheckpointProgress)) {
+	progress := &commonv1.CheckpointProgress{
+		CheckpointId: s.CheckpointID, State: state,
+		Health: healthOf(s.metadata.NonfiniteParameters), Reason: s.Reason,
+		Step: s.metadata.Step, SizeBytes: s.SizeBytes, CommandId: s.CommandID, Failure: s.Failure,
+	}
+	if add != nil {
+		add(progress)
+	}
+	event := &commonv1.Event{
+		EventId: uuid.Must(uuid.NewV7()).String(), Time: timestamppb.New(v.deps.Clock()),
+		RunId: s.RunID, Attempt: s.Attempt, Rank: s.Rank, Traceparent: s.Traceparent,
+		Body: &commonv1.Event_Checkpoint{Checkpoint: progress},
+	}
+	if s.Traceparent != "" {
+		if current := telemetry.Traceparent(ctx); current != "" {
+			event.Traceparent = current
+		}
+	}
+	if err := v.deps.Events(ctx, s.RunID, event); err != nil {
+		v.deps.Log.Warn("write checkpoint event", "run", s.RunID, "checkpoint", s.CheckpointID, "state", state, "error", err)
+	}
+	if v.deps.Observe != nil {
+		v.deps.Observe(event)
+	}
+}
+
+// where adds what is known once a rank's manifest is in the vault.
+func (v *Vault) where(s *staging, m *Manifest, digest string) func(*commonv1.CheckpointProgress) {
+	return func(p *commonv1.CheckpointProgress) {
+		p.Path = v.rankDir(s.key())
+		p.ManifestSha256 = digest
+		p.SizeBytes = m.SizeBytes
+	}
+}

@@ -1,0 +1,249 @@
+package vault
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+
+	"github.com/vigil-ml/vigil/internal/durable"
+	"github.com/vigil-ml/vigil/internal/telemetry"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+)
+
+const copyBytes = 1 << 20
+
+func (v *Vault) runDir(runID string) string { return filepath.Join(v.config.Dir, runID) }
+
+func (v *Vault) rankDir(k key) string {
+	return filepath.Join(v.runDir(k.runID), k.checkpointID, rankName(k.rank))
+}
+
+func (v *Vault) partialDir(k key) string {
+	return filepath.Join(v.runDir(k.runID), fmt.Sprintf("%s.partial-%d", k.checkpointID, k.rank))
+}
+
+// sealAndVerify makes one staging durable, reads it back, and tells both.
+func (v *Vault) sealAndVerify(ctx context.Context, s *staging) error {
+	sealCtx, end := v.span(ctx, s, "vigil.seal")
+	m, digest, err := v.seal(sealCtx, s)
+	end(err)
+	if err != nil {
+		return err
+	}
+	v.seconds.WithLabelValues("durable").Observe(v.deps.Clock().Sub(s.Committed).Seconds())
+	v.tell(sealCtx, s, commonv1.CheckpointState_CHECKPOINT_STATE_DURABLE, v.where(s, m, digest))
+
+	verifyCtx, end := v.span(ctx, s, "vigil.verify")
+	err = v.verify(verifyCtx, s.key(), m, digest)
+	end(err)
+	if err != nil {
+		return err
+	}
+	v.seconds.WithLabelValues("verified").Observe(v.deps.Clock().Sub(s.Committed).Seconds())
+	if err := v.pointLatest(m); err != nil {
+		// The checkpoint is good without it, and Resolve does not read it.
+		v.deps.Log.Warn("point latest at a checkpoint", "run", s.RunID, "checkpoint", s.CheckpointID, "error", err)
+	}
+	v.tell(verifyCtx, s, commonv1.CheckpointState_CHECKPOINT_STATE_VERIFIED, v.where(s, m, digest))
+	return nil
+}
+
+// span starts a span of the trace that asked for the checkpoint; what nobody
+// traces has none.
+func (v *Vault) span(ctx context.Context, s *staging, name string) (context.Context, func(error)) {
+	if s.Traceparent == "" {
+		return ctx, func(error) {}
+	}
+	ctx, span := v.deps.Tracer.Start(telemetry.WithTraceparent(ctx, s.Traceparent), name)
+	return ctx, func(err error) {
+		if err != nil {
+			span.RecordError(err)
+		}
+		span.End()
+	}
+}
+
+// seal puts a rank's files and manifest into the vault. They appear under their
+// final name whole, or not at all.
+func (v *Vault) seal(ctx context.Context, s *staging) (*Manifest, string, error) {
+	k := s.key()
+	final, partial := v.rankDir(k), v.partialDir(k)
+	fsys := v.deps.FS
+	if m, digest, err := readManifest(final); err == nil {
+		// An earlier agent came this far and died; verify says whether it is good.
+		return m, digest, v.publish(k)
+	}
+	if _, err := os.Lstat(final); err == nil {
+		// Damaged, and what was staged is still here: it is sealed anew.
+		if err := v.withdraw(k); err != nil {
+			return nil, "", fmt.Errorf("seal checkpoint: %w", err)
+		}
+	}
+	if err := fsys.RemoveAll(partial); err != nil {
+		return nil, "", fmt.Errorf("seal checkpoint: %w", err)
+	}
+	m, err := v.copyFiles(ctx, s, filepath.Join(partial, filesName))
+	if err != nil {
+		return nil, "", fmt.Errorf("seal checkpoint: %w", err)
+	}
+	data, err := m.encode()
+	if err != nil {
+		return nil, "", err
+	}
+	if err := durable.WriteFile(fsys, filepath.Join(partial, manifestName), data, 0o600); err != nil {
+		return nil, "", fmt.Errorf("seal checkpoint: %w", err)
+	}
+	if err := fsys.MkdirAll(filepath.Dir(final), 0o700); err != nil {
+		return nil, "", fmt.Errorf("seal checkpoint: %w", err)
+	}
+	if err := fsys.Rename(partial, final); err != nil {
+		return nil, "", fmt.Errorf("seal checkpoint: %w", err)
+	}
+	return m, digestOf(data), v.publish(k)
+}
+
+// publish puts the names that lead to a rank's files on stable storage.
+func (v *Vault) publish(k key) error {
+	for _, dir := range []string{filepath.Dir(v.rankDir(k)), v.runDir(k.runID), v.config.Dir} {
+		if err := v.deps.FS.SyncDir(dir); err != nil {
+			return fmt.Errorf("sync directory %s: %w", dir, err)
+		}
+	}
+	return nil
+}
+
+// pointLatest names the checkpoint in the run's file latest, unless a rank is
+// missing or not verified yet, it holds non-finite parameters, or it is older
+// than what stands there.
+func (v *Vault) pointLatest(m *Manifest) error {
+	runDir := v.runDir(m.RunID)
+	c := survey(runDir, m.CheckpointID)
+	if c.Problem != "" || c.Health == commonv1.CheckpointHealth_CHECKPOINT_HEALTH_POISONED {
+		return nil
+	}
+	if was, err := readLatest(runDir); err == nil && was != c.ID {
+		if old := survey(runDir, was); old.Problem == "" && newer(old, c) < 0 {
+			return nil
+		}
+	}
+	// Ranks on other nodes may do the same now: each has a file of its own
+	// until the rename.
+	beside := filepath.Join(runDir, "."+latestName+"-"+rankName(m.Rank))
+	if err := durable.WriteFile(v.deps.FS, beside, []byte(m.CheckpointID+"\n"), 0o600); err != nil {
+		return fmt.Errorf("point latest at %s: %w", m.CheckpointID, err)
+	}
+	if err := v.deps.FS.Rename(beside, filepath.Join(runDir, latestName)); err != nil {
+		return fmt.Errorf("point latest at %s: %w", m.CheckpointID, err)
+	}
+	if err := v.deps.FS.SyncDir(runDir); err != nil {
+		return fmt.Errorf("point latest at %s: %w", m.CheckpointID, err)
+	}
+	return nil
+}
+
+// copyFiles copies what was staged, computing digests on the way, syncs it and
+// gives its manifest.
+func (v *Vault) copyFiles(ctx context.Context, s *staging, to string) (*Manifest, error) {
+	staged, _, err := s.list()
+	if err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(s.filesDir())
+	if err != nil {
+		return nil, fmt.Errorf("open staging: %w", err)
+	}
+	defer func() { _ = root.Close() }()
+	dirs := map[string]bool{".": true}
+	if err := v.deps.FS.MkdirAll(to, 0o700); err != nil {
+		return nil, err
+	}
+	m := s.manifest()
+	buffer := make([]byte, copyBytes)
+	for _, file := range staged {
+		for dir := path.Dir(file.name); !dirs[dir]; dir = path.Dir(dir) {
+			dirs[dir] = true
+		}
+		target := filepath.Join(to, filepath.FromSlash(file.name))
+		if err := v.deps.FS.MkdirAll(filepath.Dir(target), 0o700); err != nil {
+			return nil, err
+		}
+		f, err := v.copyFile(ctx, root, file, target, buffer)
+		if err != nil {
+			return nil, fmt.Errorf("copy file %q: %w", file.name, err)
+		}
+		m.Files = append(m.Files, f)
+		m.SizeBytes += f.SizeBytes
+	}
+	for dir := range dirs {
+		if err := v.deps.FS.SyncDir(filepath.Join(to, filepath.FromSlash(dir))); err != nil {
+			return nil, err
+		}
+	}
+	v.bytes.WithLabelValues().Add(float64(m.SizeBytes))
+	return m, nil
+}
+
+func (v *Vault) copyFile(ctx context.Context, root *os.Root, file stagedFile, target string, buffer []byte) (_ File, err error) {
+	in, err := openStaged(root, file)
+	if err != nil {
+		return File{}, err
+	}
+	defer func() { _ = in.Close() }()
+	out, err := v.deps.FS.OpenFile(target, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
+	if err != nil {
+		return File{}, err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	digest := sha256.New()
+	n, err := copyDigesting(ctx, out, in, digest, buffer)
+	if err != nil {
+		return File{}, err
+	}
+	if err := out.Sync(); err != nil {
+		return File{}, err
+	}
+	return File{Name: file.name, SizeBytes: n, SHA256: hex.EncodeToString(digest.Sum(nil))}, nil
+}
+
+// copyDigesting copies until the end of in or of ctx.
+func copyDigesting(ctx context.Context, out io.Writer, in io.Reader, digest hash.Hash, buffer []byte) (int64, error) {
+	var sum int64
+	for {
+		if err := ctx.Err(); err != nil {
+			return sum, err
+		}
+		n, err := in.Read(buffer)
+		if n > 0 {
+			_, _ = digest.Write(buffer[:n]) // a hash never fails
+			if _, err := out.Write(buffer[:n]); err != nil {
+				return sum, err
+			}
+			sum += int64(n)
+		}
+		if errors.Is(err, io.EOF) {
+			return sum, nil
+		}
+		if err != nil {
+			return sum, err
+		}
+	}
+}
+
+// manifest is the staging's manifest but for the files.
+func (s *staging) manifest() *Manifest {
+	return &Manifest{
+		Format: manifestFormat, Version: manifestVersion,
+		RunID: s.RunID, CheckpointID: s.CheckpointID, Attempt: s.Attempt, Rank: s.Rank,
+		WorldSize: s.metadata.WorldSize, Step: s.metadata.Step, DataPosition: s.metadata.DataPosition,
+		ContentFormat: s.metadata.Format, NonfiniteParameters: cloneCount(s.metadata.NonfiniteParameters),
+		Health: healthName(healthOf(s.metadata.NonfiniteParameters)), Reason: reasonName(s.Reason),
+		Parent: s.Parent, Created: s.Committed,
+	}
+}

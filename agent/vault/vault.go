@@ -1,0 +1,193 @@
+// Package vault keeps a run's checkpoints, on a local or a shared directory.
+//
+// A trainer gets an empty staging directory ([Vault.Begin]), writes its files
+// and hands them over ([Vault.Commit]). From then on they are the vault's:
+// [Vault.Run] seals them (copies, digests and syncs; the manifest last), reads
+// them back, and says so with events. Every step can die at any moment; what
+// was committed is sealed after the next start. [Vault.Resolve] names the
+// checkpoint to go on from, and only one whose digests agree.
+//
+// The layout on disk is specified in docs/formats/checkpoint.md.
+package vault
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/vigil-ml/vigil/internal/durable"
+	"github.com/vigil-ml/vigil/internal/metric"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+)
+
+// Config is what users say about the vault.
+type Config struct {
+	// Dir holds the checkpoints; it may be shared by nodes.
+	Dir string `yaml:"dir"`
+	// StagingDir is where trainers write. Empty: memory (/dev/shm) where the
+	// bytes fit, as announced or as the rank's last checkpoint had them; else
+	// below Dir.
+	StagingDir string `yaml:"staging_dir"`
+	// MaxStaged bounds the checkpoints that are begun or wait to be sealed; >= 1.
+	MaxStaged int `yaml:"max_staged"`
+	// Retries is how often sealing is tried again, with a growing delay; >= 0.
+	Retries int `yaml:"retries"`
+	// RetryDelay is the first of those delays; each later one is four times as
+	// long.
+	RetryDelay time.Duration `yaml:"retry_delay"`
+	// AbandonedAfter is the age at which a staging directory that was never
+	// committed is removed.
+	AbandonedAfter time.Duration `yaml:"abandoned_after"`
+	// ResolveWait is how long Resolve waits for the run's committed checkpoints
+	// to be sealed.
+	ResolveWait time.Duration `yaml:"resolve_wait"`
+}
+
+// Defaults keeps checkpoints below a directory.
+func Defaults(dir string) Config {
+	return Config{
+		Dir: dir, MaxStaged: 256, Retries: 3, RetryDelay: time.Second,
+		AbandonedAfter: 6 * time.Hour, ResolveWait: 2 * time.Minute,
+	}
+}
+
+// Check reports settings that cannot work.
+func (c Config) Check(report func(key, format string, args ...any)) {
+	if c.Dir == "" {
+		report("dir", "is empty; name a directory for the checkpoints")
+	}
+	if c.MaxStaged < 1 {
+		report("max_staged", "is %d; want at least 1", c.MaxStaged)
+	}
+	if c.Retries < 0 {
+		report("retries", "is %d; want at least 0", c.Retries)
+	}
+	for key, d := range map[string]time.Duration{
+		"retry_delay": c.RetryDelay, "abandoned_after": c.AbandonedAfter, "resolve_wait": c.ResolveWait,
+	} {
+		if d <= 0 {
+			report(key, "is %s; want a positive duration", d)
+		}
+	}
+}
+
+// Deps is what the vault needs of others.
+type Deps struct {
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+	Tracer  trace.Tracer
+	Clock   func() time.Time
+	FS      durable.FS
+	// Node keeps the staging directories of nodes with a common Dir apart.
+	Node string
+	// Events puts a run's events on stable storage.
+	Events func(ctx context.Context, runID string, events ...*commonv1.Event) error
+	// Observe is told each event afterwards, on the goroutine that caused it;
+	// nil when nobody listens.
+	Observe func(*commonv1.Event)
+}
+
+// Vault is the checkpoint store of one agent. All methods are safe for
+// concurrent use; Run is called once.
+type Vault struct {
+	config  Config
+	deps    Deps
+	memory  string // staging root in memory; empty when there is none
+	disk    string // staging root on disk
+	sealed  *prometheus.CounterVec
+	seconds *prometheus.HistogramVec
+	bytes   *prometheus.CounterVec
+	wake    chan struct{}
+
+	mu      sync.Mutex
+	staged  map[key]*staging // begun or committed and not yet sealed
+	queue   []*staging       // committed, in the order of commits
+	changed chan struct{}    // closed and replaced whenever queue shrinks
+	sizes   map[key]int64    // bytes of each rank's last checkpoint, which the key leaves out
+}
+
+// New opens a vault, making its directories. What an earlier agent left
+// committed is queued for Run; what it left uncommitted and old is removed.
+func New(config Config, deps Deps) (*Vault, error) {
+	dir, err := filepath.Abs(config.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open vault %s: %w", config.Dir, err)
+	}
+	config.Dir = dir
+	v := &Vault{
+		config: config, deps: deps,
+		disk:    filepath.Join(dir, ".staging", pathSafe(deps.Node)),
+		sealed:  metric.NewCounter(deps.Metrics, metric.AgentVaultSealed),
+		seconds: metric.NewLatency(deps.Metrics, metric.AgentVaultSealTime),
+		bytes:   metric.NewCounter(deps.Metrics, metric.AgentVaultSealBytes),
+		wake:    make(chan struct{}, 1),
+		staged:  map[key]*staging{},
+		changed: make(chan struct{}),
+		sizes:   map[key]int64{},
+	}
+	if config.StagingDir != "" {
+		v.disk = config.StagingDir
+	} else {
+		v.memory = memoryStaging(deps.Log, dir, deps.Node)
+	}
+	for _, d := range []string{dir, v.disk} {
+		if err := deps.FS.MkdirAll(d, 0o700); err != nil {
+			return nil, fmt.Errorf("open vault: %w", err)
+		}
+	}
+	if err := v.scan(); err != nil {
+		return nil, fmt.Errorf("open vault: %w", err)
+	}
+	return v, nil
+}
+
+// Run seals what is committed, one after another, until ctx ends. What cannot
+// be sealed is told with a FAILED event and never ends Run.
+func (v *Vault) Run(ctx context.Context) error {
+	sweep := time.NewTicker(time.Hour)
+	defer sweep.Stop()
+	for ctx.Err() == nil {
+		next, wait := v.next()
+		if next != nil {
+			v.process(ctx, next)
+			continue
+		}
+		retry := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-v.wake:
+		case <-retry.C:
+		case <-sweep.C:
+			v.sweep()
+		}
+		retry.Stop()
+	}
+	return nil
+}
+
+// memoryStaging makes the staging root in memory and gives "" where it cannot
+// be had. The directory is the user's own: another user could have made it
+// first, in a directory that all may write to.
+func memoryStaging(log *slog.Logger, dir, node string) string {
+	own := fmt.Sprintf("/dev/shm/vigil-%d", os.Getuid())
+	sum := sha256.Sum256([]byte(dir + "\x00" + node))
+	root := filepath.Join(own, hex.EncodeToString(sum[:8]))
+	if err := makePrivate(own); err != nil {
+		log.Info("stage checkpoints on disk: memory cannot be used", "directory", own, "error", err)
+		return ""
+	}
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		log.Info("stage checkpoints on disk: memory cannot be used", "directory", root, "error", err)
+		return ""
+	}
+	return root
+}

@@ -1,0 +1,180 @@
+package notify
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/vigil-ml/vigil/internal/fault"
+)
+
+// Bounds on a receiver's answer: what is read of it, and what is shown of that.
+const (
+	answerBytes = 4096
+	answerRunes = 200
+)
+
+// Post is one JSON request to one receiver.
+type Post struct {
+	// URL is where to; it has been checked with [CheckURL].
+	URL Secret
+	// Headers are the user's own; they win over those that Send sets.
+	Headers map[string]Secret
+	// Body is JSON.
+	Body []byte
+	// Key is sent as Idempotency-Key where it is not empty.
+	Key string
+	// Traceparent is sent as such where it is not empty.
+	Traceparent string
+}
+
+// Send makes one try. A 2xx answer is a success, whatever its body. 429, and
+// 503 with a time to wait, are throttled; 408, 425, 5xx and everything that
+// goes wrong on the way can be tried again; every other answer, redirects
+// among them, is permanent. Error texts hold no part of URL or headers.
+func (p Post) Send(ctx context.Context, deps Deps) error {
+	u, err := url.Parse(string(p.URL))
+	if err != nil {
+		return Permanent(fault.New(fault.Invalid, "post notification: the URL cannot be read"))
+	}
+	secrets := secretsOf(u, p.Headers)
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), bytes.NewReader(p.Body))
+	if err != nil {
+		return Permanent(fault.New(fault.Invalid, "post notification: %s", redact(err.Error(), secrets)))
+	}
+	p.setHeaders(request)
+	response, err := client(deps).Do(request)
+	if err != nil {
+		return fault.New(fault.Unavailable, "post notification: %w", withoutURL(err, secrets))
+	}
+	defer response.Body.Close()
+	if response.StatusCode/100 == 2 {
+		return nil
+	}
+	return refused(response, answer(response.Body, secrets), now(deps))
+}
+
+func (p Post) setHeaders(request *http.Request) {
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("User-Agent", "vigil")
+	if p.Key != "" {
+		request.Header.Set("Idempotency-Key", p.Key)
+	}
+	if p.Traceparent != "" {
+		request.Header.Set("Traceparent", p.Traceparent)
+	}
+	for name, value := range p.Headers {
+		request.Header.Set(name, string(value))
+	}
+}
+
+// client is the injected one without redirects: to follow one would hand the
+// user's headers to whoever it names.
+func client(deps Deps) *http.Client {
+	var c http.Client
+	if deps.HTTPClient != nil {
+		c = *deps.HTTPClient
+	}
+	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &c
+}
+
+func now(deps Deps) time.Time {
+	if deps.Clock == nil {
+		return time.Now()
+	}
+	return deps.Clock()
+}
+
+// refused turns an answer that is no success into the error that says what to
+// do.
+func refused(response *http.Response, text string, now time.Time) error {
+	status := response.StatusCode
+	format, args := "post notification: the receiver answered %s", []any{http.StatusText(status)}
+	if args[0] == "" {
+		args[0] = "with an unknown status"
+	}
+	format, args = format+" (%d)", append(args, status)
+	if text != "" {
+		format, args = format+": %s", append(args, text)
+	}
+	wait, asked := retryAfter(response.Header, now)
+	switch {
+	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable && asked:
+		if !asked {
+			return fault.New(fault.Exhausted, format, args...)
+		}
+		return Throttled(fault.New(fault.Exhausted, format, args...), wait)
+	case status >= 500, status == http.StatusRequestTimeout, status == http.StatusTooEarly:
+		return fault.New(fault.Unavailable, format, args...)
+	default:
+		return Permanent(fault.New(fault.Invalid, format, args...))
+	}
+}
+
+// retryAfter reads the header of that name, in seconds or as a date. A date is
+// taken against the receiver's own clock where it tells it. A wait that is
+// over counts as one second.
+func retryAfter(header http.Header, now time.Time) (time.Duration, bool) {
+	value := strings.TrimSpace(header.Get("Retry-After"))
+	if seconds, err := strconv.ParseInt(value, 10, 32); err == nil {
+		return max(time.Second, time.Duration(seconds)*time.Second), true
+	}
+	at, err := http.ParseTime(value)
+	if err != nil {
+		return 0, false
+	}
+	if theirs, err := http.ParseTime(header.Get("Date")); err == nil {
+		now = theirs
+	}
+	return max(time.Second, at.Sub(now)), true
+}
+
+// withoutURL takes the URL out of the error of a request; what it was caused
+// by stays to be asked for.
+func withoutURL(err error, secrets []string) error {
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		err = e.Err
+	}
+	return &redacted{text: redact(err.Error(), secrets), err: err}
+}
+
+// redacted is an error whose text has no secret.
+type redacted struct {
+	text string
+	err  error
+}
+
+func (e *redacted) Error() string { return e.text }
+
+// Is keeps errors.Is without handing out the error itself, whose text and
+// fields may hold the URL.
+func (e *redacted) Is(target error) bool { return errors.Is(e.err, target) }
+
+// answer reads what a receiver says, fit for a log line and without secrets.
+// What it could not read is left out.
+func answer(body io.Reader, secrets []string) string {
+	text, _ := io.ReadAll(io.LimitReader(body, answerBytes))
+	if len(text) == answerBytes && len(secrets) > 0 {
+		// The cut may go through a secret, which would then not be recognised.
+		text = text[:max(0, answerBytes-len(secrets[0]))]
+	}
+	line := strings.Join(strings.Fields(redact(strings.ToValidUTF8(string(text), "?"), secrets)), " ")
+	line = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return -1
+	}, line)
+	if runes := []rune(line); len(runes) > answerRunes {
+		line = string(runes[:answerRunes]) + "..."
+	}
+	return line
+}

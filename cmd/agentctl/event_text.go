@@ -1,0 +1,112 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+)
+
+// eventText says in a few words what happened.
+func eventText(event *commonv1.Event) (string, style) {
+	switch body := event.Body.(type) {
+	case *commonv1.Event_TrainerRegistered:
+		return registeredText(body.TrainerRegistered), plainStyle
+	case *commonv1.Event_Step:
+		return stepText(body.Step), plainStyle
+	case *commonv1.Event_NonFinite:
+		return nonFiniteText(body.NonFinite), bad
+	case *commonv1.Event_Checkpoint:
+		return progressText(body.Checkpoint)
+	case *commonv1.Event_CommandResult:
+		return commandText(body.CommandResult)
+	case *commonv1.Event_AttemptStarted:
+		return "launched " + strings.Join(body.AttemptStarted.Command, " "), strong
+	case *commonv1.Event_AttemptEnded:
+		return attemptEndedText(body.AttemptEnded)
+	case *commonv1.Event_Resumed:
+		return fmt.Sprintf("goes on from step %d, checkpoint %s", body.Resumed.Step, body.Resumed.CheckpointId), good
+	case *commonv1.Event_RunEnded:
+		return endedText(body.RunEnded)
+	default:
+		return "something that this agentctl does not know", faint
+	}
+}
+
+func registeredText(r *commonv1.TrainerRegistered) string {
+	text := fmt.Sprintf("trainer is there, one of %d, pid %d", r.WorldSize, r.Pid)
+	if r.Framework != "" {
+		text += ", " + r.Framework
+	}
+	return text
+}
+
+func stepText(s *commonv1.StepReport) string {
+	text := fmt.Sprintf("step %d", s.Step)
+	if s.Loss != nil {
+		text += "  loss " + number(s.Loss)
+	}
+	if s.GradientNorm != nil {
+		text += "  gradient " + number(s.GradientNorm)
+	}
+	if s.StepSeconds != nil {
+		text += fmt.Sprintf("  %.1f ms", *s.StepSeconds*1000)
+	}
+	return text
+}
+
+func nonFiniteText(n *commonv1.NonFinite) string {
+	text := fmt.Sprintf("step %d stopped: %s of %s has %d NaN and %d infinite values of %d",
+		n.Step, word(n.Quantity), orNone(n.Tensor), n.NanCount, n.InfCount, n.TensorSize)
+	if n.ParametersIntact {
+		text += "; parameters are intact"
+	}
+	return text
+}
+
+func progressText(c *commonv1.CheckpointProgress) (string, style) {
+	text := "checkpoint " + word(c.State)
+	if c.Step > 0 {
+		text += fmt.Sprintf(", step %d", c.Step)
+	}
+	if c.SizeBytes > 0 {
+		text += ", " + size(c.SizeBytes)
+	}
+	if c.Error != "" {
+		text += ": " + c.Error
+	}
+	return text + "  " + c.CheckpointId, state(c.State).style
+}
+
+func commandText(c *commonv1.CommandResult) (string, style) {
+	text := "command " + word(c.Stage)
+	if c.Error != "" {
+		text += ": " + c.Error
+	}
+	return text + "  " + c.CommandId, state(c.Stage).style
+}
+
+func attemptEndedText(e *commonv1.AttemptEnded) (string, style) {
+	how := "processes ended"
+	switch {
+	case e.Signal != nil:
+		how = fmt.Sprintf("processes ended by signal %d", *e.Signal)
+	case e.ExitCode != nil:
+		how = fmt.Sprintf("processes ended with exit code %d", *e.ExitCode)
+	}
+	if e.Explanation != "" {
+		how += ": " + e.Explanation
+	}
+	if e.Restarting {
+		return fmt.Sprintf("%s; starts again in %.1f s", how, e.BackoffSeconds), warn
+	}
+	return how, plainStyle
+}
+
+func endedText(e *commonv1.RunEnded) (string, style) {
+	text := fmt.Sprintf("run %s at step %d", word(e.Outcome), e.Step)
+	if e.Explanation != "" {
+		text += ": " + e.Explanation
+	}
+	return text, state(e.Outcome).style
+}

@@ -1,0 +1,19 @@
+// Command vigil-agent is the one daemon on a node: it sees the host, the GPUs
+// and the training, saves checkpoints, and reports to the control plane.
+package main
+
+import (
+	"os"
+
+	"github.com/vigil-ml/vigil/agent"
+	"github.com/vigil-ml/vigil/internal/daemon"
+)
+
+func main() {
+	os.Exit(daemon.Program[agent.Config]{
+		Name:     "vigil-agent",
+		Summary:  "Watches this node and the training on it, and saves what would be lost.",
+		Defaults: agent.Defaults,
+		Run:      agent.Run,
+	}.Main(os.Args[1:], os.Stdout, os.Stderr))
+}

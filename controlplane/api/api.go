@@ -1,0 +1,102 @@
+// Package api is what operators and machines ask of the control plane: the
+// services of vigil.control.v1 as gRPC and as JSON on one port, next to
+// whatever else that port serves. agentctl and the console use nothing else.
+//
+// A service is one small file. What a method returns crosses one boundary,
+// [boundary], which gives errors their codes and hints, counts, and turns a
+// panic into an error. A stream ends with code UNAVAILABLE when the control
+// plane goes down.
+package api
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+
+	"github.com/vigil-ml/vigil/controlplane/bus"
+	"github.com/vigil-ml/vigil/controlplane/fleet"
+	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/serve"
+	gateway "github.com/vigil-ml/vigil/proto/gateway/vigil/control/v1"
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
+)
+
+// Saver has runs saved; the fleet does.
+type Saver interface {
+	// RequestCheckpoint writes what is to be done into the transaction.
+	RequestCheckpoint(tx *store.Tx, request fleet.SaveRequest) (*controlv1.Checkpoint, error)
+}
+
+// History has the events of runs; the bus does.
+type History interface {
+	// History yields one run's frames from the first, and where told to follow
+	// those that come, until ctx ends, which is no error, or yield fails.
+	History(ctx context.Context, runID string, follow bool, yield func(bus.Delivery) error) error
+}
+
+// Deps is what code injects.
+type Deps struct {
+	Listener  net.Listener // Run closes it
+	HTTP      http.Handler // answers the paths that are no method; may be nil
+	Store     *store.Store
+	Saver     Saver
+	History   History
+	Version   string            // of the control plane
+	Listeners map[string]string // addresses by purpose, for GetStatus
+	Log       *slog.Logger
+	Metrics   prometheus.Registerer
+	Tracer    trace.Tracer
+	Clock     func() time.Time
+}
+
+// API serves the operators. Make one with [New].
+type API struct {
+	deps     Deps
+	boundary *boundary
+	started  time.Time
+}
+
+// New makes an API; it serves nothing until [API.Run].
+func New(deps Deps) *API {
+	return &API{deps: deps, boundary: newBoundary(deps), started: deps.Clock()}
+}
+
+// Run serves until ctx ends, then lets calls in flight finish for a few
+// seconds.
+func (a *API) Run(ctx context.Context) error {
+	server := grpc.NewServer(
+		grpc.UnaryInterceptor(a.boundary.unary),
+		grpc.StreamInterceptor(a.boundary.streamUntil(ctx)),
+	)
+	a.register(server)
+	return serve.Both(ctx, a.deps.Listener, serve.Options{
+		GRPC: server,
+		JSON: []serve.Register{
+			gateway.RegisterNodeServiceHandler,
+			gateway.RegisterRunServiceHandler,
+			gateway.RegisterIncidentServiceHandler,
+			gateway.RegisterCheckpointServiceHandler,
+			gateway.RegisterSystemServiceHandler,
+		},
+		HTTP:                a.deps.HTTP,
+		RefuseUnknownFields: true,
+	})
+}
+
+func (a *API) register(to grpc.ServiceRegistrar) {
+	controlv1.RegisterNodeServiceServer(to, &nodes{store: a.deps.Store})
+	controlv1.RegisterRunServiceServer(to, &runs{store: a.deps.Store, history: a.deps.History})
+	controlv1.RegisterIncidentServiceServer(to, &incidents{store: a.deps.Store})
+	controlv1.RegisterCheckpointServiceServer(to, &checkpoints{
+		store: a.deps.Store, saver: a.deps.Saver, tracer: a.deps.Tracer,
+	})
+	controlv1.RegisterSystemServiceServer(to, &system{
+		version: a.deps.Version, listeners: a.deps.Listeners, started: a.started,
+	})
+}

@@ -1,0 +1,29 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/vigil-ml/vigil/internal/protocol"
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
+)
+
+// system is the SystemService.
+type system struct {
+	controlv1.UnimplementedSystemServiceServer
+	version   string
+	listeners map[string]string
+	started   time.Time
+}
+
+// GetStatus says what the control plane is and where it listens.
+func (s *system) GetStatus(context.Context, *controlv1.GetStatusRequest) (*controlv1.GetStatusResponse, error) {
+	return &controlv1.GetStatusResponse{
+		Version:       s.version,
+		AgentRevision: protocol.Revision,
+		Listeners:     s.listeners,
+		Started:       timestamppb.New(s.started),
+	}, nil
+}

@@ -1,0 +1,106 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/vigil-ml/vigil/internal/fault"
+)
+
+// recheckInterval is how often History looks whether the frame that it waits
+// for still exists.
+const recheckInterval = time.Second
+
+// History yields one run's frames in order, from the first that the stream
+// still holds. Without follow it ends with the last one that was there when it
+// was called; with follow it goes on with those that come until ctx ends, which
+// gives no error. When yield fails, its error is returned.
+func (b *Bus) History(ctx context.Context, runID string, follow bool, yield func(Delivery) error) error {
+	err := b.history(ctx, runID, follow, yield)
+	if ctx.Err() != nil && follow {
+		return nil
+	}
+	return err
+}
+
+func (b *Bus) history(ctx context.Context, runID string, follow bool, yield func(Delivery) error) error {
+	var last uint64
+	if !follow {
+		var err error
+		if last, err = b.lastOfRun(ctx, runID); err != nil || last == 0 {
+			return err
+		}
+	}
+	f, err := b.feed(ctx, 1, subjectOfRun(runID))
+	if err != nil {
+		return err
+	}
+	defer f.stop()
+	next := uint64(1)
+	for {
+		messages, err := b.historyBatch(ctx, f, follow, last)
+		if err != nil || messages == nil {
+			return err
+		}
+		for _, m := range messages {
+			if m.sequence < next {
+				continue
+			}
+			if !follow && m.sequence > last {
+				return nil
+			}
+			next = m.sequence + 1
+			d, err := m.delivery()
+			if err != nil {
+				b.countDamaged(m.sequence, err)
+			} else if err := yield(d); err != nil {
+				return err
+			}
+			if m.sequence == last {
+				return nil
+			}
+		}
+	}
+}
+
+// historyBatch waits for messages. Without follow it gives none once the frame
+// that the history ends with has been discarded, since nothing may come.
+func (b *Bus) historyBatch(ctx context.Context, f *feed, follow bool, last uint64) ([]message, error) {
+	if follow {
+		return f.batch(ctx)
+	}
+	for {
+		wait, cancel := context.WithTimeout(ctx, recheckInterval)
+		messages, err := f.batch(wait)
+		cancel()
+		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return messages, err
+		}
+		ask, cancel := context.WithTimeout(ctx, askTimeout)
+		info, err := b.stream.Info(ask)
+		cancel()
+		if err != nil {
+			return nil, fault.New(fault.Unavailable, "read state of the bus: %w", err)
+		}
+		if info.State.FirstSeq > last {
+			return nil, nil
+		}
+	}
+}
+
+// lastOfRun gives the sequence of a run's last frame; 0 when there is none.
+func (b *Bus) lastOfRun(ctx context.Context, runID string) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	raw, err := b.stream.GetLastMsgForSubject(ctx, subjectOfRun(runID))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fault.New(fault.Unavailable, "get last frame of run %s: %w", runID, err)
+	}
+	return raw.Sequence, nil
+}

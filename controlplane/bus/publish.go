@@ -1,0 +1,155 @@
+package bus
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/proto"
+
+	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
+
+	"github.com/vigil-ml/vigil/internal/fault"
+)
+
+// Headers of a message. The node is in the subject.
+const (
+	headerPosition = "Vigil-Position" // epoch/sequence
+	headerReceived = "Vigil-Received" // RFC 3339, nanoseconds, UTC
+)
+
+// askTimeout bounds one question to the embedded server.
+const askTimeout = 10 * time.Second
+
+// place is what is known of one node's last stored frame. Its mutex also keeps
+// the node's frames in order.
+type place struct {
+	mu       sync.Mutex
+	known    bool
+	position *agentv1.Position
+	sequence uint64
+}
+
+// Publish stores a frame and gives its sequence in the stream; the frame is
+// durable, as [Config.Sync] has it, when Publish returns. A frame at or below
+// the node's last one is a repeat: it is not stored, and the sequence is that
+// of the last one. Frames of one node are stored one after the other, in the
+// order of the calls. After an error the frame may or may not be stored:
+// publish it again. It fails with [fault.Invalid] for a frame without node or
+// position or of more than [MaxBatchBytes], and with [fault.Unavailable] when
+// the stream does not answer.
+func (b *Bus) Publish(ctx context.Context, m Message) (sequence uint64, err error) {
+	if err := m.check(); err != nil {
+		return 0, err
+	}
+	data, err := proto.Marshal(m.Batch)
+	if err != nil {
+		return 0, fault.New(fault.Invalid, "marshal frame %s of node %s: %w", positionText(m.Position), m.Node, err)
+	}
+	if len(data) > MaxBatchBytes {
+		return 0, fault.WithHint(
+			fault.New(fault.Invalid, "frame %s of node %s has %d bytes; the bus takes at most %d", positionText(m.Position), m.Node, len(data), MaxBatchBytes),
+			"split the batch into smaller frames")
+	}
+	p := b.place(m.Node)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := b.learn(ctx, m.Node, p); err != nil {
+		return 0, err
+	}
+	if compare(m.Position, p.position) <= 0 {
+		return p.sequence, nil
+	}
+	ack, err := b.store(ctx, m, data)
+	if err != nil {
+		p.known = false // it may be stored all the same
+		return 0, fault.New(fault.Unavailable, "store frame %s of node %s: %w", positionText(m.Position), m.Node, err)
+	}
+	p.position, p.sequence = proto.CloneOf(m.Position), ack.Sequence
+	return ack.Sequence, nil
+}
+
+func (b *Bus) store(ctx context.Context, m Message, data []byte) (*jetstream.PubAck, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	msg := nats.NewMsg(subjectOf(m.Node, m.Batch.RunId))
+	msg.Data = data
+	msg.Header.Set(headerPosition, positionText(m.Position))
+	msg.Header.Set(headerReceived, m.Received.UTC().Format(time.RFC3339Nano))
+	// The id guards against the frame being on its way still when an earlier
+	// call gave up on it.
+	id := token(m.Node) + "/" + positionText(m.Position)
+	return b.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id), jetstream.WithExpectStream(streamName))
+}
+
+// Last gives the position of the node's last stored frame; a zero position
+// when the stream holds none.
+func (b *Bus) Last(ctx context.Context, node string) (*agentv1.Position, error) {
+	p := b.place(node)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := b.learn(ctx, node, p); err != nil {
+		return nil, err
+	}
+	return proto.CloneOf(p.position), nil
+}
+
+func (b *Bus) place(node string) *place {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p := b.places[node]
+	if p == nil {
+		p = &place{}
+		b.places[node] = p
+	}
+	return p
+}
+
+// learn asks the stream for a node's last frame where that is not known.
+func (b *Bus) learn(ctx context.Context, node string, p *place) error {
+	if p.known {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	raw, err := b.stream.GetLastMsgForSubject(ctx, subjectOfNode(node))
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		p.position, p.sequence = &agentv1.Position{}, 0
+	case err != nil:
+		return fault.New(fault.Unavailable, "get last frame of node %s: %w", node, err)
+	default:
+		position, err := parsePosition(raw.Header.Get(headerPosition))
+		if err != nil {
+			return fmt.Errorf("read last frame of node %s, sequence %d: %w", node, raw.Sequence, err)
+		}
+		p.position, p.sequence = position, raw.Sequence
+	}
+	p.known = true
+	return nil
+}
+
+func compare(a, b *agentv1.Position) int {
+	return cmp.Or(cmp.Compare(a.GetEpoch(), b.GetEpoch()), cmp.Compare(a.GetSequence(), b.GetSequence()))
+}
+
+func positionText(p *agentv1.Position) string {
+	return strconv.FormatUint(p.GetEpoch(), 10) + "/" + strconv.FormatUint(p.GetSequence(), 10)
+}
+
+func parsePosition(text string) (*agentv1.Position, error) {
+	left, right, _ := strings.Cut(text, "/")
+	epoch, err1 := strconv.ParseUint(left, 10, 64)
+	sequence, err2 := strconv.ParseUint(right, 10, 64)
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, fault.New(fault.Corrupt, "read position %q: %w", text, err)
+	}
+	return &agentv1.Position{Epoch: epoch, Sequence: sequence}, nil
+}

@@ -1,0 +1,77 @@
+package controlplane
+
+import (
+	"github.com/vigil-ml/vigil/alerting"
+	"github.com/vigil-ml/vigil/controlplane/bus"
+	"github.com/vigil-ml/vigil/controlplane/fleet"
+	"github.com/vigil-ml/vigil/controlplane/incident"
+	"github.com/vigil-ml/vigil/controlplane/ingest"
+	"github.com/vigil-ml/vigil/controlplane/metrics"
+	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/serve"
+	"github.com/vigil-ml/vigil/internal/statedir"
+	"github.com/vigil-ml/vigil/internal/telemetry"
+)
+
+// Config is what users write. Paths that are not absolute lie below StateDir.
+type Config struct {
+	// StateDir is where everything durable lies. Default: the user's state
+	// directory, vigil/controlplane.
+	StateDir string `yaml:"state_dir"`
+	// API is for operators and machines: gRPC, JSON, PromQL, /metrics, /healthz.
+	API Listener `yaml:"api"`
+	// Agents is for agents.
+	Agents Listener `yaml:"agents"`
+
+	Store    store.Config          `yaml:"store"`
+	Bus      bus.Config            `yaml:"bus"`
+	Metrics  metrics.Config        `yaml:"metrics"`
+	Ingest   ingest.Config         `yaml:"ingest"`
+	Fleet    fleet.Config          `yaml:"fleet"`
+	Incident incident.Config       `yaml:"incident"`
+	Alerting alerting.Config       `yaml:"alerting"`
+	Log      telemetry.LogConfig   `yaml:"log"`
+	Trace    telemetry.TraceConfig `yaml:"trace"`
+}
+
+// Listener is a place to listen.
+type Listener struct {
+	// Listen is host:port on loopback; port 0 takes any free one.
+	Listen string `yaml:"listen"`
+}
+
+// Check reports an address that is none or that others could reach.
+func (l Listener) Check(report func(key, format string, args ...any)) {
+	if wrong := serve.Loopback(l.Listen); wrong != "" {
+		report("listen", "%q: %s", l.Listen, wrong)
+	}
+}
+
+// Defaults is a control plane for one machine, with nothing to install.
+func Defaults() Config {
+	return Config{
+		StateDir: statedir.Default("controlplane"),
+		API:      Listener{"127.0.0.1:8080"},
+		Agents:   Listener{"127.0.0.1:7443"},
+		Store:    store.Config{Path: "vigil.db"},
+		Bus:      bus.DefaultConfig("bus"),
+		Metrics:  metrics.DefaultConfig("metrics"),
+		Ingest:   ingest.DefaultConfig(),
+		Fleet:    fleet.DefaultConfig(),
+		Incident: incident.DefaultConfig(),
+		Alerting: alerting.Default(),
+		Log:      telemetry.DefaultLog(),
+	}
+}
+
+// Check reports a missing state directory.
+func (c Config) Check(report func(key, format string, args ...any)) {
+	if c.StateDir == "" {
+		report("state_dir", "is empty; name a directory")
+	}
+}
+
+// settle makes the state directory and puts relative paths below it.
+func (c *Config) settle() error {
+	return statedir.Settle(c.StateDir, &c.Store.Path, &c.Bus.Dir, &c.Metrics.Dir)
+}

@@ -1,0 +1,134 @@
+package detect
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
+)
+
+// endedRuns is how many runs that ended a bank remembers, so that their last
+// events, which may come late from another node, do not start them anew.
+const endedRuns = 1024
+
+// Bank has the detectors of every run that goes on. Runs do not influence each
+// other. It is used by one goroutine at a time.
+type Bank struct {
+	rules []Rule
+	runs  map[string][]Detector
+	ended ring
+}
+
+// NewBank makes a bank without runs. Two rules with one code are a bug and
+// panic.
+func NewBank(rules []Rule) *Bank {
+	seen := map[string]bool{}
+	for _, rule := range rules {
+		if seen[rule.Code] {
+			panic(fmt.Sprintf("detection rule %q is listed twice", rule.Code))
+		}
+		seen[rule.Code] = true
+	}
+	return &Bank{rules: rules, runs: map[string][]Detector{}, ended: newRing(endedRuns)}
+}
+
+// Observe takes the next event of any run and gives what it shows, with ids
+// that are the same whenever the same events are observed. Created is left for
+// the caller, since a bank has no clock. An event without a run shows nothing.
+func (b *Bank) Observe(event *commonv1.Event) []*controlv1.Finding {
+	detectors := b.detectors(event)
+	var findings []*controlv1.Finding
+	for i, detector := range detectors {
+		for _, finding := range detector.Observe(event) {
+			b.complete(finding, b.rules[i])
+			findings = append(findings, finding)
+		}
+	}
+	if _, ok := event.GetBody().(*commonv1.Event_RunEnded); ok && detectors != nil {
+		delete(b.runs, event.GetRunId())
+		b.ended.add(event.GetRunId())
+	}
+	return findings
+}
+
+// Runs gives the number of runs whose detectors the bank holds.
+func (b *Bank) Runs() int { return len(b.runs) }
+
+// detectors gives the detectors of the event's run. Only what happens to
+// training processes starts a run; word of its checkpoints may come after its
+// end. A run that ended begins again with a new attempt only.
+func (b *Bank) detectors(event *commonv1.Event) []Detector {
+	run := event.GetRunId()
+	if detectors, ok := b.runs[run]; ok {
+		return detectors
+	}
+	if run == "" {
+		return nil
+	}
+	switch event.GetBody().(type) {
+	case *commonv1.Event_AttemptStarted:
+		b.ended.remove(run)
+	case *commonv1.Event_TrainerRegistered, *commonv1.Event_Step, *commonv1.Event_NonFinite:
+		if b.ended.has(run) {
+			return nil
+		}
+	default:
+		return nil
+	}
+	detectors := make([]Detector, len(b.rules))
+	for i, rule := range b.rules {
+		detectors[i] = rule.New()
+	}
+	b.runs[run] = detectors
+	return detectors
+}
+
+func (b *Bank) complete(finding *controlv1.Finding, rule Rule) {
+	finding.Kind = rule.Code
+	if finding.GetSeverity() == commonv1.Severity_SEVERITY_UNSPECIFIED {
+		finding.Severity = rule.Severity
+	}
+	finding.FindingId = ID(finding.GetRunId(), rule.Code, finding.GetAttempt(), finding.GetOnsetStep())
+}
+
+// ID is the id of a finding: one run, kind, attempt and onset step have one id,
+// so that a finding that is made again is the same finding.
+func ID(run, kind string, attempt uint32, onsetStep int64) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %d %d", run, kind, attempt, onsetStep))
+	return "f-" + hex.EncodeToString(sum[:10])
+}
+
+// ring is the last few names that were added to it.
+type ring struct {
+	names []string
+	set   map[string]bool
+	next  int
+}
+
+func newRing(size int) ring { return ring{names: make([]string, size), set: map[string]bool{}} }
+
+func (r *ring) has(name string) bool { return r.set[name] }
+
+func (r *ring) add(name string) {
+	if r.set[name] {
+		return
+	}
+	delete(r.set, r.names[r.next])
+	r.names[r.next], r.set[name] = name, true
+	r.next = (r.next + 1) % len(r.names)
+}
+
+// remove forgets a name; its place in the order goes unused.
+func (r *ring) remove(name string) {
+	if !r.set[name] {
+		return
+	}
+	delete(r.set, name)
+	for i := range r.names {
+		if r.names[i] == name {
+			r.names[i] = ""
+		}
+	}
+}

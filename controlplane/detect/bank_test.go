@@ -1,0 +1,167 @@
+package detect_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/vigil-ml/vigil/controlplane/detect"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
+)
+
+// multiples finds every step that is a multiple of n, and counts how many
+// steps its run has had.
+func multiples(code string, n int64) detect.Rule {
+	return detect.Rule{
+		Code: code, Severity: commonv1.Severity_SEVERITY_WARNING,
+		New: func() detect.Detector { return &multiplesOf{n: n} },
+	}
+}
+
+type multiplesOf struct{ n, seen int64 }
+
+func (m *multiplesOf) Observe(event *commonv1.Event) []*controlv1.Finding {
+	s := event.GetStep()
+	if s == nil {
+		return nil
+	}
+	m.seen++
+	if s.GetStep()%m.n != 0 {
+		return nil
+	}
+	f := detect.FindingOf(event, s.GetStep(), s.GetStep())
+	f.Evidence = map[string]float64{"seen": float64(m.seen)}
+	if s.GetStep() == 12 {
+		f.Severity = commonv1.Severity_SEVERITY_CRITICAL
+	}
+	return []*controlv1.Finding{f}
+}
+
+func step(run string, n int64) *commonv1.Event {
+	return &commonv1.Event{
+		RunId: run, Attempt: 2, Rank: 3, Node: "n1", Time: &timestamppb.Timestamp{Seconds: 100 + n},
+		Body: &commonv1.Event_Step{Step: &commonv1.StepReport{Step: n}},
+	}
+}
+
+func ended(run string) *commonv1.Event {
+	return &commonv1.Event{RunId: run, Body: &commonv1.Event_RunEnded{RunEnded: &commonv1.RunEnded{}}}
+}
+
+func TestBankCompletesFindings(t *testing.T) {
+	bank := detect.NewBank([]detect.Rule{multiples("four", 4), multiples("six", 6)})
+	bank.Observe(step("a", 11))
+	got := bank.Observe(step("a", 12))
+	want := []*controlv1.Finding{}
+	for _, kind := range []string{"four", "six"} {
+		want = append(want, &controlv1.Finding{
+			FindingId: detect.ID("a", kind, 2, 12), RunId: "a", Kind: kind,
+			Severity:  commonv1.Severity_SEVERITY_CRITICAL, // the detector's own word
+			OnsetStep: 12, Step: 12, Attempt: 2, Rank: 3, Node: "n1",
+			Evidence: map[string]float64{"seen": 2}, EventTime: &timestamppb.Timestamp{Seconds: 112},
+		})
+	}
+	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if got := bank.Observe(step("a", 4)); got[0].GetSeverity() != commonv1.Severity_SEVERITY_WARNING {
+		t.Errorf("severity = %v, want the rule's", got[0].GetSeverity())
+	}
+}
+
+func TestRunsDoNotInfluenceEachOther(t *testing.T) {
+	bank := detect.NewBank([]detect.Rule{multiples("four", 4)})
+	for i := range int64(4) {
+		bank.Observe(step("a", i+1))
+	}
+	if got := bank.Observe(step("b", 4)); got[0].GetEvidence()["seen"] != 1 {
+		t.Errorf("run b has seen %v steps, want 1", got[0].GetEvidence()["seen"])
+	}
+}
+
+func TestBankForgetsRunsThatEnded(t *testing.T) {
+	bank := detect.NewBank([]detect.Rule{multiples("four", 4)})
+	for i := range 3000 {
+		run := fmt.Sprint("run-", i)
+		bank.Observe(step(run, 1))
+		bank.Observe(ended(run))
+	}
+	if bank.Runs() != 0 {
+		t.Errorf("bank holds %d runs after all ended", bank.Runs())
+	}
+	if got := bank.Observe(step("run-2999", 4)); got != nil || bank.Runs() != 0 {
+		t.Errorf("a late step of an ended run gave %v and %d runs", got, bank.Runs())
+	}
+	bank.Observe(&commonv1.Event{RunId: "run-2999", Body: &commonv1.Event_AttemptStarted{}})
+	if got := bank.Observe(step("run-2999", 4)); len(got) != 1 {
+		t.Errorf("a run that began again gave %d findings, want 1", len(got))
+	}
+}
+
+func TestOnlyTrainingStartsARun(t *testing.T) {
+	bank := detect.NewBank([]detect.Rule{multiples("four", 4)})
+	bank.Observe(&commonv1.Event{RunId: "a", Body: &commonv1.Event_Checkpoint{}})
+	bank.Observe(&commonv1.Event{RunId: "a", Body: &commonv1.Event_CommandResult{}})
+	bank.Observe(ended("a"))
+	bank.Observe(step("", 4))
+	bank.Observe(&commonv1.Event{RunId: "a"})
+	if bank.Runs() != 0 {
+		t.Errorf("bank holds %d runs, want none", bank.Runs())
+	}
+}
+
+func TestIDTellsItsPartsApart(t *testing.T) {
+	seen := map[string]string{}
+	for _, run := range []string{"a", "a b", `a"`} {
+		for _, kind := range []string{"b", "b c"} {
+			for attempt := range uint32(3) {
+				for onset := range int64(3) {
+					id, what := detect.ID(run, kind, attempt, onset), fmt.Sprint(run, "|", kind, "|", attempt, "|", onset)
+					if other, ok := seen[id]; ok {
+						t.Errorf("%s and %s have one id", what, other)
+					}
+					seen[id] = what
+				}
+			}
+		}
+	}
+	if id := detect.ID("a", "b", 0, 1); id != detect.ID("a", "b", 0, 1) || len(id) != 22 {
+		t.Errorf("id = %q", id)
+	}
+}
+
+func TestARuleListedTwicePanics(t *testing.T) {
+	defer func() {
+		if recover() == nil {
+			t.Error("no panic")
+		}
+	}()
+	detect.NewBank([]detect.Rule{multiples("four", 4), multiples("four", 6)})
+}
+
+func TestWindow(t *testing.T) {
+	w := detect.NewWindow(3)
+	for i := range 5 {
+		if w.Full() != (i >= 3) || w.Len() != min(i, 3) {
+			t.Errorf("after %d points: full %v, length %d", i, w.Full(), w.Len())
+		}
+		w.Add(int64(i), float64(i*i))
+	}
+	for i, want := range []detect.Point{{2, 4}, {3, 9}, {4, 16}} {
+		if got := w.At(i); got != want {
+			t.Errorf("At(%d) = %v, want %v", i, got, want)
+		}
+	}
+	if got := w.Mean(1, 3); got != 12.5 {
+		t.Errorf("mean of the last two = %v, want 12.5", got)
+	}
+	w.Clear()
+	w.Add(7, 1)
+	if got := w.At(0); w.Len() != 1 || got != (detect.Point{Step: 7, Value: 1}) {
+		t.Errorf("after Clear: length %d, first %v", w.Len(), got)
+	}
+}

@@ -1,0 +1,85 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/vigil-ml/vigil/controlplane/store"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
+)
+
+// expire gives up the commands whose deadline has passed and whose agent has
+// not said why, and with each the checkpoint that it should have made.
+func (f *Fleet) expire(ctx context.Context, now time.Time) error {
+	var expired []store.Command
+	err := f.deps.Store.Update(ctx, func(tx *store.Tx) (err error) {
+		if expired, err = tx.ExpiredCommands(now.Add(-lastWord)); err != nil {
+			return err
+		}
+		for _, command := range expired {
+			if err := f.giveUp(tx, command, now); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("give up late commands: %w", err)
+	}
+	for _, command := range expired {
+		f.deps.Log.Warn("command given up: its deadline has passed",
+			"command", command.ID, "run", command.RunID, "node", command.Node, "checkpoint", command.CheckpointID)
+	}
+	return nil
+}
+
+func (f *Fleet) giveUp(tx *store.Tx, command store.Command, now time.Time) error {
+	checkpoint, err := tx.Checkpoint(command.CheckpointID)
+	if err != nil {
+		return err
+	}
+	why := f.explain(command, checkpoint)
+	if err := tx.SetCommandState(command.ID, store.CommandExpired, why); err != nil {
+		return err
+	}
+	if !unsaved(checkpoint.State) {
+		// What is staged is the vault's and not lost: late is not failed.
+		return nil
+	}
+	_, err = tx.AdvanceCheckpoint(&commonv1.CheckpointProgress{
+		CheckpointId: checkpoint.CheckpointId,
+		State:        commonv1.CheckpointState_CHECKPOINT_STATE_FAILED,
+		Reason:       checkpoint.Reason,
+		Error:        why,
+		CommandId:    command.ID,
+	}, command.RunID, 0, 0, command.Node, now)
+	return err
+}
+
+// explain says in a sentence that a person can act on why a command came to
+// nothing.
+func (f *Fleet) explain(command store.Command, checkpoint *controlv1.Checkpoint) string {
+	after := command.Deadline.Sub(command.Created)
+	connected := f.anyConnected([]string{command.Node})
+	switch {
+	case checkpoint.State == commonv1.CheckpointState_CHECKPOINT_STATE_DIRECTED:
+		return fmt.Sprintf("the trainer on %s has the order but did not save within %v; does it still make steps?", command.Node, after)
+	case !unsaved(checkpoint.State):
+		return fmt.Sprintf("the vault on %s did not finish within %v; it goes on", command.Node, after)
+	case !connected && command.State == store.CommandPending:
+		return fmt.Sprintf("agent of node %s was not connected for %v; is it running?", command.Node, after)
+	case !connected:
+		return fmt.Sprintf("agent of node %s went away with the command and did not answer within %v; is it running?", command.Node, after)
+	case command.State == store.CommandAccepted:
+		return fmt.Sprintf("agent of node %s took the command but no trainer took it up within %v; is the trainer alive?", command.Node, after)
+	default:
+		return fmt.Sprintf("agent of node %s did not answer within %v; is it running?", command.Node, after)
+	}
+}
+
+// unsaved tells whether nothing of the checkpoint has been written yet.
+func unsaved(state commonv1.CheckpointState) bool {
+	return state <= commonv1.CheckpointState_CHECKPOINT_STATE_DIRECTED
+}

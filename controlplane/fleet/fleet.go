@@ -1,0 +1,85 @@
+// Package fleet knows which agents are there, and tells them what to do.
+//
+// A command is a row before it is a message: whoever wants something of an
+// agent writes the row in the transaction that decides it
+// ([Fleet.RequestCheckpoint]), and [Fleet.Run] sends what is committed, again
+// after each reconnect of the agent, until it is done or its deadline has
+// passed. The agent does each idempotency key once, so a repeat is harmless.
+//
+// The package holds one small session a connected agent and no goroutine for
+// those that have nothing to do.
+package fleet
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/metric"
+)
+
+// Config is what users say about the fleet.
+type Config struct {
+	// RecordInterval is how long heartbeats are gathered before they are
+	// written; connects and disconnects are written at once.
+	RecordInterval time.Duration `yaml:"record_interval"`
+}
+
+// DefaultConfig writes heartbeats every five seconds.
+func DefaultConfig() Config { return Config{RecordInterval: 5 * time.Second} }
+
+// Check reports an interval that is out of range.
+func (c Config) Check(report func(key, format string, args ...any)) {
+	if c.RecordInterval < 100*time.Millisecond || c.RecordInterval > time.Minute {
+		report("record_interval", "is %v; want 100ms to 1m", c.RecordInterval)
+	}
+}
+
+// Deps is what code injects.
+type Deps struct {
+	Store   *store.Store
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+	Tracer  trace.Tracer
+	Clock   func() time.Time
+}
+
+// Fleet is the agents that are there. Make one with [New]; all methods are
+// safe for concurrent use. No lock of a Fleet is held while SQL runs.
+type Fleet struct {
+	config   Config
+	deps     Deps
+	agents   *prometheus.GaugeVec
+	commands *prometheus.CounterVec
+	wake     chan struct{} // holds one token: there may be something to send or record
+
+	mu       sync.Mutex
+	sessions map[string]*session // by node
+	nodes    map[string]*record  // by node, also those that went away
+}
+
+// New makes a fleet in which nobody is connected. It does nothing until
+// [Fleet.Run].
+func New(config Config, deps Deps) *Fleet {
+	return &Fleet{
+		config:   config,
+		deps:     deps,
+		agents:   metric.NewGauge(deps.Metrics, metric.ControlAgents),
+		commands: metric.NewCounter(deps.Metrics, metric.ControlCommands),
+		wake:     make(chan struct{}, 1),
+		sessions: map[string]*session{},
+		nodes:    map[string]*record{},
+	}
+}
+
+// nudge makes Run look again; it never blocks.
+func (f *Fleet) nudge() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}

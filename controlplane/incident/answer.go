@@ -1,0 +1,139 @@
+package incident
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/vigil-ml/vigil/controlplane/fleet"
+	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/telemetry"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
+)
+
+// answer is what was done about a finding, and what is left for a person, in
+// plain sentences.
+type answer struct {
+	done string // empty when nothing was
+	todo string // with %s for the checkpoint to roll back to; empty when unknown
+}
+
+// answer does what can be done without a person: a non-finite value that was
+// met before it did harm leads to an emergency checkpoint and a restart from
+// it. All else is only told.
+func (e *Engine) answer(ctx context.Context, tx *store.Tx, event *commonv1.Event, f *controlv1.Finding, id string) (answer, error) {
+	met := event.GetNonFinite()
+	switch {
+	case f.GetKind() == "nonfinite" && met.GetParametersIntact():
+		return e.save(ctx, tx, f, id)
+	case f.GetKind() == "nonfinite":
+		return answer{todo: "A checkpoint of the present state would be poisoned: roll back to %s."}, nil
+	case f.GetKind() == "divergence":
+		return answer{todo: "If the loss does not come back, roll back to %s and go on with a lower learning rate."}, nil
+	}
+	return answer{}, nil
+}
+
+// save has the run saved and restarted. That it cannot be is told and is no
+// error; only the store's errors are.
+func (e *Engine) save(ctx context.Context, tx *store.Tx, f *controlv1.Finding, id string) (answer, error) {
+	checkpoint, err := e.deps.Save(tx, fleet.SaveRequest{
+		RunID:          f.GetRunId(),
+		Reason:         commonv1.CheckpointReason_CHECKPOINT_REASON_EMERGENCY,
+		After:          commonv1.AfterCheckpoint_AFTER_CHECKPOINT_RESTART,
+		Failure:        commonv1.FailureKind_FAILURE_KIND_NONFINITE,
+		IdempotencyKey: "incident/" + id + "/checkpoint",
+		Traceparent:    telemetry.Traceparent(ctx),
+		Timeout:        e.config.CheckpointTimeout,
+	})
+	switch fault.KindOf(err) {
+	case fault.NotFound, fault.Precondition, fault.Unavailable:
+		return answer{
+			done: fmt.Sprintf("Vigil could not have it saved: %v.", err),
+			todo: "Roll back to %s, or save by hand: agentctl checkpoint --now --run " + f.GetRunId() + ".",
+		}, nil
+	}
+	if err != nil {
+		return answer{}, err
+	}
+	a := answer{
+		done: fmt.Sprintf("Vigil asked for emergency checkpoint %s and a restart from it.", checkpoint.GetCheckpointId()),
+		todo: "Nothing is to be done unless it comes again.",
+	}
+	_, err = tx.Awaited(checkpoint.GetCheckpointId())
+	if err == nil || !fault.Is(err, fault.NotFound) {
+		return a, err
+	}
+	requested := uint64(1) << commonv1.CheckpointState_CHECKPOINT_STATE_REQUESTED
+	err = tx.PutAwaited(store.Awaited{CheckpointID: checkpoint.GetCheckpointId(), IncidentID: id, Noted: requested})
+	if err != nil {
+		return answer{}, err
+	}
+	return a, note(tx, id, e.deps.Clock(), "checkpoint",
+		fmt.Sprintf("Asked for emergency checkpoint %s and a restart from it.", checkpoint.GetCheckpointId()))
+}
+
+// summary is what a person reads at three in the morning: what is wrong, since
+// when, what it costs, what Vigil did, and what is left to do.
+func summary(tx *store.Tx, f *controlv1.Finding, a answer) (string, error) {
+	good, err := lastGood(tx, f.GetRunId(), f.GetOnsetStep())
+	if err != nil {
+		return "", err
+	}
+	sentences := []string{f.GetSummary()}
+	if f.GetEventTime() != nil {
+		sentences = append(sentences, "Seen at "+f.GetEventTime().AsTime().UTC().Format(time.TimeOnly+" MST")+".")
+	}
+	if good != nil {
+		sentences = append(sentences, fmt.Sprintf("The last verified checkpoint is of step %d: %s would be lost.",
+			good.GetStep(), steps(f.GetStep()-1-good.GetStep())))
+	} else {
+		sentences = append(sentences, "There is no verified checkpoint from before it.")
+	}
+	if a.done != "" {
+		sentences = append(sentences, a.done)
+	} else {
+		sentences = append(sentences, "Vigil changed nothing.")
+	}
+	target := "an earlier checkpoint of your own"
+	if good != nil {
+		target = fmt.Sprintf("the checkpoint of step %d (%s)", good.GetStep(), good.GetCheckpointId())
+	}
+	if a.todo != "" {
+		sentences = append(sentences, strings.Replace(a.todo, "%s", target, 1))
+	}
+	return strings.Join(sentences, " "), nil
+}
+
+func steps(n int64) string {
+	if n == 1 {
+		return "1 step"
+	}
+	return fmt.Sprintf("%d steps", max(n, 0))
+}
+
+// checkpointsLooked is among how many of a run's latest checkpoints a good one
+// is looked for.
+const checkpointsLooked = 64
+
+// lastGood gives the run's latest verified checkpoint from before a step, or
+// nil.
+func lastGood(tx *store.Tx, runID string, onset int64) (*controlv1.Checkpoint, error) {
+	checkpoints, err := tx.Checkpoints(runID, checkpointsLooked)
+	if err != nil {
+		return nil, err
+	}
+	var best *controlv1.Checkpoint
+	for _, c := range checkpoints {
+		good := c.GetState() >= commonv1.CheckpointState_CHECKPOINT_STATE_VERIFIED &&
+			c.GetState() != commonv1.CheckpointState_CHECKPOINT_STATE_FAILED &&
+			c.GetHealth() <= commonv1.CheckpointHealth_CHECKPOINT_HEALTH_HEALTHY
+		if good && c.GetStep() < onset && (best == nil || c.GetStep() > best.GetStep()) {
+			best = c
+		}
+	}
+	return best, nil
+}

@@ -1,0 +1,203 @@
+package incident
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/fault"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
+)
+
+// follow writes into the run's open incidents what the event means for them.
+func (e *Engine) follow(ctx context.Context, tx *store.Tx, event *commonv1.Event) error {
+	switch body := event.GetBody().(type) {
+	case *commonv1.Event_Checkpoint:
+		return e.checkpoint(tx, body.Checkpoint)
+	case *commonv1.Event_Step:
+		return e.step(ctx, tx, event, body.Step)
+	case *commonv1.Event_Resumed:
+		return e.note(tx, event, fmt.Sprintf("Attempt %d goes on from checkpoint %s of step %d.",
+			event.GetAttempt(), body.Resumed.GetCheckpointId(), body.Resumed.GetStep()))
+	case *commonv1.Event_AttemptEnded:
+		if err := e.note(tx, event, ended(event.GetAttempt(), body.AttemptEnded)); err != nil {
+			return err
+		}
+		return e.runEnded(ctx, tx, event.GetRunId())
+	case *commonv1.Event_RunEnded:
+		return e.runEnded(ctx, tx, event.GetRunId())
+	}
+	return nil
+}
+
+// checkpoint notes the states that an awaited checkpoint reached, each once,
+// with the time since the incident was opened.
+func (e *Engine) checkpoint(tx *store.Tx, progress *commonv1.CheckpointProgress) error {
+	awaited, err := tx.Awaited(progress.GetCheckpointId())
+	if fault.Is(err, fault.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	record, err := tx.IncidentRecord(awaited.IncidentID)
+	if err != nil {
+		return err
+	}
+	c, err := tx.Checkpoint(awaited.CheckpointID)
+	if err != nil {
+		return err
+	}
+	before := awaited.Noted
+	for _, stage := range c.GetStages() {
+		bit := uint64(1) << stage.GetState()
+		if awaited.Noted&bit != 0 {
+			continue
+		}
+		awaited.Noted |= bit
+		at := stage.GetTime().AsTime()
+		since := max(0, at.Sub(record.Incident.GetOpened().AsTime())).Milliseconds()
+		action, text := staged(c, stage.GetState())
+		if err := note(tx, awaited.IncidentID, at, action, fmt.Sprintf(text, since)); err != nil {
+			return err
+		}
+	}
+	if awaited.Noted == before {
+		return nil
+	}
+	return tx.PutAwaited(awaited)
+}
+
+// staged says that a checkpoint reached a state, with %d for the milliseconds.
+func staged(c *controlv1.Checkpoint, state commonv1.CheckpointState) (action, text string) {
+	id := c.GetCheckpointId()
+	switch state {
+	case commonv1.CheckpointState_CHECKPOINT_STATE_DIRECTED:
+		return "directive", "The trainers got the directive to save checkpoint " + id + " after %d ms."
+	case commonv1.CheckpointState_CHECKPOINT_STATE_FAILED:
+		cause := strings.ReplaceAll(strings.TrimSuffix(c.GetError(), "."), "%", "%%")
+		return "checkpoint", "Checkpoint " + id + " failed after %d ms: " + cause + "."
+	}
+	word := strings.ToLower(strings.TrimPrefix(state.String(), "CHECKPOINT_STATE_"))
+	return "checkpoint", fmt.Sprintf("Checkpoint %s of step %d is %s after %%d ms.", id, c.GetStep(), word)
+}
+
+// ended says how an attempt ended. It says nothing that differs from node to
+// node, so that a thousand nodes make one entry.
+func ended(attempt uint32, body *commonv1.AttemptEnded) string {
+	why := strings.ToLower(strings.TrimPrefix(body.GetFailure().String(), "FAILURE_KIND_"))
+	if body.GetFailure() == commonv1.FailureKind_FAILURE_KIND_UNSPECIFIED {
+		why = "no failure named"
+	}
+	if body.GetRestarting() {
+		return fmt.Sprintf("Attempt %d ended (%s); another follows.", attempt, why)
+	}
+	return fmt.Sprintf("Attempt %d ended (%s); no other follows.", attempt, why)
+}
+
+// note adds a restart's entry to each open incident of the event's run, unless
+// it is there already from another node.
+func (e *Engine) note(tx *store.Tx, event *commonv1.Event, text string) error {
+	open, err := tx.OpenIncidents(event.GetRunId())
+	if err != nil {
+		return err
+	}
+	for _, record := range open {
+		if event.GetAttempt() < record.Attempt {
+			continue
+		}
+		i, err := tx.Incident(record.Incident.GetIncidentId())
+		if err != nil {
+			return err
+		}
+		if told(i, text) {
+			continue
+		}
+		if err := note(tx, i.GetIncidentId(), event.GetTime().AsTime(), "restart", text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func told(i *controlv1.Incident, text string) bool {
+	for _, entry := range i.GetTimeline() {
+		if entry.GetText() == text {
+			return true
+		}
+	}
+	return false
+}
+
+// step resolves the incidents that the run has left behind: a later attempt
+// made the step at which they began, with a finite loss. Rank 0 speaks for the
+// run.
+func (e *Engine) step(ctx context.Context, tx *store.Tx, event *commonv1.Event, s *commonv1.StepReport) error {
+	if event.GetRank() != 0 || s.Loss == nil || math.IsNaN(s.GetLoss()) || math.IsInf(s.GetLoss(), 0) {
+		return nil
+	}
+	open, err := tx.OpenIncidents(event.GetRunId())
+	if err != nil {
+		return err
+	}
+	for _, record := range open {
+		if event.GetAttempt() <= record.Attempt || s.GetStep() < record.OnsetStep {
+			continue
+		}
+		reason := fmt.Sprintf("Attempt %d passed step %d with a finite loss.", event.GetAttempt(), record.OnsetStep)
+		if err := e.resolve(ctx, tx, record, reason); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// runEnded resolves all incidents of a run that has ended.
+func (e *Engine) runEnded(ctx context.Context, tx *store.Tx, runID string) error {
+	open, err := tx.OpenIncidents(runID)
+	if err != nil || len(open) == 0 {
+		return err
+	}
+	run, err := tx.Run(runID)
+	if fault.Is(err, fault.NotFound) || (err == nil && run.GetEnded() == nil) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	reason := "The run ended."
+	if run.GetState() == controlv1.RunState_RUN_STATE_SUCCEEDED {
+		reason = "The run made all its steps."
+	}
+	for _, record := range open {
+		if err := e.resolve(ctx, tx, record, reason); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// resolve ends an incident and has everybody told why.
+func (e *Engine) resolve(ctx context.Context, tx *store.Tx, record store.IncidentRecord, reason string) error {
+	i, now := record.Incident, e.deps.Clock()
+	i.State, i.Resolved = resolved, timestamppb.New(now)
+	i.Summary += " Resolved: " + lowerFirst(reason)
+	text := reason
+	if record.Findings > 1 {
+		text = fmt.Sprintf("%s It had %d findings.", reason, record.Findings)
+	}
+	if err := note(tx, i.GetIncidentId(), now, "resolved", text); err != nil {
+		return err
+	}
+	if err := tx.PutIncident(record); err != nil {
+		return err
+	}
+	return e.tell(ctx, tx, i)
+}
+
+func lowerFirst(s string) string { return strings.ToLower(s[:1]) + s[1:] }

@@ -1,0 +1,214 @@
+// Package incident makes findings into incidents, answers them, and follows
+// them until they are over.
+//
+// Findings of one run and attempt are one problem and one incident, whatever
+// rank and kind they have, until it is resolved. An incident, its timeline and
+// the notifications about it are written in the transaction of the event that
+// caused them. An incident is resolved when a later attempt of the run gets
+// past the steps at which its findings began, or when the run ends.
+package incident
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/vigil-ml/vigil/controlplane/fleet"
+	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/telemetry"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
+)
+
+const (
+	firing   = controlv1.IncidentState_INCIDENT_STATE_FIRING
+	resolved = controlv1.IncidentState_INCIDENT_STATE_RESOLVED
+)
+
+// Config says how incidents are answered.
+type Config struct {
+	// CheckpointTimeout is how long an emergency checkpoint may take, from the
+	// finding until it is verified.
+	CheckpointTimeout time.Duration `yaml:"checkpoint_timeout"`
+}
+
+// DefaultConfig gives an emergency checkpoint one minute.
+func DefaultConfig() Config { return Config{CheckpointTimeout: fleet.DefaultTimeout} }
+
+// Check reports a timeout that no checkpoint could keep.
+func (c Config) Check(report func(key, format string, args ...any)) {
+	if c.CheckpointTimeout < time.Second {
+		report("checkpoint_timeout", "is %s; want at least 1s", c.CheckpointTimeout)
+	}
+}
+
+// Deps is what an engine needs.
+type Deps struct {
+	Receivers []string // who is told of every incident
+	// Save has a run saved; it writes into the transaction. It is the fleet's
+	// RequestCheckpoint.
+	Save    func(*store.Tx, fleet.SaveRequest) (*controlv1.Checkpoint, error)
+	Store   *store.Store // for the gauge of firing incidents
+	Clock   func() time.Time
+	Tracer  trace.Tracer
+	Metrics prometheus.Registerer
+}
+
+// Engine makes and follows incidents. It has no state of its own, so a
+// transaction that is rolled back leaves nothing behind. It is safe for
+// concurrent use.
+type Engine struct {
+	config Config
+	deps   Deps
+}
+
+// New makes an engine and registers its gauge.
+func New(config Config, deps Deps) *Engine {
+	deps.Metrics.MustRegister(&firingGauge{deps.Store})
+	return &Engine{config, deps}
+}
+
+// Apply takes in an event and the findings that it led to, which are stored
+// already and new. It is called after the event was applied to the run. Its
+// errors are the store's.
+func (e *Engine) Apply(ctx context.Context, tx *store.Tx, event *commonv1.Event, findings []*controlv1.Finding) error {
+	if len(findings) > 0 && event.GetTraceparent() != "" {
+		var span trace.Span
+		ctx, span = e.deps.Tracer.Start(ctx, "vigil.incident")
+		defer span.End()
+	}
+	for _, finding := range findings {
+		if err := e.take(ctx, tx, event, finding); err != nil {
+			return fmt.Errorf("take finding %s: %w", finding.GetFindingId(), err)
+		}
+	}
+	err := e.follow(ctx, tx, event)
+	if len(findings) > 0 && err == nil {
+		err = e.runEnded(ctx, tx, event.GetRunId()) // it may have ended before they came
+	}
+	if err != nil {
+		return fmt.Errorf("follow incidents of run %s: %w", event.GetRunId(), err)
+	}
+	return nil
+}
+
+// take makes a finding part of the open incident of its run and attempt, or
+// opens one.
+func (e *Engine) take(ctx context.Context, tx *store.Tx, event *commonv1.Event, f *controlv1.Finding) error {
+	open, err := tx.OpenIncidents(f.GetRunId())
+	if err != nil {
+		return err
+	}
+	for _, record := range open {
+		if record.Attempt == f.GetAttempt() {
+			return e.join(ctx, tx, event, f, record)
+		}
+	}
+	return e.open(ctx, tx, event, f)
+}
+
+// open opens an incident, answers it, and has everybody told.
+func (e *Engine) open(ctx context.Context, tx *store.Tx, event *commonv1.Event, f *controlv1.Finding) error {
+	now := e.deps.Clock()
+	record := store.IncidentRecord{
+		Attempt: f.GetAttempt(), OnsetStep: f.GetOnsetStep(), Findings: 1,
+		Incident: &controlv1.Incident{
+			IncidentId: ID(f.GetFindingId()), RunId: f.GetRunId(), Kind: f.GetKind(),
+			Severity: f.GetSeverity(), State: firing, Opened: timestamppb.New(now),
+		},
+	}
+	id := record.Incident.GetIncidentId()
+	if err := note(tx, id, now, "opened", f.GetSummary()); err != nil {
+		return err
+	}
+	answer, err := e.answer(ctx, tx, event, f, id)
+	if err != nil {
+		return err
+	}
+	if record.Incident.Summary, err = summary(tx, f, answer); err != nil {
+		return err
+	}
+	return errors.Join(tx.PutIncident(record), tx.AttachFinding(id, f.GetFindingId()), e.tell(ctx, tx, record.Incident))
+}
+
+// join makes a finding part of an open incident. The incident then speaks of
+// its cause, which may be the new finding; everybody is told again only when
+// it has become more severe.
+func (e *Engine) join(ctx context.Context, tx *store.Tx, event *commonv1.Event, f *controlv1.Finding, record store.IncidentRecord) error {
+	i := record.Incident
+	worse := f.GetSeverity() > i.GetSeverity()
+	i.Severity = max(i.GetSeverity(), f.GetSeverity())
+	record.OnsetStep = max(record.OnsetStep, f.GetOnsetStep())
+	record.Findings++
+	if err := tx.AttachFinding(i.GetIncidentId(), f.GetFindingId()); err != nil {
+		return err
+	}
+	if text := another(record.Findings, f); text != "" {
+		if err := note(tx, i.GetIncidentId(), e.deps.Clock(), "finding", text); err != nil {
+			return err
+		}
+	}
+	answer, err := e.answer(ctx, tx, event, f, i.GetIncidentId())
+	if err != nil {
+		return err
+	}
+	cause, err := tx.Cause(i.GetIncidentId())
+	if err != nil {
+		return err
+	}
+	if cause.GetFindingId() == f.GetFindingId() || answer.done != "" {
+		i.Kind = cause.GetKind()
+		if i.Summary, err = summary(tx, cause, answer); err != nil {
+			return err
+		}
+	}
+	if err := tx.PutIncident(record); err != nil || !worse {
+		return err
+	}
+	return e.tell(ctx, tx, i)
+}
+
+// another is what the timeline says of one more finding: each of the first
+// few, then only when their number has doubled.
+func another(count int64, f *controlv1.Finding) string {
+	switch {
+	case count <= 4:
+		return f.GetSummary()
+	case count&(count-1) == 0:
+		return fmt.Sprintf("%d findings so far; the latest: %s", count, f.GetSummary())
+	}
+	return ""
+}
+
+// tell has every receiver told the incident's state.
+func (e *Engine) tell(ctx context.Context, tx *store.Tx, i *controlv1.Incident) error {
+	for _, receiver := range e.deps.Receivers {
+		err := tx.InsertNotification(store.Notification{
+			IncidentID: i.GetIncidentId(), Receiver: receiver, State: i.GetState(),
+			Created: e.deps.Clock(), Traceparent: telemetry.Traceparent(ctx),
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func note(tx *store.Tx, id string, at time.Time, action, text string) error {
+	return tx.AddTimeline(id, &controlv1.TimelineEntry{Time: timestamppb.New(at), Action: action, Text: text})
+}
+
+// ID is the id of the incident that a finding opens: short enough to say on
+// the telephone, and the same whenever the finding is made again.
+func ID(findingID string) string {
+	sum := sha256.Sum256([]byte(findingID))
+	return "inc-" + strings.ToLower(base32.StdEncoding.EncodeToString(sum[:5]))
+}

@@ -1,0 +1,98 @@
+package ingest
+
+import (
+	"context"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
+
+	"github.com/vigil-ml/vigil/controlplane/bus"
+	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/telemetry"
+)
+
+// Results of frames and samples, as the metrics name them.
+const (
+	resultStored   = "stored"
+	resultRepeated = "repeated"
+	resultRefused  = "refused"
+)
+
+// storeEvents makes an event frame durable and stores the metrics of its step
+// reports, also of a repeat: the control plane may have died between the two.
+func (x *session) storeEvents(ctx context.Context, frame *agentv1.Frame) (result string, err error) {
+	batch := frame.GetEvents()
+	if err := x.checkEvents(frame, batch); err != nil {
+		return resultRefused, err
+	}
+	result = resultRepeated
+	if compare(frame.Position, x.durable) > 0 {
+		result = resultStored
+		if err := x.publish(ctx, frame.Position, batch); err != nil {
+			return resultRefused, err
+		}
+		x.durable = frame.Position
+	}
+	for _, event := range batch.Events {
+		counts, err := x.deps.Samples.AppendStep(ctx, x.node, event)
+		if err != nil {
+			// The event is safe on the bus; its points in the charts are not
+			// worth holding it up.
+			x.deps.Log.Error("metrics of a step are lost", "node", x.node, "run", event.RunId, "error", err)
+			continue
+		}
+		x.count(counts)
+	}
+	return result, nil
+}
+
+// checkEvents fills in what the session knows of the events and refuses a
+// batch that contradicts it.
+func (x *session) checkEvents(frame *agentv1.Frame, batch *agentv1.EventBatch) error {
+	if batch == nil {
+		return fault.New(fault.Invalid, "events frame %s carries no events but %T", at(frame), frame.Payload)
+	}
+	for i, event := range batch.Events {
+		if event.Node == "" {
+			event.Node = x.node
+		}
+		if event.RunId == "" {
+			event.RunId = batch.RunId
+		}
+		if event.Node != x.node || event.RunId != batch.RunId {
+			return fault.New(fault.Invalid, "events frame %s of node %s, run %q: its event %d is of node %q, run %q",
+				at(frame), x.node, batch.RunId, i, event.Node, event.RunId)
+		}
+	}
+	return nil
+}
+
+// publish stores a batch. Each event that belongs to a trace gets a span, and
+// goes on as that span's child.
+func (x *session) publish(ctx context.Context, position *agentv1.Position, batch *agentv1.EventBatch) error {
+	var spans []trace.Span
+	for _, event := range batch.Events {
+		if event.Traceparent == "" {
+			continue
+		}
+		ctx, span := x.deps.Tracer.Start(telemetry.WithTraceparent(ctx, event.Traceparent), "vigil.ingest",
+			trace.WithAttributes(attribute.String("vigil.node", x.node), attribute.String("vigil.run", batch.RunId)))
+		if own := telemetry.Traceparent(ctx); own != "" {
+			event.Traceparent = own
+		}
+		spans = append(spans, span)
+	}
+	_, err := x.deps.Bus.Publish(ctx, bus.Message{
+		Node: x.node, Position: position, Received: x.deps.Clock(), Batch: batch,
+	})
+	for _, span := range spans {
+		if err != nil {
+			span.SetStatus(codes.Error, err.Error())
+		}
+		span.End()
+	}
+	return err
+}

@@ -1,0 +1,297 @@
+// Package ingest is the control plane's end of the agents' streams. It takes
+// their frames, has them stored, and acknowledges what is stored.
+//
+// Each stream is one session, worked by one goroutine that reads what another
+// receives: what it takes, acknowledges and sends happens in one order. An event
+// frame is acknowledged when the bus has made it durable, a sample frame when
+// the TSDB has it.
+//
+// What an agent should not have sent is counted, and then: a frame out of order
+// and an event frame that cannot be stored end the session with an error that
+// says why, unacknowledged, since no event may be lost silently. A sample that
+// cannot be stored, for instance of a series that nobody defined, is refused by
+// itself and its frame acknowledged: sending it again would not mend it, and
+// would keep the node's events from coming through.
+package ingest
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"regexp"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+
+	"github.com/vigil-ml/vigil/controlplane/bus"
+	"github.com/vigil-ml/vigil/controlplane/metrics"
+	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/life"
+	"github.com/vigil-ml/vigil/internal/metric"
+	"github.com/vigil-ml/vigil/internal/protocol"
+)
+
+const (
+	helloTimeout = 10 * time.Second
+	// maxMessageBytes is more than the bus takes, so that the sender of a frame
+	// that is too big learns which one it is.
+	maxMessageBytes = bus.MaxBatchBytes + 1<<20
+
+	pingInterval    = 30 * time.Second
+	pingTimeout     = 10 * time.Second
+	minPingInterval = 10 * time.Second
+)
+
+// Config is what users say about the agents' streams.
+type Config struct {
+	// HeartbeatInterval is how often an agent says how it is; >= 100ms.
+	HeartbeatInterval time.Duration `yaml:"heartbeat_interval"`
+	// ReconnectAfter is how long agents wait when the control plane goes away;
+	// >= 0.
+	ReconnectAfter time.Duration `yaml:"reconnect_after"`
+	// MaxSeries is how many series one session may define; >= 1.
+	MaxSeries int `yaml:"max_series"`
+}
+
+// DefaultConfig has a heartbeat every five seconds.
+func DefaultConfig() Config {
+	return Config{HeartbeatInterval: 5 * time.Second, ReconnectAfter: time.Second, MaxSeries: 1 << 16}
+}
+
+// Check reports values that are out of range.
+func (c Config) Check(report func(key, format string, args ...any)) {
+	if c.HeartbeatInterval < 100*time.Millisecond {
+		report("heartbeat_interval", "is %s; want at least 100ms", c.HeartbeatInterval)
+	}
+	if c.ReconnectAfter < 0 {
+		report("reconnect_after", "is %s; want 0 or more", c.ReconnectAfter)
+	}
+	if c.MaxSeries < 1 {
+		report("max_series", "is %d; want at least 1", c.MaxSeries)
+	}
+}
+
+// Bus is where event frames go.
+type Bus interface {
+	// Publish makes a frame durable; a repeat is stored once.
+	Publish(ctx context.Context, m bus.Message) (sequence uint64, err error)
+	// Last gives the position of a node's last durable frame.
+	Last(ctx context.Context, node string) (*agentv1.Position, error)
+}
+
+// Samples is where samples go.
+type Samples interface {
+	// Append stores samples of a node; repeats are harmless.
+	Append(ctx context.Context, node string, samples []metric.Sample) (metrics.Counts, error)
+	// AppendStep stores the run metrics of an event that is a step report.
+	AppendStep(ctx context.Context, node string, event *commonv1.Event) (metrics.Counts, error)
+}
+
+// Fleet knows who is connected.
+type Fleet interface {
+	// Connected makes this the node's session and ends an older one. Live ends
+	// when ctx does or a newer session takes over; release is called at the end.
+	Connected(ctx context.Context, hello *agentv1.Hello, send func(*agentv1.ConnectResponse) error) (live context.Context, release func())
+	// Heartbeat notes how a node's agent is.
+	Heartbeat(node string, beat *agentv1.Heartbeat) error
+}
+
+// Deps is what the service is given.
+type Deps struct {
+	Bus     Bus
+	Samples Samples
+	Fleet   Fleet
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+	Tracer  trace.Tracer
+	Clock   func() time.Time
+}
+
+// Service implements vigil.agent.v1.AgentService. It is safe for concurrent
+// use.
+type Service struct {
+	agentv1.UnimplementedAgentServiceServer
+
+	config  Config
+	deps    Deps
+	frames  *prometheus.CounterVec
+	samples *prometheus.CounterVec
+
+	readers *life.Group
+	drain   chan struct{} // closed when the control plane goes away
+	mu      sync.Mutex    // held to close drain and to start a reader
+}
+
+// New makes the service. Its owner registers it at a gRPC server that was made
+// with [ServerOptions], and runs it.
+func New(config Config, deps Deps) *Service {
+	return &Service{
+		config:  config,
+		deps:    deps,
+		frames:  metric.NewCounter(deps.Metrics, metric.ControlFrames),
+		samples: metric.NewCounter(deps.Metrics, metric.ControlSamples),
+		readers: life.NewGroup(context.Background()),
+		drain:   make(chan struct{}),
+	}
+}
+
+// ServerOptions is what the agents' gRPC server needs: room for the largest
+// frame, and pings both ways, so that an agent that vanished is noticed.
+func ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(maxMessageBytes),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingInterval, Timeout: pingTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
+	}
+}
+
+// Run waits until ctx ends, then asks every agent to connect again later, ends
+// the sessions and waits for them. A stream opened from then on is refused.
+func (s *Service) Run(ctx context.Context) error {
+	<-ctx.Done()
+	s.mu.Lock()
+	if !s.draining() {
+		close(s.drain)
+	}
+	s.mu.Unlock()
+	return s.readers.Wait()
+}
+
+func (s *Service) draining() bool {
+	select {
+	case <-s.drain:
+		return true
+	default:
+		return false
+	}
+}
+
+// stream is one agent's stream.
+type stream = grpc.BidiStreamingServer[agentv1.ConnectRequest, agentv1.ConnectResponse]
+
+// Connect works one agent's stream until it ends.
+func (s *Service) Connect(stream stream) error {
+	x, err := s.open(stream)
+	if err != nil {
+		s.deps.Log.Warn("agent refused", "error", err)
+		return fault.GRPC(err)
+	}
+	log := s.deps.Log.With("node", x.node, "session", x.id)
+	log.Info("agent connected", "durable", x.durable)
+	err = x.run()
+	if errors.Is(err, io.EOF) || fault.Is(err, fault.Canceled) {
+		err = nil // the agent went away, with a word or without
+	}
+	if err != nil {
+		log.Warn("agent's session ended", "error", err)
+		return fault.GRPC(err)
+	}
+	log.Info("agent disconnected")
+	return nil
+}
+
+// received is what one call of Recv gave.
+type received struct {
+	request *agentv1.ConnectRequest
+	err     error
+}
+
+// receive reads the stream, one message ahead of whoever takes from the
+// channel. It ends when the stream does, which is when Connect returns at the
+// latest; nothing else ends a Recv.
+func (s *Service) receive(stream stream) (<-chan received, error) {
+	in := make(chan received)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining() {
+		return nil, fault.New(fault.Unavailable, "the control plane is going away; connect again later")
+	}
+	s.readers.Go("receive from agent", func(context.Context) error {
+		for {
+			request, err := stream.Recv()
+			select {
+			case in <- received{request, err}:
+			case <-stream.Context().Done():
+				return nil
+			}
+			if err != nil {
+				return nil
+			}
+		}
+	})
+	return in, nil
+}
+
+// open takes Hello and answers with Welcome.
+func (s *Service) open(stream stream) (*session, error) {
+	in, err := s.receive(stream)
+	if err != nil {
+		return nil, err
+	}
+	hello, err := s.hello(stream.Context(), in)
+	if err != nil {
+		return nil, err
+	}
+	durable, err := s.deps.Bus.Last(stream.Context(), hello.Node)
+	if err != nil {
+		return nil, err
+	}
+	x := &session{
+		Service: s, stream: stream, in: in, hello: hello, node: hello.Node,
+		id: uuid.NewString(), durable: durable,
+		commands: make(chan *agentv1.ConnectResponse),
+		series:   map[uint32]*series{},
+	}
+	return x, stream.Send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Welcome{Welcome: &agentv1.Welcome{
+		Revision:          protocol.Revision,
+		SessionId:         x.id,
+		Events:            durable,
+		HeartbeatInterval: durationpb.New(s.config.HeartbeatInterval),
+	}}})
+}
+
+// nodeName is what a node may be called; host names are.
+var nodeName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$`)
+
+// hello waits for the first message and checks who it is from.
+func (s *Service) hello(ctx context.Context, in <-chan received) (*agentv1.Hello, error) {
+	late := time.NewTimer(helloTimeout)
+	defer late.Stop()
+	var first received
+	select {
+	case first = <-in:
+	case <-late.C:
+		return nil, fault.New(fault.Deadline, "open session: no Hello within %s", helloTimeout)
+	case <-s.drain:
+		return nil, fault.New(fault.Unavailable, "the control plane is going away; connect again later")
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if first.err != nil {
+		return nil, first.err
+	}
+	hello := first.request.GetHello()
+	switch {
+	case hello == nil:
+		return nil, fault.New(fault.Invalid, "open session: the first message is %T; say Hello first", first.request.Message)
+	case hello.Revision != protocol.Revision:
+		return nil, fault.WithHint(
+			fault.New(fault.Precondition, "open session: agent %q (version %q) speaks protocol revision %d, this control plane speaks %d",
+				hello.Node, hello.Version, hello.Revision, protocol.Revision),
+			"run an agent and a control plane of the same release; update the one with the lower revision")
+	case !nodeName.MatchString(hello.Node):
+		return nil, fault.WithHint(fault.New(fault.Invalid, "open session: %q is not a name for a node", hello.Node),
+			"use 1 to 253 letters, digits, '.', '_' and '-', with a letter or digit at both ends")
+	}
+	return hello, nil
+}

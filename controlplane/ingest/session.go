@@ -1,0 +1,203 @@
+package ingest
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
+
+	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/metric"
+)
+
+// framesPerAck is how many frames that come without a pause are acknowledged
+// together.
+const framesPerAck = 16
+
+// session is one stream behind its Hello. Its goroutine alone uses it, but for
+// send.
+type session struct {
+	*Service
+	stream   stream
+	in       <-chan received
+	commands chan *agentv1.ConnectResponse
+
+	id      string
+	node    string
+	hello   *agentv1.Hello
+	durable *agentv1.Position // of the event frame that is known to be stored
+
+	events, samples lane
+	series          map[uint32]*series
+	scratch         []metric.Sample
+	warned          bool // that the agent names series that it did not define
+}
+
+// lane is how far a session has come in one class of frames.
+type lane struct {
+	seen  *agentv1.Position // the last frame that came
+	owing *agentv1.Position // to be acknowledged; nil when nothing is
+}
+
+// run works the session until the stream ends, a newer session of the node
+// takes over, the control plane goes away, or the agent sends what it must not.
+func (x *session) run() error {
+	live, release := x.deps.Fleet.Connected(x.stream.Context(), x.hello, x.send(x.stream.Context()))
+	defer release()
+	for {
+		select {
+		case <-live.Done():
+			return context.Cause(live)
+		case <-x.drain:
+			return x.stream.Send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Drain{
+				Drain: &agentv1.Drain{ReconnectAfter: durationpb.New(x.config.ReconnectAfter)},
+			}})
+		case command := <-x.commands:
+			if err := x.stream.Send(command); err != nil {
+				return err
+			}
+		case next := <-x.in:
+			takeErr := x.takeAll(live, next)
+			if live.Err() != nil {
+				return context.Cause(live)
+			}
+			// What came before a mistake is stored and acknowledged.
+			if err := cmp.Or(takeErr, x.acknowledge()); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// send gives the function that the fleet sends with. It waits until the
+// session's goroutine takes the message, and fails with [fault.Unavailable]
+// once the stream has ended.
+func (x *session) send(ctx context.Context) func(*agentv1.ConnectResponse) error {
+	return func(response *agentv1.ConnectResponse) error {
+		select {
+		case x.commands <- response:
+			return nil
+		case <-ctx.Done():
+			return fault.New(fault.Unavailable, "send to node %s: its session has ended", x.node)
+		}
+	}
+}
+
+// takeAll takes a message and those that have come meanwhile, so that they are
+// acknowledged together. Its error is io.EOF when the agent is done.
+func (x *session) takeAll(ctx context.Context, next received) error {
+	for n := 1; ; n++ {
+		if next.err != nil {
+			return next.err
+		}
+		if err := x.take(ctx, next.request); err != nil || n == framesPerAck {
+			return err
+		}
+		select {
+		case next = <-x.in:
+		default:
+			return nil
+		}
+	}
+}
+
+func (x *session) take(ctx context.Context, request *agentv1.ConnectRequest) error {
+	switch m := request.Message.(type) {
+	case *agentv1.ConnectRequest_Frame:
+		return x.frame(ctx, m.Frame)
+	case *agentv1.ConnectRequest_Series:
+		return x.define(m.Series)
+	case *agentv1.ConnectRequest_Heartbeat:
+		if err := x.deps.Fleet.Heartbeat(x.node, m.Heartbeat); err != nil {
+			x.deps.Log.Warn("heartbeat is lost", "node", x.node, "error", err)
+		}
+		return nil
+	case *agentv1.ConnectRequest_Hello:
+		return fault.New(fault.Invalid, "Hello came twice on one stream")
+	default:
+		return nil // of a later agent, which gets along without an answer
+	}
+}
+
+// frame takes one frame. The positions of each class must ascend, since an
+// acknowledgement covers all frames before it.
+func (x *session) frame(ctx context.Context, frame *agentv1.Frame) error {
+	var to *lane
+	var store func(context.Context, *agentv1.Frame) (result string, err error)
+	switch frame.GetClass() {
+	case agentv1.FrameClass_FRAME_CLASS_EVENTS:
+		to, store = &x.events, x.storeEvents
+	case agentv1.FrameClass_FRAME_CLASS_SAMPLES:
+		to, store = &x.samples, x.storeSamples
+	default:
+		x.Service.frames.WithLabelValues(className(frame), resultRefused).Inc()
+		return fault.New(fault.Invalid, "frame %s is of class %d, which is not known", at(frame), frame.GetClass())
+	}
+	result, err := resultRefused, x.inOrder(to, frame)
+	if err == nil {
+		result, err = store(ctx, frame)
+	}
+	if fault.Is(err, fault.Unavailable) || ctx.Err() != nil {
+		return err // not the frame's fault: it comes again
+	}
+	x.Service.frames.WithLabelValues(className(frame), result).Inc()
+	if err == nil {
+		to.seen, to.owing = frame.Position, frame.Position
+	}
+	return err
+}
+
+func (x *session) inOrder(to *lane, frame *agentv1.Frame) error {
+	switch p := frame.Position; {
+	case p.GetEpoch() == 0 || p.GetSequence() == 0:
+		return fault.New(fault.Invalid, "%s frame has position %s; epoch and sequence begin at 1", className(frame), at(frame))
+	case compare(p, to.seen) <= 0:
+		return fault.New(fault.Invalid, "%s frame %s came behind %d/%d; send frames in the order of their positions",
+			className(frame), at(frame), to.seen.GetEpoch(), to.seen.GetSequence())
+	}
+	return nil
+}
+
+// acknowledge sends what is owed.
+func (x *session) acknowledge() error {
+	for class, lane := range map[agentv1.FrameClass]*lane{
+		agentv1.FrameClass_FRAME_CLASS_EVENTS:  &x.events,
+		agentv1.FrameClass_FRAME_CLASS_SAMPLES: &x.samples,
+	} {
+		if lane.owing == nil {
+			continue
+		}
+		err := x.stream.Send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Ack{
+			Ack: &agentv1.Ack{Class: class, Position: lane.owing},
+		}})
+		if err != nil {
+			return err
+		}
+		lane.owing = nil
+	}
+	return nil
+}
+
+func compare(a, b *agentv1.Position) int {
+	return cmp.Or(cmp.Compare(a.GetEpoch(), b.GetEpoch()), cmp.Compare(a.GetSequence(), b.GetSequence()))
+}
+
+// at is a frame's position in words.
+func at(frame *agentv1.Frame) string {
+	return fmt.Sprintf("%d/%d", frame.GetPosition().GetEpoch(), frame.GetPosition().GetSequence())
+}
+
+// className is a frame's class as metrics and messages have it.
+func className(frame *agentv1.Frame) string {
+	switch frame.GetClass() {
+	case agentv1.FrameClass_FRAME_CLASS_EVENTS:
+		return "events"
+	case agentv1.FrameClass_FRAME_CLASS_SAMPLES:
+		return "samples"
+	default:
+		return "unknown"
+	}
+}

@@ -1,0 +1,200 @@
+// Package metrics keeps the samples of all nodes and runs in an embedded
+// Prometheus TSDB, and answers PromQL over them on Prometheus' own HTTP API.
+//
+// Only series of the dictionary in internal/metric are stored, under its
+// labels and the node's name. Samples are idempotent: one that comes again is
+// counted as repeated and takes no space.
+//
+// A sample is in the TSDB's log when [DB.Append] returns, which survives a
+// crash of the control plane. The log is not synced sample by sample: a crash
+// of the machine or a power failure can lose the last half minute of them.
+package metrics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/tsdb/chunks"
+	"github.com/prometheus/prometheus/util/compression"
+
+	"github.com/vigil-ml/vigil/internal/metric"
+)
+
+// What keeps the TSDB small on a laptop; the defaults are made for millions of
+// series.
+const (
+	walSegmentBytes = 16 << 20
+	stripes         = 1 << 12
+	lookback        = 5 * time.Minute
+	longestBlock    = 31 * 24 * time.Hour
+	shortestKeep    = 2 * time.Hour
+)
+
+// Config is what users say about samples.
+type Config struct {
+	// Dir holds the TSDB's files. One process at a time may have it open.
+	Dir string `yaml:"dir"`
+	// Retention is how long samples are kept; >= 2h.
+	Retention time.Duration `yaml:"retention"`
+	// MaxBytes is how much the blocks may take up on disk, without the log of
+	// the last hours; 0 is no bound.
+	MaxBytes int64 `yaml:"max_bytes"`
+	// OutOfOrderWindow is how much older than the newest sample of all nodes a
+	// sample may be: what an agent kept while the control plane was away is
+	// refused beyond it. >= 0.
+	OutOfOrderWindow time.Duration `yaml:"out_of_order_window"`
+	// QueryTimeout bounds one query; > 0.
+	QueryTimeout time.Duration `yaml:"query_timeout"`
+	// QueryMaxSamples bounds the samples that one query holds in memory; > 0.
+	QueryMaxSamples int `yaml:"query_max_samples"`
+	// QueryConcurrency is how many queries run at once; the others wait. > 0.
+	QueryConcurrency int `yaml:"query_concurrency"`
+}
+
+// DefaultConfig keeps 15 days of samples or 8 GiB in a directory.
+func DefaultConfig(dir string) Config {
+	return Config{
+		Dir:              dir,
+		Retention:        15 * 24 * time.Hour,
+		MaxBytes:         8 << 30,
+		OutOfOrderWindow: 6 * time.Hour,
+		QueryTimeout:     30 * time.Second,
+		QueryMaxSamples:  10_000_000,
+		QueryConcurrency: 8,
+	}
+}
+
+// Check reports values that are out of range.
+func (c Config) Check(report func(key, format string, args ...any)) {
+	if c.Dir == "" {
+		report("dir", "is empty; name a directory")
+	}
+	if c.Retention < shortestKeep {
+		report("retention", "is %s; want at least %s", c.Retention, shortestKeep)
+	}
+	if c.MaxBytes < 0 {
+		report("max_bytes", "is %d; want 0 or more", c.MaxBytes)
+	}
+	if c.OutOfOrderWindow < 0 {
+		report("out_of_order_window", "is %s; want 0 or more", c.OutOfOrderWindow)
+	}
+	if c.QueryTimeout <= 0 {
+		report("query_timeout", "is %s; want more than 0", c.QueryTimeout)
+	}
+	if c.QueryMaxSamples <= 0 {
+		report("query_max_samples", "is %d; want more than 0", c.QueryMaxSamples)
+	}
+	if c.QueryConcurrency <= 0 {
+		report("query_concurrency", "is %d; want more than 0", c.QueryConcurrency)
+	}
+}
+
+// Deps is what the database is given.
+type Deps struct {
+	Log   *slog.Logger
+	Clock func() time.Time
+}
+
+// DB is the open database. All methods are safe for concurrent use.
+type DB struct {
+	clock      func() time.Time
+	tsdb       *tsdb.DB
+	engine     *promql.Engine
+	parser     parser.Parser
+	dictionary map[string]metric.Def
+
+	mu    sync.Mutex
+	nodes map[string]*nodeSeries
+}
+
+// Open opens the database, making the directory where there is none, and
+// replays its log. The caller closes it.
+func Open(config Config, deps Deps) (*DB, error) {
+	log := slog.New(warnings{deps.Log.With("part", "tsdb").Handler()})
+	store, err := tsdb.Open(config.Dir, log, nil, options(config), nil)
+	if err != nil {
+		return nil, fmt.Errorf("open metrics in %s: %w", config.Dir, err)
+	}
+	db := &DB{
+		clock: deps.Clock, tsdb: store, parser: parser.NewParser(parser.Options{}),
+		dictionary: map[string]metric.Def{}, nodes: map[string]*nodeSeries{},
+	}
+	for _, def := range metric.All() {
+		db.dictionary[def.Name] = def
+	}
+	db.engine = promql.NewEngine(promql.EngineOpts{
+		Logger:               log,
+		MaxSamples:           config.QueryMaxSamples,
+		Timeout:              config.QueryTimeout,
+		ActiveQueryTracker:   slots(make(chan struct{}, config.QueryConcurrency)),
+		LookbackDelta:        lookback,
+		EnableAtModifier:     true,
+		EnableNegativeOffset: true,
+		Parser:               db.parser,
+	})
+	return db, nil
+}
+
+func options(config Config) *tsdb.Options {
+	o := tsdb.DefaultOptions()
+	o.RetentionDuration = config.Retention.Milliseconds()
+	o.MaxBytes = config.MaxBytes
+	o.OutOfOrderTimeWindow = config.OutOfOrderWindow.Milliseconds()
+	o.MaxBlockDuration = max(min(config.Retention/10, longestBlock).Milliseconds(), o.MinBlockDuration)
+	o.WALSegmentSize = walSegmentBytes
+	o.WALCompression = compression.Snappy
+	o.StripeSize = stripes
+	o.HeadChunksWriteBufferSize = chunks.MinWriteBufferSize
+	return o
+}
+
+// Close ends queries and appends and closes the files.
+func (db *DB) Close() error {
+	if err := errors.Join(db.engine.Close(), db.tsdb.Close()); err != nil {
+		return fmt.Errorf("close metrics: %w", err)
+	}
+	return nil
+}
+
+// warnings passes on warnings and errors only: the TSDB tells of each of its
+// hourly chores.
+type warnings struct{ slog.Handler }
+
+func (w warnings) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn && w.Handler.Enabled(ctx, level)
+}
+
+func (w warnings) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return warnings{w.Handler.WithAttrs(attrs)}
+}
+
+func (w warnings) WithGroup(name string) slog.Handler { return warnings{w.Handler.WithGroup(name)} }
+
+// slots lets so many queries run at once as the channel has room.
+type slots chan struct{}
+
+// GetMaxConcurrent is how many queries may run at once.
+func (s slots) GetMaxConcurrent() int { return cap(s) }
+
+// Insert waits for a slot.
+func (s slots) Insert(ctx context.Context, _ string) (int, error) {
+	select {
+	case s <- struct{}{}:
+		return 0, nil
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// Delete gives a slot back.
+func (s slots) Delete(int) { <-s }
+
+// Close does nothing.
+func (s slots) Close() error { return nil }

@@ -1,0 +1,136 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+
+	"go.opentelemetry.io/otel/codes"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/vigil-ml/vigil/controlplane/bus"
+	"github.com/vigil-ml/vigil/controlplane/runs"
+	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/telemetry"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
+)
+
+// reader is one pass over the bus, from its start to its first error.
+type reader struct {
+	*Pipeline
+	bank   Bank
+	cursor uint64 // the last frame whose effects are committed
+	seen   uint64 // the last frame that the bank observed
+}
+
+// start gives the place from which on the bus is read: behind the cursor, or
+// before it, at the first frame of a run that has not ended.
+func (r *reader) start(ctx context.Context) (from uint64, err error) {
+	err = r.deps.Store.View(ctx, func(tx *store.Tx) error {
+		if r.cursor, err = tx.Cursor(cursorName); err != nil {
+			return err
+		}
+		from = r.cursor + 1
+		first, open, err := tx.FirstOpenSequence()
+		if open {
+			from = min(from, first)
+		}
+		return err
+	})
+	return from, err
+}
+
+// handle takes frames: those up to the cursor only build the detectors' state
+// again, the rest take effect, in one transaction. Frames that it has had
+// already change nothing.
+func (r *reader) handle(ctx context.Context, frames []bus.Delivery) error {
+	var fresh []bus.Delivery
+	for _, frame := range frames {
+		switch {
+		case frame.Sequence > r.cursor:
+			fresh = append(fresh, frame)
+		case frame.Sequence > r.seen:
+			r.seen = frame.Sequence
+			for _, event := range frame.Batch.GetEvents() {
+				r.bank.Observe(event)
+			}
+		}
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	b := &batch{reader: r}
+	if err := r.deps.Store.Update(ctx, func(tx *store.Tx) error { return b.apply(ctx, tx, fresh) }); err != nil {
+		return err
+	}
+	r.cursor = r.seen
+	r.worked()
+	r.metrics.committed(b, fresh, r.deps.Clock())
+	return nil
+}
+
+// batch is what one transaction did.
+type batch struct {
+	*reader
+	events   int
+	findings []*controlv1.Finding
+}
+
+func (b *batch) apply(ctx context.Context, tx *store.Tx, frames []bus.Delivery) error {
+	for _, frame := range frames {
+		if frame.Sequence <= b.seen {
+			continue
+		}
+		b.seen = frame.Sequence
+		for _, event := range frame.Batch.GetEvents() {
+			if err := b.event(ctx, tx, frame.Sequence, event); err != nil {
+				return fmt.Errorf("apply frame %d of node %s: %w", frame.Sequence, frame.Node, err)
+			}
+			b.events++
+		}
+	}
+	return tx.SetCursor(cursorName, b.seen)
+}
+
+// event writes all that one event means. One that belongs to a trace has a
+// span, whose context goes to what the event causes.
+func (b *batch) event(ctx context.Context, tx *store.Tx, sequence uint64, event *commonv1.Event) (err error) {
+	if event.GetTraceparent() != "" {
+		spanCtx, span := b.deps.Tracer.Start(telemetry.WithTraceparent(ctx, event.GetTraceparent()), "vigil.detect")
+		ctx = spanCtx
+		defer func() {
+			if err != nil {
+				span.SetStatus(codes.Error, err.Error())
+			}
+			span.End()
+		}()
+	}
+	if err := runs.Apply(ctx, tx, sequence, event); err != nil {
+		return err
+	}
+	findings, err := b.detect(tx, event)
+	if err != nil {
+		return err
+	}
+	b.findings = append(b.findings, findings...)
+	return b.deps.Incidents.Apply(ctx, tx, event, findings)
+}
+
+// detect stores what an event shows and gives what is new of it.
+func (b *batch) detect(tx *store.Tx, event *commonv1.Event) ([]*controlv1.Finding, error) {
+	var fresh []*controlv1.Finding
+	for _, finding := range b.bank.Observe(event) {
+		finding.Created = timestamppb.New(b.deps.Clock())
+		if finding.GetEventTime() == nil {
+			finding.EventTime = event.GetTime()
+		}
+		inserted, err := tx.PutFinding(finding)
+		if err != nil {
+			return nil, err
+		}
+		if inserted {
+			fresh = append(fresh, finding)
+		}
+	}
+	return fresh, nil
+}

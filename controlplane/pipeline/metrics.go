@@ -1,0 +1,44 @@
+package pipeline
+
+import (
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/vigil-ml/vigil/controlplane/bus"
+	"github.com/vigil-ml/vigil/internal/metric"
+)
+
+// metrics counts only what is committed.
+type metrics struct {
+	events   *prometheus.CounterVec
+	lag      *prometheus.HistogramVec
+	findings *prometheus.CounterVec
+	detect   *prometheus.HistogramVec
+}
+
+func newMetrics(reg prometheus.Registerer) metrics {
+	return metrics{
+		events:   metric.NewCounter(reg, metric.ControlEvents),
+		lag:      metric.NewLatency(reg, metric.ControlPipelineLag),
+		findings: metric.NewCounter(reg, metric.ControlFindings),
+		detect:   metric.NewLatency(reg, metric.ControlDetectSeconds),
+	}
+}
+
+// committed counts a batch. The clocks of two machines may differ, so that
+// the time from an event to its finding can seem negative; it counts as 0.
+func (m metrics) committed(b *batch, frames []bus.Delivery, now time.Time) {
+	m.events.WithLabelValues().Add(float64(b.events))
+	for _, frame := range frames {
+		if !frame.Received.IsZero() {
+			m.lag.WithLabelValues().Observe(max(0, now.Sub(frame.Received)).Seconds())
+		}
+	}
+	for _, f := range b.findings {
+		severity := strings.ToLower(strings.TrimPrefix(f.GetSeverity().String(), "SEVERITY_"))
+		m.findings.WithLabelValues(f.GetKind(), severity).Inc()
+		m.detect.WithLabelValues(f.GetKind()).Observe(max(0, f.GetCreated().AsTime().Sub(f.GetEventTime().AsTime())).Seconds())
+	}
+}

@@ -1,0 +1,154 @@
+// Package pipeline takes events from the bus and commits what they mean: the
+// records of runs and checkpoints, findings, incidents and notifications, and
+// its own place on the bus, all in one transaction. So every event takes
+// effect exactly once, whenever the control plane is killed.
+//
+// The detectors' state is in memory only. At the start, and after an error,
+// it is built again from the frames of the runs that have not ended, without
+// writing anything; what half a transaction had done to it is thereby undone.
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/vigil-ml/vigil/controlplane/bus"
+	"github.com/vigil-ml/vigil/controlplane/store"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
+)
+
+const (
+	// cursorName is the cursor's name in the store.
+	cursorName = "pipeline"
+	// retryAfter is the first wait after an error; it doubles up to retryMost.
+	retryAfter = 100 * time.Millisecond
+	retryMost  = 10 * time.Second
+)
+
+// Bus is where the frames are.
+type Bus interface {
+	// Consume hands over the frames from a sequence on, in order, in batches as
+	// they come, until ctx ends, which gives no error, or handle fails, which
+	// gives its error.
+	Consume(ctx context.Context, from uint64, handle func(context.Context, []bus.Delivery) error) error
+}
+
+// Store is where the records are.
+type Store interface {
+	// Update runs a transaction that writes, wholly or not at all.
+	Update(ctx context.Context, do func(*store.Tx) error) error
+	// View runs a transaction that reads.
+	View(ctx context.Context, do func(*store.Tx) error) error
+}
+
+// Bank is the detectors of every run that goes on.
+type Bank interface {
+	// Observe gives what an event shows.
+	Observe(event *commonv1.Event) []*controlv1.Finding
+}
+
+// Incidents makes findings into incidents and follows them.
+type Incidents interface {
+	// Apply takes in an event and the new findings that it led to.
+	Apply(ctx context.Context, tx *store.Tx, event *commonv1.Event, findings []*controlv1.Finding) error
+}
+
+// Deps is what a pipeline needs; all of it.
+type Deps struct {
+	Bus       Bus
+	Store     Store
+	NewBank   func() Bank // gives an empty one
+	Incidents Incidents
+	Clock     func() time.Time
+	Log       *slog.Logger
+	Tracer    trace.Tracer
+	Metrics   prometheus.Registerer
+}
+
+// Pipeline is the one reader of the bus that writes events into the records.
+type Pipeline struct {
+	deps    Deps
+	metrics metrics
+	retry   time.Duration
+
+	mu      sync.Mutex
+	failure error // what keeps it from going on; nil while it does
+}
+
+// New makes a pipeline.
+func New(deps Deps) *Pipeline {
+	return &Pipeline{deps: deps, metrics: newMetrics(deps.Metrics), retry: retryAfter}
+}
+
+// Run takes events until ctx ends. An error of the store or the bus is logged
+// once and tried again, without end: the events wait on the bus.
+func (p *Pipeline) Run(ctx context.Context) error {
+	wait := p.retry
+	for {
+		err := p.consume(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err == nil {
+			err = fmt.Errorf("consume events: the bus ended")
+		}
+		if p.Healthy() == nil { // it went on in between
+			wait = p.retry
+		}
+		p.failed(err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, retryMost)
+	}
+}
+
+// Healthy gives nil, or what keeps the pipeline from going on.
+func (p *Pipeline) Healthy() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.failure
+}
+
+// failed notes a failure and logs the first one of a series.
+func (p *Pipeline) failed(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failure == nil {
+		p.deps.Log.Error("events wait on the bus until this is over; trying again", "err", err)
+	}
+	p.failure = err
+}
+
+// worked notes a commit.
+func (p *Pipeline) worked() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failure != nil {
+		p.deps.Log.Info("events are taken again")
+	}
+	p.failure = nil
+}
+
+// consume builds the detectors' state and takes events until ctx ends or
+// something fails.
+func (p *Pipeline) consume(ctx context.Context) error {
+	r := &reader{Pipeline: p, bank: p.deps.NewBank()}
+	from, err := r.start(ctx)
+	if err != nil {
+		return fmt.Errorf("read cursor: %w", err)
+	}
+	if err := p.deps.Bus.Consume(ctx, from, r.handle); err != nil {
+		return fmt.Errorf("consume events from %d on: %w", from, err)
+	}
+	return nil
+}

@@ -1,0 +1,169 @@
+package store
+
+import (
+	"cmp"
+	"database/sql"
+	"fmt"
+	"math/bits"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/vigil-ml/vigil/internal/fault"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
+)
+
+// PutCheckpoint writes a checkpoint. It was created at its first stage's time,
+// or now when it has no stage yet.
+func (tx *Tx) PutCheckpoint(c *controlv1.Checkpoint) error {
+	body, err := marshal(c)
+	if err != nil {
+		return err
+	}
+	created := nanos(tx.now)
+	if stages := c.GetStages(); len(stages) > 0 {
+		created = nanosOf(stages[0].GetTime())
+	}
+	tx.touch(TopicCheckpoints)
+	_, err = tx.exec(`INSERT INTO checkpoints (checkpoint_id, run_id, created, body) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (checkpoint_id) DO UPDATE SET body = excluded.body`,
+		c.GetCheckpointId(), c.GetRunId(), created, body)
+	if err != nil {
+		return fmt.Errorf("put checkpoint %s: %w", c.GetCheckpointId(), err)
+	}
+	return nil
+}
+
+// Checkpoint gives a checkpoint.
+func (tx *Tx) Checkpoint(id string) (*controlv1.Checkpoint, error) {
+	return get[controlv1.Checkpoint](tx, "checkpoint "+id, "SELECT body FROM checkpoints WHERE checkpoint_id = $1", id)
+}
+
+// Checkpoints gives at most limit checkpoints of a run, or of every run when
+// it is empty, the newest first; limit 0 means all.
+func (tx *Tx) Checkpoints(runID string, limit int) ([]*controlv1.Checkpoint, error) {
+	return list[controlv1.Checkpoint](tx, "checkpoints", "SELECT body FROM checkpoints WHERE "+ofRun(runID)+
+		" ORDER BY created DESC, checkpoint_id DESC LIMIT $2", runID, rowsUpTo(limit))
+}
+
+// AdvanceCheckpoint takes in that a rank's part of a checkpoint reached a
+// state, and tells whether the checkpoint itself advanced. A checkpoint is in
+// the least state that all worldSize ranks have reached (0 counts as 1), and
+// reached it when the last of those that said so did; once a rank failed it has failed and
+// stays so. Word of an earlier state that comes late only fills in its time.
+// A checkpoint that is not known yet, made by the trainer's schedule or an
+// agent's reflex, is written.
+func (tx *Tx) AdvanceCheckpoint(p *commonv1.CheckpointProgress, runID string, rank, worldSize uint32, node string, at time.Time) (advanced bool, err error) {
+	c, err := tx.Checkpoint(p.GetCheckpointId())
+	if fault.Is(err, fault.NotFound) {
+		c, err = &controlv1.Checkpoint{CheckpointId: p.GetCheckpointId(), RunId: runID}, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	before := c.GetState()
+	if before == commonv1.CheckpointState_CHECKPOINT_STATE_FAILED {
+		return false, nil
+	}
+	if p.GetState() == commonv1.CheckpointState_CHECKPOINT_STATE_FAILED {
+		c.Error = p.GetError()
+		reach(c, p.GetState(), nanos(at))
+	} else if err := tx.advanceRank(c, p, rank, max(worldSize, rank+1), at); err != nil {
+		return false, fmt.Errorf("advance checkpoint %s: %w", p.GetCheckpointId(), err)
+	}
+	describe(c, p, rank, node)
+	return c.GetState() > before, tx.PutCheckpoint(c)
+}
+
+// advanceRank counts the rank in for each state that is new to it, and moves
+// the checkpoint to the states that all ranks have reached. What a rank says
+// again changes nothing.
+func (tx *Tx) advanceRank(c *controlv1.Checkpoint, p *commonv1.CheckpointProgress, rank, worldSize uint32, at time.Time) error {
+	id, state := p.GetCheckpointId(), p.GetState()
+	said, sizeBytes, err := tx.rankOf(id, rank)
+	if err != nil || said&(1<<state) != 0 {
+		return err
+	}
+	for s := commonv1.CheckpointState(bits.Len64(said)); s <= state; s++ {
+		_, err := tx.exec(`INSERT INTO checkpoint_stages (checkpoint_id, state, ranks, reached) VALUES ($1, $2, 1, 0)
+			ON CONFLICT (checkpoint_id, state) DO UPDATE SET ranks = checkpoint_stages.ranks + 1`, id, s)
+		if err != nil {
+			return err
+		}
+	}
+	c.SizeBytes += max(p.GetSizeBytes()-sizeBytes, 0)
+	_, err = tx.exec(`INSERT INTO checkpoint_ranks (checkpoint_id, rank, said, size_bytes) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (checkpoint_id, rank) DO UPDATE SET said = excluded.said, size_bytes = excluded.size_bytes`,
+		id, rank, int64(said|1<<state), max(sizeBytes, p.GetSizeBytes()))
+	if err != nil {
+		return err
+	}
+	_, err = tx.exec(`UPDATE checkpoint_stages SET reached = $1
+		WHERE checkpoint_id = $2 AND state = $3 AND reached < $1`, nanos(at), id, state)
+	if err != nil {
+		return err
+	}
+	return tx.each("stages", `SELECT state, reached FROM checkpoint_stages
+		WHERE checkpoint_id = $1 AND ranks >= $2 ORDER BY state`, []any{id, worldSize}, func(rows *sql.Rows) error {
+		var s commonv1.CheckpointState
+		var when int64
+		if err := rows.Scan(&s, &when); err != nil {
+			return err
+		}
+		reach(c, s, when)
+		return nil
+	})
+}
+
+// rankOf gives the states that a rank said it reached, as bits, and the bytes
+// of its part.
+func (tx *Tx) rankOf(id string, rank uint32) (said uint64, sizeBytes int64, err error) {
+	err = tx.one("rank", "SELECT said, size_bytes FROM checkpoint_ranks WHERE checkpoint_id = $1 AND rank = $2",
+		[]any{id, rank}, &said, &sizeBytes)
+	if fault.Is(err, fault.NotFound) {
+		return 0, 0, nil
+	}
+	return said, sizeBytes, err
+}
+
+// reach moves a checkpoint to a state, unless it is past it, and notes when;
+// a state that was skipped (when is 0) has no time.
+func reach(c *controlv1.Checkpoint, state commonv1.CheckpointState, when int64) {
+	c.State = max(c.GetState(), state)
+	if when == 0 {
+		return
+	}
+	i, found := slices.BinarySearchFunc(c.Stages, state, func(s *controlv1.StageTime, want commonv1.CheckpointState) int {
+		return cmp.Compare(s.GetState(), want)
+	})
+	if !found {
+		c.Stages = slices.Insert(c.Stages, i, &controlv1.StageTime{State: state})
+	}
+	c.Stages[i].Time = timestampOf(when)
+}
+
+// describe takes over what the progress says of the checkpoint. Where ranks
+// differ rank 0 speaks for it; its health is that of the worst rank.
+func describe(c *controlv1.Checkpoint, p *commonv1.CheckpointProgress, rank uint32, node string) {
+	c.Health = max(c.Health, p.GetHealth())
+	c.Step = max(c.Step, p.GetStep())
+	if c.Reason == commonv1.CheckpointReason_CHECKPOINT_REASON_UNSPECIFIED {
+		c.Reason = p.GetReason()
+	}
+	if p.GetPath() == "" || (c.Path != "" && rank != 0) {
+		return
+	}
+	c.Node, c.Path, c.ManifestSha256 = node, p.GetPath(), p.GetManifestSha256()
+}
+
+// StageOf gives when a checkpoint reached a state, and whether it is known.
+func StageOf(c *controlv1.Checkpoint, state commonv1.CheckpointState) (*timestamppb.Timestamp, bool) {
+	for _, stage := range c.GetStages() {
+		if stage.GetState() == state {
+			return stage.GetTime(), true
+		}
+	}
+	return nil, false
+}

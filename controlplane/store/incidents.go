@@ -1,0 +1,199 @@
+package store
+
+import (
+	"database/sql"
+	"fmt"
+
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
+)
+
+// FindingsShown is how many of an incident's findings [Tx.Incident] gives: a
+// thousand ranks may have the same problem.
+const FindingsShown = 32
+
+// IncidentRecord is an incident with what decides what belongs to it.
+type IncidentRecord struct {
+	Incident  *controlv1.Incident // without findings, timeline and notifications
+	Attempt   uint32              // the attempt in which it was opened
+	OnsetStep int64               // the greatest onset step of its findings: behind it the run is well again
+	Findings  int64               // how many findings it has
+}
+
+// PutFinding writes a finding; false when it is there already.
+func (tx *Tx) PutFinding(f *controlv1.Finding) (inserted bool, err error) {
+	body, err := marshal(f)
+	if err != nil {
+		return false, err
+	}
+	rows, err := tx.exec(`INSERT INTO findings (finding_id, incident_id, run_id, onset_step, severity, event_time, body)
+		VALUES ($1, '', $2, $3, $4, $5, $6) ON CONFLICT (finding_id) DO NOTHING`,
+		f.GetFindingId(), f.GetRunId(), f.GetOnsetStep(), f.GetSeverity(), nanosOf(f.GetEventTime()), body)
+	if err != nil {
+		return false, fmt.Errorf("put finding %s: %w", f.GetFindingId(), err)
+	}
+	return rows > 0, nil
+}
+
+// AttachFinding makes a finding part of an incident.
+func (tx *Tx) AttachFinding(incidentID, findingID string) error {
+	_, err := tx.exec("UPDATE findings SET incident_id = $1 WHERE finding_id = $2", incidentID, findingID)
+	if err != nil {
+		return fmt.Errorf("attach finding %s to incident %s: %w", findingID, incidentID, err)
+	}
+	tx.touch(TopicIncidents)
+	return nil
+}
+
+// PutIncident writes an incident. Its findings, timeline and notifications are
+// not taken from the message: they have rows of their own.
+func (tx *Tx) PutIncident(r IncidentRecord) error {
+	i := r.Incident
+	bare := controlv1.Incident{
+		IncidentId: i.GetIncidentId(), RunId: i.GetRunId(), Kind: i.GetKind(), Severity: i.GetSeverity(),
+		State: i.GetState(), Summary: i.GetSummary(), Opened: i.GetOpened(), Resolved: i.GetResolved(),
+	}
+	body, err := marshal(&bare)
+	if err != nil {
+		return err
+	}
+	tx.touch(TopicIncidents)
+	_, err = tx.exec(`INSERT INTO incidents
+		(incident_id, run_id, attempt, onset_step, finding_count, state, opened, resolved, body)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+		ON CONFLICT (incident_id) DO UPDATE SET onset_step = excluded.onset_step, finding_count = excluded.finding_count,
+		state = excluded.state, resolved = excluded.resolved, body = excluded.body`,
+		i.GetIncidentId(), i.GetRunId(), r.Attempt, r.OnsetStep, r.Findings,
+		i.GetState(), nanosOf(i.GetOpened()), nanosOf(i.GetResolved()), body)
+	if err != nil {
+		return fmt.Errorf("put incident %s: %w", i.GetIncidentId(), err)
+	}
+	return nil
+}
+
+// OpenIncidents gives the incidents of a run that are not resolved, the oldest
+// first.
+func (tx *Tx) OpenIncidents(runID string) ([]IncidentRecord, error) {
+	return tx.incidentRecords("open incidents of run "+runID,
+		"run_id = $1 AND resolved = 0 ORDER BY opened, incident_id", runID)
+}
+
+// IncidentRecord gives the record of one incident.
+func (tx *Tx) IncidentRecord(id string) (IncidentRecord, error) {
+	found, err := tx.incidentRecords("incident "+id, "incident_id = $1", id)
+	if err == nil && len(found) == 0 {
+		err = notFound("incident " + id)
+	}
+	if err != nil {
+		return IncidentRecord{}, err
+	}
+	return found[0], nil
+}
+
+func (tx *Tx) incidentRecords(what, where string, args ...any) ([]IncidentRecord, error) {
+	var all []IncidentRecord
+	query := "SELECT attempt, onset_step, finding_count, body FROM incidents WHERE " + where
+	err := tx.each(what, query, args, func(rows *sql.Rows) error {
+		r := IncidentRecord{Incident: &controlv1.Incident{}}
+		var body []byte
+		if err := rows.Scan(&r.Attempt, &r.OnsetStep, &r.Findings, &body); err != nil {
+			return err
+		}
+		all = append(all, r)
+		return unmarshal(what, body, r.Incident)
+	})
+	return all, err
+}
+
+// Incident gives an incident with its findings, the cause first and at most
+// [FindingsShown], its timeline, the oldest first, and its notifications.
+func (tx *Tx) Incident(id string) (*controlv1.Incident, error) {
+	what := "incident " + id
+	i, err := get[controlv1.Incident](tx, what, "SELECT body FROM incidents WHERE incident_id = $1", id)
+	if err != nil {
+		return nil, err
+	}
+	if i.Findings, err = tx.findings(id, FindingsShown); err != nil {
+		return nil, err
+	}
+	i.Timeline, err = list[controlv1.TimelineEntry](tx, "timeline of "+what,
+		"SELECT body FROM timeline WHERE incident_id = $1 ORDER BY position", id)
+	if err != nil {
+		return nil, err
+	}
+	i.Notifications, err = tx.notifications(id)
+	return i, err
+}
+
+// Incidents gives at most limit incidents of a run, or of every run when it is
+// empty, the newest first, without findings, timeline and notifications; limit
+// 0 means all.
+func (tx *Tx) Incidents(runID string, limit int) ([]*controlv1.Incident, error) {
+	return list[controlv1.Incident](tx, "incidents", "SELECT body FROM incidents WHERE "+ofRun(runID)+
+		" ORDER BY opened DESC, incident_id DESC LIMIT $2", runID, rowsUpTo(limit))
+}
+
+// CountIncidents gives how many incidents are in a state.
+func (tx *Tx) CountIncidents(state controlv1.IncidentState) (count int64, err error) {
+	err = tx.one("incidents", "SELECT COUNT(*) FROM incidents WHERE state = $1", []any{state}, &count)
+	return count, err
+}
+
+// Cause gives the finding that an incident began with: the one with the least
+// onset step, then the most severe, then the first.
+func (tx *Tx) Cause(incidentID string) (*controlv1.Finding, error) {
+	found, err := tx.findings(incidentID, 1)
+	if err == nil && len(found) == 0 {
+		err = notFound("findings of incident " + incidentID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return found[0], nil
+}
+
+func (tx *Tx) findings(incidentID string, limit int) ([]*controlv1.Finding, error) {
+	return list[controlv1.Finding](tx, "findings of incident "+incidentID, `SELECT body FROM findings
+		WHERE incident_id = $1 ORDER BY onset_step, severity DESC, event_time, finding_id LIMIT $2`, incidentID, limit)
+}
+
+// AddTimeline adds an entry at the end of an incident's timeline.
+func (tx *Tx) AddTimeline(incidentID string, entry *controlv1.TimelineEntry) error {
+	body, err := marshal(entry)
+	if err != nil {
+		return err
+	}
+	tx.touch(TopicIncidents)
+	_, err = tx.exec(`INSERT INTO timeline (incident_id, position, body)
+		SELECT $1, COALESCE(MAX(position), 0) + 1, $2 FROM timeline WHERE incident_id = $1`, incidentID, body)
+	if err != nil {
+		return fmt.Errorf("add to timeline of incident %s: %w", incidentID, err)
+	}
+	return nil
+}
+
+// Awaited is a checkpoint that an incident waits for.
+type Awaited struct {
+	CheckpointID string
+	IncidentID   string
+	Noted        uint64 // bit s is set when the timeline tells that state s was reached
+}
+
+// PutAwaited notes that an incident waits for a checkpoint, and what its
+// timeline tells of it.
+func (tx *Tx) PutAwaited(a Awaited) error {
+	_, err := tx.exec(`INSERT INTO incident_checkpoints (checkpoint_id, incident_id, noted) VALUES ($1, $2, $3)
+		ON CONFLICT (checkpoint_id) DO UPDATE SET noted = excluded.noted`, a.CheckpointID, a.IncidentID, int64(a.Noted))
+	if err != nil {
+		return fmt.Errorf("note checkpoint %s of incident %s: %w", a.CheckpointID, a.IncidentID, err)
+	}
+	return nil
+}
+
+// Awaited gives the incident that waits for a checkpoint.
+func (tx *Tx) Awaited(checkpointID string) (Awaited, error) {
+	a := Awaited{CheckpointID: checkpointID}
+	err := tx.one("incident that waits for checkpoint "+checkpointID,
+		"SELECT incident_id, noted FROM incident_checkpoints WHERE checkpoint_id = $1",
+		[]any{checkpointID}, &a.IncidentID, &a.Noted)
+	return a, err
+}

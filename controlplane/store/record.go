@@ -1,0 +1,177 @@
+package store
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/vigil-ml/vigil/internal/fault"
+)
+
+// exec runs a statement and gives how many rows it changed.
+func (tx *Tx) exec(query string, args ...any) (rows int64, err error) {
+	result, err := tx.sql.Exec(query, args...)
+	if err != nil {
+		return 0, classify(err)
+	}
+	return result.RowsAffected()
+}
+
+// one reads the only row of a query into dest; what names it for the error
+// when there is none.
+func (tx *Tx) one(what, query string, args []any, dest ...any) error {
+	err := tx.sql.QueryRow(query, args...).Scan(dest...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return notFound(what)
+	}
+	if err != nil {
+		return fmt.Errorf("find %s: %w", what, classify(err))
+	}
+	return nil
+}
+
+func notFound(what string) error {
+	return fault.New(fault.NotFound, "find %s: there is none", what)
+}
+
+// each calls scan for each row of a query.
+func (tx *Tx) each(what, query string, args []any, scan func(*sql.Rows) error) (err error) {
+	rows, err := tx.sql.Query(query, args...)
+	if err != nil {
+		return fmt.Errorf("list %s: %w", what, classify(err))
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return fmt.Errorf("list %s: %w", what, err)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("list %s: %w", what, classify(err))
+	}
+	return nil
+}
+
+// message is a pointer to a record's generated type.
+type message[T any] interface {
+	*T
+	proto.Message
+}
+
+// get reads the one message of a query that selects only body.
+func get[T any, M message[T]](tx *Tx, what, query string, args ...any) (M, error) {
+	var body []byte
+	if err := tx.one(what, query, args, &body); err != nil {
+		return nil, err
+	}
+	m := M(new(T))
+	if err := unmarshal(what, body, m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// list reads the messages of a query that selects only body.
+func list[T any, M message[T]](tx *Tx, what, query string, args ...any) ([]M, error) {
+	var all []M
+	err := tx.each(what, query, args, func(rows *sql.Rows) error {
+		var body []byte
+		if err := rows.Scan(&body); err != nil {
+			return err
+		}
+		m := M(new(T))
+		all = append(all, m)
+		return unmarshal(what, body, m)
+	})
+	return all, err
+}
+
+// marshal gives a record's bytes; equal records give equal bytes.
+func marshal(m proto.Message) ([]byte, error) {
+	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "encode record: %w", err)
+	}
+	return body, nil
+}
+
+func unmarshal(what string, body []byte, into proto.Message) error {
+	if err := proto.Unmarshal(body, into); err != nil {
+		return fault.New(fault.Corrupt, "decode %s: %w", what, err)
+	}
+	return nil
+}
+
+// nanos is a time as it is stored; 0 when absent.
+func nanos(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func nanosOf(t *timestamppb.Timestamp) int64 {
+	if t == nil {
+		return 0
+	}
+	return t.AsTime().UnixNano()
+}
+
+// timeOf is the reverse of nanos.
+func timeOf(nanos int64) time.Time {
+	if nanos == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, nanos).UTC()
+}
+
+func timestampOf(nanos int64) *timestamppb.Timestamp {
+	if nanos == 0 {
+		return nil
+	}
+	return timestamppb.New(timeOf(nanos))
+}
+
+// rowsUpTo is a limit as SQL takes it; 0 and less mean no limit.
+func rowsUpTo(limit int) int {
+	if limit <= 0 {
+		return math.MaxInt32
+	}
+	return limit
+}
+
+// ofRun is the condition for one run, $1, or for all when it is empty, so that
+// the index that fits is used.
+func ofRun(runID string) string {
+	if runID == "" {
+		return "$1 = ''"
+	}
+	return "run_id = $1"
+}
+
+// classify gives the engine's errors their kinds.
+func classify(err error) error {
+	engine, ok := errors.AsType[*sqlite.Error](err)
+	if !ok {
+		return err
+	}
+	switch engine.Code() & 0xff { // the rest of the code is detail
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return fault.WithHint(fault.Mark(fault.Corrupt, err),
+			"the file is damaged or not Vigil's: move it away and restore a backup, or start with a new one")
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+		return fault.Mark(fault.Unavailable, err)
+	case sqlite3.SQLITE_FULL:
+		return fault.WithHint(fault.Mark(fault.Exhausted, err), "the disk of the store is full")
+	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN:
+		return fault.Mark(fault.Denied, err)
+	}
+	return err
+}

@@ -1,0 +1,78 @@
+package store
+
+import (
+	"fmt"
+
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
+)
+
+// PutRun writes a run. The first sequence, the place of the run's first event
+// on the bus, is kept from the first time that the run was put. A run with an
+// end time is over.
+func (tx *Tx) PutRun(run *controlv1.Run, firstSequence uint64) error {
+	body, err := marshal(run)
+	if err != nil {
+		return err
+	}
+	tx.touch(TopicRuns)
+	_, err = tx.exec(`INSERT INTO runs (run_id, ended, started, first_sequence, body) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (run_id) DO UPDATE SET ended = excluded.ended, started = excluded.started, body = excluded.body`,
+		run.GetRunId(), nanosOf(run.GetEnded()), nanosOf(run.GetStarted()), int64(firstSequence), body)
+	if err != nil {
+		return fmt.Errorf("put run %s: %w", run.GetRunId(), err)
+	}
+	return nil
+}
+
+// Run gives a run.
+func (tx *Tx) Run(id string) (*controlv1.Run, error) {
+	return get[controlv1.Run](tx, "run "+id, "SELECT body FROM runs WHERE run_id = $1", id)
+}
+
+// Runs gives at most limit runs, the newest first; 0 means all.
+func (tx *Tx) Runs(limit int) ([]*controlv1.Run, error) {
+	return list[controlv1.Run](tx, "runs",
+		"SELECT body FROM runs ORDER BY started DESC, run_id DESC LIMIT $1", rowsUpTo(limit))
+}
+
+// OpenRuns gives the runs that have not ended, the newest first.
+func (tx *Tx) OpenRuns() ([]*controlv1.Run, error) {
+	return list[controlv1.Run](tx, "runs",
+		"SELECT body FROM runs WHERE ended = 0 ORDER BY started DESC, run_id DESC")
+}
+
+// FirstOpenSequence gives the place on the bus of the first event of any run
+// that has not ended, and whether there is such a run.
+func (tx *Tx) FirstOpenSequence() (uint64, bool, error) {
+	var sequence, open uint64
+	err := tx.one("first open sequence",
+		"SELECT COALESCE(MIN(first_sequence), 0), COUNT(*) FROM runs WHERE ended = 0", nil, &sequence, &open)
+	return sequence, open > 0, err
+}
+
+// PutAttempt writes an attempt of a run.
+func (tx *Tx) PutAttempt(runID string, attempt *controlv1.Attempt) error {
+	body, err := marshal(attempt)
+	if err != nil {
+		return err
+	}
+	tx.touch(TopicRuns)
+	_, err = tx.exec(`INSERT INTO attempts (run_id, attempt, body) VALUES ($1, $2, $3)
+		ON CONFLICT (run_id, attempt) DO UPDATE SET body = excluded.body`, runID, attempt.GetAttempt(), body)
+	if err != nil {
+		return fmt.Errorf("put attempt %d of run %s: %w", attempt.GetAttempt(), runID, err)
+	}
+	return nil
+}
+
+// Attempt gives one attempt of a run.
+func (tx *Tx) Attempt(runID string, attempt uint32) (*controlv1.Attempt, error) {
+	return get[controlv1.Attempt](tx, fmt.Sprintf("attempt %d of run %s", attempt, runID),
+		"SELECT body FROM attempts WHERE run_id = $1 AND attempt = $2", runID, attempt)
+}
+
+// Attempts gives a run's attempts, the oldest first.
+func (tx *Tx) Attempts(runID string) ([]*controlv1.Attempt, error) {
+	return list[controlv1.Attempt](tx, "attempts of run "+runID,
+		"SELECT body FROM attempts WHERE run_id = $1 ORDER BY attempt", runID)
+}

@@ -1,0 +1,41 @@
+package store_test
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/controlplane/store/storetest"
+	"github.com/vigil-ml/vigil/internal/testkit"
+)
+
+func TestMain(m *testing.M) {
+	if path := childPath(); path != "" {
+		commitForever(path)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func open(t testing.TB, path string, clock func() time.Time) *store.Store {
+	t.Helper()
+	s, err := store.Open(t.Context(), store.Config{Path: path}, store.Deps{Log: testkit.Logger(t), Clock: clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func TestSQLite(t *testing.T) {
+	storetest.Run(t, func(t *testing.T, clock func() time.Time) *store.Store {
+		return open(t, filepath.Join(t.TempDir(), "vigil.db"), clock)
+	})
+}

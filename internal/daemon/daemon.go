@@ -1,0 +1,89 @@
+// Package daemon is the outside of a program that runs until it is told to
+// stop: flags, configuration file, signals, the last error and the exit code.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/vigil-ml/vigil/internal/conf"
+	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/version"
+)
+
+// Program is a daemon with a configuration of type C.
+type Program[C any] struct {
+	// Name is what it is called on the command line.
+	Name string
+	// Summary says in one sentence what it does.
+	Summary string
+	// Defaults is the configuration of someone who has no file.
+	Defaults func() C
+	// Run runs until ctx ends; its logs go to w.
+	Run func(ctx context.Context, config C, w io.Writer) error
+}
+
+// Main runs the program and gives its exit code. SIGINT and SIGTERM stop it in
+// order; a second one kills it.
+func (p Program[C]) Main(args []string, stdout, stderr io.Writer) int {
+	config, done, err := p.parse(args, stdout)
+	if done || err != nil {
+		return p.end(err, stderr)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	return p.end(p.Run(ctx, config, stderr), stderr)
+}
+
+// parse reads flags and configuration; done says that nothing is left to do.
+func (p Program[C]) parse(args []string, stdout io.Writer) (config C, done bool, err error) {
+	config = p.Defaults()
+	flags := flag.NewFlagSet(p.Name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	path := flags.String("config", "", "configuration `file` (YAML); without one the defaults hold")
+	check := flags.Bool("check", false, "check the configuration and end")
+	show := flags.Bool("version", false, "show the version and end")
+	err = flags.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		_, _ = fmt.Fprintf(stdout, "%s\n\nUsage: %s [flags]\n", p.Summary, p.Name)
+		flags.SetOutput(stdout)
+		flags.PrintDefaults()
+		return config, true, nil
+	case err != nil:
+		return config, false, fault.WithHint(fault.Mark(fault.Invalid, err), p.Name+" --help lists the flags")
+	case flags.NArg() > 0:
+		return config, false, fault.New(fault.Invalid, "argument %q is not expected", flags.Arg(0))
+	case *show:
+		_, _ = fmt.Fprintf(stdout, "%s %s\n", p.Name, version.String())
+		return config, true, nil
+	}
+	if err := conf.Load(*path, &config); err != nil {
+		return config, false, err
+	}
+	if *check {
+		_, _ = fmt.Fprintln(stdout, "the configuration is good")
+	}
+	return config, *check, nil
+}
+
+// end says why the program ends, for a person.
+func (p Program[C]) end(err error, stderr io.Writer) int {
+	if err == nil {
+		return 0
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		_, _ = fmt.Fprintf(stderr, "%s: %s\n", p.Name, line)
+	}
+	if hint := fault.HintOf(err); hint != "" {
+		_, _ = fmt.Fprintf(stderr, "%s: hint: %s\n", p.Name, hint)
+	}
+	return fault.ExitCode(err)
+}

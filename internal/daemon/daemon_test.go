@@ -1,0 +1,82 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/vigil-ml/vigil/internal/fault"
+)
+
+type config struct {
+	Node string `yaml:"node"`
+	Port int    `yaml:"port"`
+}
+
+func program(run func(context.Context, config, io.Writer) error) Program[config] {
+	return Program[config]{
+		Name: "vigil-test", Summary: "Tests.",
+		Defaults: func() config { return config{Node: "n1"} },
+		Run:      run,
+	}
+}
+
+func file(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestMain_endsWithoutRunning(t *testing.T) {
+	good, bad := file(t, "node: n2\n"), file(t, "nod: n2\nport: x\n")
+	for _, tc := range []struct {
+		name           string
+		args           []string
+		code           int
+		stdout, stderr string
+	}{
+		{"help", []string{"--help"}, 0, "Usage: vigil-test", ""},
+		{"version", []string{"--version"}, 0, "vigil-test ", ""},
+		{"unknown flag", []string{"--confg"}, 64, "", "hint: vigil-test --help lists the flags"},
+		{"argument", []string{"now"}, 64, "", `argument "now" is not expected`},
+		{"check", []string{"--config", good, "--check"}, 0, "good", ""},
+		{"bad file", []string{"--config", bad}, 64, "", "nod: unknown key; did you mean \"node\"?\nvigil-test: " + bad + ":2: port: \"x\" is not a whole number"},
+		{"no file", []string{"--config", good + "x"}, 66, "", "no such file"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			code := program(func(context.Context, config, io.Writer) error {
+				t.Error("the program ran")
+				return nil
+			}).Main(tc.args, &stdout, &stderr)
+			if code != tc.code || !strings.Contains(stdout.String(), tc.stdout) || !strings.Contains(stderr.String(), tc.stderr) {
+				t.Errorf("code %d, stdout %q, stderr %q", code, &stdout, &stderr)
+			}
+		})
+	}
+}
+
+func TestMain_runsUntilSignal(t *testing.T) {
+	var stderr bytes.Buffer
+	code := program(func(ctx context.Context, c config, _ io.Writer) error {
+		if c.Node != "n1" {
+			t.Errorf("node = %q", c.Node)
+		}
+		if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+			t.Error(err)
+		}
+		<-ctx.Done()
+		return fault.New(fault.Unavailable, "the store is away")
+	}).Main(nil, io.Discard, &stderr)
+	if code != 69 || stderr.String() != "vigil-test: the store is away\n" {
+		t.Errorf("code %d, stderr %q", code, &stderr)
+	}
+}

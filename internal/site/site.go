@@ -1,0 +1,211 @@
+// Package site runs one whole installation on this machine, each program as a
+// process of its own: for the demonstration and for tests of the whole.
+package site
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/vigil-ml/vigil/internal/fault"
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
+)
+
+const (
+	// StartWait is how long a part may take to be ready.
+	StartWait = 30 * time.Second
+	pollEvery = 20 * time.Millisecond
+)
+
+// Site is one installation: where it lies and where it listens. Methods are
+// for one goroutine, Conn for many.
+type Site struct {
+	Dir     string // configuration, state and logs
+	Bin     string // where the programs are
+	API     string // host:port of the operator API
+	Agents  string // host:port for agents
+	Metrics string // host:port of the agent's metrics and health
+	Socket  string // the agent's unix socket
+
+	conn  *grpc.ClientConn
+	short string
+}
+
+// Plan chooses addresses for an installation in a fresh directory: what lay
+// there is removed. The ports are the usual ones where they are free. The
+// caller closes the site.
+func Plan(dir, bin string) (*Site, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("resolve %s: %w", dir, err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return nil, fmt.Errorf("clear %s: %w", dir, err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make %s: %w", dir, err)
+	}
+	// A unix socket's path must be short, and dir may be long.
+	short, err := os.MkdirTemp("", "vigil-")
+	if err != nil {
+		return nil, fmt.Errorf("make a directory for the socket: %w", err)
+	}
+	s := &Site{Dir: dir, Bin: bin, Socket: filepath.Join(short, "agent.sock"), short: short}
+	for addr, preferred := range map[*string]int{&s.API: 8080, &s.Agents: 7443, &s.Metrics: 9464} {
+		if *addr, err = freeAddress(preferred); err != nil {
+			return nil, err
+		}
+	}
+	s.conn, err = grpc.NewClient(s.API, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, fmt.Errorf("open connection to %s: %w", s.API, err)
+	}
+	return s, nil
+}
+
+// Close closes the connection and removes the socket's directory.
+func (s *Site) Close() error {
+	return errors.Join(s.conn.Close(), os.RemoveAll(s.short))
+}
+
+// Conn is a connection to the operator API.
+func (s *Site) Conn() *grpc.ClientConn { return s.conn }
+
+// Path is a file of the site.
+func (s *Site) Path(name string) string { return filepath.Join(s.Dir, name) }
+
+// freeAddress gives a loopback address: the preferred port, or any when that
+// is taken.
+func freeAddress(preferred int) (string, error) {
+	for _, port := range []int{preferred, 0} {
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			continue
+		}
+		return l.Addr().String(), l.Close()
+	}
+	return "", fault.New(fault.Unavailable, "find a free loopback port: there is none")
+}
+
+// ControlPlane starts the control plane and waits until it is healthy. More is
+// YAML that is added to its configuration.
+func (s *Site) ControlPlane(ctx context.Context, more string) (*Process, error) {
+	config := fmt.Sprintf("state_dir: %s\napi: {listen: %q}\nagents: {listen: %q}\n", s.Path("controlplane"), s.API, s.Agents)
+	return s.daemon(ctx, "vigil-controlplane", "http://"+s.API+"/healthz", config+more)
+}
+
+// Agent starts the agent and waits until it is healthy. More is YAML that is
+// added to its configuration.
+func (s *Site) Agent(ctx context.Context, more string) (*Process, error) {
+	config := fmt.Sprintf("state_dir: %s\nsocket: %s\nlisten: %q\nuplink: {address: %q}\n", s.Path("agent"), s.Socket, s.Metrics, s.Agents)
+	return s.daemon(ctx, "vigil-agent", "http://"+s.Metrics+"/healthz", config+more)
+}
+
+func (s *Site) daemon(ctx context.Context, program, health, config string) (*Process, error) {
+	path := s.Path(program + ".yaml")
+	if err := os.WriteFile(path, []byte(config), 0o644); err != nil {
+		return nil, fmt.Errorf("write configuration of %s: %w", program, err)
+	}
+	p, err := start(s.Path(program+".log"), filepath.Join(s.Bin, program), "--config", path)
+	if err != nil {
+		return nil, err
+	}
+	deadline := time.After(StartWait)
+	for !healthy(ctx, health) {
+		select {
+		case <-p.Done():
+			return nil, fault.New(fault.Unavailable, "start %s: it ended: %v; see %s", program, p.err, p.Log)
+		case <-deadline:
+			p.Kill()
+			return nil, fault.New(fault.Deadline, "start %s: it is not healthy after %v; see %s", program, StartWait, p.Log)
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), p.Stop())
+		case <-time.After(pollEvery):
+		}
+	}
+	return p, nil
+}
+
+func healthy(ctx context.Context, url string) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false
+	}
+	// Without keep-alive: the listener may be another process the next time.
+	req.Close = true
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	return resp.Body.Close() == nil && resp.StatusCode == http.StatusOK
+}
+
+// Train starts the reference trainer under a supervisor; its output goes to
+// <run>.log.
+func (s *Site) Train(run string, args ...string) (*Process, error) {
+	trainer := filepath.Join(s.Bin, "vigil-trainer")
+	all := append([]string{"run", "--socket", s.Socket, "--run-id", run, "--", trainer, "train"}, args...)
+	return start(s.Path(run+".log"), trainer, all...)
+}
+
+// AwaitNode waits until a node's agent is connected and has said how its
+// collectors are.
+func (s *Site) AwaitNode(ctx context.Context) (*controlv1.Node, error) {
+	var node *controlv1.Node
+	err := poll(ctx, "an agent", func(ctx context.Context) (bool, error) {
+		out, err := controlv1.NewNodeServiceClient(s.conn).ListNodes(ctx, &controlv1.ListNodesRequest{})
+		if err != nil {
+			return false, err
+		}
+		for _, n := range out.Nodes {
+			if n.State == controlv1.NodeState_NODE_STATE_CONNECTED && len(n.Collectors) > 0 {
+				node = n
+			}
+		}
+		return node != nil, nil
+	})
+	return node, err
+}
+
+// AwaitRun waits until a run fulfils a condition; nil asks only that it is
+// known.
+func (s *Site) AwaitRun(ctx context.Context, run string, holds func(*controlv1.GetRunResponse) bool) (*controlv1.GetRunResponse, error) {
+	var last *controlv1.GetRunResponse
+	err := poll(ctx, "run "+run, func(ctx context.Context) (bool, error) {
+		out, err := controlv1.NewRunServiceClient(s.conn).GetRun(ctx, &controlv1.GetRunRequest{RunId: run})
+		if fault.Is(fault.FromGRPC(err), fault.NotFound) {
+			return false, nil
+		}
+		last = out
+		return err == nil && (holds == nil || holds(out)), err
+	})
+	return last, err
+}
+
+// poll asks until it is told yes, for at most StartWait.
+func poll(ctx context.Context, what string, ask func(context.Context) (bool, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, StartWait)
+	defer cancel()
+	for {
+		ok, err := ask(ctx)
+		if ok {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return fault.New(fault.Deadline, "wait for %s: not within %v (%v)", what, StartWait, err)
+		}
+		if err != nil && !fault.Is(err, fault.Unavailable) {
+			return fmt.Errorf("wait for %s: %w", what, fault.FromGRPC(err))
+		}
+		time.Sleep(pollEvery)
+	}
+}

@@ -1,0 +1,152 @@
+package trainer
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"go.opentelemetry.io/otel/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/telemetry"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	trainerv1 "github.com/vigil-ml/vigil/proto/vigil/trainer/v1"
+)
+
+// lostWait is how long a broken call waits for the session to be seen gone.
+const lostWait = 200 * time.Millisecond
+
+// Save makes the checkpoint of an order: it asks for a directory, has write
+// put regular files into it, and hands them over; metadata's rank and world
+// size are filled in. It gives the checkpoint's id. From then on the agent
+// keeps it, whatever becomes of the process.
+//
+// While the agent is away Save waits for it until ctx ends, and then fails
+// with fault.Unavailable; without an agent at once. When write fails the
+// checkpoint is reported as failed and what was written is removed. A failing
+// Save is no reason to stop training.
+func (s *Session) Save(ctx context.Context, order *Order, metadata *commonv1.CheckpointMetadata, write func(dir string) error) (string, error) {
+	if s.client == nil {
+		return "", fault.New(fault.Unavailable, "save checkpoint: there is no agent to keep it")
+	}
+	ctx, span := s.deps.Tracer.Start(telemetry.WithTraceparent(ctx, order.Traceparent), "vigil.save")
+	defer span.End()
+	id, err := s.save(ctx, order, metadata, write)
+	if err != nil {
+		span.SetStatus(codes.Error, err.Error())
+		if id == "" {
+			id = order.CheckpointID
+		}
+		s.failed(order, id, err.Error())
+		return id, fmt.Errorf("save checkpoint of step %d: %w", metadata.GetStep(), err)
+	}
+	return id, nil
+}
+
+func (s *Session) save(ctx context.Context, order *Order, metadata *commonv1.CheckpointMetadata, write func(dir string) error) (string, error) {
+	var place *trainerv1.BeginCheckpointResponse
+	err := s.call(ctx, func(ctx context.Context, session string) (err error) {
+		place, err = s.client.BeginCheckpoint(ctx, &trainerv1.BeginCheckpointRequest{
+			SessionId: session, CheckpointId: order.CheckpointID, Reason: order.Reason,
+		})
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	dir := place.GetStagingDirectory()
+	if err := write(dir); err != nil {
+		_ = os.RemoveAll(dir) // the room may be memory; the cause is what counts
+		return place.GetCheckpointId(), err
+	}
+	metadata = proto.CloneOf(metadata)
+	metadata.Rank, metadata.WorldSize = s.config.Rank, s.config.WorldSize
+	return place.GetCheckpointId(), s.call(ctx, func(ctx context.Context, session string) error {
+		_, err := s.client.CommitCheckpoint(ctx, &trainerv1.CommitCheckpointRequest{
+			SessionId: session, CheckpointId: place.GetCheckpointId(), Metadata: metadata,
+			Traceparent: telemetry.Traceparent(ctx),
+		})
+		return err
+	})
+}
+
+// Resume gives the checkpoint to go on from, nil to begin from nothing, and
+// the newer ones that were passed over with the reasons. Without an agent it
+// is nil. While an agent that should be there does not answer, it waits until
+// ctx ends and fails with fault.Unavailable: beginning from nothing is the
+// caller's decision.
+func (s *Session) Resume(ctx context.Context) (*commonv1.CheckpointRef, []*trainerv1.PassedOver, error) {
+	if s.client == nil {
+		return nil, nil, nil
+	}
+	var answer *trainerv1.ResolveResumeResponse
+	err := s.call(ctx, func(ctx context.Context, session string) (err error) {
+		answer, err = s.client.ResolveResume(ctx, &trainerv1.ResolveResumeRequest{
+			SessionId: session, WorldSize: s.config.WorldSize,
+		})
+		return err
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("resolve checkpoint to resume from: %w", err)
+	}
+	return answer.GetCheckpoint(), answer.GetPassedOver(), nil
+}
+
+// RequestCheckpoint has every process of the run save; it is a supervisor's.
+// It fails with fault.Unavailable when no agent answers until ctx ends, and
+// with fault.NotFound when no training process of the run is registered.
+func (s *Session) RequestCheckpoint(ctx context.Context, reason commonv1.CheckpointReason, after commonv1.AfterCheckpoint, timeout time.Duration) (string, error) {
+	if s.client == nil {
+		return "", fault.New(fault.Unavailable, "request checkpoint: there is no agent")
+	}
+	var answer *trainerv1.RequestCheckpointResponse
+	err := s.call(ctx, func(ctx context.Context, session string) (err error) {
+		answer, err = s.client.RequestCheckpoint(ctx, &trainerv1.RequestCheckpointRequest{
+			SessionId: session, Reason: reason, After: after, Timeout: durationpb.New(timeout),
+		})
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("request checkpoint: %w", err)
+	}
+	return answer.GetCheckpointId(), nil
+}
+
+// call makes a call with the session of the moment. When the session turns out
+// to be gone, as after a restart of the agent, the call is made again with the
+// next one, until ctx ends.
+func (s *Session) call(ctx context.Context, do func(ctx context.Context, session string) error) error {
+	gone := ""
+	for {
+		session, ok := s.link.await(ctx, gone)
+		if !ok {
+			return fault.New(fault.Unavailable, "no agent answers at %s", s.config.Socket)
+		}
+		err := fault.FromGRPC(do(ctx, session))
+		if !fault.Is(err, fault.Unavailable) && !fault.Is(err, fault.NotFound) {
+			return err
+		}
+		if !s.lost(ctx, session) {
+			return err
+		}
+		gone = session
+	}
+}
+
+// lost tells whether a session is gone, and waits a little to see.
+func (s *Session) lost(ctx context.Context, session string) bool {
+	now, changed := s.link.state()
+	if now != session {
+		return true
+	}
+	select {
+	case <-changed:
+		return true
+	case <-ctx.Done():
+	case <-time.After(lostWait):
+	}
+	return false
+}

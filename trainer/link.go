@@ -1,0 +1,82 @@
+package trainer
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	trainerv1 "github.com/vigil-ml/vigil/proto/vigil/trainer/v1"
+)
+
+// link is the state of the registration with the agent. It is safe for
+// concurrent use.
+type link struct {
+	mu      sync.Mutex
+	id      string        // the session; empty while there is none
+	hold    time.Duration // as the agent said last
+	met     bool          // whether an agent ever answered
+	changed chan struct{} // closed at the next change of id
+}
+
+func newLink() *link { return &link{hold: defaultHold, changed: make(chan struct{})} }
+
+// up notes a registration whose directives are being watched.
+func (l *link) up(welcome *trainerv1.RegisterResponse) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.id, l.met = welcome.GetSessionId(), true
+	if welcome.GetHold() != nil {
+		l.hold = welcome.GetHold().AsDuration()
+	}
+	l.signal()
+}
+
+// down notes that the registration is gone.
+func (l *link) down() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.id != "" {
+		l.id = ""
+		l.signal()
+	}
+}
+
+func (l *link) signal() {
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// state gives the session ("" while there is none) and what is closed when
+// that changes.
+func (l *link) state() (id string, changed <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.id, l.changed
+}
+
+// patience gives how long an order is waited for; 0 when no agent ever
+// answered.
+func (l *link) patience() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.met {
+		return 0
+	}
+	return l.hold
+}
+
+// await gives the session, other than one that is known to be gone, as soon as
+// there is one; false when ctx ends first.
+func (l *link) await(ctx context.Context, gone string) (string, bool) {
+	for {
+		id, changed := l.state()
+		if id != "" && id != gone {
+			return id, true
+		}
+		select {
+		case <-ctx.Done():
+			return "", false
+		case <-changed:
+		}
+	}
+}

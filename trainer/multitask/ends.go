@@ -1,0 +1,94 @@
+package multitask
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/vigil-ml/vigil/internal/fault"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	"github.com/vigil-ml/vigil/trainer"
+)
+
+// resume goes on from the checkpoint that the agent names, if there is one.
+func (l *loop) resume(ctx context.Context) error {
+	wait := firstResumeWait
+	if l.deps.Session.Attempt() > 0 {
+		wait = laterResumeWait
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	ref, passedOver, err := l.deps.Session.Resume(ctx)
+	for _, p := range passedOver {
+		l.deps.Log.Warn("a newer checkpoint is not fit to resume from", "checkpoint", p.GetCheckpointId(), "cause", p.GetReason())
+	}
+	switch {
+	case fault.Is(err, fault.Unavailable) && l.deps.Session.Attempt() == 0:
+		l.deps.Log.Warn("no agent says where to go on; training begins from nothing")
+		return nil
+	case err != nil:
+		return fault.WithHint(err, "start the agent, or unset VIGIL_SOCKET to begin from nothing")
+	case ref == nil:
+		return nil
+	}
+	state, err := os.ReadFile(filepath.Join(ref.GetDirectory(), StateFile))
+	if err == nil {
+		err = l.training.Restore(state)
+	}
+	if err != nil {
+		return l.unreadable(ref, err)
+	}
+	l.deps.Session.Resumed(ref)
+	l.deps.Log.Info("resumed", "step", l.training.Step(), "checkpoint", ref.GetCheckpointId())
+	return nil
+}
+
+// unreadable says to the supervisor that a checkpoint cannot be gone on from.
+func (l *loop) unreadable(ref *commonv1.CheckpointRef, cause error) error {
+	err := fmt.Errorf("resume from checkpoint %s: %w", ref.GetCheckpointId(), cause)
+	if exitErr := l.deps.Session.WriteExit(commonv1.FailureKind_FAILURE_KIND_CHECKPOINT_CORRUPT, err.Error(), "", false); exitErr != nil {
+		l.deps.Log.Error("the supervisor cannot be told why", "cause", exitErr)
+	}
+	return err
+}
+
+// finish keeps the last state, as ordered where an order still waits, scores
+// the model and says that the run is over.
+func (l *loop) finish(ctx context.Context) {
+	session, ordered := l.deps.Session, false
+	for order := session.PendingOrder(); order != nil; order = session.PendingOrder() {
+		ordered = l.save(ctx, order, saveTimeout) != "" || ordered
+	}
+	if !ordered && session.Connected() {
+		l.save(ctx, trainer.Own(commonv1.CheckpointReason_CHECKPOINT_REASON_FINAL, commonv1.AfterCheckpoint_AFTER_CHECKPOINT_CONTINUE), saveTimeout)
+	}
+	score, digest := l.training.Evaluate(), l.training.Digest()
+	l.progress.last(score, digest)
+	session.RunEnded(&commonv1.RunEnded{
+		Outcome: commonv1.Outcome_OUTCOME_SUCCEEDED, Step: l.training.Step(), ParametersSha256: digest,
+		Explanation: fmt.Sprintf("all %d steps made; on held-out digits %.1f %% left and %.1f %% right are told",
+			l.training.Step(), 100*score.Left, 100*score.Right),
+	})
+}
+
+// interrupted tells the supervisor why the process ends. Without one there is
+// nobody else to say that a stopped run is over.
+func (l *loop) interrupted(why *Interrupted) error {
+	session := l.deps.Session
+	if err := session.WriteExit(why.Failure, why.Explanation, why.CheckpointID, why.Stop); err != nil {
+		l.deps.Log.Error("the supervisor cannot be told why", "cause", err)
+	}
+	if why.Stop && !session.Supervised() {
+		session.RunEnded(&commonv1.RunEnded{
+			Outcome: commonv1.Outcome_OUTCOME_STOPPED, Step: l.training.Step(),
+			ParametersSha256: l.training.Digest(), Explanation: why.Explanation,
+		})
+	}
+	if why.CheckpointID == "" {
+		_, _ = fmt.Fprintf(l.deps.Out, "%s; nothing was saved\n", why.Explanation)
+	} else {
+		_, _ = fmt.Fprintf(l.deps.Out, "%s; saved as %s\n", why.Explanation, why.CheckpointID)
+	}
+	return why
+}

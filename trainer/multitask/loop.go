@@ -1,0 +1,257 @@
+package multitask
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/vigil-ml/vigil/internal/fault"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	"github.com/vigil-ml/vigil/trainer"
+	"github.com/vigil-ml/vigil/trainer/inject"
+)
+
+const (
+	// How long the agent is waited for before the first step. A first attempt
+	// may begin from nothing; a later one would throw away what was saved.
+	firstResumeWait = 3 * time.Second
+	laterResumeWait = 2 * time.Minute
+
+	saveTimeout     = 30 * time.Second // for a checkpoint that somebody asked for
+	periodicTimeout = 10 * time.Second // for one of the schedule, which may be missed
+	divergeFactor   = 3000             // of the learning rate, for an injected divergence
+)
+
+// LoopConfig is what one training run does.
+type LoopConfig struct {
+	Training        Config
+	Steps           int64         // steps to make in all; at least 1
+	CheckpointEvery int64         // steps between the run's own checkpoints; 0: none but the last
+	Pace            time.Duration // a step takes at least this long; 0: as fast as it goes
+	Faults          inject.Plan
+}
+
+// LoopDeps is what code injects.
+type LoopDeps struct {
+	Session *trainer.Session
+	Log     *slog.Logger
+	Out     io.Writer        // progress, for a person
+	SaveNow <-chan os.Signal // save and go on; may be nil
+}
+
+// Interrupted is the error of a run that ended before its last step because it
+// was to: the process exits with protocol.RestartExitCode.
+type Interrupted struct {
+	Failure      commonv1.FailureKind
+	Explanation  string // one sentence
+	CheckpointID string // what was saved; empty when nothing was
+	Stop         bool   // not to be restarted
+}
+
+// Error is the explanation.
+func (i *Interrupted) Error() string { return i.Explanation }
+
+// loop is one run of the reference trainer.
+type loop struct {
+	config   LoopConfig
+	deps     LoopDeps
+	training *Training
+	progress *progress
+	missed   bool // the absence of an agent at a scheduled checkpoint was said
+}
+
+// Run trains until the last step, an order to end, or the end of ctx, at which
+// it saves and stops. It gives nil when all steps are made, *Interrupted when
+// it was to end before, and any other error when it cannot train. It does not
+// close the session.
+func Run(ctx context.Context, config LoopConfig, deps LoopDeps) error {
+	if config.Steps < 1 || config.CheckpointEvery < 0 || config.Pace < 0 {
+		return fault.New(fault.Invalid, "begin training: %d steps, a checkpoint every %d, %s a step; want at least 1, 0 and 0",
+			config.Steps, config.CheckpointEvery, config.Pace)
+	}
+	training, err := New(config.Training)
+	if err != nil {
+		return err
+	}
+	l := &loop{config: config, deps: deps, training: training}
+	if err := l.resume(ctx); err != nil {
+		return err
+	}
+	l.progress = newProgress(deps.Out, training.Step(), config.Steps)
+	err = l.train(ctx)
+	if interrupted, ok := errors.AsType[*Interrupted](err); ok {
+		return l.interrupted(interrupted)
+	}
+	return err
+}
+
+// train makes the steps.
+func (l *loop) train(ctx context.Context) error {
+	for l.training.Step() < l.config.Steps {
+		if err := l.boundary(ctx); err != nil {
+			return err
+		}
+		started := time.Now()
+		if err := l.step(ctx, l.training.Step()+1, started); err != nil {
+			return err
+		}
+		l.periodic(ctx)
+		if rest := l.config.Pace - time.Since(started); rest > 0 {
+			select {
+			case <-time.After(rest):
+			case <-ctx.Done():
+			}
+		}
+	}
+	l.finish(ctx)
+	return nil
+}
+
+// step makes one step, or stops before its update when a value is not finite.
+func (l *loop) step(ctx context.Context, step int64, started time.Time) error {
+	attempt, rateScale := l.deps.Session.Attempt(), 1.0
+	if l.config.Faults.At(inject.Kill, attempt, step) {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	}
+	if l.config.Faults.At(inject.Hang, attempt, step) {
+		select {} // deaf on purpose: a real hang does not look at contexts
+	}
+	if l.config.Faults.At(inject.NaNGradient, attempt, step) {
+		l.training.Poison()
+	}
+	if l.config.Faults.From(inject.Diverge, attempt, step) {
+		rateScale = divergeFactor
+	}
+	outcome := l.training.Compute()
+	if what := l.training.NonFinite(outcome); what != nil {
+		return l.nonFinite(ctx, what)
+	}
+	l.training.Apply(rateScale)
+	elapsed := time.Since(started)
+	l.progress.step(step, outcome, l.training.Config().Batch)
+	tasks := [...]trainer.Task{
+		{Name: "left", Loss: trainer.Known(outcome.Losses.Left), Weight: trainer.Known(1.0)},
+		{Name: "right", Loss: trainer.Known(outcome.Losses.Right), Weight: trainer.Known(1.0)},
+		{Name: "ink", Loss: trainer.Known(outcome.Losses.Ink), Weight: trainer.Known(1.0)},
+	}
+	l.deps.Session.Step(trainer.StepReport{
+		Step: step, Loss: trainer.Known(outcome.Losses.Total()), Tasks: tasks[:],
+		GradientNorm: trainer.Known(outcome.GradientNorm),
+		LearningRate: trainer.Known(l.training.Config().LearningRate * rateScale),
+		Samples:      trainer.Known(int64(l.training.Config().Batch)),
+		StepTime:     trainer.Known(elapsed), ComputeTime: trainer.Known(elapsed),
+		ResidentBytes: l.progress.residentBytes(),
+	})
+	return nil
+}
+
+// nonFinite reports what was met, does what is ordered, and ends the process'
+// work: the state that the last good step left is what is saved.
+func (l *loop) nonFinite(ctx context.Context, what *commonv1.NonFinite) error {
+	l.deps.Log.Error("a value is not finite; the step is not applied", "step", what.GetStep(), "tensor", what.GetTensor(),
+		"nan", what.GetNanCount(), "infinite", what.GetInfCount())
+	order := l.deps.Session.NonFinite(ctx, what)
+	return l.saveAndEnd(ctx, order, &Interrupted{
+		Failure: commonv1.FailureKind_FAILURE_KIND_NONFINITE,
+		Explanation: fmt.Sprintf("step %d: %s has %d NaN and %d infinite values",
+			what.GetStep(), what.GetTensor(), what.GetNanCount(), what.GetInfCount()),
+	})
+}
+
+// boundary carries out what is asked for between two steps.
+func (l *loop) boundary(ctx context.Context) error {
+	for order := l.deps.Session.PendingOrder(); order != nil; order = l.deps.Session.PendingOrder() {
+		if !order.Ends() {
+			l.save(ctx, order, saveTimeout)
+			continue
+		}
+		failure := order.Failure
+		if order.Reason == commonv1.CheckpointReason_CHECKPOINT_REASON_PREEMPTION {
+			failure = commonv1.FailureKind_FAILURE_KIND_PREEMPTED
+		}
+		return l.saveAndEnd(ctx, order, &Interrupted{
+			Failure: failure, Explanation: fmt.Sprintf("step %d: told to save and end", l.training.Step()),
+		})
+	}
+	select {
+	case <-ctx.Done():
+		order := trainer.Own(commonv1.CheckpointReason_CHECKPOINT_REASON_PREEMPTION, commonv1.AfterCheckpoint_AFTER_CHECKPOINT_STOP)
+		return l.saveAndEnd(ctx, order, &Interrupted{
+			Failure:     commonv1.FailureKind_FAILURE_KIND_PREEMPTED,
+			Explanation: fmt.Sprintf("step %d: told to stop by a signal", l.training.Step()),
+		})
+	case <-l.deps.SaveNow:
+		l.save(ctx, trainer.Own(commonv1.CheckpointReason_CHECKPOINT_REASON_PREEMPTION,
+			commonv1.AfterCheckpoint_AFTER_CHECKPOINT_CONTINUE), saveTimeout)
+	default:
+	}
+	return nil
+}
+
+// periodic makes the checkpoint of the schedule when it is due. One that falls
+// into an absence of the agent is missed: training does not wait.
+func (l *loop) periodic(ctx context.Context) {
+	step := l.training.Step()
+	if l.config.CheckpointEvery == 0 || step%l.config.CheckpointEvery != 0 || step == l.config.Steps {
+		return
+	}
+	if !l.deps.Session.Connected() {
+		if l.deps.Session.HasAgent() && !l.missed {
+			l.deps.Log.Warn("scheduled checkpoints are missed while the agent is away", "step", step)
+		}
+		l.missed = true
+		return
+	}
+	l.missed = false
+	l.save(ctx, trainer.Own(commonv1.CheckpointReason_CHECKPOINT_REASON_PERIODIC, commonv1.AfterCheckpoint_AFTER_CHECKPOINT_CONTINUE), periodicTimeout)
+}
+
+// saveAndEnd saves as ordered and gives the error to end with.
+func (l *loop) saveAndEnd(ctx context.Context, order *trainer.Order, why *Interrupted) error {
+	why.Stop = order.Stops()
+	why.CheckpointID = l.save(ctx, order, saveTimeout)
+	return why
+}
+
+// save makes a checkpoint and gives its id, or "" after saying that it could
+// not: a save that fails is no reason to end. A process that is told to stop
+// still saves, so the end of ctx does not count.
+func (l *loop) save(ctx context.Context, order *trainer.Order, timeout time.Duration) string {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+	defer cancel()
+	if !order.Deadline.IsZero() {
+		var end context.CancelFunc
+		ctx, end = context.WithDeadline(ctx, order.Deadline)
+		defer end()
+	}
+	metadata := &commonv1.CheckpointMetadata{
+		Step: l.training.Step(), DataPosition: l.training.DataPosition(), Format: Format,
+		NonfiniteParameters: proto.Int64(l.training.NonFiniteParameters()),
+	}
+	id, err := l.deps.Session.Save(ctx, order, metadata, l.write)
+	if err != nil {
+		l.deps.Log.Error("nothing was saved", "step", l.training.Step(), "reason", order.Reason, "cause", err)
+		return ""
+	}
+	l.deps.Log.Info("saved", "step", l.training.Step(), "checkpoint", id, "reason", order.Reason)
+	return id
+}
+
+func (l *loop) write(dir string) error {
+	state, err := l.training.State()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, StateFile), state, 0o600); err != nil {
+		return fmt.Errorf("write training state: %w", err)
+	}
+	return nil
+}

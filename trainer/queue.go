@@ -1,0 +1,112 @@
+package trainer
+
+import (
+	"sync"
+	"time"
+
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+)
+
+// maxQueuedEvents bounds events other than step reports; they are few.
+const maxQueuedEvents = 256
+
+// item is one thing to report: a step, or an event that is built already.
+type item struct {
+	order uint64 // when it was put, among all items
+	at    time.Time
+	step  StepReport
+	event *commonv1.Event
+}
+
+// queue holds what is to be reported, in order. Step reports live in a ring
+// whose slots are used again, so that putting one allocates nothing; events
+// have their own room, so that a flood of steps never drops an event. Either
+// drops its oldest when full. It is safe for concurrent use.
+type queue struct {
+	mu      sync.Mutex
+	steps   []item // ring
+	first   int    // oldest in steps
+	count   int    // filled slots of steps
+	events  []item
+	next    uint64 // order of the next item
+	dropped int64  // since the queue was made
+}
+
+func newQueue(steps int) *queue { return &queue{steps: make([]item, steps)} }
+
+// putStep adds a step report.
+func (q *queue) putStep(at time.Time, report *StepReport) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.count == len(q.steps) {
+		q.first = (q.first + 1) % len(q.steps)
+		q.count--
+		q.dropped++
+	}
+	slot := &q.steps[(q.first+q.count)%len(q.steps)]
+	q.count++
+	slot.copyStep(q.next, at, report)
+	q.next++
+}
+
+// copyStep fills an item and keeps the room of its task list.
+func (i *item) copyStep(order uint64, at time.Time, report *StepReport) {
+	tasks := append(i.step.Tasks[:0], report.Tasks...)
+	i.order, i.at, i.step, i.event = order, at, *report, nil
+	i.step.Tasks = tasks
+}
+
+// putEvent adds an event.
+func (q *queue) putEvent(event *commonv1.Event) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.events) == maxQueuedEvents {
+		q.events = append(q.events[:0], q.events[1:]...)
+		q.dropped++
+	}
+	q.events = append(q.events, item{order: q.next, event: event})
+	q.next++
+}
+
+// take moves the oldest items into the given slots and gives their number.
+// The lock is held for as long as len(into) copies take: keep it small.
+func (q *queue) take(into []item) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for n := range into {
+		switch {
+		case q.count > 0 && (len(q.events) == 0 || q.steps[q.first].order < q.events[0].order):
+			slot := &q.steps[q.first]
+			into[n].copyStep(slot.order, slot.at, &slot.step)
+			q.first = (q.first + 1) % len(q.steps)
+			q.count--
+		case len(q.events) > 0:
+			into[n].order, into[n].event = q.events[0].order, q.events[0].event
+			q.events = append(q.events[:0], q.events[1:]...)
+		default:
+			return n
+		}
+	}
+	return len(into)
+}
+
+// empty tells whether nothing waits.
+func (q *queue) empty() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.count == 0 && len(q.events) == 0
+}
+
+// drops gives the number of items dropped since the queue was made.
+func (q *queue) drops() int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.dropped
+}
+
+// drop counts items that left the queue and could not be reported.
+func (q *queue) drop(items int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.dropped += int64(items)
+}
