@@ -3,6 +3,7 @@ package trainer
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -69,7 +70,11 @@ func Connect(ctx context.Context, config Config, deps Deps) (*Session, error) {
 		s.group.Go("progress file", s.keepProgress)
 	}
 	if config.Socket == "" {
-		s.deps.Log.Info("no agent: training is not watched and not saved", "hint", "set VIGIL_SOCKET")
+		level := slog.LevelInfo
+		if s.Supervised() {
+			level = slog.LevelDebug // the supervisor says it
+		}
+		s.deps.Log.Log(ctx, level, "no agent: training is not watched and not saved", "hint", "set VIGIL_SOCKET")
 		return s, nil
 	}
 	s.conn, err = grpc.NewClient("unix:"+config.Socket,

@@ -114,10 +114,9 @@ func steps(f *controlv1.Finding) string {
 	return fmt.Sprintf("%d (seen at %d)", f.GetOnsetStep(), f.GetStep())
 }
 
-// Actions is what was done about the incident, oldest first, each with the
-// time since it was opened: "+0.4 s  Checkpoint c-1 is durable.". Its opening,
-// its findings and its notifications are left out, since the delivery itself
-// tells them, and its end, unless it is that which is told.
+// Actions is what was done about the incident, oldest first, a sentence each.
+// Its opening, its findings and its notifications are left out, since the
+// delivery itself tells them, and its end, unless it is that which is told.
 func (d Delivery) Actions() []string {
 	var actions []string
 	for _, entry := range d.Incident.GetTimeline() {
@@ -129,12 +128,7 @@ func (d Delivery) Actions() []string {
 				continue
 			}
 		}
-		line := entry.GetText()
-		if entry.GetTime() != nil && d.Incident.GetOpened() != nil {
-			since := entry.GetTime().AsTime().Sub(d.Incident.GetOpened().AsTime())
-			line = "+" + Lasted(max(0, since)) + "  " + line
-		}
-		actions = append(actions, line)
+		actions = append(actions, entry.GetText())
 	}
 	return actions
 }

@@ -48,7 +48,10 @@ type Deps struct {
 // PermanentError is a refusal that another try does not change.
 type PermanentError struct{ Err error }
 
+// Error is the cause's text.
 func (e *PermanentError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the cause.
 func (e *PermanentError) Unwrap() error { return e.Err }
 
 // Permanent marks an error as final; nil stays nil.
@@ -72,7 +75,10 @@ type ThrottledError struct {
 	After time.Duration
 }
 
+// Error is the cause's text.
 func (e *ThrottledError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the cause.
 func (e *ThrottledError) Unwrap() error { return e.Err }
 
 // Throttled marks an error with the wait that the receiver asks for; nil stays

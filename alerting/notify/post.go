@@ -152,6 +152,7 @@ type redacted struct {
 	err  error
 }
 
+// Error is the text without secrets.
 func (e *redacted) Error() string { return e.text }
 
 // Is keeps errors.Is without handing out the error itself, whose text and

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/vigil-ml/vigil/cmd/agentctl/demo"
 	"github.com/vigil-ml/vigil/internal/fault"
 )
 
@@ -32,6 +33,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		describeCommand(a),
 		checkpointCommand(a),
 		versionCommand(a),
+		demo.Command(),
 	)
 	err := a.explain(ctx, root.ExecuteContext(ctx))
 	a.report(err)

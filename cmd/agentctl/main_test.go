@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -60,6 +61,7 @@ type installation struct {
 	bus     *bus.Bus
 	fleet   *fleet.Fleet
 	address string
+	stop    func() // ends the API
 }
 
 // install starts a control plane in a directory; later takes what ends it, to
@@ -83,23 +85,32 @@ func install(t *testing.T, dir string, later func(func())) *installation {
 	in.fleet = fleet.New(fleet.Config{RecordInterval: 100 * time.Millisecond}, fleet.Deps{
 		Store: in.store, Log: log, Metrics: metrics, Tracer: tracer, Clock: time.Now,
 	})
+	group := life.NewGroup(ctx)
+	group.Go("fleet", in.fleet.Run)
+	later(func() { group.Stop(); must(group.Wait()) })
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(err)
 	in.address = listener.Addr().String()
+	in.serve(t, listener)
+	later(func() { in.stop() })
+	return in
+}
+
+// serve serves the API until stop is called.
+func (in *installation) serve(t *testing.T, listener net.Listener) {
 	served := api.New(api.Deps{
 		Listener: listener, Store: in.store, Saver: in.fleet, History: in.bus, Version: "v9",
-		Log: log, Metrics: metrics, Tracer: tracer, Clock: time.Now,
+		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+		Tracer: noop.NewTracerProvider().Tracer(""), Clock: time.Now,
 	})
-	group := life.NewGroup(ctx)
-	group.Go("fleet", in.fleet.Run)
+	group := life.NewGroup(context.Background())
 	group.Go("api", served.Run)
-	later(func() {
+	in.stop = sync.OnceFunc(func() {
 		group.Stop()
 		if err := group.Wait(); err != nil {
-			t.Errorf("control plane: %v", err)
+			t.Errorf("serve API: %v", err)
 		}
 	})
-	return in
 }
 
 // exits is `exits CODE PROGRAM ARG...`: runs a program that must end with an

@@ -4,11 +4,11 @@ import (
 	"context"
 	"fmt"
 	"runtime"
-	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/vigil-ml/vigil/internal/version"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
@@ -19,7 +19,7 @@ func versionCommand(a *app) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if a.output.forPeople() {
-				_, err := fmt.Fprintf(a.stdout, "agentctl       %s  %s/%s  %s\n", build(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+				_, err := fmt.Fprintf(a.stdout, "agentctl       %s  %s/%s  %s\n", version.String(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 				if err != nil {
 					return err
 				}
@@ -36,13 +36,4 @@ func versionCommand(a *app) *cobra.Command {
 			})
 		},
 	}
-}
-
-// build is the version that the go command wrote into the program.
-func build() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "unknown"
-	}
-	return info.Main.Version
 }

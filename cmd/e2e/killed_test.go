@@ -85,4 +85,3 @@ func count(t *testing.T, events []*commonv1.Event, agentKilled bool) {
 		t.Errorf("%d steps repeated", repeated)
 	}
 }
-

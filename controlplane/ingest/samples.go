@@ -114,7 +114,7 @@ func (x *session) count(counts metrics.Counts) {
 		resultStored: counts.Stored, resultRepeated: counts.Repeated, resultRefused: counts.Refused,
 	} {
 		if n > 0 {
-			x.Service.samples.WithLabelValues(result).Add(float64(n))
+			x.sampleCount.WithLabelValues(result).Add(float64(n))
 		}
 	}
 }

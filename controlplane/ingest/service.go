@@ -28,7 +28,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -122,10 +121,10 @@ type Deps struct {
 type Service struct {
 	agentv1.UnimplementedAgentServiceServer
 
-	config  Config
-	deps    Deps
-	frames  *prometheus.CounterVec
-	samples *prometheus.CounterVec
+	config      Config
+	deps        Deps
+	frameCount  *prometheus.CounterVec
+	sampleCount *prometheus.CounterVec
 
 	readers *life.Group
 	drain   chan struct{} // closed when the control plane goes away
@@ -136,12 +135,12 @@ type Service struct {
 // with [ServerOptions], and runs it.
 func New(config Config, deps Deps) *Service {
 	return &Service{
-		config:  config,
-		deps:    deps,
-		frames:  metric.NewCounter(deps.Metrics, metric.ControlFrames),
-		samples: metric.NewCounter(deps.Metrics, metric.ControlSamples),
-		readers: life.NewGroup(context.Background()),
-		drain:   make(chan struct{}),
+		config:      config,
+		deps:        deps,
+		frameCount:  metric.NewCounter(deps.Metrics, metric.ControlFrames),
+		sampleCount: metric.NewCounter(deps.Metrics, metric.ControlSamples),
+		readers:     life.NewGroup(context.Background()),
+		drain:       make(chan struct{}),
 	}
 }
 
@@ -181,23 +180,35 @@ type stream = grpc.BidiStreamingServer[agentv1.ConnectRequest, agentv1.ConnectRe
 
 // Connect works one agent's stream until it ends.
 func (s *Service) Connect(stream stream) error {
-	x, err := s.open(stream)
-	if err != nil {
-		s.deps.Log.Warn("agent refused", "error", err)
-		return fault.GRPC(err)
-	}
-	log := s.deps.Log.With("node", x.node, "session", x.id)
-	log.Info("agent connected", "durable", x.durable)
-	err = x.run()
+	err := s.serve(stream)
 	if errors.Is(err, io.EOF) || fault.Is(err, fault.Canceled) {
-		err = nil // the agent went away, with a word or without
+		return nil // the agent went away, with a word or without
 	}
+	return fault.GRPC(err)
+}
+
+func (s *Service) serve(stream stream) error {
+	in, err := s.receive(stream)
 	if err != nil {
-		log.Warn("agent's session ended", "error", err)
-		return fault.GRPC(err)
+		return err
 	}
-	log.Info("agent disconnected")
-	return nil
+	hello, err := s.hello(stream.Context(), in)
+	if err != nil {
+		s.deps.Log.Warn("agent was refused", "error", err)
+		return err
+	}
+	x := &session{
+		Service: s, stream: stream, in: in, node: hello.Node, id: uuid.NewString(),
+		commands: make(chan *agentv1.ConnectResponse),
+		series:   map[uint32]*series{},
+	}
+	// Before Welcome: an agent that has Welcome may connect again at once, and
+	// that later session must be the one that stays.
+	live, release := s.deps.Fleet.Connected(stream.Context(), hello, x.send(stream.Context()))
+	defer release()
+	err = x.run(live)
+	s.deps.Log.Info("agent's session ended", "node", x.node, "session", x.id, "reason", err)
+	return err
 }
 
 // received is what one call of Recv gave.
@@ -230,34 +241,6 @@ func (s *Service) receive(stream stream) (<-chan received, error) {
 		}
 	})
 	return in, nil
-}
-
-// open takes Hello and answers with Welcome.
-func (s *Service) open(stream stream) (*session, error) {
-	in, err := s.receive(stream)
-	if err != nil {
-		return nil, err
-	}
-	hello, err := s.hello(stream.Context(), in)
-	if err != nil {
-		return nil, err
-	}
-	durable, err := s.deps.Bus.Last(stream.Context(), hello.Node)
-	if err != nil {
-		return nil, err
-	}
-	x := &session{
-		Service: s, stream: stream, in: in, hello: hello, node: hello.Node,
-		id: uuid.NewString(), durable: durable,
-		commands: make(chan *agentv1.ConnectResponse),
-		series:   map[uint32]*series{},
-	}
-	return x, stream.Send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Welcome{Welcome: &agentv1.Welcome{
-		Revision:          protocol.Revision,
-		SessionId:         x.id,
-		Events:            durable,
-		HeartbeatInterval: durationpb.New(s.config.HeartbeatInterval),
-	}}})
 }
 
 // nodeName is what a node may be called; host names are.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/metric"
+	"github.com/vigil-ml/vigil/internal/protocol"
 )
 
 // framesPerAck is how many frames that come without a pause are acknowledged
@@ -27,7 +28,6 @@ type session struct {
 
 	id      string
 	node    string
-	hello   *agentv1.Hello
 	durable *agentv1.Position // of the event frame that is known to be stored
 
 	events, samples lane
@@ -42,11 +42,13 @@ type lane struct {
 	owing *agentv1.Position // to be acknowledged; nil when nothing is
 }
 
-// run works the session until the stream ends, a newer session of the node
-// takes over, the control plane goes away, or the agent sends what it must not.
-func (x *session) run() error {
-	live, release := x.deps.Fleet.Connected(x.stream.Context(), x.hello, x.send(x.stream.Context()))
-	defer release()
+// run welcomes the agent and works the session until the stream ends, a newer
+// session of the node takes over, the control plane goes away, or the agent
+// sends what it must not.
+func (x *session) run(live context.Context) error {
+	if err := x.welcome(live); err != nil {
+		return err
+	}
 	for {
 		select {
 		case <-live.Done():
@@ -70,6 +72,20 @@ func (x *session) run() error {
 			}
 		}
 	}
+}
+
+// welcome tells the agent where its events go on.
+func (x *session) welcome(ctx context.Context) (err error) {
+	if x.durable, err = x.deps.Bus.Last(ctx, x.node); err != nil {
+		return err
+	}
+	x.deps.Log.Info("agent connected", "node", x.node, "session", x.id, "durable", x.durable)
+	return x.stream.Send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Welcome{Welcome: &agentv1.Welcome{
+		Revision:          protocol.Revision,
+		SessionId:         x.id,
+		Events:            x.durable,
+		HeartbeatInterval: durationpb.New(x.config.HeartbeatInterval),
+	}}})
 }
 
 // send gives the function that the fleet sends with. It waits until the
@@ -133,7 +149,7 @@ func (x *session) frame(ctx context.Context, frame *agentv1.Frame) error {
 	case agentv1.FrameClass_FRAME_CLASS_SAMPLES:
 		to, store = &x.samples, x.storeSamples
 	default:
-		x.Service.frames.WithLabelValues(className(frame), resultRefused).Inc()
+		x.frameCount.WithLabelValues(className(frame), resultRefused).Inc()
 		return fault.New(fault.Invalid, "frame %s is of class %d, which is not known", at(frame), frame.GetClass())
 	}
 	result, err := resultRefused, x.inOrder(to, frame)
@@ -143,7 +159,7 @@ func (x *session) frame(ctx context.Context, frame *agentv1.Frame) error {
 	if fault.Is(err, fault.Unavailable) || ctx.Err() != nil {
 		return err // not the frame's fault: it comes again
 	}
-	x.Service.frames.WithLabelValues(className(frame), result).Inc()
+	x.frameCount.WithLabelValues(className(frame), result).Inc()
 	if err == nil {
 		to.seen, to.owing = frame.Position, frame.Position
 	}
@@ -163,22 +179,19 @@ func (x *session) inOrder(to *lane, frame *agentv1.Frame) error {
 
 // acknowledge sends what is owed.
 func (x *session) acknowledge() error {
-	for class, lane := range map[agentv1.FrameClass]*lane{
-		agentv1.FrameClass_FRAME_CLASS_EVENTS:  &x.events,
-		agentv1.FrameClass_FRAME_CLASS_SAMPLES: &x.samples,
-	} {
-		if lane.owing == nil {
-			continue
-		}
-		err := x.stream.Send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Ack{
-			Ack: &agentv1.Ack{Class: class, Position: lane.owing},
-		}})
-		if err != nil {
-			return err
-		}
-		lane.owing = nil
+	return cmp.Or(
+		x.pay(agentv1.FrameClass_FRAME_CLASS_EVENTS, &x.events),
+		x.pay(agentv1.FrameClass_FRAME_CLASS_SAMPLES, &x.samples),
+	)
+}
+
+func (x *session) pay(class agentv1.FrameClass, of *lane) error {
+	if of.owing == nil {
+		return nil
 	}
-	return nil
+	ack := &agentv1.Ack{Class: class, Position: of.owing}
+	of.owing = nil
+	return x.stream.Send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Ack{Ack: ack}})
 }
 
 func compare(a, b *agentv1.Position) int {

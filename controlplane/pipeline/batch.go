@@ -20,7 +20,7 @@ type reader struct {
 	*Pipeline
 	bank   Bank
 	cursor uint64 // the last frame whose effects are committed
-	seen   uint64 // the last frame that the bank observed
+	seen   uint64 // the last frame that was handed over
 }
 
 // start gives the place from which on the bus is read: behind the cursor, or
@@ -46,14 +46,16 @@ func (r *reader) start(ctx context.Context) (from uint64, err error) {
 func (r *reader) handle(ctx context.Context, frames []bus.Delivery) error {
 	var fresh []bus.Delivery
 	for _, frame := range frames {
-		switch {
-		case frame.Sequence > r.cursor:
+		if frame.Sequence <= r.seen {
+			continue
+		}
+		r.seen = frame.Sequence
+		if frame.Sequence > r.cursor {
 			fresh = append(fresh, frame)
-		case frame.Sequence > r.seen:
-			r.seen = frame.Sequence
-			for _, event := range frame.Batch.GetEvents() {
-				r.bank.Observe(event)
-			}
+			continue
+		}
+		for _, event := range frame.Batch.GetEvents() {
+			r.bank.Observe(event)
 		}
 	}
 	if len(fresh) == 0 {
@@ -78,10 +80,6 @@ type batch struct {
 
 func (b *batch) apply(ctx context.Context, tx *store.Tx, frames []bus.Delivery) error {
 	for _, frame := range frames {
-		if frame.Sequence <= b.seen {
-			continue
-		}
-		b.seen = frame.Sequence
 		for _, event := range frame.Batch.GetEvents() {
 			if err := b.event(ctx, tx, frame.Sequence, event); err != nil {
 				return fmt.Errorf("apply frame %d of node %s: %w", frame.Sequence, frame.Node, err)

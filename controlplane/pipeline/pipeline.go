@@ -92,7 +92,9 @@ func New(deps Deps) *Pipeline {
 func (p *Pipeline) Run(ctx context.Context) error {
 	wait := p.retry
 	for {
+		quiet := time.AfterFunc(retryMost, p.worked) // no events came to show it
 		err := p.consume(ctx)
+		quiet.Stop()
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -129,7 +131,7 @@ func (p *Pipeline) failed(err error) {
 	p.failure = err
 }
 
-// worked notes a commit.
+// worked notes a commit, or that nothing failed for a while.
 func (p *Pipeline) worked() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

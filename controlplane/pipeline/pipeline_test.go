@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -56,12 +57,16 @@ func (b *fakeBus) Consume(ctx context.Context, from uint64, handle func(context.
 		if b.random != nil {
 			at = max(first, at-b.random.IntN(4))
 			size = 1 + b.random.IntN(12)
-			if b.random.IntN(25) == 0 {
+			if b.random.IntN(300) == 0 {
 				return errPlanted
 			}
 		}
 		end := min(len(b.frames), at+size)
-		if err := handle(ctx, b.frames[at:end]); err != nil {
+		batch := slices.Clone(b.frames[at:end])
+		if b.random != nil && b.random.IntN(3) == 0 {
+			batch = append(batch, batch[len(batch)-1])
+		}
+		if err := handle(ctx, batch); err != nil {
 			return err
 		}
 		at = end
@@ -277,6 +282,37 @@ func TestFrom(t *testing.T) {
 	want := []uint64{1, s.frames[1].Sequence, s.frames[1].Sequence, s.frames[3].Sequence + 1}
 	if diff := cmp.Diff(want, frames.from); diff != "" || last == 0 {
 		t.Errorf("began at (-want +got):\n%s", diff)
+	}
+}
+
+// countingBank counts what it is shown, by event.
+type countingBank map[string]int
+
+func (b countingBank) Observe(e *commonv1.Event) []*controlv1.Finding {
+	b[e.GetEventId()]++
+	return nil
+}
+
+// TestRepeats hands frames over again, within a batch and in the next one:
+// the detectors see each event once.
+func TestRepeats(t *testing.T) {
+	p, _ := setup(t, filepath.Join(t.TempDir(), "vigil.db"), nil)
+	f := write(1, 1)
+	bank := countingBank{}
+	r := &reader{Pipeline: p, bank: bank}
+	for _, batch := range [][]bus.Delivery{{f[0], f[0], f[1], f[0]}, {f[1], f[2]}, {f[0], f[1], f[2]}} {
+		if err := r.handle(t.Context(), batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := countingBank{}
+	for _, frame := range f[:3] {
+		for _, e := range frame.Batch.GetEvents() {
+			want[e.GetEventId()] = 1
+		}
+	}
+	if diff := cmp.Diff(want, bank); diff != "" {
+		t.Errorf("seen (-want +got):\n%s", diff)
 	}
 }
 

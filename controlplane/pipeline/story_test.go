@@ -104,7 +104,7 @@ func (s *story) run(id string, kind int) func() bool {
 				Outcome: commonv1.Outcome_OUTCOME_SUCCEEDED, Step: at}}})
 			return false
 		default:
-			s.frame(id, attempt, 0, stepped(at, 2/float64(at)), stepped(at, 2/float64(at)))
+			s.frame(id, attempt, 0, stepped(at, 2+1/float64(at)))
 			s.frame(id, attempt, 1, stepped(at, 2))
 		}
 		return true

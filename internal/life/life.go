@@ -85,6 +85,14 @@ func All(ctx context.Context, tasks ...Task) error {
 	return g.Wait()
 }
 
+// AtEnd is a task that has nothing to do but to close something when it ends.
+func AtEnd(end func() error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		<-ctx.Done()
+		return end()
+	}
+}
+
 // Run runs a program until ctx ends or a part fails. Setup starts the parts:
 // services, which use foundations, are stopped and waited for first, then the
 // foundations. When setup itself fails, what it had started is stopped.

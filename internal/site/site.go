@@ -106,7 +106,7 @@ func (s *Site) ControlPlane(ctx context.Context, more string) (*Process, error) 
 // Agent starts the agent and waits until it is healthy. More is YAML that is
 // added to its configuration.
 func (s *Site) Agent(ctx context.Context, more string) (*Process, error) {
-	config := fmt.Sprintf("state_dir: %s\nsocket: %s\nlisten: %q\nuplink: {address: %q}\n", s.Path("agent"), s.Socket, s.Metrics, s.Agents)
+	config := fmt.Sprintf("state_dir: %s\nlisten: %q\ntrainers: {socket: %s}\nuplink: {address: %q}\n", s.Path("agent"), s.Metrics, s.Socket, s.Agents)
 	return s.daemon(ctx, "vigil-agent", "http://"+s.Metrics+"/healthz", config+more)
 }
 

@@ -17,7 +17,7 @@ type Kind string
 const (
 	NaNGradient Kind = "nan-grad" // a gradient of the step is NaN
 	Kill        Kind = "kill"     // the process kills itself with SIGKILL before the step
-	Hang        Kind = "hang"     // the process stands still before the step and takes no signal but SIGKILL
+	Hang        Kind = "hang"     // the process stands still before the step and answers nothing
 	Diverge     Kind = "diverge"  // the learning rate explodes from the step on
 )
 

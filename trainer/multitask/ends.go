@@ -27,10 +27,10 @@ func (l *loop) resume(ctx context.Context) error {
 	case fault.Is(err, fault.Unavailable) && l.deps.Session.Attempt() == 0:
 		l.deps.Log.Warn("no agent says where to go on; training begins from nothing")
 		return nil
-	case err != nil:
+	case fault.Is(err, fault.Unavailable):
 		return fault.WithHint(err, "start the agent, or unset VIGIL_SOCKET to begin from nothing")
-	case ref == nil:
-		return nil
+	case err != nil || ref == nil:
+		return err
 	}
 	state, err := os.ReadFile(filepath.Join(ref.GetDirectory(), StateFile))
 	if err == nil {
@@ -39,6 +39,7 @@ func (l *loop) resume(ctx context.Context) error {
 	if err != nil {
 		return l.unreadable(ref, err)
 	}
+	l.savedAt = l.training.Step()
 	l.deps.Session.Resumed(ref)
 	l.deps.Log.Info("resumed", "step", l.training.Step(), "checkpoint", ref.GetCheckpointId())
 	return nil
@@ -56,11 +57,11 @@ func (l *loop) unreadable(ref *commonv1.CheckpointRef, cause error) error {
 // finish keeps the last state, as ordered where an order still waits, scores
 // the model and says that the run is over.
 func (l *loop) finish(ctx context.Context) {
-	session, ordered := l.deps.Session, false
+	session := l.deps.Session
 	for order := session.PendingOrder(); order != nil; order = session.PendingOrder() {
-		ordered = l.save(ctx, order, saveTimeout) != "" || ordered
+		l.save(ctx, order, saveTimeout)
 	}
-	if !ordered && session.Connected() {
+	if l.savedAt < l.training.Step() && session.Connected() {
 		l.save(ctx, trainer.Own(commonv1.CheckpointReason_CHECKPOINT_REASON_FINAL, commonv1.AfterCheckpoint_AFTER_CHECKPOINT_CONTINUE), saveTimeout)
 	}
 	score, digest := l.training.Evaluate(), l.training.Digest()

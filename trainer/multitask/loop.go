@@ -65,7 +65,8 @@ type loop struct {
 	deps     LoopDeps
 	training *Training
 	progress *progress
-	missed   bool // the absence of an agent at a scheduled checkpoint was said
+	savedAt  int64 // steps of the last state that is saved; -1: none is
+	missed   bool  // the absence of an agent at a scheduled checkpoint was said
 }
 
 // Run trains until the last step, an order to end, or the end of ctx, at which
@@ -81,7 +82,7 @@ func Run(ctx context.Context, config LoopConfig, deps LoopDeps) error {
 	if err != nil {
 		return err
 	}
-	l := &loop{config: config, deps: deps, training: training}
+	l := &loop{config: config, deps: deps, training: training, savedAt: -1}
 	if err := l.resume(ctx); err != nil {
 		return err
 	}
@@ -241,6 +242,7 @@ func (l *loop) save(ctx context.Context, order *trainer.Order, timeout time.Dura
 		l.deps.Log.Error("nothing was saved", "step", l.training.Step(), "reason", order.Reason, "cause", err)
 		return ""
 	}
+	l.savedAt = l.training.Step()
 	l.deps.Log.Info("saved", "step", l.training.Step(), "checkpoint", id, "reason", order.Reason)
 	return id
 }

@@ -5,11 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -225,6 +227,20 @@ func TestAnUnreadableCheckpointEndsTheAttemptWithItsReason(t *testing.T) {
 	}
 	if data, _ := os.ReadFile(hit.exitFile); !strings.Contains(string(data), "CHECKPOINT_CORRUPT") {
 		t.Errorf("exit report is %s", data)
+	}
+}
+
+func TestALaterAttemptDoesNotBeginFromNothingWhileTheAgentIsAway(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	session, err := trainer.Connect(ctx, trainer.Config{Socket: filepath.Join(t.TempDir(), "none.sock"), RunID: "r", Attempt: 1}, trainer.Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = session.Close(context.Background()) }()
+	err = Run(ctx, LoopConfig{Training: Defaults(), Steps: 5}, LoopDeps{Session: session, Log: testkit.Logger(t), Out: io.Discard})
+	if !fault.Is(err, fault.Unavailable) || !strings.Contains(fault.HintOf(err), "start the agent") {
+		t.Errorf("Run = %v, hint %q", err, fault.HintOf(err))
 	}
 }
 

@@ -48,7 +48,8 @@ type state struct {
 	events        []*commonv1.Event
 	dropped       int64
 	commits       []*trainerv1.CommitCheckpointRequest
-	staging       map[string]string // directory by checkpoint
+	last          map[string]*trainerv1.CommitCheckpointRequest // by run
+	staging       map[string]string                             // directory by checkpoint
 	sessions      map[string]*session
 }
 
@@ -66,7 +67,9 @@ func New(t testing.TB) *Agent {
 		t.Fatal(err)
 	}
 	a := &Agent{Socket: filepath.Join(dir, "agent.sock"), Hold: 10 * time.Second, dir: dir}
-	a.kept = state{staging: map[string]string{}, sessions: map[string]*session{}}
+	a.kept = state{
+		staging: map[string]string{}, sessions: map[string]*session{}, last: map[string]*trainerv1.CommitCheckpointRequest{},
+	}
 	t.Cleanup(func() {
 		a.Stop()
 		_ = os.RemoveAll(dir)
@@ -267,26 +270,29 @@ func (a *Agent) BeginCheckpoint(_ context.Context, r *trainerv1.BeginCheckpointR
 
 // CommitCheckpoint keeps a checkpoint.
 func (a *Agent) CommitCheckpoint(_ context.Context, r *trainerv1.CommitCheckpointRequest) (*trainerv1.CommitCheckpointResponse, error) {
-	if _, err := a.find(r.GetSessionId()); err != nil {
+	s, err := a.find(r.GetSessionId())
+	if err != nil {
 		return nil, err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.kept.commits = append(a.kept.commits, r)
+	a.kept.last[s.request.GetRunId()] = r
 	return &trainerv1.CommitCheckpointResponse{State: commonv1.CheckpointState_CHECKPOINT_STATE_STAGED}, nil
 }
 
-// ResolveResume gives the last checkpoint that was committed.
+// ResolveResume gives the run's last checkpoint that was committed.
 func (a *Agent) ResolveResume(_ context.Context, r *trainerv1.ResolveResumeRequest) (*trainerv1.ResolveResumeResponse, error) {
-	if _, err := a.find(r.GetSessionId()); err != nil {
+	s, err := a.find(r.GetSessionId())
+	if err != nil {
 		return nil, err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.kept.commits) == 0 {
+	last := a.kept.last[s.request.GetRunId()]
+	if last == nil {
 		return &trainerv1.ResolveResumeResponse{}, nil
 	}
-	last := a.kept.commits[len(a.kept.commits)-1]
 	return &trainerv1.ResolveResumeResponse{Checkpoint: &commonv1.CheckpointRef{
 		CheckpointId: last.GetCheckpointId(), Directory: a.kept.staging[last.GetCheckpointId()],
 		Metadata: last.GetMetadata(), Health: commonv1.CheckpointHealth_CHECKPOINT_HEALTH_HEALTHY,

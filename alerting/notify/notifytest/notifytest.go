@@ -41,8 +41,8 @@ func Firing() alert.Delivery {
 			}},
 			Timeline: []*controlv1.TimelineEntry{
 				{Time: after(0), Action: "opened", Text: summary},
-				{Time: after(2 * time.Millisecond), Action: "checkpoint", Text: "Emergency checkpoint c-1 was commanded."},
-				{Time: after(840 * time.Millisecond), Action: "checkpoint", Text: "Checkpoint c-1 of step 411 is verified."},
+				{Time: after(2 * time.Millisecond), Action: "checkpoint", Text: "Asked for emergency checkpoint c-1 and a restart from it."},
+				{Time: after(840 * time.Millisecond), Action: "checkpoint", Text: "Checkpoint c-1 of step 411 is verified after 840 ms."},
 			},
 		},
 	}
@@ -55,7 +55,7 @@ func Resolved() alert.Delivery {
 	d.Incident.State = d.State
 	d.Incident.Resolved = timestamppb.New(began().Add(12400 * time.Millisecond))
 	d.Incident.Timeline = append(d.Incident.Timeline,
-		&controlv1.TimelineEntry{Time: d.Incident.Resolved, Action: "resolved", Text: "The run trains again."})
+		&controlv1.TimelineEntry{Time: d.Incident.Resolved, Action: "resolved", Text: "Attempt 1 passed step 412 with a finite loss."})
 	d.Created = began().Add(12400 * time.Millisecond)
 	return d
 }

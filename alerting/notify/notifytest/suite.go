@@ -80,7 +80,7 @@ func (r *receiver) requests() []Request {
 }
 
 // notify makes one try at a URL and checks that error and log keep the secrets.
-func (s Suite) notify(t *testing.T, ctx context.Context, base string) error {
+func (s Suite) notify(ctx context.Context, t *testing.T, base string) error {
 	t.Helper()
 	var log bytes.Buffer
 	client := &http.Client{Transport: &http.Transport{}}
@@ -107,7 +107,7 @@ func (s Suite) notify(t *testing.T, ctx context.Context, base string) error {
 func (s Suite) deliversOnce(t *testing.T) {
 	for _, status := range []int{200, 201, 202, 204} {
 		r := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
-		if err := s.notify(t, t.Context(), r.URL); err != nil {
+		if err := s.notify(t.Context(), t, r.URL); err != nil {
 			t.Errorf("%d: %v", status, err)
 		}
 		got := r.requests()
@@ -158,7 +158,7 @@ func (s Suite) answers(t *testing.T) {
 		408: false, 425: false, 429: false, 500: false, 502: false, 503: false, 504: false, 599: false,
 	} {
 		r := newReceiver(t, echo(status))
-		err := s.notify(t, t.Context(), r.URL)
+		err := s.notify(t.Context(), t, r.URL)
 		if err == nil || notify.IsPermanent(err) != permanent {
 			t.Errorf("%d: permanent = %v, want %v: %v", status, notify.IsPermanent(err), permanent, err)
 		}
@@ -194,7 +194,7 @@ func (s Suite) waits(t *testing.T) {
 			w.Header().Set("Date", now.Format(http.TimeFormat))
 			w.WriteHeader(test.status)
 		})
-		err := s.notify(t, t.Context(), r.URL)
+		err := s.notify(t.Context(), t, r.URL)
 		if got, ok := notify.ThrottledFor(err); err == nil || ok != test.ok || got != test.want {
 			t.Errorf("%d with Retry-After %q: wait %v, %v; want %v, %v", test.status, test.header, got, ok, test.want, test.ok)
 		}
@@ -225,17 +225,17 @@ func (s Suite) connections(t *testing.T) {
 		"reset": "", "garbage": "\x00\x01 no HTTP at all\r\n\r\n", "a header cut off": "HTTP/1.1 200 OK\r\nContent-Le",
 	} {
 		r := newReceiver(t, hijacked(raw))
-		if err := s.notify(t, t.Context(), r.URL); err == nil || notify.IsPermanent(err) {
+		if err := s.notify(t.Context(), t, r.URL); err == nil || notify.IsPermanent(err) {
 			t.Errorf("%s: %v, want an error that can be tried again", name, err)
 		}
 	}
 	cut := newReceiver(t, hijacked("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nok"))
-	if err := s.notify(t, t.Context(), cut.URL); err != nil {
+	if err := s.notify(t.Context(), t, cut.URL); err != nil {
 		t.Errorf("a 200 whose body is cut off: %v, want it taken", err)
 	}
 	gone := newReceiver(t, hijacked(""))
 	gone.Close()
-	if err := s.notify(t, t.Context(), gone.URL); err == nil || notify.IsPermanent(err) {
+	if err := s.notify(t.Context(), t, gone.URL); err == nil || notify.IsPermanent(err) {
 		t.Errorf("nobody listens: %v, want an error that can be tried again", err)
 	}
 }
@@ -244,7 +244,7 @@ func (s Suite) hang(t *testing.T) {
 	r := newReceiver(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	err := s.notify(t, ctx, r.URL)
+	err := s.notify(ctx, t, r.URL)
 	if !errors.Is(err, context.DeadlineExceeded) || notify.IsPermanent(err) {
 		t.Errorf("error = %v, want the deadline", err)
 	}
@@ -260,7 +260,7 @@ func (s Suite) endless(t *testing.T) {
 				}
 			}
 		})
-		if err := s.notify(t, t.Context(), r.URL); (err == nil) != (status == 200) || len(errorText(err)) > 1000 {
+		if err := s.notify(t.Context(), t, r.URL); (err == nil) != (status == 200) || len(errorText(err)) > 1000 {
 			t.Errorf("%d with an endless body: %d bytes of error", status, len(errorText(err)))
 		}
 	}
@@ -279,7 +279,7 @@ func (s Suite) redirect(t *testing.T) {
 		r := newReceiver(t, func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, elsewhere.URL+"/taken", status)
 		})
-		if err := s.notify(t, t.Context(), r.URL); !notify.IsPermanent(err) {
+		if err := s.notify(t.Context(), t, r.URL); !notify.IsPermanent(err) {
 			t.Errorf("%d: %v, want a permanent error", status, err)
 		}
 	}

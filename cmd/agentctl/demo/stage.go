@@ -35,7 +35,7 @@ func openStage(ctx context.Context, out string, services, foundations *life.Grou
 	if s.Site, err = site.Plan(filepath.Join(out, "demo"), filepath.Dir(self)); err != nil {
 		return nil, err
 	}
-	foundations.Go("site", untilDone(s.Close))
+	foundations.Go("site", life.AtEnd(s.Close))
 	receivers := fmt.Sprintf(`alerting:
   receivers:
     - name: slack
@@ -55,13 +55,6 @@ func openStage(ctx context.Context, out string, services, foundations *life.Grou
 	services.Go("agent", watch(agent))
 	s.node, err = s.AwaitNode(ctx)
 	return s, err
-}
-
-func untilDone(end func() error) func(context.Context) error {
-	return func(ctx context.Context) error {
-		<-ctx.Done()
-		return end()
-	}
 }
 
 // watch keeps a process until ctx ends, and calls its end before that a

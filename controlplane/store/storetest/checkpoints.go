@@ -65,15 +65,19 @@ type said struct {
 	advances bool // whether the checkpoint is then further
 }
 
-func testAdvance(t *testing.T, b *bench) {
-	tests := []struct {
-		name   string
-		put    bool // the control plane asked for it
-		world  uint32
-		said   []said
-		state  commonv1.CheckpointState
-		stages []*controlv1.StageTime
-	}{
+// advance is what the ranks of a run of so many say of a checkpoint, and where
+// it then is.
+type advance struct {
+	name   string
+	put    bool // the control plane asked for it
+	world  uint32
+	said   []said
+	state  commonv1.CheckpointState
+	stages []*controlv1.StageTime
+}
+
+func advances() []advance {
+	return []advance{
 		{
 			"asked for, one rank", true, 1,
 			[]said{{0, directed, 10, true}, {0, staged, 20, true}, {0, durable, 30, true}, {0, verified, 40, true}},
@@ -118,7 +122,10 @@ func testAdvance(t *testing.T, b *bench) {
 			failed, []*controlv1.StageTime{stage(requested, 1), stage(failed, 21)},
 		},
 	}
-	for _, test := range tests {
+}
+
+func testAdvance(t *testing.T, b *bench) {
+	for _, test := range advances() {
 		t.Run(test.name, func(t *testing.T) {
 			id := "c/" + test.name
 			if test.put {

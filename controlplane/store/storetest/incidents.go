@@ -26,7 +26,7 @@ func record(id, run string, openedMS int) store.IncidentRecord {
 	}}
 }
 
-func testIncidents(t *testing.T, b *bench) {
+func testFindings(t *testing.T, b *bench) {
 	const warning, critical = commonv1.Severity_SEVERITY_WARNING, commonv1.Severity_SEVERITY_CRITICAL
 	b.update(func(tx *store.Tx) error {
 		return errors.Join(tx.PutIncident(record("i1", "r", 10)), tx.PutIncident(record("i2", "q", 30)), tx.PutIncident(record("i3", "r", 20)))
@@ -57,6 +57,26 @@ func testIncidents(t *testing.T, b *bench) {
 		b.same("cause", got, cause)
 		return err
 	})
+	b.update(func(tx *store.Tx) error {
+		for n := range 2 * store.FindingsShown {
+			f := finding(fmt.Sprintf("many-%d", n), 50, commonv1.Severity_SEVERITY_WARNING, n+1)
+			if _, err := tx.PutFinding(f); err != nil {
+				return err
+			}
+			if err := tx.AttachFinding("i3", f.GetFindingId()); err != nil {
+				return err
+			}
+		}
+		got, err := tx.Incident("i3")
+		b.same("findings shown", len(got.GetFindings()), store.FindingsShown)
+		return err
+	})
+}
+
+func testIncidentRecords(t *testing.T, b *bench) {
+	b.update(func(tx *store.Tx) error {
+		return errors.Join(tx.PutIncident(record("i1", "r", 10)), tx.PutIncident(record("i2", "q", 30)), tx.PutIncident(record("i3", "r", 20)))
+	})
 	over := record("i1", "r", 10)
 	over.Incident.State, over.Incident.Resolved, over.Findings = resolved, stamp(99), 4
 	b.update(func(tx *store.Tx) error { return tx.PutIncident(over) })
@@ -76,20 +96,6 @@ func testIncidents(t *testing.T, b *bench) {
 		own, errOwn := tx.Incidents("r", 0)
 		b.same("of one run", ids(own, id), []string{"i3", "i1"})
 		return errors.Join(err, errOwn)
-	})
-	b.update(func(tx *store.Tx) error {
-		for n := range 2 * store.FindingsShown {
-			f := finding(fmt.Sprintf("many-%d", n), 50, warning, n+1)
-			if _, err := tx.PutFinding(f); err != nil {
-				return err
-			}
-			if err := tx.AttachFinding("i3", f.GetFindingId()); err != nil {
-				return err
-			}
-		}
-		got, err := tx.Incident("i3")
-		b.same("findings shown", len(got.GetFindings()), store.FindingsShown)
-		return err
 	})
 }
 

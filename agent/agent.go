@@ -1,0 +1,168 @@
+// Package agent is the wiring of the agent: it opens the parts, gives each what
+// it needs, and starts them.
+//
+// The way of an event is: localapi, journal, spool, uplink. The way of a command
+// is: uplink, command, localapi, and back through vault and journal.
+// docs/ARCHITECTURE.md walks both.
+package agent
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/vigil-ml/vigil/agent/collect"
+	"github.com/vigil-ml/vigil/agent/command"
+	"github.com/vigil-ml/vigil/agent/journal"
+	"github.com/vigil-ml/vigil/agent/localapi"
+	"github.com/vigil-ml/vigil/agent/reflex"
+	"github.com/vigil-ml/vigil/agent/spool"
+	"github.com/vigil-ml/vigil/agent/uplink"
+	"github.com/vigil-ml/vigil/agent/vault"
+	"github.com/vigil-ml/vigil/internal/durable"
+	"github.com/vigil-ml/vigil/internal/life"
+	"github.com/vigil-ml/vigil/internal/telemetry"
+	"github.com/vigil-ml/vigil/internal/version"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+)
+
+// flushTime is how long the last spans may take to be sent.
+const flushTime = 3 * time.Second
+
+// Run runs an agent until ctx ends. Its logs go to w.
+func Run(ctx context.Context, config Config, w io.Writer) error {
+	log := telemetry.Logger(w, config.Log).With("node", config.Node)
+	if err := config.settle(); err != nil {
+		return err
+	}
+	tracer, flush, err := telemetry.Tracer(ctx, config.Trace, "vigil-agent")
+	if err != nil {
+		return err
+	}
+	return life.Run(ctx, func(_ context.Context, services, foundations *life.Group) error {
+		foundations.Go("traces", life.AtEnd(func() error {
+			ctx, cancel := context.WithTimeout(context.Background(), flushTime)
+			defer cancel()
+			return flush(ctx)
+		}))
+		a := &agent{config: config, log: log, tracer: tracer, metrics: telemetry.NewRegistry()}
+		if err := a.open(foundations); err != nil {
+			return err
+		}
+		return a.setup(services)
+	})
+}
+
+// agent is the parts while they are put together.
+type agent struct {
+	config  Config
+	log     *slog.Logger
+	tracer  trace.Tracer
+	metrics *prometheus.Registry
+
+	events  *spool.Spool
+	samples *spool.Spool
+	journal *journal.Journal
+}
+
+// open opens what everything stands on.
+func (a *agent) open(foundations *life.Group) (err error) {
+	spoolMetrics := spool.NewMetrics(a.metrics)
+	for _, s := range []struct {
+		into   **spool.Spool
+		config spool.Config
+		class  string
+	}{
+		{&a.events, a.config.Spool.Events, "events"},
+		{&a.samples, a.config.Spool.Samples, "samples"},
+	} {
+		opened, err := spool.Open(s.config, spool.Deps{FS: durable.OS{}, Log: a.log, Metrics: spoolMetrics, Class: s.class})
+		if err != nil {
+			return err
+		}
+		*s.into = opened
+		foundations.Go("spool of "+s.class, func(ctx context.Context) error {
+			err := opened.Run(ctx)
+			if closeErr := opened.Close(); err == nil {
+				err = closeErr
+			}
+			return err
+		})
+	}
+	a.journal, err = journal.Open(a.config.Journal, journal.Deps{
+		Node: a.config.Node, Events: a.events, Samples: a.samples, FS: durable.OS{},
+		Log: a.log, Metrics: a.metrics, Tracer: a.tracer, Clock: time.Now,
+	})
+	if err != nil {
+		return err
+	}
+	foundations.Go("journal", life.AtEnd(a.journal.Close))
+	return nil
+}
+
+// setup makes the services and starts them. It is one straight line, longer
+// than other functions, because its order is the order in which the parts
+// depend on each other.
+func (a *agent) setup(services *life.Group) error {
+	sessions := localapi.NewSessions(a.metrics)
+	// What trainers and the vault say is told to those who wait for it, once it
+	// is on disk.
+	var orders *command.Checkpoints
+	var reflexes *reflex.Reflex
+	observe := func(event *commonv1.Event) {
+		orders.Observe(event)
+		reflexes.Observe(event)
+	}
+	checkpoints, err := vault.New(a.config.Vault, vault.Deps{
+		Log: a.log, Metrics: a.metrics, Tracer: a.tracer, Clock: time.Now, FS: durable.OS{}, Node: a.config.Node,
+		Events: a.journal.Events, Observe: observe,
+	})
+	if err != nil {
+		return err
+	}
+	orders = command.NewCheckpoints(command.CheckpointDeps{
+		Log: a.log, Tracer: a.tracer, Clock: time.Now, Trainers: sessions, Saved: checkpoints.Saved, Events: a.journal.Events,
+	})
+	commands := command.New(a.config.Commands, command.Deps{
+		Log: a.log, Metrics: a.metrics, Clock: time.Now, FS: durable.OS{}, Saver: orders, Events: a.journal.Events,
+	})
+	sources, err := a.config.sources(collect.Deps{Log: a.log})
+	if err != nil {
+		return err
+	}
+	collectors, err := collect.NewRunner(sources, collect.RunnerDeps{
+		Record: a.journal.Samples, Log: a.log, Metrics: a.metrics, Clock: time.Now,
+	})
+	if err != nil {
+		return err
+	}
+	a.metrics.MustRegister(collectors.Exposition())
+	up := uplink.New(a.config.Uplink, uplink.Deps{
+		Events: a.events, Samples: a.samples, Series: a.journal, Commands: commands,
+		Hello: a.hello, Heartbeat: a.heartbeat(collectors),
+		Log: a.log, Metrics: a.metrics,
+	})
+	reflexes = reflex.New(a.config.Reflex, reflex.Deps{
+		Log: a.log, Metrics: a.metrics, Clock: time.Now, Orders: orders, Connected: up.Connected,
+	})
+	trainers := localapi.New(a.config.Trainers, localapi.Deps{
+		Log: a.log, Metrics: a.metrics, Clock: time.Now, Node: a.config.Node, Sessions: sessions,
+		Checkpoints: checkpoints, Orders: orders, Events: a.journal.Events, Observe: observe,
+	})
+
+	services.Go("vault", checkpoints.Run)
+	services.Go("orders", orders.Run)
+	services.Go("commands", commands.Run)
+	services.Go("reflex", reflexes.Run)
+	services.Go("collectors", collectors.Run)
+	services.Go("uplink", up.Run)
+	services.Go("trainers", trainers.Run)
+	services.Go("web", a.web)
+	a.log.Info("agent is up", "version", version.String(), "socket", a.config.Trainers.Socket,
+		"metrics", a.config.Listen, "control plane", a.config.Uplink.Address, "state", a.config.StateDir)
+	return nil
+}

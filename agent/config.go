@@ -1,0 +1,138 @@
+package agent
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vigil-ml/vigil/agent/collect"
+	"github.com/vigil-ml/vigil/agent/command"
+	"github.com/vigil-ml/vigil/agent/journal"
+	"github.com/vigil-ml/vigil/agent/localapi"
+	"github.com/vigil-ml/vigil/agent/reflex"
+	"github.com/vigil-ml/vigil/agent/spool"
+	"github.com/vigil-ml/vigil/agent/uplink"
+	"github.com/vigil-ml/vigil/agent/vault"
+	"github.com/vigil-ml/vigil/internal/conf"
+	"github.com/vigil-ml/vigil/internal/serve"
+	"github.com/vigil-ml/vigil/internal/statedir"
+	"github.com/vigil-ml/vigil/internal/telemetry"
+)
+
+// Config is what users write. Paths that are not absolute lie below StateDir.
+type Config struct {
+	// Node is the node's name, unique in the installation. Default: the host's.
+	Node string `yaml:"node"`
+	// StateDir is where everything durable lies. Default: the user's state
+	// directory, vigil/agent.
+	StateDir string `yaml:"state_dir"`
+	// Listen is host:port on loopback for /metrics and /healthz.
+	Listen string `yaml:"listen"`
+
+	Trainers localapi.Config `yaml:"trainers"`
+	Uplink   uplink.Config   `yaml:"uplink"`
+	Spool    Spools          `yaml:"spool"`
+	Journal  journal.Config  `yaml:"journal"`
+	Vault    vault.Config    `yaml:"vault"`
+	Commands command.Config  `yaml:"commands"`
+	Reflex   reflex.Config   `yaml:"reflex"`
+	// Collectors is by kind; one that is not named runs with its defaults.
+	Collectors map[string]Collector  `yaml:"collectors"`
+	Log        telemetry.LogConfig   `yaml:"log"`
+	Trace      telemetry.TraceConfig `yaml:"trace"`
+}
+
+// Collector is what is set for every kind of collector, and what is its own.
+type Collector struct {
+	// Off leaves it out.
+	Off bool `yaml:"off"`
+	// Interval is the time from one call to the next; 0 means ten seconds.
+	Interval time.Duration `yaml:"interval"`
+	// Timeout bounds a call; 0 means the interval.
+	Timeout time.Duration `yaml:"timeout"`
+	// Settings is the kind's own.
+	Settings conf.Raw `yaml:"settings"`
+}
+
+const (
+	collectInterval = 10 * time.Second
+	samplesSync     = 5 * time.Second
+)
+
+// Spools is one spool for each class of frames.
+type Spools struct {
+	Events  spool.Config `yaml:"events"`
+	Samples spool.Config `yaml:"samples"`
+}
+
+// Defaults is an agent whose control plane is on the same machine.
+func Defaults() Config {
+	node, err := os.Hostname()
+	if err != nil {
+		node = "localhost"
+	}
+	c := Config{
+		Node:     node,
+		StateDir: statedir.Default("agent"),
+		Listen:   "127.0.0.1:9464",
+		Trainers: localapi.Defaults("agent.sock"),
+		Uplink:   uplink.Default(),
+		Spool:    Spools{Events: spool.Default("spool/events"), Samples: spool.Default("spool/samples")},
+		Journal:  journal.Default("journal"),
+		Vault:    vault.Defaults("vault"),
+		Commands: command.Defaults("commands"),
+		Reflex:   reflex.Defaults(),
+		Log:      telemetry.DefaultLog(),
+	}
+	// A sample that is lost with the machine is one that nobody will miss.
+	c.Spool.Samples.SyncInterval = samplesSync
+	return c
+}
+
+// Check reports what no agent could run with.
+func (c Config) Check(report func(key, format string, args ...any)) {
+	if c.Node == "" {
+		report("node", "is empty; name the node")
+	}
+	if c.StateDir == "" {
+		report("state_dir", "is empty; name a directory")
+	}
+	if wrong := serve.Loopback(c.Listen); wrong != "" {
+		report("listen", "%q: %s", c.Listen, wrong)
+	}
+	for kind := range c.Collectors {
+		if names := Collectors().Names(); !slices.Contains(names, kind) {
+			report("collectors", "there is no collector %q; there are %s", kind, strings.Join(names, ", "))
+		}
+	}
+}
+
+// settle makes the state directory and puts relative paths below it.
+func (c *Config) settle() error {
+	return statedir.Settle(c.StateDir, &c.Trainers.Socket, &c.Spool.Events.Dir, &c.Spool.Samples.Dir,
+		&c.Journal.Dir, &c.Vault.Dir, &c.Commands.Path)
+}
+
+// sources builds every collector of the catalogue, with its interval.
+func (c *Config) sources(deps collect.Deps) ([]collect.Source, error) {
+	var sources []collect.Source
+	for _, kind := range Collectors().Names() {
+		chosen := c.Collectors[kind]
+		if chosen.Off {
+			continue
+		}
+		collector, err := Collectors().Build(kind, chosen.Settings, deps)
+		if err != nil {
+			return nil, fmt.Errorf("build collector %s: %w", kind, err)
+		}
+		if chosen.Interval == 0 {
+			chosen.Interval = collectInterval
+		}
+		sources = append(sources, collect.Source{
+			Name: kind, Collector: collector, Interval: chosen.Interval, Timeout: chosen.Timeout,
+		})
+	}
+	return sources, nil
+}

@@ -1,0 +1,85 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/vigil-ml/vigil/agent/collect"
+	"github.com/vigil-ml/vigil/internal/telemetry"
+	"github.com/vigil-ml/vigil/internal/version"
+	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
+)
+
+const maxMessageBytes = 4 << 20
+
+// hello says who this agent is.
+func (a *agent) hello() *agentv1.Hello {
+	return &agentv1.Hello{
+		Node: a.config.Node, BootId: line("/proc/sys/kernel/random/boot_id"), Version: version.String(),
+		Capabilities: []string{"checkpoint"}, MaxMessageBytes: maxMessageBytes,
+		Facts: map[string]string{
+			"os": runtime.GOOS + "/" + runtime.GOARCH, "kernel": line("/proc/sys/kernel/osrelease"),
+			"cpus": strconv.Itoa(runtime.NumCPU()),
+		},
+	}
+}
+
+// line is the content of a one-line file; empty where there is none.
+func line(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// heartbeat gives what says how this agent is.
+func (a *agent) heartbeat(collectors *collect.Runner) func() *agentv1.Heartbeat {
+	return func() *agentv1.Heartbeat {
+		events, samples := a.events.Stats(), a.samples.Stats()
+		states := map[string]string{}
+		for name, status := range collectors.Statuses() {
+			states[name] = string(status)
+		}
+		return &agentv1.Heartbeat{
+			Time: timestamppb.Now(), SpooledEventFrames: events.Frames, SpooledSampleFrames: samples.Frames,
+			DroppedFrames: events.Dropped + samples.Dropped, Collectors: states,
+		}
+	}
+}
+
+// reachable tells whether trainers can reach this agent.
+func (a *agent) reachable() error {
+	conn, err := net.DialTimeout("unix", a.config.Trainers.Socket, time.Second)
+	if err != nil {
+		return fmt.Errorf("reach the trainers' socket: %w", err)
+	}
+	return conn.Close()
+}
+
+// web serves /metrics and /healthz.
+func (a *agent) web(ctx context.Context) error {
+	listener, err := net.Listen("tcp", a.config.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for metrics: %w", err)
+	}
+	mux := http.NewServeMux()
+	telemetry.Handle(mux, a.metrics, a.reachable)
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}

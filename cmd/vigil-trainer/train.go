@@ -1,0 +1,101 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vigil-ml/vigil/trainer"
+	"github.com/vigil-ml/vigil/trainer/multitask"
+)
+
+func trainCommand(a *app) *cobra.Command {
+	config := multitask.LoopConfig{Training: multitask.Defaults()}
+	var runID, name string
+	cmd := &cobra.Command{
+		Use:   "train [flags]",
+		Short: "Train the reference model: two overlaid handwritten digits, three tasks",
+		Long: `Train a shared encoder with three heads: which digit is on the left, which is on
+the right, how much ink there is. The data is in the program. Parameters after
+N steps are the same bit for bit for the same seed, wherever training was
+interrupted and resumed.
+
+A value that is not finite is met before the optimizer uses it: the state of
+the step before is saved as the agent orders, and the process exits with 75, to
+be restarted from there. Without an agent nothing can be saved, and the exit
+code is the same. SIGTERM and SIGINT save and stop; SIGUSR1 saves.
+
+--inject has faults come in the first attempt: nan-grad@STEP, kill@STEP,
+hang@STEP, diverge@STEP, separated by commas; with every-attempt among them
+they come in every attempt.`,
+		Example: `  vigil-trainer train --steps 2000
+  vigil-trainer run -- vigil-trainer train --inject nan-grad@800,kill@1200`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.train(cmd.Context(), config, runID, name)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&runID, "run-id", "", "the run's `id` (env VIGIL_RUN_ID); made up when not given")
+	flags.StringVar(&name, "name", "two overlaid digits", "what is trained, for people")
+	flags.Int64Var(&config.Steps, "steps", 2000, "steps to make in all")
+	flags.Uint64Var(&config.Training.Seed, "seed", config.Training.Seed, "decides weights and data")
+	flags.IntVar(&config.Training.Batch, "batch", config.Training.Batch, "samples a step")
+	flags.Float64Var(&config.Training.LearningRate, "learning-rate", config.Training.LearningRate, "Adam's learning rate")
+	flags.Int64Var(&config.CheckpointEvery, "checkpoint-every", 1000, "`steps` between checkpoints; 0 for none but the last")
+	flags.DurationVar(&config.Pace, "pace", 0, "a step takes at least this long")
+	flags.Var(&config.Faults, "inject", "faults to come")
+	return cmd
+}
+
+// train makes one attempt of the reference run.
+func (a *app) train(ctx context.Context, config multitask.LoopConfig, runID, name string) error {
+	log, err := a.logger()
+	if err != nil {
+		return err
+	}
+	who, err := trainer.FromEnvironment(os.Getenv)
+	if err != nil {
+		return err
+	}
+	who.Socket = a.socket
+	who.RunID = cmp.Or(runID, who.RunID, newRunID("digits"))
+	who.Framework, who.Name, who.TotalSteps = multitask.Format, name, config.Steps
+	who.Settings = map[string]string{
+		"seed":             strconv.FormatUint(config.Training.Seed, 10),
+		"batch":            strconv.Itoa(config.Training.Batch),
+		"learning_rate":    strconv.FormatFloat(config.Training.LearningRate, 'g', -1, 64),
+		"checkpoint_every": strconv.FormatInt(config.CheckpointEvery, 10),
+	}
+	if faults := config.Faults.String(); faults != "" {
+		who.Settings["inject"] = faults
+	}
+	tracer, flush, err := a.tracer(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer flush()
+
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second one kills
+	saveNow := make(chan os.Signal, 1)
+	signal.Notify(saveNow, syscall.SIGUSR1)
+	defer signal.Stop(saveNow)
+
+	session, err := trainer.Connect(ctx, who, trainer.Deps{Log: log, Tracer: tracer})
+	if err != nil {
+		return err
+	}
+	log.Info("train", "run", who.RunID, "attempt", who.Attempt, "steps", config.Steps)
+	err = multitask.Run(ctx, config, multitask.LoopDeps{Session: session, Log: log, Out: a.stderr, SaveNow: saveNow})
+	if closeErr := session.Close(context.WithoutCancel(ctx)); closeErr != nil {
+		log.Warn("the agent does not know all of how it went", "cause", closeErr)
+	}
+	return err
+}

@@ -1,0 +1,164 @@
+// Package controlplane is the wiring of the control plane: it opens the parts,
+// gives each what it needs, and starts them.
+//
+// The way of an event is: ingest, bus, pipeline (runs, detect, incident), and
+// from there, after the commit, alerting and fleet. docs/ARCHITECTURE.md walks
+// it.
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+
+	"github.com/vigil-ml/vigil/alerting"
+	"github.com/vigil-ml/vigil/controlplane/api"
+	"github.com/vigil-ml/vigil/controlplane/bus"
+	"github.com/vigil-ml/vigil/controlplane/detect"
+	"github.com/vigil-ml/vigil/controlplane/fleet"
+	"github.com/vigil-ml/vigil/controlplane/incident"
+	"github.com/vigil-ml/vigil/controlplane/ingest"
+	"github.com/vigil-ml/vigil/controlplane/metrics"
+	"github.com/vigil-ml/vigil/controlplane/pipeline"
+	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/life"
+	"github.com/vigil-ml/vigil/internal/telemetry"
+	"github.com/vigil-ml/vigil/internal/version"
+	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
+)
+
+// flushTime is how long the last spans may take to be sent.
+const flushTime = 3 * time.Second
+
+// Run runs a control plane until ctx ends. Its logs go to w.
+func Run(ctx context.Context, config Config, w io.Writer) error {
+	log := telemetry.Logger(w, config.Log)
+	if err := config.settle(); err != nil {
+		return err
+	}
+	tracer, flush, err := telemetry.Tracer(ctx, config.Trace, "vigil-controlplane")
+	if err != nil {
+		return err
+	}
+	return life.Run(ctx, func(ctx context.Context, services, foundations *life.Group) error {
+		foundations.Go("traces", life.AtEnd(func() error {
+			ctx, cancel := context.WithTimeout(context.Background(), flushTime)
+			defer cancel()
+			return flush(ctx)
+		}))
+		c := &controlPlane{config: config, log: log, tracer: tracer, metrics: telemetry.NewRegistry()}
+		if err := c.open(ctx, foundations); err != nil {
+			return err
+		}
+		return c.setup(services)
+	})
+}
+
+// controlPlane is the parts while they are put together.
+type controlPlane struct {
+	config  Config
+	log     *slog.Logger
+	tracer  trace.Tracer
+	metrics *prometheus.Registry
+
+	store   *store.Store
+	bus     *bus.Bus
+	samples *metrics.DB
+}
+
+// open opens what everything stands on.
+func (c *controlPlane) open(ctx context.Context, foundations *life.Group) (err error) {
+	if c.store, err = store.Open(ctx, c.config.Store, store.Deps{Log: c.log}); err != nil {
+		return err
+	}
+	foundations.Go("store", life.AtEnd(c.store.Close))
+	if c.bus, err = bus.Open(ctx, c.config.Bus, bus.Deps{Log: c.log, Metrics: c.metrics}); err != nil {
+		return err
+	}
+	foundations.Go("bus", life.AtEnd(func() error { c.bus.Close(); return nil }))
+	if c.samples, err = metrics.Open(c.config.Metrics, metrics.Deps{Log: c.log, Clock: time.Now}); err != nil {
+		return err
+	}
+	foundations.Go("metrics", life.AtEnd(c.samples.Close))
+	return nil
+}
+
+// setup makes the services and starts them. It is one straight line, longer
+// than other functions, because its order is the order in which the parts
+// depend on each other.
+func (c *controlPlane) setup(services *life.Group) error {
+	agents, err := net.Listen("tcp", c.config.Agents.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for agents: %w", err)
+	}
+	operators, err := net.Listen("tcp", c.config.API.Listen)
+	if err != nil {
+		return errors.Join(fmt.Errorf("listen for operators: %w", err), agents.Close())
+	}
+	listeners := map[string]string{"api": operators.Addr().String(), "agents": agents.Addr().String()}
+
+	alerts, err := alerting.New(c.config.Alerting, alerting.Deps{
+		Queue: c.store.Outbox(), Log: c.log, Metrics: c.metrics, Tracer: c.tracer,
+		ExternalURL: "http://" + listeners["api"],
+	})
+	if err != nil {
+		return errors.Join(err, agents.Close(), operators.Close())
+	}
+	nodes := fleet.New(c.config.Fleet, fleet.Deps{
+		Store: c.store, Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
+	})
+	incidents := incident.New(c.config.Incident, incident.Deps{
+		Receivers: alerts.Receivers(), Save: nodes.RequestCheckpoint, Store: c.store,
+		Clock: time.Now, Tracer: c.tracer, Metrics: c.metrics,
+	})
+	events := pipeline.New(pipeline.Deps{
+		Bus: c.bus, Store: c.store, NewBank: func() pipeline.Bank { return detect.NewBank(Rules()) }, Incidents: incidents,
+		Clock: time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
+	})
+	frames := ingest.New(c.config.Ingest, ingest.Deps{
+		Bus: c.bus, Samples: c.samples, Fleet: nodes,
+		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
+	})
+	operatorAPI := api.New(api.Deps{
+		Listener: operators, HTTP: c.web(events), Store: c.store, Saver: nodes, History: c.bus,
+		Version: version.String(), Listeners: listeners,
+		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
+	})
+
+	services.Go("alerting", alerts.Run)
+	services.Go("fleet", nodes.Run)
+	services.Go("pipeline", events.Run)
+	services.Go("ingest", frames.Run)
+	services.Go("agents", serveAgents(agents, frames))
+	services.Go("api", operatorAPI.Run)
+	c.log.Info("control plane is up", "version", version.String(), "api", listeners["api"], "agents", listeners["agents"], "state", c.config.StateDir)
+	return nil
+}
+
+// web is what the operators' port answers besides the API.
+func (c *controlPlane) web(events *pipeline.Pipeline) http.Handler {
+	mux := http.NewServeMux()
+	telemetry.Handle(mux, c.metrics, events.Healthy)
+	mux.Handle("/api/v1/", c.samples.Handler())
+	return mux
+}
+
+// serveAgents serves the agents' streams; when it ends, ingest ends them.
+func serveAgents(listener net.Listener, frames *ingest.Service) func(context.Context) error {
+	server := grpc.NewServer(ingest.ServerOptions()...)
+	agentv1.RegisterAgentServiceServer(server, frames)
+	return func(ctx context.Context) error {
+		stop := context.AfterFunc(ctx, server.GracefulStop)
+		defer stop()
+		return server.Serve(listener)
+	}
+}
