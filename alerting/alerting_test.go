@@ -51,7 +51,7 @@ func newRig(t *testing.T, receivers map[string]behaviour) *rig {
 		fmt.Fprintf(&list, "- name: %s\n  kind_%s: {}\n", name, name)
 		kinds = append(kinds, plug.Of("kind_"+name, struct{}{}, func(struct{}, notify.Deps) (notify.Notifier, error) { return b, nil }))
 	}
-	config := Default()
+	config := Defaults()
 	if err := conf.Decode("t.yaml", []byte("receivers:\n"+list.String()), &config); err != nil {
 		t.Fatal(err)
 	}
@@ -277,7 +277,7 @@ func BenchmarkDeliver(b *testing.B) {
 	kinds := catalog{plug.Of("log", struct{}{}, func(struct{}, notify.Deps) (notify.Notifier, error) {
 		return behaviour(func(context.Context, alert.Delivery) error { done <- struct{}{}; return nil }), nil
 	})}
-	a, err := assemble(Default(), Deps{
+	a, err := assemble(Defaults(), Deps{
 		Queue: queue, Log: testkit.Logger(b), Metrics: prometheus.NewRegistry(), Tracer: noop.NewTracerProvider().Tracer(""),
 	}, kinds)
 	if err != nil {

@@ -29,8 +29,8 @@ type Config struct {
 	TryTimeout time.Duration `yaml:"try_timeout"`
 }
 
-// Default tries for a day, ten seconds at a time.
-func Default() Config {
+// Defaults tries for a day, ten seconds at a time.
+func Defaults() Config {
 	return Config{MaxAge: 24 * time.Hour, TryTimeout: 10 * time.Second}
 }
 

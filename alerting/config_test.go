@@ -18,7 +18,7 @@ import (
 func build(text string) (*Alerting, error) {
 	file := struct {
 		Alerting Config `yaml:"alerting"`
-	}{Default()}
+	}{Defaults()}
 	if err := conf.Decode("c.yaml", []byte(text), &file); err != nil {
 		return nil, err
 	}
@@ -106,7 +106,7 @@ func TestTimesAreChecked(t *testing.T) {
 	if err == nil || err.Error() != want {
 		t.Errorf("error = %v, want %s", err, want)
 	}
-	if d := Default(); d.MaxAge != 24*time.Hour || d.TryTimeout != 10*time.Second {
+	if d := Defaults(); d.MaxAge != 24*time.Hour || d.TryTimeout != 10*time.Second {
 		t.Errorf("default = %+v", d)
 	}
 }

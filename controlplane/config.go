@@ -54,12 +54,12 @@ func Defaults() Config {
 		API:      Listener{"127.0.0.1:8080"},
 		Agents:   Listener{"127.0.0.1:7443"},
 		Store:    store.Config{Path: "vigil.db"},
-		Bus:      bus.DefaultConfig("bus"),
-		Metrics:  metrics.DefaultConfig("metrics"),
-		Ingest:   ingest.DefaultConfig(),
-		Fleet:    fleet.DefaultConfig(),
-		Incident: incident.DefaultConfig(),
-		Alerting: alerting.Default(),
+		Bus:      bus.Defaults("bus"),
+		Metrics:  metrics.Defaults("metrics"),
+		Ingest:   ingest.Defaults(),
+		Fleet:    fleet.Defaults(),
+		Incident: incident.Defaults(),
+		Alerting: alerting.Defaults(),
 		Log:      telemetry.DefaultLog(),
 	}
 }

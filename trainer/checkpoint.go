@@ -119,20 +119,39 @@ func (s *Session) RequestCheckpoint(ctx context.Context, reason commonv1.Checkpo
 // to be gone, as after a restart of the agent, the call is made again with the
 // next one, until ctx ends.
 func (s *Session) call(ctx context.Context, do func(ctx context.Context, session string) error) error {
-	gone := ""
+	gone, notFound := "", 0
 	for {
 		session, ok := s.link.await(ctx, gone)
 		if !ok {
 			return fault.New(fault.Unavailable, "no agent answers at %s", s.config.Socket)
 		}
 		err := fault.FromGRPC(do(ctx, session))
-		if !fault.Is(err, fault.Unavailable) && !fault.Is(err, fault.NotFound) {
+		switch {
+		case fault.Is(err, fault.NotFound): // of the session, or of what was asked for
+			notFound++
+			if notFound > 1 {
+				return err
+			}
+		case !fault.Is(err, fault.Unavailable):
 			return err
 		}
+		s.doubt(session)
 		if !s.lost(ctx, session) {
 			return err
 		}
 		gone = session
+	}
+}
+
+// doubt has a session registered anew that nobody watches for: without a watch
+// a restart of the agent is not seen. With one it is seen at once.
+func (s *Session) doubt(session string) {
+	if s.watches() {
+		return
+	}
+	select {
+	case s.doubted <- session:
+	default:
 	}
 }
 

@@ -246,3 +246,18 @@ func TestRequestCheckpoint(t *testing.T) {
 		t.Errorf("RequestCheckpoint = %q, %v", id, err)
 	}
 }
+
+// A supervisor has no watch that breaks off when the agent restarts.
+func TestASupervisorsRequestOutlivesARestartOfTheAgent(t *testing.T) {
+	agent := trainertest.New(t)
+	agent.OnRequest = func(*trainerv1.RequestCheckpointRequest) (string, error) { return "c", nil }
+	agent.Start(t)
+	s := connect(t, agent, func(c *trainer.Config) { c.Kind = trainerv1.SessionKind_SESSION_KIND_SUPERVISOR })
+	agent.Stop()
+	agent.Start(t)
+	id, err := s.RequestCheckpoint(t.Context(), commonv1.CheckpointReason_CHECKPOINT_REASON_PREEMPTION,
+		commonv1.AfterCheckpoint_AFTER_CHECKPOINT_STOP, time.Minute)
+	if err != nil || id != "c" {
+		t.Errorf("RequestCheckpoint = %q, %v", id, err)
+	}
+}

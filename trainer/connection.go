@@ -37,8 +37,10 @@ func (s *Session) keepConnected(ctx context.Context, tried chan<- struct{}) erro
 	)
 	for ctx.Err() == nil {
 		err := s.connectOnce(ctx, &out, func(node string) {
+			if silent {
+				s.deps.Log.Info("the agent answers", "node", node, "socket", s.config.Socket)
+			}
 			wait, silent = firstRetry, false
-			s.deps.Log.Debug("agent answers", "node", node, "socket", s.config.Socket)
 			if tried != nil {
 				close(tried)
 				tried = nil
@@ -56,7 +58,7 @@ func (s *Session) keepConnected(ctx context.Context, tried chan<- struct{}) erro
 			s.deps.Log.Error("another process registered for the same run and rank; this one is not watched any more", "cause", err)
 			return nil
 		}
-		if !silent {
+		if !silent && !fault.Is(err, fault.NotFound) { // the agent was restarted, and answers
 			silent = true
 			s.deps.Log.Warn("no answer from the agent; training goes on, and so does the search for it",
 				"socket", s.config.Socket, "cause", err)
@@ -169,6 +171,10 @@ func (s *Session) send(ctx context.Context, id string, out *outbox) error {
 			return ctx.Err()
 		case <-tick.C:
 		case <-s.urgent:
+		case doubted := <-s.doubted:
+			if doubted == id {
+				return fault.New(fault.NotFound, "the agent does not know session %s", id)
+			}
 		}
 	}
 }

@@ -32,6 +32,7 @@ type Session struct {
 	orders  *mailbox
 	link    *link
 	urgent  chan struct{} // holds a token when something must be sent now
+	doubted chan string   // holds a session that the agent may not know any more
 
 	group *life.Group
 	step  atomic.Int64 // the last step reported
@@ -61,7 +62,8 @@ func Connect(ctx context.Context, config Config, deps Deps) (*Session, error) {
 	s := &Session{
 		config: config, deps: deps.filled(),
 		queue: newQueue(config.QueueSteps), orders: newMailbox(), link: newLink(),
-		urgent: make(chan struct{}, 1), flushed: make(chan struct{}), over: make(chan struct{}),
+		urgent: make(chan struct{}, 1), doubted: make(chan string, 1),
+		flushed: make(chan struct{}), over: make(chan struct{}),
 	}
 	s.allSent = sync.OnceFunc(func() { close(s.flushed) })
 	s.attempt.Store(config.Attempt)

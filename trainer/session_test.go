@@ -259,6 +259,59 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
+func TestAProcessWhoseRankWasTakenOverKeepsQuiet(t *testing.T) {
+	agent := trainertest.New(t)
+	agent.Start(t)
+	old := connect(t, agent, nil)
+	connect(t, agent, nil) // the same run and rank
+	testkit.Eventually(t, "the old session to be gone", func() bool { return !old.Connected() })
+	old.Step(trainer.StepReport{Step: 1})
+	if err := old.Close(context.Background()); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("Close = %v, want unavailable", err)
+	}
+	if n := len(agent.Registrations()); n != 2 {
+		t.Errorf("registered %d times; the two fight for the rank", n)
+	}
+}
+
+func TestEventsThatCannotBeSentDoNotStopTheRest(t *testing.T) {
+	agent := trainertest.New(t)
+	agent.Start(t)
+	s := connect(t, agent, nil)
+	s.RunEnded(&commonv1.RunEnded{Explanation: "not \xff text"})
+	s.Step(trainer.StepReport{Step: 1, Tasks: []trainer.Task{{Name: "\xff", Loss: trainer.Known(1.0)}}})
+	s.Step(trainer.StepReport{Step: 2})
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := steps(agent); !slices.Equal(got, []int64{2}) || s.Dropped() != 2 || agent.Dropped() != 2 {
+		t.Errorf("steps %v arrived, %d dropped, the agent knows of %d", got, s.Dropped(), agent.Dropped())
+	}
+}
+
+func TestTheLastStepIsLeftForTheSupervisor(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "exit.json")
+	s, err := trainer.Connect(t.Context(), trainer.Config{RunID: "r", ExitFile: file}, trainer.Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, known := trainer.ReadProgress(file); known {
+		t.Error("a step is known before there was one")
+	}
+	s.Step(trainer.StepReport{Step: 41})
+	testkit.Eventually(t, "the step, while the process lives", func() bool {
+		step, known := trainer.ReadProgress(file)
+		return known && step == 41
+	})
+	s.Step(trainer.StepReport{Step: 42})
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if step, known := trainer.ReadProgress(file); !known || step != 42 {
+		t.Errorf("step is %d, %v; want 42", step, known)
+	}
+}
+
 func TestSupervisorGetsNoDirectives(t *testing.T) {
 	agent := trainertest.New(t)
 	agent.Start(t)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,12 +26,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // collector is a collector made of a function.
 type collector struct {
 	collect func(ctx context.Context, emit func(metric.Sample)) (Status, error)
-	calls   int
+	calls   atomic.Int64
 	closed  bool
 }
 
 func (c *collector) Collect(ctx context.Context, emit func(metric.Sample)) (Status, error) {
-	c.calls++
+	c.calls.Add(1)
 	return c.collect(ctx, emit)
 }
 
@@ -77,6 +78,12 @@ func (b *bench) values() (values []float64) {
 	return values
 }
 
+func (b *bench) first() metric.Sample {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.samples[0]
+}
+
 // run runs collectors with an interval of a second while the test's body runs.
 func run(t *testing.T, collectors map[string]*collector, body func(*bench)) {
 	t.Helper()
@@ -113,16 +120,16 @@ func runHere(t *testing.T, collectors map[string]*collector, body func(*bench)) 
 func TestFirstCollectionIsAtOnceAndTheNextOnesAtTheInterval(t *testing.T) {
 	c := emits(1.5)
 	run(t, map[string]*collector{"host": c}, func(b *bench) {
-		if c.calls != 1 || !cmp.Equal(b.values(), []float64{1.5}) {
-			t.Errorf("%d calls, samples %v", c.calls, b.values())
+		if c.calls.Load() != 1 || !cmp.Equal(b.values(), []float64{1.5}) {
+			t.Errorf("%d calls, samples %v", c.calls.Load(), b.values())
 		}
-		if at := b.samples[0].Time; !at.Equal(time.Now()) {
+		if at := b.first().Time; !at.Equal(time.Now()) {
 			t.Errorf("the sample has the time %v, now is %v", at, time.Now())
 		}
 		time.Sleep(100 * time.Second)
 		synctest.Wait()
-		if c.calls < 91 || c.calls > 112 {
-			t.Errorf("%d calls in 100 seconds", c.calls)
+		if c.calls.Load() < 91 || c.calls.Load() > 112 {
+			t.Errorf("%d calls in 100 seconds", c.calls.Load())
 		}
 		if diff := cmp.Diff(map[string]Status{"host": Ok}, b.Statuses()); diff != "" {
 			t.Error(diff)
@@ -140,8 +147,8 @@ func TestTimeOfTheCollectorIsKept(t *testing.T) {
 		return Ok, nil
 	}}
 	run(t, map[string]*collector{"host": c}, func(b *bench) {
-		if !b.samples[0].Time.Equal(at) {
-			t.Errorf("time %v, want %v", b.samples[0].Time, at)
+		if got := b.first().Time; !got.Equal(at) {
+			t.Errorf("time %v, want %v", got, at)
 		}
 	})
 }
@@ -155,7 +162,7 @@ func stuckIsLeftAlone(t *testing.T) {
 	stuck := &collector{}
 	stuck.collect = func(_ context.Context, emit func(metric.Sample)) (Status, error) {
 		emit(load(1))
-		if stuck.calls == 1 {
+		if stuck.calls.Load() == 1 {
 			<-release
 			emit(load(99))
 		}
@@ -165,8 +172,8 @@ func stuckIsLeftAlone(t *testing.T) {
 	runHere(t, map[string]*collector{"stuck": stuck, "other": other}, func(b *bench) {
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		if stuck.calls != 1 || other.calls < 9 {
-			t.Errorf("the stuck one was called %d times, the other %d times", stuck.calls, other.calls)
+		if stuck.calls.Load() != 1 || other.calls.Load() < 9 {
+			t.Errorf("the stuck one was called %d times, the other %d times", stuck.calls.Load(), other.calls.Load())
 		}
 		want := map[string]Status{"stuck": Stuck, "other": Ok}
 		if diff := cmp.Diff(want, b.Statuses()); diff != "" {
@@ -186,8 +193,8 @@ func stuckIsLeftAlone(t *testing.T) {
 		close(release)
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
-		if stuck.calls < 2 || b.Statuses()["stuck"] != Ok {
-			t.Errorf("after its return: %d calls, status %s", stuck.calls, b.Statuses()["stuck"])
+		if stuck.calls.Load() < 2 || b.Statuses()["stuck"] != Ok {
+			t.Errorf("after its return: %d calls, status %s", stuck.calls.Load(), b.Statuses()["stuck"])
 		}
 		if got := b.values(); got[1] != 1 {
 			t.Errorf("samples %v: what a stuck call emits late is dropped", got)
@@ -257,8 +264,8 @@ func TestUnsupportedIsAskedAgainSeldom(t *testing.T) {
 	run(t, map[string]*collector{"nvml": c}, func(*bench) {
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
-		if c.calls < 9 || c.calls > 13 {
-			t.Errorf("%d calls in ten minutes", c.calls)
+		if c.calls.Load() < 9 || c.calls.Load() > 13 {
+			t.Errorf("%d calls in ten minutes", c.calls.Load())
 		}
 	})
 }
@@ -290,7 +297,7 @@ func exposes(t *testing.T) {
 		emit(gpu("0", 101))
 		emit(gpu("1", 0))
 		emit(metric.Sample{Def: metric.GPUPower, Labels: []string{"too", "many"}})
-		if c.calls > 1 {
+		if c.calls.Load() > 1 {
 			<-release
 		}
 		return Ok, nil

@@ -46,8 +46,8 @@ type Config struct {
 	MaxSeries int `yaml:"max_series"`
 }
 
-// Default allows 100,000 series.
-func Default(dir string) Config { return Config{Dir: dir, MaxSeries: 100_000} }
+// Defaults allows 100,000 series.
+func Defaults(dir string) Config { return Config{Dir: dir, MaxSeries: 100_000} }
 
 // Check reports a missing directory or a bound that lets nothing in.
 func (c Config) Check(report func(key, format string, args ...any)) {

@@ -45,7 +45,7 @@ func start(t testing.TB, dir string, tracer trace.Tracer) *bench {
 	t.Helper()
 	b := &bench{disk: faultfs.New()}
 	for class, to := range map[string]**spool.Spool{"events": &b.events, "samples": &b.samples} {
-		s, err := spool.Open(spool.Default(filepath.Join(dir, class)), spool.Deps{FS: b.disk, Class: class})
+		s, err := spool.Open(spool.Defaults(filepath.Join(dir, class)), spool.Deps{FS: b.disk, Class: class})
 		if err != nil {
 			t.Fatal(err)
 		}

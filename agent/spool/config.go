@@ -27,8 +27,8 @@ type Config struct {
 // minSegmentBytes keeps a segment larger than a few records.
 const minSegmentBytes = 1 << 10
 
-// Default is 256 MiB in segments of 4 MiB, synced at each append.
-func Default(dir string) Config {
+// Defaults is 256 MiB in segments of 4 MiB, synced at each append.
+func Defaults(dir string) Config {
 	return Config{Dir: dir, MaxBytes: 256 << 20, SegmentBytes: 4 << 20}
 }
 

@@ -294,7 +294,7 @@ func syncs(disk *faultfs.FS, ext string) (n int) {
 
 func TestWritersAndReadersAtOnce(t *testing.T) {
 	const writers, each, readers = 4, 100, 2
-	config := Default(t.TempDir())
+	config := Defaults(t.TempDir())
 	config.SegmentBytes = 4 << 10
 	s := open(t, config, Deps{})
 	var group sync.WaitGroup
@@ -379,7 +379,7 @@ func BenchmarkAppend(b *testing.B) {
 	payload := make([]byte, 300)
 	for name, interval := range map[string]time.Duration{"durable": 0, "interval": time.Second} {
 		b.Run(name, func(b *testing.B) {
-			config := Default(b.TempDir())
+			config := Defaults(b.TempDir())
 			config.SyncInterval = interval
 			s := open(b, config, Deps{})
 			b.SetBytes(int64(len(payload)))
@@ -391,7 +391,7 @@ func BenchmarkAppend(b *testing.B) {
 		})
 	}
 	b.Run("durable, eight at once", func(b *testing.B) {
-		s := open(b, Default(b.TempDir()), Deps{})
+		s := open(b, Defaults(b.TempDir()), Deps{})
 		b.SetBytes(int64(len(payload)))
 		b.SetParallelism(4)
 		b.RunParallel(func(pb *testing.PB) {

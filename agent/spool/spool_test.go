@@ -290,7 +290,7 @@ func TestConfigCheck(t *testing.T) {
 		c.Check(func(key, _ string, _ ...any) { keys = append(keys, key) })
 		return keys
 	}
-	if got := problems(Default("d")); got != nil {
+	if got := problems(Defaults("d")); got != nil {
 		t.Errorf("default: %v", got)
 	}
 	want := []string{"dir", "segment_bytes", "max_bytes", "sync_interval"}

@@ -201,7 +201,7 @@ func newAgent(t *testing.T, dir, address string, commands commandFunc, change fu
 	t.Helper()
 	a := &agent{log: &syncBuffer{}}
 	openSpool := func(class string) *spool.Spool {
-		s, err := spool.Open(spool.Default(filepath.Join(dir, class)), spool.Deps{Class: class})
+		s, err := spool.Open(spool.Defaults(filepath.Join(dir, class)), spool.Deps{Class: class})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -211,14 +211,14 @@ func newAgent(t *testing.T, dir, address string, commands commandFunc, change fu
 	reg := prometheus.NewRegistry()
 	log := slog.New(slog.NewTextHandler(a.log, nil))
 	var err error
-	a.journal, err = journal.Open(journal.Default(filepath.Join(dir, "journal")), journal.Deps{
+	a.journal, err = journal.Open(journal.Defaults(filepath.Join(dir, "journal")), journal.Deps{
 		Node: "n1", Events: a.events, Samples: a.samples, FS: durable.OS{}, Log: log,
 		Metrics: reg, Tracer: noop.NewTracerProvider().Tracer(""), Clock: time.Now,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := Default()
+	config := Defaults()
 	config.Address, config.BackoffMin, config.BackoffMax = address, time.Millisecond, 20*time.Millisecond
 	if change != nil {
 		change(&config)

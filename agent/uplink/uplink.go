@@ -59,8 +59,8 @@ type Config struct {
 	CommandQueue int `yaml:"command_queue"`
 }
 
-// Default is right for a control plane on the same machine.
-func Default() Config {
+// Defaults is right for a control plane on the same machine.
+func Defaults() Config {
 	return Config{
 		Address: "127.0.0.1:7443", BackoffMin: 100 * time.Millisecond, BackoffMax: 10 * time.Second,
 		RefusedRetry: time.Minute, AckTimeout: 30 * time.Second, MaxInFlight: 256, CommandQueue: 64,

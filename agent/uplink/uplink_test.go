@@ -338,7 +338,7 @@ func TestConfigCheck(t *testing.T) {
 		"negative ack limit": {func(c *Config) { c.AckTimeout = -1 }, "ack_timeout"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := Default()
+			c := Defaults()
 			tc.change(&c)
 			var got []string
 			c.Check(func(key, _ string, _ ...any) { got = append(got, key) })
@@ -369,7 +369,7 @@ func TestDrainIsBounded(t *testing.T) {
 }
 
 func TestLaneWaitsForRoom(t *testing.T) {
-	s, err := spool.Open(spool.Default(t.TempDir()), spool.Deps{})
+	s, err := spool.Open(spool.Defaults(t.TempDir()), spool.Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,10 +32,11 @@ func TestEveryOperationFails(t *testing.T) {
 
 		fsys := faultfs.New()
 		b := open(t, dir, fsys)
-		n, failed := 0, ""
+		n := 0
+		var hit atomic.Value
 		fsys.FailWith(func(op faultfs.Op, path string) error {
 			if n++; n == at {
-				failed = string(op) + " " + path
+				hit.Store(string(op) + " " + path)
 				return syscall.EIO
 			}
 			return nil
@@ -43,12 +44,13 @@ func TestEveryOperationFails(t *testing.T) {
 		err := b.save(fresh)
 		stop = b.run()
 		if err == nil {
-			testkit.Eventually(t, "an end after "+failed, func() bool {
+			testkit.Eventually(t, "an end after a failure", func() bool {
 				s := b.states("fresh")
 				return strings.HasSuffix(s, "VERIFIED") || strings.HasSuffix(s, "FAILED")
 			})
 		}
 		id, _ := b.resolve(0, 1)
+		failed, _ := hit.Load().(string)
 		// The mark may be there although its last sync failed and FAILED was told.
 		if ended := b.states("fresh"); strings.HasSuffix(ended, "VERIFIED") && id != "fresh" || id == "" {
 			t.Errorf("%s failed: %s, and resolved %q", failed, ended, id)

@@ -79,7 +79,7 @@ func install(t *testing.T, dir string, later func(func())) *installation {
 	in.store, err = store.Open(ctx, store.Config{Path: filepath.Join(dir, "vigil.db")}, store.Deps{Log: log})
 	must(err)
 	later(func() { _ = in.store.Close() })
-	in.bus, err = bus.Open(ctx, bus.DefaultConfig(filepath.Join(dir, "bus")), bus.Deps{Log: log, Metrics: metrics})
+	in.bus, err = bus.Open(ctx, bus.Defaults(filepath.Join(dir, "bus")), bus.Deps{Log: log, Metrics: metrics})
 	must(err)
 	later(in.bus.Close)
 	in.fleet = fleet.New(fleet.Config{RecordInterval: 100 * time.Millisecond}, fleet.Deps{

@@ -49,13 +49,13 @@ func install(t *testing.T) *installation {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = in.store.Close() })
-	busConfig := bus.DefaultConfig(filepath.Join(dir, "bus"))
+	busConfig := bus.Defaults(filepath.Join(dir, "bus"))
 	if in.bus, err = bus.Open(t.Context(), busConfig, bus.Deps{Log: testkit.Logger(t), Metrics: in.metrics}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(in.bus.Close)
 	tracer := noop.NewTracerProvider().Tracer("")
-	in.fleet = fleet.New(fleet.DefaultConfig(), fleet.Deps{
+	in.fleet = fleet.New(fleet.Defaults(), fleet.Deps{
 		Store: in.store, Log: testkit.Logger(t), Metrics: in.metrics, Tracer: tracer, Clock: time.Now,
 	})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -76,9 +76,9 @@ type Config struct {
 	MaxAge time.Duration `yaml:"max_age"`
 }
 
-// DefaultConfig keeps a week of frames or 4 GiB in a directory, each frame
+// Defaults keeps a week of frames or 4 GiB in a directory, each frame
 // synced.
-func DefaultConfig(dir string) Config {
+func Defaults(dir string) Config {
 	return Config{Dir: dir, Sync: SyncAlways, SyncInterval: time.Second, MaxBytes: 4 << 30, MaxAge: 7 * 24 * time.Hour}
 }
 

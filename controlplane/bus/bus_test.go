@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 }
 
 func testConfig(dir string) Config {
-	c := DefaultConfig(dir)
+	c := Defaults(dir)
 	c.MaxBytes = 128 << 20
 	return c
 }
@@ -270,7 +270,7 @@ func TestConfigCheck(t *testing.T) {
 		c.Check(func(key, _ string, _ ...any) { keys = append(keys, key) })
 		return keys
 	}
-	if keys := check(DefaultConfig("x")); keys != nil {
+	if keys := check(Defaults("x")); keys != nil {
 		t.Errorf("the defaults are refused: %v", keys)
 	}
 	got := check(Config{Sync: SyncInterval})

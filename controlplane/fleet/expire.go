@@ -44,18 +44,7 @@ func (f *Fleet) giveUp(tx *store.Tx, command store.Command, now time.Time) error
 	if err := tx.SetCommandState(command.ID, store.CommandExpired, why); err != nil {
 		return err
 	}
-	if !unsaved(checkpoint.State) {
-		// What is staged is the vault's and not lost: late is not failed.
-		return nil
-	}
-	_, err = tx.AdvanceCheckpoint(&commonv1.CheckpointProgress{
-		CheckpointId: checkpoint.CheckpointId,
-		State:        commonv1.CheckpointState_CHECKPOINT_STATE_FAILED,
-		Reason:       checkpoint.Reason,
-		Error:        why,
-		CommandId:    command.ID,
-	}, command.RunID, 0, 0, command.Node, now)
-	return err
+	return tx.FailUnsaved(command, why, now)
 }
 
 // explain says in a sentence that a person can act on why a command came to
@@ -66,7 +55,7 @@ func (f *Fleet) explain(command store.Command, checkpoint *controlv1.Checkpoint)
 	switch {
 	case checkpoint.State == commonv1.CheckpointState_CHECKPOINT_STATE_DIRECTED:
 		return fmt.Sprintf("the trainer on %s has the order but did not save within %v; does it still make steps?", command.Node, after)
-	case !unsaved(checkpoint.State):
+	case !store.Unsaved(checkpoint.State):
 		return fmt.Sprintf("the vault on %s did not finish within %v; it goes on", command.Node, after)
 	case !connected && command.State == store.CommandPending:
 		return fmt.Sprintf("agent of node %s was not connected for %v; is it running?", command.Node, after)
@@ -77,9 +66,4 @@ func (f *Fleet) explain(command store.Command, checkpoint *controlv1.Checkpoint)
 	default:
 		return fmt.Sprintf("agent of node %s did not answer within %v; is it running?", command.Node, after)
 	}
-}
-
-// unsaved tells whether nothing of the checkpoint has been written yet.
-func unsaved(state commonv1.CheckpointState) bool {
-	return state <= commonv1.CheckpointState_CHECKPOINT_STATE_DIRECTED
 }

@@ -29,8 +29,8 @@ type Config struct {
 	RecordInterval time.Duration `yaml:"record_interval"`
 }
 
-// DefaultConfig writes heartbeats every five seconds.
-func DefaultConfig() Config { return Config{RecordInterval: 5 * time.Second} }
+// Defaults writes heartbeats every five seconds.
+func Defaults() Config { return Config{RecordInterval: 5 * time.Second} }
 
 // Check reports an interval that is out of range.
 func (c Config) Check(report func(key, format string, args ...any)) {

@@ -140,7 +140,7 @@ func view[T any](t testing.TB, s *store.Store, read func(*store.Tx) (T, error)) 
 
 func TestConfigCheck(t *testing.T) {
 	for interval, wrong := range map[time.Duration]bool{
-		DefaultConfig().RecordInterval: false,
+		Defaults().RecordInterval: false,
 		time.Millisecond:               true,
 		time.Hour:                      true,
 	} {

@@ -55,10 +55,10 @@ func newDesk(t testing.TB) *desk {
 	}
 	t.Cleanup(func() { _ = d.store.Close() })
 	tracer := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(d.spans)).Tracer("test")
-	d.fleet = fleet.New(fleet.DefaultConfig(), fleet.Deps{
+	d.fleet = fleet.New(fleet.Defaults(), fleet.Deps{
 		Store: d.store, Log: testkit.Logger(t), Metrics: prometheus.NewRegistry(), Tracer: tracer, Clock: clock,
 	})
-	d.engine = incident.New(incident.DefaultConfig(), incident.Deps{
+	d.engine = incident.New(incident.Defaults(), incident.Deps{
 		Receivers: []string{"slack", "hook"}, Save: d.save, Store: d.store, Clock: clock, Tracer: tracer, Metrics: d.registry,
 	})
 	d.bank = detect.NewBank([]detect.Rule{rules.NonFinite(), rules.Divergence()})

@@ -40,8 +40,8 @@ type Config struct {
 	CheckpointTimeout time.Duration `yaml:"checkpoint_timeout"`
 }
 
-// DefaultConfig gives an emergency checkpoint one minute.
-func DefaultConfig() Config { return Config{CheckpointTimeout: fleet.DefaultTimeout} }
+// Defaults gives an emergency checkpoint one minute.
+func Defaults() Config { return Config{CheckpointTimeout: fleet.DefaultTimeout} }
 
 // Check reports a timeout that no checkpoint could keep.
 func (c Config) Check(report func(key, format string, args ...any)) {

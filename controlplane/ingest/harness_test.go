@@ -81,13 +81,13 @@ type plane struct {
 func start(t testing.TB, dir string) *plane {
 	t.Helper()
 	log, reg := testkit.Logger(t), prometheus.NewRegistry()
-	config := bus.DefaultConfig(filepath.Join(dir, "bus"))
+	config := bus.Defaults(filepath.Join(dir, "bus"))
 	config.MaxBytes = 256 << 20
 	opened, err := bus.Open(t.Context(), config, bus.Deps{Log: log, Metrics: reg})
 	if err != nil {
 		t.Fatal(err)
 	}
-	db, err := metrics.Open(metrics.DefaultConfig(filepath.Join(dir, "metrics")), metrics.Deps{Log: log, Clock: noon})
+	db, err := metrics.Open(metrics.Defaults(filepath.Join(dir, "metrics")), metrics.Deps{Log: log, Clock: noon})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func start(t testing.TB, dir string) *plane {
 		fleet: &oneFleet{end: map[string]context.CancelCauseFunc{}, send: map[string]func(*agentv1.ConnectResponse) error{}},
 	}
 	tracer := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(p.spans)).Tracer("test")
-	p.service = New(DefaultConfig(), Deps{
+	p.service = New(Defaults(), Deps{
 		Bus: opened, Samples: db, Fleet: p.fleet, Log: log, Metrics: reg, Tracer: tracer, Clock: noon,
 	})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

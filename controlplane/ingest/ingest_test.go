@@ -291,7 +291,7 @@ func TestSamples(t *testing.T) {
 }
 
 func TestBadSeriesDefinitionsEndTheSession(t *testing.T) {
-	many := make([]*agentv1.SeriesDef, DefaultConfig().MaxSeries+1)
+	many := make([]*agentv1.SeriesDef, Defaults().MaxSeries+1)
 	for i := range many {
 		many[i] = &agentv1.SeriesDef{Ref: uint32(i + 1), Metric: metric.HostLoad1.Name}
 	}
@@ -364,7 +364,7 @@ func TestANewerSessionTakesOver(t *testing.T) {
 func TestCommandsAndHeartbeats(t *testing.T) {
 	p := start(t, t.TempDir())
 	a, welcome := p.connect("n")
-	if welcome.Revision != protocol.Revision || welcome.SessionId == "" || welcome.HeartbeatInterval.AsDuration() != DefaultConfig().HeartbeatInterval {
+	if welcome.Revision != protocol.Revision || welcome.SessionId == "" || welcome.HeartbeatInterval.AsDuration() != Defaults().HeartbeatInterval {
 		t.Errorf("Welcome %v", welcome)
 	}
 	testkit.Eventually(t, "the session to be known", func() bool { return p.fleet.sender("n") != nil })
@@ -399,7 +399,7 @@ func TestDrain(t *testing.T) {
 	a.say(say(eventFrame("r", 1, 1)))
 	a.acked(events, 1, 1)
 	p.stop()
-	if drain := a.hear().GetDrain(); drain == nil || drain.ReconnectAfter.AsDuration() != DefaultConfig().ReconnectAfter {
+	if drain := a.hear().GetDrain(); drain == nil || drain.ReconnectAfter.AsDuration() != Defaults().ReconnectAfter {
 		t.Errorf("Drain %v", drain)
 	}
 	if err := a.end(); err == nil || !strings.Contains(err.Error(), "EOF") {
@@ -417,7 +417,7 @@ func TestConfigCheck(t *testing.T) {
 		c.Check(func(key, _ string, _ ...any) { keys = append(keys, key) })
 		return keys
 	}
-	if keys := check(DefaultConfig()); keys != nil {
+	if keys := check(Defaults()); keys != nil {
 		t.Errorf("the defaults are refused: %v", keys)
 	}
 	want := []string{"heartbeat_interval", "reconnect_after", "max_series"}

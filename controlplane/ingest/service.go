@@ -62,8 +62,8 @@ type Config struct {
 	MaxSeries int `yaml:"max_series"`
 }
 
-// DefaultConfig has a heartbeat every five seconds.
-func DefaultConfig() Config {
+// Defaults has a heartbeat every five seconds.
+func Defaults() Config {
 	return Config{HeartbeatInterval: 5 * time.Second, ReconnectAfter: time.Second, MaxSeries: 1 << 16}
 }
 

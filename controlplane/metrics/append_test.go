@@ -24,7 +24,7 @@ func noon() time.Time { return time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC) }
 
 func openDB(t testing.TB, dir string) *DB {
 	t.Helper()
-	db, err := Open(DefaultConfig(dir), Deps{Log: testkit.Logger(t), Clock: noon})
+	db, err := Open(Defaults(dir), Deps{Log: testkit.Logger(t), Clock: noon})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +195,7 @@ func TestConfigCheck(t *testing.T) {
 		c.Check(func(key, _ string, _ ...any) { keys = append(keys, key) })
 		return keys
 	}
-	if keys := check(DefaultConfig("x")); keys != nil {
+	if keys := check(Defaults("x")); keys != nil {
 		t.Errorf("the defaults are refused: %v", keys)
 	}
 	want := []string{"dir", "retention", "max_bytes", "out_of_order_window", "query_timeout", "query_max_samples", "query_concurrency"}

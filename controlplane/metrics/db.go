@@ -58,8 +58,8 @@ type Config struct {
 	QueryConcurrency int `yaml:"query_concurrency"`
 }
 
-// DefaultConfig keeps 15 days of samples or 8 GiB in a directory.
-func DefaultConfig(dir string) Config {
+// Defaults keeps 15 days of samples or 8 GiB in a directory.
+func Defaults(dir string) Config {
 	return Config{
 		Dir:              dir,
 		Retention:        15 * 24 * time.Hour,

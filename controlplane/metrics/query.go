@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,16 +76,13 @@ func (db *DB) run(r *http.Request, prepare func(context.Context, string) (promql
 		defer cancel()
 	}
 	q, err := prepare(ctx, r.Form.Get("query"))
-	if err != nil && ctx.Err() != nil {
-		return answer{}, fmt.Errorf("query timed out or was canceled: %w", ctx.Err())
-	}
 	if err != nil {
-		return answer{}, badParameter("query", err)
+		return answer{}, cmp.Or(cutShort(ctx), badParameter("query", err))
 	}
 	defer q.Close()
 	got := q.Exec(ctx)
 	if got.Err != nil {
-		return answer{odd: got.Warnings}, got.Err
+		return answer{odd: got.Warnings}, cmp.Or(cutShort(ctx), got.Err)
 	}
 	odd := got.Warnings
 	value, cut := truncate(got.Value, limit)
@@ -94,6 +92,15 @@ func (db *DB) run(r *http.Request, prepare func(context.Context, string) (promql
 	// The result lives in memory that q.Close takes back: encode it now.
 	encoded, err := encode(value)
 	return answer{data: queryData{ResultType: value.Type(), Result: encoded}, odd: odd}, err
+}
+
+// cutShort tells that a query had no time left, whichever part noticed it; nil
+// when it had.
+func cutShort(ctx context.Context) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return fmt.Errorf("query timed out or was canceled: %w", ctx.Err())
 }
 
 func errTruncated() error { return errors.New("results truncated due to limit") }

@@ -139,7 +139,7 @@ func setup(t testing.TB, path string, frames *fakeBus) (*Pipeline, *store.Store)
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	registry, tracer := prometheus.NewRegistry(), noop.NewTracerProvider().Tracer("")
-	engine := incident.New(incident.DefaultConfig(), incident.Deps{
+	engine := incident.New(incident.Defaults(), incident.Deps{
 		Receivers: []string{"hook"}, Save: save, Store: s, Clock: clock, Tracer: tracer, Metrics: registry,
 	})
 	p := New(Deps{

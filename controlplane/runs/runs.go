@@ -27,7 +27,7 @@ func Apply(_ context.Context, tx *store.Tx, sequence uint64, event *commonv1.Eve
 	var err error
 	switch body := event.GetBody().(type) {
 	case *commonv1.Event_CommandResult:
-		err = applyCommand(tx, body.CommandResult)
+		err = applyCommand(tx, event, body.CommandResult)
 	case *commonv1.Event_Checkpoint:
 		err = applyCheckpoint(tx, event, body.Checkpoint)
 	case nil:
@@ -42,7 +42,7 @@ func Apply(_ context.Context, tx *store.Tx, sequence uint64, event *commonv1.Eve
 }
 
 // applyCommand advances a command. One that is not known was the agent's own.
-func applyCommand(tx *store.Tx, result *commonv1.CommandResult) error {
+func applyCommand(tx *store.Tx, event *commonv1.Event, result *commonv1.CommandResult) error {
 	states := map[commonv1.CommandStage]store.CommandState{
 		commonv1.CommandStage_COMMAND_STAGE_ACCEPTED: store.CommandAccepted,
 		commonv1.CommandStage_COMMAND_STAGE_DONE:     store.CommandDone,
@@ -56,7 +56,15 @@ func applyCommand(tx *store.Tx, result *commonv1.CommandResult) error {
 	if fault.Is(err, fault.NotFound) {
 		return nil
 	}
-	return err
+	if err != nil || state != store.CommandFailed {
+		return err
+	}
+	command, err := tx.Command(result.GetCommandId())
+	if err != nil {
+		return err
+	}
+	// An agent that never came to begin says nothing of the checkpoint.
+	return tx.FailUnsaved(command, result.GetError(), event.GetTime().AsTime())
 }
 
 // applyCheckpoint advances a checkpoint; how many ranks save it is the run's

@@ -313,6 +313,42 @@ func TestCommandAndCheckpoint(t *testing.T) {
 	}
 }
 
+// TestFailedCommandFailsItsCheckpoint: an agent that gives a command up before
+// it has begun says nothing of the checkpoint, and somebody waits for it.
+func TestFailedCommandFailsItsCheckpoint(t *testing.T) {
+	const (
+		requested = commonv1.CheckpointState_CHECKPOINT_STATE_REQUESTED
+		staged    = commonv1.CheckpointState_CHECKPOINT_STATE_STAGED
+		failed    = commonv1.CheckpointState_CHECKPOINT_STATE_FAILED
+	)
+	for before, want := range map[commonv1.CheckpointState]commonv1.CheckpointState{requested: failed, staged: staged} {
+		s := openStore(t)
+		err := s.Update(t.Context(), func(tx *store.Tx) error {
+			if err := tx.PutCheckpoint(&controlv1.Checkpoint{CheckpointId: "c", RunId: "r", State: before}); err != nil {
+				return err
+			}
+			_, err := tx.InsertCommand(store.Command{ID: "k", IdempotencyKey: "k", Node: "n1", RunID: "r", CheckpointID: "c", Wire: &agentv1.Command{}})
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		apply(t, s, what("n1", 0, 0, 3, &commonv1.CommandResult{
+			CommandId: "k", Stage: commonv1.CommandStage_COMMAND_STAGE_FAILED, Error: "the queue is full",
+		}))
+		err = s.View(t.Context(), func(tx *store.Tx) error {
+			c, err := tx.Checkpoint("c")
+			if c.GetState() != want || (want == failed && c.GetError() != "the queue is full") {
+				t.Errorf("after %v the checkpoint is %v with error %q, want %v", before, c.GetState(), c.GetError(), want)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestOdd applies what should not come: nothing fails and no run is made up.
 func TestOdd(t *testing.T) {
 	s := openStore(t)

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"github.com/vigil-ml/vigil/internal/fault"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
@@ -158,12 +156,25 @@ func describe(c *controlv1.Checkpoint, p *commonv1.CheckpointProgress, rank uint
 	c.Node, c.Path, c.ManifestSha256 = node, p.GetPath(), p.GetManifestSha256()
 }
 
-// StageOf gives when a checkpoint reached a state, and whether it is known.
-func StageOf(c *controlv1.Checkpoint, state commonv1.CheckpointState) (*timestamppb.Timestamp, bool) {
-	for _, stage := range c.GetStages() {
-		if stage.GetState() == state {
-			return stage.GetTime(), true
-		}
+// Unsaved tells whether nothing of a checkpoint has been written yet.
+func Unsaved(state commonv1.CheckpointState) bool {
+	return state <= commonv1.CheckpointState_CHECKPOINT_STATE_DIRECTED
+}
+
+// FailUnsaved gives up the checkpoint of a command that came to nothing. What
+// is staged by then is the vault's and not lost, so it is left alone: late is
+// not failed.
+func (tx *Tx) FailUnsaved(command Command, why string, at time.Time) error {
+	if command.CheckpointID == "" {
+		return nil
 	}
-	return nil, false
+	checkpoint, err := tx.Checkpoint(command.CheckpointID)
+	if err != nil || !Unsaved(checkpoint.State) {
+		return err
+	}
+	_, err = tx.AdvanceCheckpoint(&commonv1.CheckpointProgress{
+		CheckpointId: checkpoint.CheckpointId, State: commonv1.CheckpointState_CHECKPOINT_STATE_FAILED,
+		Reason: checkpoint.Reason, Error: why, CommandId: command.ID,
+	}, command.RunID, 0, 0, command.Node, at)
+	return err
 }

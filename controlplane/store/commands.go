@@ -80,12 +80,14 @@ func (tx *Tx) SetCommandState(id string, state CommandState, errText string) err
 
 // Command gives a command.
 func (tx *Tx) Command(id string) (Command, error) {
-	return tx.command("command "+id, "command_id = $1", id)
-}
-
-// CommandByKey gives the command with an idempotency key.
-func (tx *Tx) CommandByKey(key string) (Command, error) {
-	return tx.command("command with key "+key, "idempotency_key = $1", key)
+	found, err := tx.commands("command "+id, "command_id = $1", id)
+	if err == nil && len(found) == 0 {
+		err = notFound("command " + id)
+	}
+	if err != nil {
+		return Command{}, err
+	}
+	return found[0], nil
 }
 
 // CommandsOf gives the commands that make a checkpoint, by node.
@@ -104,17 +106,6 @@ func (tx *Tx) OpenCommands(node string) ([]Command, error) {
 // oldest first.
 func (tx *Tx) ExpiredCommands(now time.Time) ([]Command, error) {
 	return tx.commands("expired commands", "state < 10 AND deadline <= $1 ORDER BY created, command_id", nanos(now))
-}
-
-func (tx *Tx) command(what, where string, args ...any) (Command, error) {
-	found, err := tx.commands(what, where, args...)
-	if err == nil && len(found) == 0 {
-		err = notFound(what)
-	}
-	if err != nil {
-		return Command{}, err
-	}
-	return found[0], nil
 }
 
 func (tx *Tx) commands(what, where string, args ...any) ([]Command, error) {

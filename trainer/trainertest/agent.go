@@ -244,7 +244,7 @@ func (a *Agent) WatchDirectives(r *trainerv1.WatchDirectivesRequest, out grpc.Se
 				return err
 			}
 		case <-s.gone:
-			return nil
+			return fault.GRPC(fault.New(fault.Precondition, "watch directives: the rank registered again"))
 		case <-out.Context().Done():
 			return nil
 		}

@@ -162,7 +162,8 @@ func newFileSystems(statfs func(string, *unix.Statfs_t) error) *fileSystems {
 func (f *fileSystems) stat(ctx context.Context, path string, remote bool) (unix.Statfs_t, error) {
 	var stat unix.Statfs_t
 	if !remote {
-		return stat, f.statfs(path, &stat)
+		err := f.statfs(path, &stat)
+		return stat, err
 	}
 	if !f.begin(path) {
 		return stat, fault.New(fault.Deadline, "the file system still does not answer")
@@ -172,9 +173,8 @@ func (f *fileSystems) stat(ctx context.Context, path string, remote bool) (unix.
 	answer := make(chan unix.Statfs_t, 1)
 	group := life.NewGroup(context.WithoutCancel(ctx))
 	group.Go("statfs "+path, func(context.Context) error {
-		defer f.end(path)
-		var stat unix.Statfs_t
-		if err := f.statfs(path, &stat); err != nil {
+		stat, err := f.ask(path)
+		if err != nil {
 			return err
 		}
 		answer <- stat
@@ -188,6 +188,14 @@ func (f *fileSystems) stat(ctx context.Context, path string, remote bool) (unix.
 	case <-ctx.Done():
 		return stat, fault.New(fault.Deadline, "the file system does not answer within %v", remoteWait)
 	}
+}
+
+// ask asks, and says that the path may be asked again before anyone hears the
+// answer.
+func (f *fileSystems) ask(path string) (stat unix.Statfs_t, err error) {
+	defer f.end(path)
+	err = f.statfs(path, &stat)
+	return stat, err
 }
 
 func (f *fileSystems) begin(path string) bool {

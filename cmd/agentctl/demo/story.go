@@ -48,23 +48,27 @@ type chapter struct {
 	ended    bool
 }
 
-// live runs the trainer and follows its events until the run has ended.
+// live runs the trainer to its end and follows its events until theirs.
 func (c *chapter) live(ctx context.Context, steps int64, inject string) error {
-	return life.All(ctx,
-		life.Task{Name: "train " + c.run, Run: func(ctx context.Context) error {
-			if err := c.train(ctx, steps, inject); err != nil {
-				return fmt.Errorf("train %s: %w; see %s", c.run, err, c.stage.Path(c.run+".log"))
-			}
-			// The last events are on their way; following them ends the chapter.
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(site.StartWait):
-				return fault.New(fault.Deadline, "follow run %s: it ended and its end was not seen within %v", c.run, site.StartWait)
-			}
-		}},
-		life.Task{Name: "follow " + c.run, Run: c.follow},
-	)
+	seen := make(chan struct{})
+	group := life.NewGroup(ctx)
+	group.Go("train "+c.run, func(ctx context.Context) error {
+		if err := c.train(ctx, steps, inject); err != nil {
+			return fmt.Errorf("train %s: %w; see %s", c.run, err, c.stage.Path(c.run+".log"))
+		}
+		select {
+		case <-seen:
+		case <-ctx.Done():
+		case <-time.After(site.StartWait):
+			return fault.New(fault.Deadline, "follow run %s: it ended and its end was not seen within %v", c.run, site.StartWait)
+		}
+		return nil
+	})
+	group.Go("follow "+c.run, func(ctx context.Context) error {
+		defer close(seen)
+		return c.follow(ctx)
+	})
+	return group.Wait()
 }
 
 // train runs the trainer to its end.

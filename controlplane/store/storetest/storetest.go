@@ -116,17 +116,16 @@ func (b *bench) same(what string, got, want any) {
 
 func testNotFound(t *testing.T, b *bench) {
 	getters := map[string]func(*store.Tx) error{
-		"node":           func(tx *store.Tx) error { _, err := tx.Node("x"); return err },
-		"run":            func(tx *store.Tx) error { _, err := tx.Run("x"); return err },
-		"attempt":        func(tx *store.Tx) error { _, err := tx.Attempt("x", 1); return err },
-		"checkpoint":     func(tx *store.Tx) error { _, err := tx.Checkpoint("x"); return err },
-		"command":        func(tx *store.Tx) error { _, err := tx.Command("x"); return err },
-		"command by key": func(tx *store.Tx) error { _, err := tx.CommandByKey("x"); return err },
-		"command state":  func(tx *store.Tx) error { return tx.SetCommandState("x", store.CommandDone, "") },
-		"incident":       func(tx *store.Tx) error { _, err := tx.Incident("x"); return err },
-		"record":         func(tx *store.Tx) error { _, err := tx.IncidentRecord("x"); return err },
-		"cause":          func(tx *store.Tx) error { _, err := tx.Cause("x"); return err },
-		"awaited":        func(tx *store.Tx) error { _, err := tx.Awaited("x"); return err },
+		"node":          func(tx *store.Tx) error { _, err := tx.Node("x"); return err },
+		"run":           func(tx *store.Tx) error { _, err := tx.Run("x"); return err },
+		"attempt":       func(tx *store.Tx) error { _, err := tx.Attempt("x", 1); return err },
+		"checkpoint":    func(tx *store.Tx) error { _, err := tx.Checkpoint("x"); return err },
+		"command":       func(tx *store.Tx) error { _, err := tx.Command("x"); return err },
+		"command state": func(tx *store.Tx) error { return tx.SetCommandState("x", store.CommandDone, "") },
+		"incident":      func(tx *store.Tx) error { _, err := tx.Incident("x"); return err },
+		"record":        func(tx *store.Tx) error { _, err := tx.IncidentRecord("x"); return err },
+		"cause":         func(tx *store.Tx) error { _, err := tx.Cause("x"); return err },
+		"awaited":       func(tx *store.Tx) error { _, err := tx.Awaited("x"); return err },
 	}
 	for name, get := range getters {
 		if err := b.store.Update(t.Context(), get); !fault.Is(err, fault.NotFound) {
