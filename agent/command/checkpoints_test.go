@@ -130,6 +130,24 @@ func TestOrderFollowsAProcessThatLostItsConnection(t *testing.T) {
 	})
 }
 
+// Once it is committed the process is not needed, however long sealing takes.
+func TestTrainerEndsBeforeItsCheckpointIsSealed(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, dir)
+		tr := n.train(7, 0, 0, 1)
+		done := n.order(order("ck"), time.Minute)
+		tr.save(<-tr.got)
+		tr.die()
+		time.Sleep(10 * time.Second)
+		n.seal()
+		if err := <-done; err != nil {
+			t.Errorf("order: %v", err)
+		}
+		n.stop()
+	})
+}
+
 func TestOneRankGoesAway(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {

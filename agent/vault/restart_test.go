@@ -28,14 +28,17 @@ import (
 func TestSealsWhatAnEarlierAgentLeft(t *testing.T) {
 	dir := t.TempDir()
 	first := open(t, dir, durable.OS{})
-	first.mustSave(healthy("a", 1), healthy("b", 2)) // and no Run: the agent dies here
+	first.mustSave(healthy("b", 1), healthy("a", 2)) // and no Run: the agent dies here
 	second := open(t, dir, durable.OS{})
 	second.run()
-	if id, passed := second.resolve(0, 1); id != "b" || len(passed) > 0 {
-		t.Errorf("resolved %q, passed over %v; want b, which is waited for", id, passed)
+	if id, passed := second.resolve(0, 1); id != "a" || len(passed) > 0 {
+		t.Errorf("resolved %q, passed over %v; want a, which is waited for", id, passed)
 	}
 	for _, id := range []string{"a", "b"} {
 		second.wait(id, "DURABLE VERIFIED")
+	}
+	if first := second.events[0].GetCheckpoint().GetCheckpointId(); first != "b" {
+		t.Errorf("sealed %s first; want the order of the commits", first)
 	}
 }
 

@@ -141,8 +141,8 @@ func view[T any](t testing.TB, s *store.Store, read func(*store.Tx) (T, error)) 
 func TestConfigCheck(t *testing.T) {
 	for interval, wrong := range map[time.Duration]bool{
 		Defaults().RecordInterval: false,
-		time.Millisecond:               true,
-		time.Hour:                      true,
+		time.Millisecond:          true,
+		time.Hour:                 true,
 	} {
 		reported := false
 		Config{RecordInterval: interval}.Check(func(string, string, ...any) { reported = true })
