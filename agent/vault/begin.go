@@ -105,7 +105,7 @@ func (v *Vault) stagingRoot(sizeBytes int64) (root string, reservedBytes int64) 
 	if v.memory == "" || sizeBytes == 0 {
 		return v.disk, 0
 	}
-	free, err := freeBytes(v.memory)
+	free, err := freeBytes(filepath.Dir(v.memory))
 	if err != nil {
 		return v.disk, 0
 	}
@@ -138,8 +138,9 @@ func (v *Vault) discard(s *staging) {
 	}
 	// The directories above go when they are empty; another rank may use them.
 	checkpoint := filepath.Dir(s.dir)
-	if os.Remove(checkpoint) == nil {
-		_ = os.Remove(filepath.Dir(checkpoint))
+	run := filepath.Dir(checkpoint)
+	if os.Remove(checkpoint) == nil && os.Remove(run) == nil && filepath.Dir(run) == v.memory {
+		_ = os.Remove(v.memory)
 	}
 }
 

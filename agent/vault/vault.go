@@ -174,19 +174,15 @@ func (v *Vault) Run(ctx context.Context) error {
 	return nil
 }
 
-// memoryStaging makes the staging root in memory and gives "" where it cannot
-// be had. The directory is the user's own: another user could have made it
-// first, in a directory that all may write to.
+// memoryStaging gives the staging root in memory, or "" where it cannot be
+// had; it is made when it is needed. The directory above it is the user's own:
+// another user could have made it first, where all may write.
 func memoryStaging(log *slog.Logger, dir, node string) string {
 	own := fmt.Sprintf("/dev/shm/vigil-%d", os.Getuid())
 	sum := sha256.Sum256([]byte(dir + "\x00" + node))
 	root := filepath.Join(own, hex.EncodeToString(sum[:8]))
 	if err := makePrivate(own); err != nil {
 		log.Info("stage checkpoints on disk: memory cannot be used", "directory", own, "error", err)
-		return ""
-	}
-	if err := os.MkdirAll(root, 0o700); err != nil {
-		log.Info("stage checkpoints on disk: memory cannot be used", "directory", root, "error", err)
 		return ""
 	}
 	return root

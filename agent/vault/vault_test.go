@@ -344,6 +344,10 @@ func TestMemoryStaging(t *testing.T) {
 	}
 	b.run()
 	b.wait("ck", "VERIFIED")
+	b.resolve(0, 1) // waits until the staging directory is gone
+	if staged, err := filepath.Glob(filepath.Join(small, "../../../../*/ck")); err != nil || len(staged) > 0 {
+		t.Errorf("left in memory: %v, %v", staged, err)
+	}
 }
 
 func TestConfigCheck(t *testing.T) {

@@ -295,7 +295,7 @@ func TestID(t *testing.T) {
 		}
 		seen[id] = true
 	}
-	if incident.ID("x") != incident.ID("x") {
-		t.Error("one finding has two ids")
+	if first, second := incident.ID("x"), incident.ID("x"); first != second {
+		t.Errorf("one finding has two ids, %s and %s", first, second)
 	}
 }

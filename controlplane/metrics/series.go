@@ -5,6 +5,7 @@ import (
 	"math"
 	"sync"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
@@ -81,7 +82,7 @@ func newSeries(node string, def metric.Def, values []string) *series {
 		}
 		s.matchers = append(s.matchers, labels.MustNewMatcher(labels.MatchEqual, name, text))
 	}
-	add(labels.MetricName, def.Name)
+	add(model.MetricNameLabel, def.Name)
 	add("node", node)
 	for i, name := range def.Labels {
 		add(name, values[i])

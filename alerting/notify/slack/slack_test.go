@@ -137,7 +137,7 @@ func checkText(t *testing.T, where string, x *text, limit int) {
 		return
 	}
 	rest := regexp.MustCompile("&(amp|lt|gt);").ReplaceAllString(x.Text, "")
-	rest = regexp.MustCompile("<http://[^<>|&]+\\|Vigil>$").ReplaceAllString(rest, "")
+	rest = regexp.MustCompile(`<http://[^<>|&]+\|Vigil>$`).ReplaceAllString(rest, "")
 	if strings.ContainsAny(rest, "&<>") {
 		t.Errorf("%s has a bare control character: %q", where, rest)
 	}

@@ -1,0 +1,66 @@
+package controlplane
+
+import (
+	"context"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/vigil-ml/vigil/internal/conf"
+)
+
+func decode(text string) (Config, error) {
+	c := Defaults()
+	return c, conf.Decode("controlplane.yaml", []byte(text), &c)
+}
+
+func TestDefaultsAreGood(t *testing.T) {
+	if _, err := decode(""); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEveryMistakeIsNamed(t *testing.T) {
+	_, err := decode(`api: {listen: 0.0.0.0:8080}
+agents: {listen: here}
+bus: {sync: sometimes}
+metrics: {retention: 1m}
+log: {level: loud}
+`)
+	if err == nil {
+		t.Fatal("nothing is wrong")
+	}
+	for _, want := range []string{
+		"controlplane.yaml:1: api.listen:", "not authenticated", "controlplane.yaml:2: agents.listen:",
+		"controlplane.yaml:3: bus.sync:", "controlplane.yaml:4: metrics.retention:", "controlplane.yaml:5: log.level:",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not named in:\n%v", want, err)
+		}
+	}
+}
+
+// TestEveryRuleHasItsPage: what a finding means is written down.
+func TestEveryRuleHasItsPage(t *testing.T) {
+	for _, rule := range Rules() {
+		if _, err := os.Stat("../docs/runbook/" + rule.Code + ".md"); err != nil {
+			t.Errorf("rule %s: %v", rule.Code, err)
+		}
+	}
+}
+
+// TestRunEndsWhenAPartCannotStart: nothing keeps running, and the error says
+// which part.
+func TestRunEndsWhenAPartCannotStart(t *testing.T) {
+	c, err := decode("alerting: {receivers: [{name: ops, slakc: {}}]}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.StateDir = t.TempDir()
+	c.API.Listen, c.Agents.Listen = "127.0.0.1:0", "127.0.0.1:0"
+	err = Run(context.Background(), c, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "slakc") {
+		t.Errorf("Run = %v", err)
+	}
+}
