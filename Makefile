@@ -39,6 +39,7 @@ $(PROGRAMS):
 gen: ## Make the generated code anew
 	@$(TOOL) buf generate
 	@$(TOOL) buf generate --template buf.gen.gateway.yaml
+	@go test ./internal/metric -run TestReferenceIsFresh -update >/dev/null
 
 race: ## Run every test with the race detector
 	@$(TOOL) gotestsum --format pkgname-and-test-fails -- -race -timeout 30m $(GOTESTFLAGS) ./...
@@ -69,9 +70,9 @@ cross: ## Build for every platform that is promised
 		CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} go build -o /dev/null ./cmd/agentctl ./cmd/vigil-trainer || exit 1; done
 
 check: lint cross ## Lint, cross-compile, and see that generated code and go.mod are fresh
-	@before=$$(git status --porcelain proto go.mod go.sum); $(MAKE) -s gen && go mod tidy; \
-		after=$$(git status --porcelain proto go.mod go.sum); \
-		[ "$$before" = "$$after" ] || { echo "generated code or go.mod is stale; commit what make gen and go mod tidy made:"; git status --short proto go.mod go.sum; exit 1; }
+	@before=$$(git status --porcelain proto docs go.mod go.sum); $(MAKE) -s gen && go mod tidy; \
+		after=$$(git status --porcelain proto docs go.mod go.sum); \
+		[ "$$before" = "$$after" ] || { echo "generated code or go.mod is stale; commit what make gen and go mod tidy made:"; git status --short proto docs go.mod go.sum; exit 1; }
 	@base=$$(git rev-parse --verify -q origin/main || git rev-parse HEAD); \
 		$(TOOL) buf breaking --against ".git#ref=$$base" || { echo "the protocol breaks that of $$base"; exit 1; }
 	@echo "vigil: checked"
