@@ -71,7 +71,7 @@ func run(ctx context.Context, s settings, w io.Writer) error {
 	}
 	return life.Run(ctx, func(ctx context.Context, services, foundations *life.Group) error {
 		started := time.Now()
-		stage, err := openStage(ctx, s.out, services, foundations)
+		stage, err := openStage(ctx, s.out, foundations)
 		if err != nil {
 			return err
 		}

@@ -45,10 +45,11 @@ func (c *chapter) incident(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list incidents of %s: %w", c.run, fault.FromGRPC(err))
 	}
-	if len(list.Incidents) != 1 {
-		return fault.New(fault.Internal, "read the incident of %s: there are %d, want 1", c.run, len(list.Incidents))
+	at := slices.IndexFunc(list.Incidents, func(i *controlv1.Incident) bool { return i.Kind == "nonfinite" })
+	if at < 0 {
+		return fault.New(fault.Internal, "read the incident of %s: there is none for the NaN", c.run)
 	}
-	got, err := client.GetIncident(ctx, &controlv1.GetIncidentRequest{IncidentId: list.Incidents[0].IncidentId})
+	got, err := client.GetIncident(ctx, &controlv1.GetIncidentRequest{IncidentId: list.Incidents[at].IncidentId})
 	if err != nil {
 		return fmt.Errorf("read the incident of %s: %w", c.run, fault.FromGRPC(err))
 	}
@@ -64,8 +65,8 @@ func (c *chapter) told(ctx context.Context, i *controlv1.Incident) error {
 	c.sum.IncidentID = i.IncidentId
 	c.sum.DetectMS = c.ms(finding.Created.AsTime())
 	c.sum.IncidentMS = c.ms(i.Opened.AsTime())
-	c.note(finding.Created.AsTime(), "detected", finding.Summary)
-	c.note(i.Opened.AsTime(), "incident", i.IncidentId+" opened")
+	c.note(finding.Created.AsTime(), "detected", fmt.Sprintf("%s at step %s on rank %d, node %s", finding.Kind, thousands(finding.OnsetStep), finding.Rank, finding.Node))
+	c.note(i.Opened.AsTime(), "incident", i.IncidentId+" opened, an emergency checkpoint commanded")
 	receipts, err := c.stage.receiver.await(ctx, c.struck, "/slack", "/webhook")
 	if err != nil {
 		return fmt.Errorf("wait for the notifications of %s: %w", i.IncidentId, err)

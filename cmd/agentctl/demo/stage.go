@@ -22,8 +22,9 @@ type stage struct {
 }
 
 // openStage starts the control plane and the agent and waits until they know
-// each other.
-func openStage(ctx context.Context, out string, services, foundations *life.Group) (*stage, error) {
+// each other. They are foundations: the training that uses them is stopped, and
+// saved, before them.
+func openStage(ctx context.Context, out string, foundations *life.Group) (*stage, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
@@ -52,7 +53,7 @@ func openStage(ctx context.Context, out string, services, foundations *life.Grou
 	if err != nil {
 		return nil, err
 	}
-	services.Go("agent", watch(agent))
+	foundations.Go("agent", watch(agent))
 	s.node, err = s.AwaitNode(ctx)
 	return s, err
 }

@@ -119,8 +119,7 @@ func (c *chapter) see(e *commonv1.Event) {
 	case *commonv1.Event_NonFinite:
 		n := body.NonFinite
 		c.struck, c.sum.NonFiniteStep = at, n.Step
-		c.note(at, "stopped", fmt.Sprintf("step %s: %d of %s values of %s are NaN; the optimizer did not use them",
-			thousands(n.Step), n.NanCount, thousands(n.TensorSize), n.Tensor))
+		c.note(at, "stopped", fmt.Sprintf("step %s: NaN in %s, before the optimizer step", thousands(n.Step), n.Tensor))
 	case *commonv1.Event_Checkpoint:
 		if c.ms(at) >= 0 {
 			c.checkpoint(at, body.Checkpoint)
@@ -171,7 +170,7 @@ func (c *chapter) checkpoint(at time.Time, p *commonv1.CheckpointProgress) {
 		c.note(at, "staged", fmt.Sprintf("step %s, %s bytes; the trainer is free", thousands(p.Step), thousands(p.SizeBytes)))
 	case commonv1.CheckpointState_CHECKPOINT_STATE_DURABLE:
 		c.sum.DurableMS = ms
-		c.note(at, "durable", p.Path)
+		c.note(at, "durable", "sealed: files and manifest are on stable storage")
 	case commonv1.CheckpointState_CHECKPOINT_STATE_VERIFIED:
 		c.sum.VerifiedMS = ms
 		c.note(at, "verified", "every digest read back and agreed")
