@@ -57,6 +57,7 @@ func (tx *Tx) PutIncident(r IncidentRecord) error {
 		return err
 	}
 	tx.touch(TopicIncidents)
+	delete(tx.cache.quiet, i.GetRunId())
 	_, err = tx.exec(`INSERT INTO incidents
 		(incident_id, run_id, attempt, onset_step, finding_count, state, opened, resolved, body)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
@@ -73,8 +74,13 @@ func (tx *Tx) PutIncident(r IncidentRecord) error {
 // OpenIncidents gives the incidents of a run that are not resolved, the oldest
 // first.
 func (tx *Tx) OpenIncidents(runID string) ([]IncidentRecord, error) {
-	return tx.incidentRecords("open incidents of run "+runID,
+	if tx.cache.quiet[runID] {
+		return nil, nil
+	}
+	open, err := tx.incidentRecords("open incidents of run "+runID,
 		"run_id = $1 AND resolved = 0 ORDER BY opened, incident_id", runID)
+	tx.cache.quiet[runID] = err == nil && len(open) == 0
+	return open, err
 }
 
 // IncidentRecord gives the record of one incident.

@@ -3,6 +3,8 @@ package store
 import (
 	"fmt"
 
+	"google.golang.org/protobuf/proto"
+
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
@@ -10,33 +12,52 @@ import (
 // on the bus, is kept from the first time that the run was put. A run with an
 // end time is over.
 func (tx *Tx) PutRun(run *controlv1.Run, firstSequence uint64) error {
+	tx.touch(TopicRuns)
+	if tx.cache.runs[run.GetRunId()] != nil {
+		tx.keepRun(run, true)
+		return nil
+	}
 	body, err := marshal(run)
 	if err != nil {
 		return err
 	}
-	tx.touch(TopicRuns)
 	_, err = tx.exec(`INSERT INTO runs (run_id, ended, started, first_sequence, body) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (run_id) DO UPDATE SET ended = excluded.ended, started = excluded.started, body = excluded.body`,
 		run.GetRunId(), nanosOf(run.GetEnded()), nanosOf(run.GetStarted()), int64(firstSequence), body)
 	if err != nil {
 		return fmt.Errorf("put run %s: %w", run.GetRunId(), err)
 	}
+	tx.keepRun(run, false)
 	return nil
 }
 
 // Run gives a run.
 func (tx *Tx) Run(id string) (*controlv1.Run, error) {
-	return get[controlv1.Run](tx, "run "+id, "SELECT body FROM runs WHERE run_id = $1", id)
+	if cached := tx.cache.runs[id]; cached != nil {
+		return proto.CloneOf(cached.run), nil
+	}
+	run, err := get[controlv1.Run](tx, "run "+id, "SELECT body FROM runs WHERE run_id = $1", id)
+	if err != nil {
+		return nil, err
+	}
+	tx.keepRun(run, false)
+	return run, nil
 }
 
 // Runs gives at most limit runs, the newest first; 0 means all.
 func (tx *Tx) Runs(limit int) ([]*controlv1.Run, error) {
+	if err := tx.flushRuns(); err != nil {
+		return nil, err
+	}
 	return list[controlv1.Run](tx, "runs",
 		"SELECT body FROM runs ORDER BY started DESC, run_id DESC LIMIT $1", rowsUpTo(limit))
 }
 
 // OpenRuns gives the runs that have not ended, the newest first.
 func (tx *Tx) OpenRuns() ([]*controlv1.Run, error) {
+	if err := tx.flushRuns(); err != nil {
+		return nil, err
+	}
 	return list[controlv1.Run](tx, "runs",
 		"SELECT body FROM runs WHERE ended = 0 ORDER BY started DESC, run_id DESC")
 }
@@ -44,6 +65,9 @@ func (tx *Tx) OpenRuns() ([]*controlv1.Run, error) {
 // FirstOpenSequence gives the place on the bus of the first event of any run
 // that has not ended, and whether there is such a run.
 func (tx *Tx) FirstOpenSequence() (uint64, bool, error) {
+	if err := tx.flushRuns(); err != nil {
+		return 0, false, err
+	}
 	var sequence, open uint64
 	err := tx.one("first open sequence",
 		"SELECT COALESCE(MIN(first_sequence), 0), COUNT(*) FROM runs WHERE ended = 0", nil, &sequence, &open)

@@ -133,13 +133,18 @@ type Tx struct {
 	sql     *sql.Tx
 	now     time.Time
 	touched map[Topic]bool
+	cache   cache
+}
+
+func (s *Store) newTx() *Tx {
+	return &Tx{now: s.clock(), touched: map[Topic]bool{}, cache: newCache()}
 }
 
 // Update runs a transaction that writes: all of it or, when the function
 // fails or panics or ctx ends, nothing. Updates run one after the other. The
 // function must not call Update again.
 func (s *Store) Update(ctx context.Context, do func(*Tx) error) error {
-	tx := &Tx{now: s.clock(), touched: map[Topic]bool{}}
+	tx := s.newTx()
 	if err := transact(ctx, s.writer, tx, do); err != nil {
 		return err
 	}
@@ -149,7 +154,7 @@ func (s *Store) Update(ctx context.Context, do func(*Tx) error) error {
 
 // View runs a transaction that reads one state of the records.
 func (s *Store) View(ctx context.Context, do func(*Tx) error) error {
-	return transact(ctx, s.reader, &Tx{now: s.clock(), touched: map[Topic]bool{}}, do)
+	return transact(ctx, s.reader, s.newTx(), do)
 }
 
 func transact(ctx context.Context, db *sql.DB, tx *Tx, do func(*Tx) error) (err error) {
@@ -159,6 +164,9 @@ func transact(ctx context.Context, db *sql.DB, tx *Tx, do func(*Tx) error) (err 
 	// After a commit this does nothing.
 	defer func() { _ = tx.sql.Rollback() }()
 	if err := do(tx); err != nil {
+		return err
+	}
+	if err := tx.flushRuns(); err != nil {
 		return err
 	}
 	if err := tx.sql.Commit(); err != nil {
