@@ -63,10 +63,7 @@ func (s *Session) keepConnected(ctx context.Context, tried chan<- struct{}) erro
 			s.deps.Log.Warn("no answer from the agent; training goes on, and so does the search for it",
 				"socket", s.config.Socket, "cause", err)
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
+		life.Sleep(ctx, wait)
 		wait = min(2*wait, lastRetry)
 	}
 	return nil

@@ -140,7 +140,7 @@ func (r *Runner) loop(ctx context.Context, s *source) {
 		if call.status == Unsupported {
 			interval = max(interval, unsupportedInterval)
 		}
-		if !sleep(ctx, spread(interval)) {
+		if !life.Sleep(ctx, spread(interval)) {
 			if closer, ok := s.Collector.(io.Closer); ok {
 				if err := closer.Close(); err != nil {
 					r.deps.Log.Warn("close collector", "collector", s.Name, "err", err)
@@ -209,16 +209,4 @@ func (r *Runner) complain(s *source, status Status, err error) {
 // nodes do not measure in step.
 func spread(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(max(d/5, 1))
-}
-
-// sleep waits; it gives false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }

@@ -179,7 +179,7 @@ func (u *Uplink) keepOpen(ctx context.Context) error {
 			backoff = min(2*backoff, u.config.BackoffMax)
 			u.complain(slog.LevelWarn, "control plane is out of reach; telemetry waits in the spool", err)
 		}
-		if !sleep(ctx, wait) {
+		if !life.Sleep(ctx, wait) {
 			return nil
 		}
 	}
@@ -197,18 +197,6 @@ func (u *Uplink) complain(level slog.Level, text string, err error) {
 // control plane do not all come back at once.
 func jitter(d time.Duration) time.Duration {
 	return d/2 + rand.N(max(d/2, 1))
-}
-
-// sleep waits; it gives false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }
 
 // drained is the end of a session that the control plane asked for.

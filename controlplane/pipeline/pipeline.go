@@ -20,6 +20,7 @@ import (
 
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/life"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
@@ -105,10 +106,8 @@ func (p *Pipeline) Run(ctx context.Context) error {
 			wait = p.retry
 		}
 		p.failed(err)
-		select {
-		case <-ctx.Done():
+		if !life.Sleep(ctx, wait) {
 			return nil
-		case <-time.After(wait):
 		}
 		wait = min(2*wait, retryMost)
 	}

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync"
+	"time"
 )
 
 // Task is a named piece of work that ends when its context does.
@@ -90,6 +91,18 @@ func AtEnd(end func() error) func(context.Context) error {
 	return func(ctx context.Context) error {
 		<-ctx.Done()
 		return end()
+	}
+}
+
+// Sleep waits; it gives false when ctx ended first.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
 	}
 }
 

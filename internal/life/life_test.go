@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -84,5 +85,16 @@ func TestAllEndsWithTheFirst(t *testing.T) {
 	)
 	if err != nil {
 		t.Errorf("All = %v, want nil", err)
+	}
+}
+
+func TestSleep(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	if !Sleep(ctx, time.Nanosecond) {
+		t.Error("the wait was over and Sleep says that it was cut short")
+	}
+	cancel()
+	if Sleep(ctx, time.Hour) {
+		t.Error("the wait was cut short and Sleep says that it was over")
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/life"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	"github.com/vigil-ml/vigil/trainer"
 	"github.com/vigil-ml/vigil/trainer/inject"
@@ -106,10 +107,7 @@ func (l *loop) train(ctx context.Context) error {
 		}
 		l.periodic(ctx)
 		if rest := l.config.Pace - time.Since(started); rest > 0 {
-			select {
-			case <-time.After(rest):
-			case <-ctx.Done():
-			}
+			life.Sleep(ctx, rest)
 		}
 	}
 	l.finish(ctx)
