@@ -170,7 +170,10 @@ type RegisterResponse struct {
 	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	// How long a process that met a non-finite value waits to be told what to
 	// do before it saves by itself.
-	Hold          *durationpb.Duration `protobuf:"bytes,3,opt,name=hold,proto3" json:"hold,omitempty"`
+	Hold *durationpb.Duration `protobuf:"bytes,3,opt,name=hold,proto3" json:"hold,omitempty"`
+	// For a supervisor: the attempt that it launches first, one above those of
+	// the run that this node has seen; 0 for a run that it has not seen.
+	NextAttempt   uint32 `protobuf:"varint,4,opt,name=next_attempt,json=nextAttempt,proto3" json:"next_attempt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -224,6 +227,13 @@ func (x *RegisterResponse) GetHold() *durationpb.Duration {
 		return x.Hold
 	}
 	return nil
+}
+
+func (x *RegisterResponse) GetNextAttempt() uint32 {
+	if x != nil {
+		return x.NextAttempt
+	}
+	return 0
 }
 
 // ReportRequest carries events of one session.
@@ -962,12 +972,13 @@ const file_vigil_trainer_v1_trainer_proto_rawDesc = "" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x12\n" +
 	"\x04rank\x18\x03 \x01(\rR\x04rank\x121\n" +
 	"\x04kind\x18\x04 \x01(\x0e2\x1d.vigil.trainer.v1.SessionKindR\x04kind\x12<\n" +
-	"\atrainer\x18\x05 \x01(\v2\".vigil.common.v1.TrainerRegisteredR\atrainer\"t\n" +
+	"\atrainer\x18\x05 \x01(\v2\".vigil.common.v1.TrainerRegisteredR\atrainer\"\x97\x01\n" +
 	"\x10RegisterResponse\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12-\n" +
-	"\x04hold\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04hold\"x\n" +
+	"\x04hold\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04hold\x12!\n" +
+	"\fnext_attempt\x18\x04 \x01(\rR\vnextAttempt\"x\n" +
 	"\rReportRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12.\n" +
