@@ -35,10 +35,10 @@ const flushTime = 3 * time.Second
 
 // Run runs an agent until ctx ends. Its logs go to w.
 func Run(ctx context.Context, config Config, w io.Writer) error {
-	log := telemetry.Logger(w, config.Log).With("node", config.Node)
 	if err := config.settle(); err != nil {
 		return err
 	}
+	log := telemetry.Logger(w, config.Log).With("node", config.Node)
 	tracer, flush, err := telemetry.Tracer(ctx, config.Trace, "vigil-agent")
 	if err != nil {
 		return err

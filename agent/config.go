@@ -2,7 +2,7 @@ package agent
 
 import (
 	"fmt"
-	"os"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +16,7 @@ import (
 	"github.com/vigil-ml/vigil/agent/uplink"
 	"github.com/vigil-ml/vigil/agent/vault"
 	"github.com/vigil-ml/vigil/internal/conf"
+	"github.com/vigil-ml/vigil/internal/protocol"
 	"github.com/vigil-ml/vigil/internal/serve"
 	"github.com/vigil-ml/vigil/internal/statedir"
 	"github.com/vigil-ml/vigil/internal/telemetry"
@@ -23,7 +24,8 @@ import (
 
 // Config is what users write. Paths that are not absolute lie below StateDir.
 type Config struct {
-	// Node is the node's name, unique in the installation. Default: the host's.
+	// Node is the node's name, unique in the installation. Default: the one that
+	// the state directory has, else the host's.
 	Node string `yaml:"node"`
 	// StateDir is where everything durable lies. Default: the user's state
 	// directory, vigil/agent.
@@ -69,12 +71,7 @@ type Spools struct {
 
 // Defaults is an agent whose control plane is on the same machine.
 func Defaults() Config {
-	node, err := os.Hostname()
-	if err != nil {
-		node = "localhost"
-	}
 	c := Config{
-		Node:     node,
 		StateDir: statedir.Default("agent"),
 		Listen:   "127.0.0.1:9464",
 		Trainers: localapi.Defaults("agent.sock"),
@@ -93,8 +90,10 @@ func Defaults() Config {
 
 // Check reports what no agent could run with.
 func (c Config) Check(report func(key, format string, args ...any)) {
-	if c.Node == "" {
-		report("node", "is empty; name the node")
+	if c.Node != "" {
+		if err := protocol.CheckNode(c.Node); err != nil {
+			report("node", "%v", err)
+		}
 	}
 	if c.StateDir == "" {
 		report("state_dir", "is empty; name a directory")
@@ -109,10 +108,21 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 	}
 }
 
-// settle makes the state directory and puts relative paths below it.
+// settle makes the state directory, puts relative paths below it, and settles
+// the node's name.
 func (c *Config) settle() error {
-	return statedir.Settle(c.StateDir, &c.Trainers.Socket, &c.Spool.Events.Dir, &c.Spool.Samples.Dir,
+	err := statedir.Settle(c.StateDir, &c.Trainers.Socket, &c.Spool.Events.Dir, &c.Spool.Samples.Dir,
 		&c.Journal.Dir, &c.Vault.Dir, &c.Commands.Path)
+	if err != nil {
+		return err
+	}
+	return c.bindNode()
+}
+
+// Check finds the mistakes in the collectors' settings; it starts nothing.
+func Check(c Config) error {
+	_, err := c.sources(collect.Deps{Log: slog.New(slog.DiscardHandler)})
+	return err
 }
 
 // sources builds every collector of the catalogue, with its interval.

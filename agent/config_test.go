@@ -30,7 +30,7 @@ listen: 0.0.0.0:9464
 	if err == nil || !strings.Contains(err.Error(), `agent.yaml:1: nod: unknown key; did you mean "node"?`) {
 		t.Errorf("unknown key: %v", err)
 	}
-	_, err = decode(`node: ""
+	_, err = decode(`node: foo bar
 state_dir: ""
 listen: 0.0.0.0:9464
 uplink: {address: nowhere}
@@ -50,6 +50,25 @@ vault: {max_staged: 0}
 	}
 	if !fault.Is(err, fault.Invalid) {
 		t.Errorf("kind %v", fault.KindOf(err))
+	}
+}
+
+// TestNodeStaysWhatItWas: frames in the spool carry the name.
+func TestNodeStaysWhatItWas(t *testing.T) {
+	first := Defaults()
+	first.StateDir, first.Node = t.TempDir(), "alpha"
+	if err := first.settle(); err != nil {
+		t.Fatal(err)
+	}
+	unnamed := Defaults()
+	unnamed.StateDir = first.StateDir
+	if err := unnamed.settle(); err != nil || unnamed.Node != "alpha" {
+		t.Errorf("without a name: %q, %v", unnamed.Node, err)
+	}
+	other := Defaults()
+	other.StateDir, other.Node = first.StateDir, "beta"
+	if err := other.settle(); !fault.Is(err, fault.Precondition) || fault.HintOf(err) == "" {
+		t.Errorf("under another name: %v", err)
 	}
 }
 
@@ -77,6 +96,9 @@ func TestRelativePathsLieBelowTheStateDirectory(t *testing.T) {
 	c.Vault.Dir = "/shared/vault"
 	if err := c.settle(); err != nil {
 		t.Fatal(err)
+	}
+	if c.Node == "" || c.Node != hostName() {
+		t.Errorf("node is %q", c.Node)
 	}
 	if c.Spool.Events.Dir != filepath.Join(c.StateDir, "spool/events") || c.Vault.Dir != "/shared/vault" {
 		t.Errorf("spool in %s, vault in %s", c.Spool.Events.Dir, c.Vault.Dir)

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/agent/collect"
+	"github.com/vigil-ml/vigil/internal/serve"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	"github.com/vigil-ml/vigil/internal/version"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
@@ -69,9 +70,9 @@ func (a *agent) reachable() error {
 
 // web serves /metrics and /healthz.
 func (a *agent) web(ctx context.Context) error {
-	listener, err := net.Listen("tcp", a.config.Listen)
+	listener, err := serve.Listen(a.config.Listen, "metrics", "listen")
 	if err != nil {
-		return fmt.Errorf("listen for metrics: %w", err)
+		return err
 	}
 	mux := http.NewServeMux()
 	telemetry.Handle(mux, a.metrics, a.reachable)

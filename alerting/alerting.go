@@ -48,6 +48,12 @@ func New(config Config, deps Deps) (*Alerting, error) {
 	return assemble(config, deps, Notifiers())
 }
 
+// Check finds every mistake in the receivers of a configuration.
+func Check(config Config) error {
+	_, err := receiversOf(config, Notifiers(), notify.Deps{Log: slog.New(slog.DiscardHandler), Clock: time.Now})
+	return err
+}
+
 func assemble(config Config, deps Deps, kinds catalog) (*Alerting, error) {
 	if deps.Clock == nil {
 		deps.Clock = time.Now

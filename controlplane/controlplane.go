@@ -9,7 +9,6 @@ package controlplane
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -31,6 +30,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/pipeline"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/life"
+	"github.com/vigil-ml/vigil/internal/serve"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	"github.com/vigil-ml/vigil/internal/version"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
@@ -62,6 +62,9 @@ func Run(ctx context.Context, config Config, w io.Writer) error {
 		return c.setup(services)
 	})
 }
+
+// Check finds the mistakes in the receivers' settings; it starts nothing.
+func Check(config Config) error { return alerting.Check(config.Alerting) }
 
 // controlPlane is the parts while they are put together.
 type controlPlane struct {
@@ -96,13 +99,14 @@ func (c *controlPlane) open(ctx context.Context, foundations *life.Group) (err e
 // than other functions, because its order is the order in which the parts
 // depend on each other.
 func (c *controlPlane) setup(services *life.Group) error {
-	agents, err := net.Listen("tcp", c.config.Agents.Listen)
+	agents, err := serve.Listen(c.config.Agents.Listen, "agents", "agents.listen")
 	if err != nil {
-		return fmt.Errorf("listen for agents: %w", err)
+		return err
 	}
-	operators, err := net.Listen("tcp", c.config.API.Listen)
+	operators, err := serve.Listen(c.config.API.Listen, "operators", "api.listen")
 	if err != nil {
-		return errors.Join(fmt.Errorf("listen for operators: %w", err), agents.Close())
+		_ = agents.Close()
+		return err
 	}
 	listeners := map[string]string{"api": operators.Addr().String(), "agents": agents.Addr().String()}
 

@@ -65,25 +65,36 @@ type Appender interface {
 	Append(payload []byte) (spool.Position, error)
 }
 
+// EventSpool is a spool whose records can be read again at the start.
+type EventSpool interface {
+	Appender
+	// Each gives every record that is there; see [spool.Spool.Each].
+	Each(yield func(spool.Record) error) error
+}
+
 // Deps is what a journal works with.
 type Deps struct {
-	Node            string // this node's name
-	Events, Samples Appender
-	FS              durable.FS
-	Log             *slog.Logger
-	Metrics         prometheus.Registerer
-	Tracer          trace.Tracer
-	Clock           func() time.Time // the time of events that have none
+	Node    string // this node's name
+	Events  EventSpool
+	Samples Appender
+	FS      durable.FS
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+	Tracer  trace.Tracer
+	Clock   func() time.Time // the time of events that have none
 }
 
 // Journal takes events and samples. All methods are safe for concurrent use.
 type Journal struct {
 	deps    Deps
 	series  *dictionary
+	taken   *taken
 	refused *prometheus.CounterVec
+	doubled prometheus.Counter
 }
 
-// Open opens the series dictionary in the journal's directory. Entries that
+// Open opens the series dictionary in the journal's directory and reads which
+// events the event spool holds. Entries that
 // are damaged are lost with the names of their series, and logged; their
 // numbers are not given again. The caller closes the journal.
 func Open(config Config, deps Deps) (*Journal, error) {
@@ -94,15 +105,25 @@ func Open(config Config, deps Deps) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open series dictionary: %w", err)
 	}
-	return &Journal{deps: deps, series: series, refused: metric.NewCounter(deps.Metrics, metric.AgentSamplesRefused)}, nil
+	j := &Journal{
+		deps: deps, series: series, taken: newTaken(maxTaken),
+		refused: metric.NewCounter(deps.Metrics, metric.AgentSamplesRefused),
+		doubled: metric.NewCounter(deps.Metrics, metric.AgentEventsRepeated).WithLabelValues(),
+	}
+	if err := j.taken.seed(deps.Events); err != nil {
+		_ = series.close()
+		return nil, err
+	}
+	return j, nil
 }
 
 // Close closes the dictionary; the spools stay open.
 func (j *Journal) Close() error { return j.series.close() }
 
 // Events puts events of one run into the event spool, in order and as one
-// frame unless they are very many. It fills in event_id, time, node and run_id
-// where they are empty; the events are the journal's from then on. When it
+// frame unless they are very many. An event whose id was taken before, in this
+// life of the agent or an earlier one, is counted and left out. It fills in
+// event_id, time, node and run_id where they are empty; the events are the journal's from then on. When it
 // returns nil they are as durable as the spool makes them. After an error of
 // kind [fault.Invalid] none of them is in the spool; after another the last
 // may be.
@@ -126,8 +147,17 @@ func (j *Journal) Events(ctx context.Context, runID string, events ...*commonv1.
 			return fmt.Errorf("record events: %w", err)
 		}
 	}
-	end := j.trace(ctx, events)
-	err := j.appendEvents(runID, events)
+	fresh, release, err := j.taken.claim(ctx, events)
+	if err != nil {
+		return fmt.Errorf("record events of run %s: %w", runID, err)
+	}
+	defer release()
+	j.doubled.Add(float64(len(events) - len(fresh)))
+	if len(fresh) == 0 {
+		return nil
+	}
+	end := j.trace(ctx, fresh)
+	err = j.appendEvents(runID, fresh)
 	end(err)
 	if err != nil {
 		return fmt.Errorf("record events of run %s: %w", runID, err)
@@ -188,7 +218,11 @@ func (j *Journal) appendEvents(runID string, events []*commonv1.Event) error {
 		}
 		return j.appendEvents(runID, events[half:])
 	}
-	return put(j.deps.Events, frame)
+	if err := put(j.deps.Events, frame); err != nil {
+		return err
+	}
+	j.taken.add(events)
+	return nil
 }
 
 // Samples puts samples into the sample spool. Samples that cannot be taken are

@@ -48,6 +48,23 @@ func (r *Reader) Next(ctx context.Context) (Record, error) {
 	}
 }
 
+// Each gives the records that are there, acknowledged ones among them as far as
+// they still are, the oldest first; it does not wait for more. It ends with the
+// first error, its own or yield's.
+func (s *Spool) Each(yield func(Record) error) error {
+	r := s.Follow(Position{})
+	defer func() { _ = r.Close() }()
+	for {
+		record, wake, err := r.try()
+		if err != nil || wake != nil {
+			return err
+		}
+		if err := yield(record); err != nil {
+			return err
+		}
+	}
+}
+
 // try gives the next record, or a channel that is closed when there may be
 // one.
 func (r *Reader) try() (Record, <-chan struct{}, error) {

@@ -101,7 +101,9 @@ func (s *Spool) load() error {
 	}
 	s.epoch = max(last+1, uint64(max(s.deps.Clock().Unix(), 0)))
 	s.acknowledged, s.saved = st.acknowledged, st.acknowledged
-	s.forget()
+	// Segments that are acknowledged go with the next acknowledgement: until
+	// then Each still finds what was appended last.
+	s.count()
 	if s.stats.Skipped > 0 {
 		s.deps.Log.Warn("spool has damaged records, which are skipped", "count", s.stats.Skipped)
 	}

@@ -23,13 +23,16 @@ type eventFlags struct {
 func getEvents(a *app) *cobra.Command {
 	var flags eventFlags
 	cmd := &cobra.Command{
-		Use:     "events --run RUN",
+		Use:     "events [RUN]",
 		Aliases: []string{"event"},
 		Short:   "Show what happened to a run, one line an event",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				flags.run = args[0]
+			}
 			if flags.run == "" {
-				return fault.WithHint(fault.New(fault.Invalid, "get events: --run is missing"), "agentctl get runs lists the runs")
+				return fault.WithHint(fault.New(fault.Invalid, "get events: no run is named"), "agentctl get events RUN; agentctl get runs lists the runs")
 			}
 			return a.stream(cmd.Context(), "get events", func(ctx context.Context, c *client) error {
 				return a.watchEvents(ctx, c, flags)

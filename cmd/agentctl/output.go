@@ -47,6 +47,7 @@ func (a *app) show(answer proto.Message, people func(*page)) error {
 	if !a.output.forPeople() {
 		return a.document(answer, false)
 	}
+	clean(answer)
 	p := newPage(a.width, a.color(), a.output == formatWide)
 	people(p)
 	_, err := a.stdout.Write(p.bytes())

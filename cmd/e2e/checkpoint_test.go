@@ -57,10 +57,7 @@ func TestCheckpointNow(t *testing.T) {
 	_, stderr, code = now("--run", "live")
 	refused("dead trainer", stderr, code, "live")
 
-	if err := h.agent.Signal(syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	<-h.agent.Done()
+	h.agent.Kill()
 	awaitDisconnect(h)
 	_, stderr, code = now("--run", "live")
 	refused("no agent", stderr, code, "agent")

@@ -14,6 +14,7 @@ func main() {
 		Name:     "vigil-agent",
 		Summary:  "Watches this node and the training on it, and saves what would be lost.",
 		Defaults: agent.Defaults,
+		Check:    agent.Check,
 		Run:      agent.Run,
 	}.Main(os.Args[1:], os.Stdout, os.Stderr))
 }

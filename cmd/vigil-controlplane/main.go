@@ -14,6 +14,7 @@ func main() {
 		Name:     "vigil-controlplane",
 		Summary:  "Takes in what agents report, detects what goes wrong, tells people, and acts.",
 		Defaults: controlplane.Defaults,
+		Check:    controlplane.Check,
 		Run:      controlplane.Run,
 	}.Main(os.Args[1:], os.Stdout, os.Stderr))
 }

@@ -9,9 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"golang.org/x/sys/unix"
 
-	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/durable"
 )
 
 const (
@@ -60,16 +59,7 @@ func lock(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "LOCK"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
-		return nil, fault.WithHint(fault.New(fault.Unavailable, "lock %s: %w", f.Name(), err),
-			"another control plane has the directory open: stop it, or choose another directory")
-	}
-	return func() { _ = f.Close() }, nil
+	return durable.Lock(filepath.Join(dir, "LOCK"), "the bus")
 }
 
 // serverLog is NATS' logger. Its notices are chatter about start and stop.

@@ -50,4 +50,3 @@ func TestPrometheusClient(t *testing.T) {
 		t.Errorf("error %v, want one of kind bad_data", err)
 	}
 }
-

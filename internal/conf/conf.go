@@ -28,7 +28,7 @@ type Checker interface {
 // Problem is one mistake in a file.
 type Problem struct {
 	File string // as it was named
-	Line int    // counted from 1; 0 when the key is not in the file
+	Line int    // counted from 1; that of the part around it when the key is not in the file, 0 when that is not either
 	Path string // for instance "receivers[0].slack.url"
 	Text string // what is wrong
 }
@@ -82,16 +82,7 @@ func Decode(name string, data []byte, into any) error {
 		return fault.Mark(fault.Invalid, Problems{{File: name, Text: err.Error()}})
 	}
 	w := walker{file: name}
-	if len(doc.Content) > 0 {
-		w.decode(doc.Content[0], "", into)
-	}
-	if len(w.problems) == 0 {
-		w.check("", into, nodeOf(&doc))
-	}
-	if len(w.problems) > 0 {
-		return fault.Mark(fault.Invalid, w.problems)
-	}
-	return nil
+	return w.read(nodeOf(&doc), "", into)
 }
 
 func nodeOf(doc *yaml.Node) *yaml.Node {
@@ -111,16 +102,7 @@ type Raw struct {
 // Decode reads the part into a pointer to a struct that holds the defaults.
 func (r Raw) Decode(into any) error {
 	w := walker{file: r.file}
-	if r.node != nil {
-		w.decode(r.node, r.path, into)
-	}
-	if len(w.problems) == 0 {
-		w.check(r.path, into, r.node)
-	}
-	if len(w.problems) > 0 {
-		return fault.Mark(fault.Invalid, w.problems)
-	}
-	return nil
+	return w.read(r.node, r.path, into)
 }
 
 // Problem makes a mistake at this part, of kind [fault.Invalid].

@@ -91,6 +91,16 @@ receivers: none
 	}
 }
 
+func TestWrongValuesAreNamedBesideUnknownKeys(t *testing.T) {
+	got := defaults()
+	err := Decode("a.yaml", []byte("spool:\n  max_bytes: -1\nfoo: 1\n"), &got)
+	want := "a.yaml:2: spool.max_bytes: is -1; want more than 0\n" +
+		"a.yaml:3: foo: unknown key; known here: labels, node, quiet, ratio, receivers, spool"
+	if err == nil || err.Error() != want {
+		t.Errorf("error = %v, want %s", err, want)
+	}
+}
+
 func TestCheckNamesLineAndPath(t *testing.T) {
 	got := defaults()
 	err := Decode("a.yaml", []byte("spool:\n  max_bytes: -1\n"), &got)

@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"slices"
@@ -8,6 +9,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/vigil-ml/vigil/internal/fault"
 )
 
 // walker decodes a tree of nodes and gathers the mistakes.
@@ -16,16 +19,27 @@ type walker struct {
 	problems Problems
 }
 
+// read decodes a part, if it is there, and checks the values, those that the
+// part left alone too: all mistakes are told together, in the order of the
+// file.
+func (w *walker) read(node *yaml.Node, path string, into any) error {
+	if node != nil {
+		w.value(node, path, reflect.ValueOf(into).Elem())
+	}
+	w.check(path, into, node)
+	if len(w.problems) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(w.problems, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
+	return fault.Mark(fault.Invalid, w.problems)
+}
+
 func (w *walker) report(node *yaml.Node, path, format string, args ...any) {
 	p := Problem{File: w.file, Path: path, Text: fmt.Sprintf(format, args...)}
 	if node != nil {
 		p.Line = node.Line
 	}
 	w.problems = append(w.problems, p)
-}
-
-func (w *walker) decode(node *yaml.Node, path string, into any) {
-	w.value(node, path, reflect.ValueOf(into).Elem())
 }
 
 func (w *walker) value(node *yaml.Node, path string, v reflect.Value) {
@@ -127,7 +141,7 @@ func (w *walker) check(path string, into any, node *yaml.Node) {
 	}
 	if c, ok := into.(Checker); ok {
 		c.Check(func(key, format string, args ...any) {
-			w.report(child(node, key), join(path, key), format, args...)
+			w.report(cmp.Or(child(node, key), node), join(path, key), format, args...)
 		})
 	}
 	for name, index := range fieldsOf(v.Elem().Type()) {
@@ -199,7 +213,7 @@ func describe(kind reflect.Kind) string {
 
 // suggest names the nearest known key, or all of them when none is near.
 func suggest(key string, fields map[string]int) string {
-	best, bestDistance := "", 3
+	best, bestDistance := "", min(3, (len(key)+1)/2+1)
 	names := make([]string, 0, len(fields))
 	for name := range fields {
 		names = append(names, name)

@@ -25,6 +25,9 @@ type Program[C any] struct {
 	Summary string
 	// Defaults is the configuration of someone who has no file.
 	Defaults func() C
+	// Check finds the mistakes in a configuration that decoding cannot see, for
+	// instance in the settings of extensions. It starts nothing.
+	Check func(config C) error
 	// Run runs until ctx ends; its logs go to w.
 	Run func(ctx context.Context, config C, w io.Writer) error
 }
@@ -66,6 +69,9 @@ func (p Program[C]) parse(args []string, stdout io.Writer) (config C, done bool,
 		return config, true, nil
 	}
 	if err := conf.Load(*path, &config); err != nil {
+		return config, false, err
+	}
+	if err := p.Check(config); err != nil {
 		return config, false, err
 	}
 	if *check {

@@ -22,7 +22,13 @@ func program(run func(context.Context, config, io.Writer) error) Program[config]
 	return Program[config]{
 		Name: "vigil-test", Summary: "Tests.",
 		Defaults: func() config { return config{Node: "n1"} },
-		Run:      run,
+		Check: func(c config) error {
+			if c.Port < 0 {
+				return fault.New(fault.Invalid, "port is %d", c.Port)
+			}
+			return nil
+		},
+		Run: run,
 	}
 }
 
@@ -36,7 +42,7 @@ func file(t *testing.T, text string) string {
 }
 
 func TestMain_endsWithoutRunning(t *testing.T) {
-	good, bad := file(t, "node: n2\n"), file(t, "nod: n2\nport: x\n")
+	good, bad, deep := file(t, "node: n2\n"), file(t, "nod: n2\nport: x\n"), file(t, "port: -1\n")
 	for _, tc := range []struct {
 		name           string
 		args           []string
@@ -49,6 +55,7 @@ func TestMain_endsWithoutRunning(t *testing.T) {
 		{"argument", []string{"now"}, 64, "", `argument "now" is not expected`},
 		{"check", []string{"--config", good, "--check"}, 0, "good", ""},
 		{"bad file", []string{"--config", bad}, 64, "", "nod: unknown key; did you mean \"node\"?\nvigil-test: " + bad + ":2: port: \"x\" is not a whole number"},
+		{"bad value", []string{"--check", "--config", deep}, 64, "", "port is -1"},
 		{"no file", []string{"--config", good + "x"}, 66, "", "no such file"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

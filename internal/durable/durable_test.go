@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/vigil-ml/vigil/internal/fault"
 )
 
 func scanAll(t *testing.T, data []byte) (payloads []string, s *Scanner) {
@@ -107,4 +109,21 @@ func TestWriteFileReplacesWhole(t *testing.T) {
 	if _, err := os.Stat(path + ".partial"); !os.IsNotExist(err) {
 		t.Error("the partial file is left behind")
 	}
+}
+
+func TestLock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	unlock, err := Lock(path, "the spool")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Lock(path, "the spool"); !fault.Is(err, fault.Precondition) || fault.HintOf(err) == "" {
+		t.Errorf("a second lock: %v", err)
+	}
+	unlock()
+	again, err := Lock(path, "the spool")
+	if err != nil {
+		t.Fatalf("after unlock: %v", err)
+	}
+	again()
 }

@@ -9,6 +9,10 @@ var (
 	AgentSpoolDropped    = Def{"vigil_agent_spool_dropped_frames_total", "1", Counter, []string{"class"}, "Frames that a full spool dropped."}
 	AgentSpoolSkipped    = Def{"vigil_agent_spool_skipped_records_total", "1", Counter, []string{"class"}, "Damaged records that the spool stepped over."}
 	AgentSamplesRefused  = Def{"vigil_agent_refused_samples_total", "1", Counter, []string{"reason"}, "Samples that did not reach the spool: series_limit, labels, spool."}
+	AgentEventsRepeated  = Def{"vigil_agent_repeated_events_total", "1", Counter, nil, "Events that were sent again and left out because the agent had taken them."}
+	AgentEventsRefused   = Def{"vigil_agent_refused_events_total", "1", Counter, nil, "Events that were left out: a trainer's word on a checkpoint that is another run's or already committed."}
+	AgentEventsClamped   = Def{"vigil_agent_clamped_event_times_total", "1", Counter, nil, "Events whose time was more than a day off the agent's clock and was moved to that bound."}
+	AgentRunsLost        = Def{"vigil_agent_lost_runs_total", "1", Counter, nil, "Runs that the agent ended because their processes went away and stayed away."}
 	AgentCommandsRefused = Def{"vigil_agent_refused_commands_total", "1", Counter, nil, "Commands that the uplink did not take because its queue was full."}
 	AgentUplinkConnected = Def{"vigil_agent_uplink_connected", "1", Gauge, nil, "1 while the stream to the control plane is open."}
 	AgentUplinkSessions  = Def{"vigil_agent_uplink_sessions_total", "1", Counter, nil, "Streams that were opened to the control plane."}
@@ -27,6 +31,7 @@ func agentDefs() []Def {
 	return []Def{
 		AgentCollectorUp, AgentCollectSeconds, AgentSpoolFrames, AgentSpoolBytes,
 		AgentSpoolDropped, AgentSpoolSkipped, AgentSamplesRefused, AgentCommandsRefused,
+		AgentEventsRepeated, AgentEventsRefused, AgentEventsClamped, AgentRunsLost,
 		AgentUplinkConnected, AgentUplinkSessions,
 		AgentTrainerEvents, AgentTrainerDropped, AgentTrainerSessions, AgentCommands,
 		AgentReflexes, AgentReflexDropped, AgentVaultSealed, AgentVaultSealTime, AgentVaultSealBytes,

@@ -2,6 +2,12 @@
 // beyond the messages themselves.
 package protocol
 
+import (
+	"regexp"
+
+	"github.com/vigil-ml/vigil/internal/fault"
+)
+
 // Revision is the revision of the agent protocol that this build speaks. It
 // grows when a peer of the revision before would misunderstand; the control
 // plane refuses any other.
@@ -25,4 +31,14 @@ type ExitReport struct {
 	Explanation  string `json:"explanation"`   // one sentence
 	CheckpointID string `json:"checkpoint_id"` // the checkpoint to go on from; may be empty
 	Stop         bool   `json:"stop"`          // true: do not restart
+}
+
+var nodeName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$`)
+
+// CheckNode refuses a node's name that the control plane would not take.
+func CheckNode(name string) error {
+	if nodeName.MatchString(name) {
+		return nil
+	}
+	return fault.New(fault.Invalid, "node name %q: want 1 to 253 letters, digits, '.', '_' and '-', a letter or digit first and last", name)
 }

@@ -1,8 +1,10 @@
 package serve_test
 
 import (
+	"strings"
 	"testing"
 
+	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/serve"
 )
 
@@ -24,5 +26,17 @@ func TestLoopback(t *testing.T) {
 		if wrong := serve.Loopback(address); (wrong == "") != right {
 			t.Errorf("Loopback(%q) = %q", address, wrong)
 		}
+	}
+}
+
+func TestListenSaysWhatToDo(t *testing.T) {
+	l, err := serve.Listen("127.0.0.1:0", "agents", "agents.listen")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	_, err = serve.Listen(l.Addr().String(), "agents", "agents.listen")
+	if !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "listen for agents") || !strings.Contains(fault.HintOf(err), "agents.listen") {
+		t.Errorf("error %v, hint %q", err, fault.HintOf(err))
 	}
 }

@@ -50,9 +50,6 @@ func start(logPath, program string, args ...string) (*Process, error) {
 	return p, nil
 }
 
-// PID is the process' id.
-func (p *Process) PID() int { return p.cmd.Process.Pid }
-
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
@@ -84,6 +81,3 @@ func (p *Process) Kill() {
 	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 	<-p.done
 }
-
-// Signal sends a signal to the process alone.
-func (p *Process) Signal(sig os.Signal) error { return p.cmd.Process.Signal(sig) }

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/fault"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
@@ -36,17 +37,25 @@ type Site struct {
 	Metrics string // host:port of the agent's metrics and health
 	Socket  string // the agent's unix socket
 
-	conn  *grpc.ClientConn
-	short string
+	conn   *grpc.ClientConn
+	short  string
+	unlock func()
 }
 
 // Plan chooses addresses for an installation in a fresh directory: what lay
-// there is removed. The ports are the usual ones where they are free. The
-// caller closes the site.
+// there is removed, unless a living site has it. The ports are the usual ones
+// where they are free. The caller closes the site.
 func Plan(dir, bin string) (*Site, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("resolve %s: %w", dir, err)
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return nil, fmt.Errorf("make the directory of %s: %w", dir, err)
+	}
+	unlock, err := durable.Lock(dir+".lock", "the site")
+	if err != nil {
+		return nil, err
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		return nil, fmt.Errorf("clear %s: %w", dir, err)
@@ -59,7 +68,7 @@ func Plan(dir, bin string) (*Site, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a directory for the socket: %w", err)
 	}
-	s := &Site{Dir: dir, Bin: bin, Socket: filepath.Join(short, "agent.sock"), short: short}
+	s := &Site{Dir: dir, Bin: bin, Socket: filepath.Join(short, "agent.sock"), short: short, unlock: unlock}
 	for addr, preferred := range map[*string]int{&s.API: 8080, &s.Agents: 7443, &s.Metrics: 9464} {
 		if *addr, err = freeAddress(preferred); err != nil {
 			return nil, err
@@ -74,6 +83,7 @@ func Plan(dir, bin string) (*Site, error) {
 
 // Close closes the connection and removes the socket's directory.
 func (s *Site) Close() error {
+	defer s.unlock()
 	return errors.Join(s.conn.Close(), os.RemoveAll(s.short))
 }
 

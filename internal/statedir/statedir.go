@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/vigil-ml/vigil/internal/fault"
 )
 
 // Default is where programs of this user keep the state of a part of Vigil:
@@ -26,7 +28,7 @@ func Default(part string) string {
 // relative ones among the paths below it.
 func Settle(dir string, paths ...*string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("make state directory: %w", err)
+		return fault.WithHint(fmt.Errorf("make state directory %s: %w", dir, err), "set state_dir to a directory that this user may make")
 	}
 	for _, path := range paths {
 		if !filepath.IsAbs(*path) {
