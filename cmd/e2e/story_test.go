@@ -29,6 +29,11 @@ func TestMainJob(t *testing.T) {
 	if got["exact"] != true || got["digest_interrupted"] != got["digest_uninterrupted"] || got["digest_interrupted"] == "" {
 		t.Errorf("not exact: %s", data)
 	}
+	// One thing went wrong, so one incident was opened; training that is well
+	// opens none.
+	if got["incidents"] != 1.0 {
+		t.Errorf("%v incidents, want 1: %s", got["incidents"], data)
+	}
 	// Each part of the chain comes after the one that it needs.
 	for _, pair := range [][2]string{
 		{"detect_ms", "notify_ms"}, {"detect_ms", "command_ms"}, {"command_ms", "staged_ms"}, {"staged_ms", "durable_ms"},

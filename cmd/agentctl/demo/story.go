@@ -27,6 +27,11 @@ func (s *stage) tell(ctx context.Context, set settings, w io.Writer) (*summary, 
 		return nil, err
 	}
 	sum := struck.sum
+	all, err := controlv1.NewIncidentServiceClient(s.Conn()).ListIncidents(ctx, &controlv1.ListIncidentsRequest{})
+	if err != nil {
+		return nil, fmt.Errorf("list incidents: %w", fault.FromGRPC(err))
+	}
+	sum.Incidents = len(all.Incidents)
 	sum.Run, sum.Steps = struckRun, set.steps
 	sum.DigestUninterrupted = calm.sum.DigestInterrupted
 	sum.Exact = sum.DigestInterrupted != "" && sum.DigestInterrupted == sum.DigestUninterrupted && sum.ResumedMS > 0

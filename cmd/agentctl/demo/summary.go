@@ -28,6 +28,7 @@ type summary struct {
 	ResumedStep         int64   `json:"resumed_step"`
 	IncidentID          string  `json:"incident_id"`
 	CheckpointID        string  `json:"checkpoint_id"`
+	Incidents           int     `json:"incidents"` // of both runs; one is right
 	WallSeconds         float64 `json:"wall_seconds"`
 }
 
