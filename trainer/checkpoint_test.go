@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -52,7 +53,7 @@ func TestNonFiniteIsReportedAtOnceAndGetsTheOrderThatAnswersIt(t *testing.T) {
 	s := connect(t, agent, func(c *trainer.Config) { c.FlushInterval = time.Hour })
 	s.Step(trainer.StepReport{Step: 1}) // what waits goes before what is urgent
 	order := s.NonFinite(t.Context(), &commonv1.NonFinite{Step: 2, Tensor: "encoder.1.weight.grad"})
-	if order.CheckpointID != "rescue" || !order.Directed() || !order.Ends() || order.Stops() || order.Failure != commonv1.FailureKind_FAILURE_KIND_NONFINITE {
+	if order.CheckpointID != "rescue" || !order.Ends() || order.Stops() || order.Failure != commonv1.FailureKind_FAILURE_KIND_NONFINITE {
 		t.Fatalf("order is %+v", order)
 	}
 	if other := s.PendingOrder(); other == nil || other.CheckpointID != "by-hand" {
@@ -73,7 +74,7 @@ func TestNonFiniteGivesUpWaiting(t *testing.T) {
 	agent.Hold = time.Millisecond
 	agent.Start(t)
 	s := connect(t, agent, nil)
-	if order := s.NonFinite(t.Context(), &commonv1.NonFinite{Step: 2}); order.Directed() || !order.Ends() {
+	if order := s.NonFinite(t.Context(), &commonv1.NonFinite{Step: 2}); order.CheckpointID != "" || !order.Ends() {
 		t.Errorf("order is %+v, want the process' own", order)
 	}
 	agent2 := trainertest.New(t)
@@ -82,7 +83,7 @@ func TestNonFiniteGivesUpWaiting(t *testing.T) {
 	s2 := connect(t, agent2, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if order := s2.NonFinite(ctx, &commonv1.NonFinite{Step: 2}); order.Directed() {
+	if order := s2.NonFinite(ctx, &commonv1.NonFinite{Step: 2}); order.CheckpointID != "" {
 		t.Errorf("order is %+v, want the process' own", order)
 	}
 }
@@ -197,18 +198,91 @@ func TestSaveThatCannotWriteSaysSoAndLeavesNothing(t *testing.T) {
 	agent.Start(t)
 	s := connect(t, agent, nil)
 	full := errors.New("no space left")
-	order := &trainer.Order{CheckpointID: "c"}
-	if _, err := s.Save(t.Context(), order, &commonv1.CheckpointMetadata{Step: 7}, func(string) error { return full }); !errors.Is(err, full) {
-		t.Errorf("Save = %v", err)
-	}
-	testkit.Eventually(t, "FAILED", func() bool {
-		return progress(agent, "c", commonv1.CheckpointState_CHECKPOINT_STATE_FAILED).GetCheckpoint().GetError() == "no space left"
-	})
-	if _, err := os.Stat(agent.Directory("c")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the directory is still there: %v", err)
+	for _, ordered := range []string{"c", ""} { // the agent makes room again for either
+		id, err := s.Save(t.Context(), &trainer.Order{CheckpointID: ordered}, &commonv1.CheckpointMetadata{Step: 7}, func(string) error { return full })
+		if !errors.Is(err, full) || id == "" {
+			t.Errorf("Save = %q, %v", id, err)
+		}
+		testkit.Eventually(t, "FAILED", func() bool {
+			return progress(agent, id, commonv1.CheckpointState_CHECKPOINT_STATE_FAILED).GetCheckpoint().GetError() == "no space left"
+		})
+		if _, err := os.Stat(agent.Directory(id)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the directory is still there: %v", err)
+		}
 	}
 	if len(agent.Commits()) != 0 {
 		t.Error("it was committed all the same")
+	}
+}
+
+func TestACommitWithoutAnAnswerIsNoFailure(t *testing.T) {
+	for name, c := range map[string]struct {
+		kept   bool
+		answer fault.Kind
+		failed bool
+	}{
+		"the answer was lost": {true, fault.Unavailable, false},
+		"it came too late":    {true, fault.Deadline, false},
+		"refused":             {false, fault.Precondition, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			agent := trainertest.New(t)
+			agent.OnCommit = func() (bool, error) { return c.kept, fault.New(c.answer, "no") }
+			agent.Start(t)
+			s := connect(t, agent, nil)
+			id, err := s.Save(t.Context(), &trainer.Order{}, &commonv1.CheckpointMetadata{Step: 7}, func(string) error { return nil })
+			if !fault.Is(err, c.answer) {
+				t.Errorf("Save = %q, %v; want %v", id, err, c.answer)
+			}
+			if err := s.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if failed := progress(agent, id, commonv1.CheckpointState_CHECKPOINT_STATE_FAILED); (failed != nil) != c.failed {
+				t.Errorf("reported %v, want a failure: %v", failed, c.failed)
+			}
+		})
+	}
+}
+
+// The second answer to a commit proves nothing when the first one was lost.
+func TestARefusalAfterALostAnswerIsNoFailure(t *testing.T) {
+	agent := trainertest.New(t)
+	var asked atomic.Int32
+	agent.OnCommit = func() (bool, error) {
+		if asked.Add(1) == 3 { // of the second checkpoint
+			return true, fault.New(fault.Unavailable, "gone")
+		}
+		return false, fault.New(fault.NotFound, "there is no such checkpoint")
+	}
+	agent.Start(t)
+	s := connect(t, agent, func(c *trainer.Config) { c.Kind = trainerv1.SessionKind_SESSION_KIND_SUPERVISOR })
+	save := func() string {
+		id, err := s.Save(t.Context(), &trainer.Order{}, &commonv1.CheckpointMetadata{}, func(string) error { return nil })
+		if !fault.Is(err, fault.NotFound) {
+			t.Errorf("Save = %q, %v; want not found", id, err)
+		}
+		return id
+	}
+	refused, lost := save(), save()
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if progress(agent, refused, commonv1.CheckpointState_CHECKPOINT_STATE_FAILED) == nil {
+		t.Error("a checkpoint that was refused twice is not reported as failed")
+	}
+	if progress(agent, lost, commonv1.CheckpointState_CHECKPOINT_STATE_FAILED) != nil {
+		t.Error("a checkpoint that may have been taken is reported as failed")
+	}
+}
+
+func TestAnImpatientSaveGivesUpOnAnAbsentAgent(t *testing.T) {
+	agent := trainertest.New(t)
+	agent.Start(t)
+	s := connect(t, agent, nil)
+	agent.Stop()
+	_, err := s.Save(t.Context(), &trainer.Order{Patience: time.Millisecond}, &commonv1.CheckpointMetadata{}, nil)
+	if !fault.Is(err, fault.Unavailable) || t.Context().Err() != nil {
+		t.Errorf("Save = %v, want unavailable", err)
 	}
 }
 

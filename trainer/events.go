@@ -44,8 +44,11 @@ func (s *Session) NonFinite(ctx context.Context, what *commonv1.NonFinite) *Orde
 	}
 }
 
-// Resumed says that training goes on from a checkpoint that was loaded.
+// Resumed says that training goes on from a checkpoint that was loaded. The
+// supervisor gets to know its step, too: failing in the first step after it is
+// no progress.
 func (s *Session) Resumed(ref *commonv1.CheckpointRef) {
+	s.step.Store(ref.GetMetadata().GetStep())
 	s.Report(&commonv1.Event{Body: &commonv1.Event_Resumed{Resumed: &commonv1.Resumed{
 		CheckpointId: ref.GetCheckpointId(), Step: ref.GetMetadata().GetStep(),
 	}}})

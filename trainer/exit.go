@@ -37,6 +37,10 @@ func (s *Session) WriteExit(failure commonv1.FailureKind, explanation, checkpoin
 // progressEvery is how often the progress file is brought up to date.
 const progressEvery = 250 * time.Millisecond
 
+// unknownStep stands for no step: 0 is one, of a state that was saved before the
+// first.
+const unknownStep = -1
+
 // progressPath is beside the exit file.
 func progressPath(exitFile string) string { return exitFile + ".step" }
 
@@ -45,7 +49,7 @@ func progressPath(exitFile string) string { return exitFile + ".step" }
 func (s *Session) keepProgress(ctx context.Context) error {
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
-	written := int64(0)
+	written := int64(unknownStep)
 	for ended := false; !ended; {
 		select {
 		case <-tick.C:
@@ -74,7 +78,7 @@ func (s *Session) writeProgress(step int64) {
 }
 
 // ReadProgress gives the last step that the process with an exit file
-// finished, and false when it is not known.
+// finished or resumed from, and false when it is not known.
 func ReadProgress(exitFile string) (step int64, known bool) {
 	text, err := os.ReadFile(progressPath(exitFile))
 	if err != nil {

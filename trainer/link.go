@@ -14,6 +14,7 @@ type link struct {
 	mu      sync.Mutex
 	id      string        // the session; empty while there is none
 	hold    time.Duration // as the agent said last
+	next    uint32        // the run's next attempt, as the agent said last
 	met     bool          // whether an agent ever answered
 	changed chan struct{} // closed at the next change of id
 }
@@ -24,7 +25,7 @@ func newLink() *link { return &link{hold: defaultHold, changed: make(chan struct
 func (l *link) up(welcome *trainerv1.RegisterResponse) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.id, l.met = welcome.GetSessionId(), true
+	l.id, l.met, l.next = welcome.GetSessionId(), true, welcome.GetNextAttempt()
 	if welcome.GetHold() != nil {
 		l.hold = welcome.GetHold().AsDuration()
 	}
@@ -65,9 +66,21 @@ func (l *link) patience() time.Duration {
 	return l.hold
 }
 
+// nextAttempt gives what the agent said last of the run's next attempt.
+func (l *link) nextAttempt() uint32 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.next
+}
+
 // await gives the session, other than one that is known to be gone, as soon as
-// there is one; false when ctx ends first.
-func (l *link) await(ctx context.Context, gone string) (string, bool) {
+// there is one; false when patience, unless it is 0, or ctx ends first.
+func (l *link) await(ctx context.Context, patience time.Duration, gone string) (string, bool) {
+	if patience > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
 	for {
 		id, changed := l.state()
 		if id != "" && id != gone {

@@ -25,16 +25,16 @@ type Order struct {
 	Failure      commonv1.FailureKind     // the failure that is answered
 	Deadline     time.Time                // past it the order is not worth carrying out; zero: never
 	Traceparent  string                   // W3C trace context of whoever asked; may be empty
-	directive    string
+	// Patience is how long Save waits for an absent agent at a time; 0: for as
+	// long as Save may take.
+	Patience  time.Duration
+	directive string
 }
 
 // Own is an order that a process gives itself.
 func Own(reason commonv1.CheckpointReason, after commonv1.AfterCheckpoint) *Order {
 	return &Order{Reason: reason, After: after}
 }
-
-// Directed tells whether somebody else gave the order.
-func (o *Order) Directed() bool { return o.directive != "" }
 
 // Ends tells whether the process exits once it has saved.
 func (o *Order) Ends() bool {

@@ -35,7 +35,7 @@ type Session struct {
 	doubted chan string   // holds a session that the agent may not know any more
 
 	group *life.Group
-	step  atomic.Int64 // the last step reported
+	step  atomic.Int64 // the last step reported or resumed from; unknownStep: none
 
 	// Nil without a socket.
 	conn   *grpc.ClientConn
@@ -67,6 +67,7 @@ func Connect(ctx context.Context, config Config, deps Deps) (*Session, error) {
 	}
 	s.allSent = sync.OnceFunc(func() { close(s.flushed) })
 	s.attempt.Store(config.Attempt)
+	s.step.Store(unknownStep)
 	s.group = life.NewGroup(context.WithoutCancel(ctx))
 	if config.ExitFile != "" && s.watches() {
 		s.group.Go("progress file", s.keepProgress)
@@ -120,8 +121,9 @@ func (s *Session) Attempt() uint32 { return s.attempt.Load() }
 // session for all of them.
 func (s *Session) SetAttempt(attempt uint32) { s.attempt.Store(attempt) }
 
-// Dropped counts the events and step reports that had to be dropped.
-func (s *Session) Dropped() int64 { return s.queue.drops() }
+// NextAttempt gives the first launch that the agent has not seen of the run,
+// for a supervisor; 0 when it has seen none or did not answer yet.
+func (s *Session) NextAttempt() uint32 { return s.link.nextAttempt() }
 
 // Step reports an optimizer step. It never blocks and never fails: the report
 // is copied and sent in the background.

@@ -29,15 +29,16 @@ func runCommand(a *app) *cobra.Command {
 
 What fails is started again, after a wait that doubles with every failure in a
 row; the training process goes on from its last checkpoint. The run ends when
-the same failure comes a third time at the same step, or after --max-restarts
-restarts without progress.
+the same failure comes a third time in a row without progress, or after
+--max-restarts restarts without progress.
 
 SIGTERM and SIGINT have the run saved and stopped: by the agent, or else by CMD
 itself, which then gets the signal. After --grace CMD's process group gets
 SIGTERM, and then SIGKILL. A second signal does not wait. SIGUSR1 has the run
 saved and lets it go on.
 
-The exit code is CMD's, 128 and the number of the signal that ended CMD or
+The exit code is CMD's (but 1, not 75, when CMD asks for yet another restart
+and the run has ended), 128 and the number of the signal that ended CMD or
 stopped the run, 127 when CMD is not found and 126 when it cannot be run.`,
 		Example: `  vigil-trainer run --socket /run/vigil/agent.sock -- torchrun train.py
   vigil-trainer run --run-id digits-7 -- vigil-trainer train --steps 5000`,

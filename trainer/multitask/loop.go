@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -28,6 +29,7 @@ const (
 
 	saveTimeout     = 30 * time.Second // for a checkpoint that somebody asked for
 	periodicTimeout = 10 * time.Second // for one of the schedule, which may be missed
+	agentPatience   = time.Second      // training does not stand still longer for an absent agent
 	divergeFactor   = 3000             // of the learning rate, for an injected divergence
 )
 
@@ -235,14 +237,24 @@ func (l *loop) save(ctx context.Context, order *trainer.Order, timeout time.Dura
 		Step: l.training.Step(), DataPosition: l.training.DataPosition(), Format: Format,
 		NonfiniteParameters: proto.Int64(l.training.NonFiniteParameters()),
 	}
+	if order.Failure != commonv1.FailureKind_FAILURE_KIND_NONFINITE {
+		// After a failure there is no training to hold up, and nothing better
+		// to do than to wait.
+		order.Patience = agentPatience
+	}
 	id, err := l.deps.Session.Save(ctx, order, metadata, l.write)
 	if err != nil {
-		l.deps.Log.Error("nothing was saved", "step", l.training.Step(), "reason", order.Reason, "cause", err)
+		l.deps.Log.Error("nothing was saved", "step", l.training.Step(), "reason", word(order.Reason), "cause", err)
 		return ""
 	}
 	l.savedAt = l.training.Step()
-	l.deps.Log.Info("saved", "step", l.training.Step(), "checkpoint", id, "reason", order.Reason)
+	l.deps.Log.Info("saved", "step", l.training.Step(), "checkpoint", id, "reason", word(order.Reason))
 	return id
+}
+
+// word gives a reason as people read it.
+func word(reason commonv1.CheckpointReason) string {
+	return strings.ToLower(strings.TrimPrefix(reason.String(), "CHECKPOINT_REASON_"))
 }
 
 func (l *loop) write(dir string) error {

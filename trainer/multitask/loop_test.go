@@ -178,6 +178,51 @@ func TestTheEndOfTheContextSavesAndStops(t *testing.T) {
 	}
 }
 
+// absent gives a session whose agent has gone away.
+func absent(t *testing.T) *trainer.Session {
+	t.Helper()
+	agent := trainertest.New(t)
+	agent.Start(t)
+	session, err := trainer.Connect(t.Context(), trainer.Config{Socket: agent.Socket, RunID: "digits-1"}, trainer.Deps{Log: testkit.Logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = session.Close(ctx)
+	})
+	agent.Stop()
+	testkit.Eventually(t, "the loss of the agent", func() bool { return !session.Connected() })
+	return session
+}
+
+func TestTrainingDoesNotWaitForAnAbsentAgent(t *testing.T) {
+	saveNow := make(chan os.Signal, 1)
+	saveNow <- syscall.SIGUSR1
+	training := begin(t, nil)
+	l := &loop{config: LoopConfig{Steps: 5}, training: training, savedAt: -1, progress: newProgress(io.Discard, 0, 5),
+		deps: LoopDeps{Session: absent(t), Log: testkit.Logger(t), Out: io.Discard, SaveNow: saveNow}}
+	began := time.Now()
+	if err := l.boundary(t.Context()); err != nil || len(saveNow) != 0 {
+		t.Errorf("the boundary gives %v; a signal to save is no reason to end", err)
+	}
+	stopped, cancel := context.WithCancel(t.Context())
+	cancel()
+	if interrupted, ok := errors.AsType[*Interrupted](l.boundary(stopped)); !ok || interrupted.CheckpointID != "" || !interrupted.Stop {
+		t.Errorf("the boundary gives %+v; a signal to stop ends the run", interrupted)
+	}
+	if elapsed := time.Since(began); elapsed > saveTimeout/2 {
+		t.Errorf("training stood still for %s", elapsed)
+	}
+}
+
+func TestReasonsAreWrittenAsWords(t *testing.T) {
+	if got := word(commonv1.CheckpointReason_CHECKPOINT_REASON_PREEMPTION); got != "preemption" {
+		t.Errorf("word is %q", got)
+	}
+}
+
 func TestSaveNow(t *testing.T) {
 	agent := trainertest.New(t)
 	agent.Start(t)

@@ -12,12 +12,17 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/protocol"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
-// signalExit is what shells add to a signal's number to make an exit code.
-const signalExit = 128
+// How shells make exit codes.
+const (
+	exitCannotRun = 126 // the command may not be run
+	exitNotFound  = 127 // there is no such command
+	signalExit    = 128 // added to a signal's number
+)
 
 // ending is how an attempt ended and what that means.
 type ending struct {
@@ -26,6 +31,7 @@ type ending struct {
 	failure     commonv1.FailureKind
 	explanation string // one sentence
 	stop        bool   // it asks not to be restarted
+	said        bool   // the explanation is the process' own
 	reported    bool   // the process has said itself that the run is over
 	step        int64  // the last step it finished
 	stepKnown   bool
@@ -41,6 +47,16 @@ func (e *ending) exitCode() int {
 		return signalExit + int(e.signal)
 	}
 	return e.code
+}
+
+// unlaunched is the ending of an attempt that could not be launched any more,
+// with the exit code that shells give for it.
+func unlaunched(err error) ending {
+	e := ending{code: exitCannotRun, failure: commonv1.FailureKind_FAILURE_KIND_CRASH, explanation: err.Error()}
+	if fault.Is(err, fault.NotFound) {
+		e.code = exitNotFound
+	}
+	return e
 }
 
 // event is the ending for the agent.
@@ -71,7 +87,7 @@ func classify(state *os.ProcessState, report *protocol.ExitReport, stopped sysca
 		e.stop = true
 	case report != nil:
 		e.failure = commonv1.FailureKind(commonv1.FailureKind_value[report.Failure])
-		e.explanation, e.stop = report.Explanation, report.Stop
+		e.explanation, e.stop, e.said = report.Explanation, report.Stop, true
 	case stopped != 0:
 		e.failure = commonv1.FailureKind_FAILURE_KIND_PREEMPTED
 		e.explanation = fmt.Sprintf("stopped by %s without a word from the command", signalName(stopped))
@@ -113,6 +129,8 @@ func signalName(s syscall.Signal) string {
 	switch s {
 	case syscall.SIGTERM:
 		return "SIGTERM"
+	case syscall.SIGUSR1:
+		return "SIGUSR1"
 	case syscall.SIGINT:
 		return "SIGINT"
 	case syscall.SIGHUP:

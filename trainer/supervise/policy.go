@@ -13,6 +13,7 @@ type history struct {
 	same     int    // of these, with the same explanation
 	last     string // explanation
 	best     int64  // highest step that is known
+	counts   bool   // the command tells its steps
 }
 
 // verdict is what follows an ending.
@@ -27,7 +28,8 @@ func (h *history) next(e *ending) verdict {
 	if e.stop {
 		return verdict{why: e.explanation}
 	}
-	progress := e.lasted >= h.config.Steady
+	h.counts = h.counts || e.stepKnown
+	progress := !h.counts && e.lasted >= h.config.Steady
 	if e.stepKnown {
 		progress = e.step > h.best
 		h.best = max(h.best, e.step)
@@ -35,7 +37,8 @@ func (h *history) next(e *ending) verdict {
 	switch {
 	case progress || e.explanation != h.last:
 		h.same = 1
-	case e.stepKnown:
+	case h.counts || e.said:
+		// A bare exit code is not enough to call two failures the same.
 		h.same++
 	}
 	if progress {

@@ -32,6 +32,11 @@ func crashed(lasted time.Duration) ending {
 	return ending{code: 1, explanation: "exit code 1", lasted: lasted}
 }
 
+// said is an ending that the process explained before its first step.
+func said(why string, lasted time.Duration) ending {
+	return ending{code: 75, explanation: why, said: true, lasted: lasted}
+}
+
 func TestWhatFollowsAnEnding(t *testing.T) {
 	const ms = time.Millisecond
 	for name, c := range map[string]struct {
@@ -51,6 +56,11 @@ func TestWhatFollowsAnEnding(t *testing.T) {
 			[]time.Duration{250 * ms, 500 * ms, 1000 * ms, 2000 * ms}, "gave up after 4 restarts"},
 		"no steps known, but it lasted": {
 			[]ending{crashed(0), crashed(0), crashed(time.Hour)}, []time.Duration{250 * ms, 500 * ms, 250 * ms}, ""},
+		"the same failure before any step": {
+			[]ending{said("no agent", 0), said("no agent", 0), said("no agent", 0)}, []time.Duration{250 * ms, 500 * ms}, "same failure 3 times"},
+		"the same failure before it resumed": {
+			[]ending{crashed(0), at(39, "exit code 1"), crashed(time.Hour), crashed(time.Hour)},
+			[]time.Duration{250 * ms, 250 * ms, 500 * ms}, "same failure 3 times"},
 		"told to stop": {[]ending{{code: 75, stop: true, explanation: "enough"}}, nil, "enough"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -5,6 +5,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/life"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
@@ -19,14 +21,31 @@ const (
 // stopping is how far the end of a command has come.
 type stopping struct {
 	*supervisor
-	process *process
-	stage   int
-	timer   *time.Timer // runs out at the end of the stage
+	process  *process
+	stage    int
+	timer    *time.Timer // runs out at the end of the stage
+	requests *life.Group // what the agent is asked, while signals are listened to
+	answers  chan answer // one at most waits of each of the two kinds of requests
+	saving   bool        // the answer to SIGUSR1 is not there yet
+}
+
+// answer is what came of asking the agent to have the run saved.
+type answer struct {
+	signal       syscall.Signal // that it was asked for
+	checkpointID string
+	err          error
 }
 
 // watch waits for the end of a command and does what signals ask for.
 func (s *supervisor) watch(ctx context.Context, p *process) {
-	st := &stopping{supervisor: s, process: p, timer: time.NewTimer(time.Hour)}
+	st := &stopping{
+		supervisor: s, process: p, timer: time.NewTimer(time.Hour),
+		requests: life.NewGroup(context.WithoutCancel(ctx)), answers: make(chan answer, 2),
+	}
+	defer func() {
+		st.requests.Stop()
+		_ = st.requests.Wait()
+	}()
 	defer st.timer.Stop()
 	st.timer.Stop()
 	done := ctx.Done()
@@ -36,11 +55,13 @@ func (s *supervisor) watch(ctx context.Context, p *process) {
 			return
 		case <-done:
 			done = nil // once
-			st.signal(ctx, syscall.SIGTERM)
+			st.signal(syscall.SIGTERM)
 		case got := <-s.deps.Signals:
 			if sig, ok := got.(syscall.Signal); ok {
-				st.signal(ctx, sig)
+				st.signal(sig)
 			}
+		case got := <-st.answers:
+			st.answered(got)
 		case <-st.timer.C:
 			st.next()
 		}
@@ -48,10 +69,11 @@ func (s *supervisor) watch(ctx context.Context, p *process) {
 }
 
 // signal does what a signal to the supervisor asks for.
-func (st *stopping) signal(ctx context.Context, sig syscall.Signal) {
+func (st *stopping) signal(sig syscall.Signal) {
 	if sig == syscall.SIGUSR1 {
-		if st.stage == running {
-			st.ask(ctx, sig, commonv1.AfterCheckpoint_AFTER_CHECKPOINT_CONTINUE)
+		if st.stage == running && !st.saving {
+			st.saving = true
+			st.ask(sig, commonv1.AfterCheckpoint_AFTER_CHECKPOINT_CONTINUE)
 		}
 		return
 	}
@@ -62,23 +84,42 @@ func (st *stopping) signal(ctx context.Context, sig syscall.Signal) {
 	}
 	st.stopped, st.stage = sig, asked
 	st.timer.Reset(st.config.Grace)
-	st.ask(ctx, sig, commonv1.AfterCheckpoint_AFTER_CHECKPOINT_STOP)
+	st.ask(sig, commonv1.AfterCheckpoint_AFTER_CHECKPOINT_STOP)
 }
 
-// ask has the run saved by way of the agent, or else leaves it to the command.
-func (st *stopping) ask(ctx context.Context, sig syscall.Signal, after commonv1.AfterCheckpoint) {
-	if st.session.Connected() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
+// ask asks the agent to have the run saved. The answer may take a while, and
+// comes by way of answers: a second signal must not wait for it.
+func (st *stopping) ask(sig syscall.Signal, after commonv1.AfterCheckpoint) {
+	if !st.session.Connected() {
+		st.answered(answer{signal: sig, err: fault.New(fault.Unavailable, "it does not answer")})
+		return
+	}
+	st.requests.Go("request checkpoint", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, askTimeout)
 		defer cancel()
 		id, err := st.session.RequestCheckpoint(ctx, commonv1.CheckpointReason_CHECKPOINT_REASON_PREEMPTION, after, max(st.config.Grace, time.Second))
-		if err == nil {
-			st.deps.Log.Info("saving", "signal", signalName(sig), "checkpoint", id, "grace", st.config.Grace)
-			return
-		}
-		st.deps.Log.Warn("the agent cannot have the run saved", "cause", err)
+		st.answers <- answer{signal: sig, checkpointID: id, err: err}
+		return nil
+	})
+}
+
+// answered leaves it to the command when the agent cannot have the run saved,
+// unless matters have gone on meanwhile.
+func (st *stopping) answered(got answer) {
+	want := asked
+	if got.signal == syscall.SIGUSR1 {
+		st.saving, want = false, running
 	}
-	st.deps.Log.Info("passing the signal on to the command", "signal", signalName(sig), "grace", st.config.Grace)
-	st.process.tell(sig)
+	switch {
+	case got.err == nil:
+		st.deps.Log.Info("saving", "signal", signalName(got.signal), "checkpoint", got.checkpointID, "grace", st.config.Grace)
+	case st.stage == want:
+		if st.session.HasAgent() {
+			st.deps.Log.Warn("the agent cannot have the run saved", "cause", got.err)
+		}
+		st.deps.Log.Info("passing the signal on to the command", "signal", signalName(got.signal), "grace", st.config.Grace)
+		st.process.tell(got.signal)
+	}
 }
 
 // next goes to the next stage.

@@ -22,7 +22,10 @@ const askTimeout = 3 * time.Second
 
 // Result is how a supervised run ended.
 type Result struct {
-	ExitCode    int // to exit with: the command's own, or 128 and the signal that ended it or stopped the supervisor
+	// ExitCode is what to exit with: the command's own, or 128 and the signal
+	// that ended it or stopped the supervisor, or 1 for a command that asked to
+	// be restarted and is not.
+	ExitCode    int
 	Attempts    int
 	Outcome     commonv1.Outcome
 	Explanation string // one sentence
@@ -34,6 +37,7 @@ type supervisor struct {
 	deps    Deps
 	session *trainer.Session
 	dir     string // for exit files
+	began   bool   // the agent was told of an attempt
 	history history
 	stopped syscall.Signal // what the supervisor was told to stop by; 0: nothing
 }
@@ -41,7 +45,7 @@ type supervisor struct {
 // Run runs the command until it ends well, is stopped, or cannot be brought to
 // get on. The end of ctx counts as SIGTERM. It fails with fault.Invalid when
 // the configuration is wrong, and with fault.NotFound or fault.Denied when the
-// command cannot be started at all.
+// command cannot be started, at first or, should it vanish, later.
 func Run(ctx context.Context, config Config, deps Deps) (Result, error) {
 	if err := config.check(); err != nil {
 		return Result{}, err
@@ -57,13 +61,13 @@ func Run(ctx context.Context, config Config, deps Deps) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	dir, err := os.MkdirTemp("", "vigil-trainer-")
+	dir, err := makeDirectory(os.TempDir())
 	if err != nil {
 		_ = session.Close(ctx)
 		return Result{}, fmt.Errorf("make directory for exit reports: %w", err)
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	s := &supervisor{config: config, deps: deps, session: session, dir: dir}
+	defer dir.remove()
+	s := &supervisor{config: config, deps: deps, session: session, dir: dir.path}
 	s.history = history{config: config, random: deps.Random}
 	result, err := s.run(ctx, path)
 	if closeErr := session.Close(context.WithoutCancel(ctx)); closeErr != nil {
@@ -72,14 +76,17 @@ func Run(ctx context.Context, config Config, deps Deps) (Result, error) {
 	return result, err
 }
 
-// run makes attempts.
+// run makes attempts. Their numbers go on from those that the agent has seen:
+// a run id may be used again, and events of an earlier attempt are old news.
 func (s *supervisor) run(ctx context.Context, path string) (Result, error) {
 	after := commonv1.FailureKind_FAILURE_KIND_UNSPECIFIED
+	number := s.config.Attempt
 	for n := 1; ; n++ {
-		number := s.config.Attempt + uint32(n) - 1
+		number = max(number, s.session.NextAttempt())
 		s.session.SetAttempt(number)
 		ended, err := s.attempt(ctx, path, number, after)
 		if err != nil {
+			s.unlaunched(n, err)
 			return Result{Attempts: n}, err
 		}
 		verdict := s.history.next(&ended)
@@ -88,12 +95,24 @@ func (s *supervisor) run(ctx context.Context, path string) (Result, error) {
 			s.deps.Log.Warn("restarting", "attempt", number, "cause", ended.explanation, "in", verdict.wait.Round(time.Millisecond))
 			if s.pause(ctx, verdict.wait) {
 				after = ended.failure
+				number++
 				continue
 			}
 			verdict.why = fmt.Sprintf("stopped by %s before the next attempt; before that: %s", signalName(s.stopped), ended.explanation)
 		}
 		return s.over(&ended, n, verdict.why), nil
 	}
+}
+
+// unlaunched tells the agent that an attempt could not be made. Of a run that
+// never began it knows nothing, and need not.
+func (s *supervisor) unlaunched(attempts int, err error) {
+	if !s.began {
+		return
+	}
+	e := unlaunched(err)
+	s.session.Report(&commonv1.Event{Body: &commonv1.Event_AttemptEnded{AttemptEnded: e.event(false, 0)}})
+	s.over(&e, attempts, e.explanation)
 }
 
 // over makes the result, and tells the agent unless the process itself did.
@@ -111,6 +130,9 @@ func (s *supervisor) over(ended *ending, attempts int, why string) Result {
 		result.Outcome = commonv1.Outcome_OUTCOME_STOPPED
 	default:
 		result.Outcome = commonv1.Outcome_OUTCOME_FAILED
+		if result.ExitCode == protocol.RestartExitCode {
+			result.ExitCode = 1 // whoever started the supervisor should not try again
+		}
 	}
 	if !ended.reported {
 		s.session.Report(&commonv1.Event{Body: &commonv1.Event_RunEnded{RunEnded: &commonv1.RunEnded{
@@ -135,6 +157,7 @@ func (s *supervisor) attempt(ctx context.Context, path string, number uint32, af
 	if err != nil {
 		return ending{}, err
 	}
+	s.began = true
 	s.session.Report(&commonv1.Event{Body: &commonv1.Event_AttemptStarted{AttemptStarted: &commonv1.AttemptStarted{
 		Command: sayable(s.config.Command), Pid: int64(os.Getpid()), AfterFailure: after,
 	}}})

@@ -48,6 +48,14 @@ func child(what string) int {
 		session.Step(trainer.StepReport{Step: 7})
 		_ = session.WriteExit(commonv1.FailureKind_FAILURE_KIND_NONFINITE, "step 8: NaN", "c", false)
 		code = 75
+	case "NaN in the step after the resume": // the second attempt resumes from where the first one failed
+		if session.Attempt() == 0 {
+			session.Step(trainer.StepReport{Step: 7})
+		} else {
+			session.Resumed(&commonv1.CheckpointRef{Metadata: &commonv1.CheckpointMetadata{Step: 7}})
+		}
+		_ = session.WriteExit(commonv1.FailureKind_FAILURE_KIND_NONFINITE, "step 8: NaN", "c", false)
+		code = 75
 	case "succeed":
 		session.RunEnded(&commonv1.RunEnded{Outcome: commonv1.Outcome_OUTCOME_SUCCEEDED, ParametersSha256: "ab"})
 	case "save and stop when told":
@@ -193,8 +201,8 @@ func TestGivesUpAndPassesTheExitCodeOn(t *testing.T) {
 }
 
 func TestTheSameFailureAtTheSameStepEndsTheRun(t *testing.T) {
-	for _, withAgent := range []bool{true, false} {
-		t.Setenv(asChild, "NaN at step 8")
+	for what, withAgent := range map[string]bool{"NaN at step 8": false, "NaN in the step after the resume": true} {
+		t.Setenv(asChild, what)
 		agent := trainertest.New(t)
 		s := supervise(t, func(c *Config) {
 			if withAgent {
@@ -203,7 +211,7 @@ func TestTheSameFailureAtTheSameStepEndsTheRun(t *testing.T) {
 			}
 		}, os.Args[0])
 		s.wait()
-		if s.result.ExitCode != 75 || s.result.Attempts != 3 || !strings.Contains(s.result.Explanation, "same failure 3 times in a row: step 8: NaN") {
+		if s.result.ExitCode != 1 || s.result.Attempts != 3 || !strings.Contains(s.result.Explanation, "same failure 3 times in a row: step 8: NaN") {
 			t.Errorf("result is %+v", s.result)
 		}
 		if !withAgent {
@@ -215,6 +223,47 @@ func TestTheSameFailureAtTheSameStepEndsTheRun(t *testing.T) {
 		if ended, _ := find(agent, (*commonv1.Event).GetRunEnded); ended.GetOutcome() != commonv1.Outcome_OUTCOME_FAILED || ended.GetStep() != 7 {
 			t.Errorf("the agent was told %v", ended)
 		}
+	}
+}
+
+func TestARunIDThatIsUsedAgainGoesOnCounting(t *testing.T) {
+	agent := trainertest.New(t)
+	agent.Start(t)
+	for _, want := range []string{"0\n1\n", "2\n3\n"} {
+		s := supervise(t, func(c *Config) { c.Socket, c.MaxRestarts = agent.Socket, 1 }, "sh", "-c", `echo "$VIGIL_ATTEMPT"; exit 3`)
+		if out := s.wait(); out != want {
+			t.Errorf("attempts are %q, want %q", out, want)
+		}
+	}
+	events := agent.Events()
+	if last := events[len(events)-1]; last.GetRunEnded() == nil || last.GetAttempt() != 3 {
+		t.Errorf("the last event is %v, want the end of attempt 3", last)
+	}
+}
+
+func TestACommandThatVanishesEndsTheRun(t *testing.T) {
+	agent := trainertest.New(t)
+	agent.Start(t)
+	command := filepath.Join(t.TempDir(), "command")
+	if err := os.Symlink("/bin/sh", command); err != nil {
+		t.Fatal(err)
+	}
+	s := supervise(t, func(c *Config) { c.Socket = agent.Socket }, command, "-c", `rm "$0"; exit 3`, command)
+	<-s.done
+	if !fault.Is(s.err, fault.NotFound) {
+		t.Errorf("Run = %+v, %v; want not found", s.result, s.err)
+	}
+	var ends []*commonv1.AttemptEnded
+	for _, event := range agent.Events() {
+		if ended := event.GetAttemptEnded(); ended != nil {
+			ends = append(ends, ended)
+		}
+	}
+	if len(ends) != 2 || !ends[0].GetRestarting() || ends[1].GetRestarting() || ends[1].GetExitCode() != 127 {
+		t.Errorf("the agent was told %v", ends)
+	}
+	if ended, _ := find(agent, (*commonv1.Event).GetRunEnded); ended.GetOutcome() != commonv1.Outcome_OUTCOME_FAILED || !strings.Contains(ended.GetExplanation(), "start "+command) {
+		t.Errorf("the agent was told %v", ended)
 	}
 }
 
@@ -320,6 +369,28 @@ func TestEscalatesToTheWholeGroup(t *testing.T) {
 		s.wait()
 		if s.result.ExitCode != 128+2 {
 			t.Errorf("result is %+v", s.result)
+		}
+	})
+	t.Run("while the agent has not answered", func(t *testing.T) {
+		agent := trainertest.New(t)
+		asked, ended := make(chan struct{}, 1), make(chan struct{})
+		agent.OnRequest = func(*trainerv1.RequestCheckpointRequest) (string, error) {
+			asked <- struct{}{}
+			<-ended
+			return "c", nil
+		}
+		agent.Start(t)
+		defer close(ended)
+		s := supervise(t, func(c *Config) { c.Socket = agent.Socket }, "sh", "-c", deaf)
+		s.read("ready")
+		s.signals <- syscall.SIGINT
+		<-asked
+		began := time.Now()
+		s.signals <- syscall.SIGINT
+		s.signals <- syscall.SIGINT
+		s.wait()
+		if elapsed := time.Since(began); elapsed > askTimeout/2 || s.result.ExitCode != 128+2 {
+			t.Errorf("the second signal was heard after %s, result %+v", elapsed, s.result)
 		}
 	})
 	t.Run("at the end of the context", func(t *testing.T) {

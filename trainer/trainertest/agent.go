@@ -33,6 +33,11 @@ type Agent struct {
 	OnEvent func(*commonv1.Event)
 	// OnRequest answers RequestCheckpoint; nil answers fault.NotFound.
 	OnRequest func(*trainerv1.RequestCheckpointRequest) (checkpointID string, err error)
+	// OnReport, unless nil, may refuse a report before it is kept.
+	OnReport func() error
+	// OnCommit, unless nil, gives the error that a commit is answered with, and
+	// whether the checkpoint is kept all the same, as when an answer is lost.
+	OnCommit func() (kept bool, err error)
 
 	dir    string
 	mu     sync.Mutex
@@ -46,9 +51,11 @@ type Agent struct {
 type state struct {
 	registrations []*trainerv1.RegisterRequest
 	events        []*commonv1.Event
+	ids           map[string]bool // of events
 	dropped       int64
 	commits       []*trainerv1.CommitCheckpointRequest
 	last          map[string]*trainerv1.CommitCheckpointRequest // by run
+	next          map[string]uint32                             // attempt, by run
 	staging       map[string]string                             // directory by checkpoint
 	sessions      map[string]*session
 }
@@ -69,6 +76,7 @@ func New(t testing.TB) *Agent {
 	a := &Agent{Socket: filepath.Join(dir, "agent.sock"), Hold: 10 * time.Second, dir: dir}
 	a.kept = state{
 		staging: map[string]string{}, sessions: map[string]*session{}, last: map[string]*trainerv1.CommitCheckpointRequest{},
+		next: map[string]uint32{}, ids: map[string]bool{},
 	}
 	t.Cleanup(func() {
 		a.Stop()
@@ -198,10 +206,31 @@ func (a *Agent) Register(_ context.Context, r *trainerv1.RegisterRequest) (*trai
 	a.serial++
 	id := fmt.Sprintf("session-%d", a.serial)
 	a.kept.sessions[id] = &session{request: r, directives: make(chan *commonv1.Directive, 32), gone: make(chan struct{})}
-	return &trainerv1.RegisterResponse{SessionId: id, Node: "test", Hold: durationpb.New(a.Hold)}, nil
+	answer := &trainerv1.RegisterResponse{SessionId: id, Node: "test", Hold: durationpb.New(a.Hold)}
+	if r.GetKind() == trainerv1.SessionKind_SESSION_KIND_SUPERVISOR {
+		answer.NextAttempt = a.kept.next[r.GetRunId()]
+	} else {
+		a.kept.saw(r.GetRunId(), r.GetAttempt())
+	}
+	return answer, nil
 }
 
-// Report keeps events.
+// take keeps the events that it has not got yet and gives them.
+func (s *state) take(events []*commonv1.Event) []*commonv1.Event {
+	fresh := slices.DeleteFunc(slices.Clone(events), func(e *commonv1.Event) bool { return s.ids[e.GetEventId()] })
+	for _, event := range fresh {
+		s.ids[event.GetEventId()] = true
+		s.saw(event.GetRunId(), event.GetAttempt())
+	}
+	s.events = append(s.events, fresh...)
+	return fresh
+}
+
+// saw notes that a run had an attempt.
+func (s *state) saw(run string, attempt uint32) { s.next[run] = max(s.next[run], attempt+1) }
+
+// Report keeps events, each id once: a process whose answer was lost sends the
+// same ones again.
 func (a *Agent) Report(ctx context.Context, r *trainerv1.ReportRequest) (*trainerv1.ReportResponse, error) {
 	if _, err := a.find(r.GetSessionId()); err != nil {
 		return nil, err
@@ -216,12 +245,17 @@ func (a *Agent) Report(ctx context.Context, r *trainerv1.ReportRequest) (*traine
 			return nil, fault.GRPC(ctx.Err())
 		}
 	}
+	if a.OnReport != nil {
+		if err := a.OnReport(); err != nil {
+			return nil, fault.GRPC(err)
+		}
+	}
 	a.mu.Lock()
-	a.kept.events = append(a.kept.events, r.GetEvents()...)
+	fresh := a.kept.take(r.GetEvents())
 	a.kept.dropped += r.GetDropped()
 	a.mu.Unlock()
 	if a.OnEvent != nil {
-		for _, event := range r.GetEvents() {
+		for _, event := range fresh {
 			a.OnEvent(event)
 		}
 	}
@@ -274,11 +308,18 @@ func (a *Agent) CommitCheckpoint(_ context.Context, r *trainerv1.CommitCheckpoin
 	if err != nil {
 		return nil, err
 	}
+	if a.OnCommit != nil {
+		kept, failure := a.OnCommit()
+		if !kept {
+			return nil, fault.GRPC(failure)
+		}
+		err = fault.GRPC(failure)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.kept.commits = append(a.kept.commits, r)
 	a.kept.last[s.request.GetRunId()] = r
-	return &trainerv1.CommitCheckpointResponse{State: commonv1.CheckpointState_CHECKPOINT_STATE_STAGED}, nil
+	return &trainerv1.CommitCheckpointResponse{State: commonv1.CheckpointState_CHECKPOINT_STATE_STAGED}, err
 }
 
 // ResolveResume gives the run's last checkpoint that was committed.

@@ -1,0 +1,80 @@
+package supervise
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+const (
+	// directoryPrefix begins the names of directories for exit reports. A hidden
+	// one is not locked yet.
+	directoryPrefix = "vigil-trainer-"
+	// lockName is the file that is locked. A directory without one is not ours,
+	// whatever it is called.
+	lockName = ".vigil-supervisor"
+)
+
+// directory is where one supervisor's commands leave their exit reports. It is
+// locked for as long as the supervisor lives: whoever gets the lock may remove
+// it. A process id in the name would not do, as containers that share a
+// temporary directory count processes differently.
+type directory struct {
+	path string
+	lock *os.File
+}
+
+// makeDirectory makes a directory below parent, after removing those that
+// supervisors which were killed have left there.
+func makeDirectory(parent string) (*directory, error) {
+	sweep(parent)
+	hidden, err := os.MkdirTemp(parent, "."+directoryPrefix)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := lockDirectory(hidden, os.O_CREATE|os.O_EXCL)
+	if err == nil {
+		// Only now a sweep may find it.
+		d := &directory{path: filepath.Join(parent, strings.TrimPrefix(filepath.Base(hidden), ".")), lock: lock}
+		if err = os.Rename(hidden, d.path); err == nil {
+			return d, nil
+		}
+		_ = lock.Close()
+	}
+	_ = os.RemoveAll(hidden)
+	return nil, err
+}
+
+// remove removes the directory with all that is in it.
+func (d *directory) remove() {
+	_ = os.RemoveAll(d.path)
+	_ = d.lock.Close()
+}
+
+// sweep removes the directories below parent whose supervisor is gone. What
+// cannot be removed is another user's, or tried again the next time.
+func sweep(parent string) {
+	paths, _ := filepath.Glob(filepath.Join(parent, directoryPrefix+"*"))
+	for _, path := range paths {
+		if lock, err := lockDirectory(path, 0); err == nil {
+			_ = os.RemoveAll(path)
+			_ = lock.Close()
+		}
+	}
+}
+
+// lockDirectory takes a directory's lock, which the kernel gives back at the
+// end of the process, or fails at once. Flags are added for opening its file.
+func lockDirectory(path string, flags int) (*os.File, error) {
+	lock, err := os.OpenFile(filepath.Join(path, lockName), os.O_RDWR|syscall.O_NOFOLLOW|flags, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = lock.Close()
+		return nil, fmt.Errorf("lock directory %s: %w", path, err)
+	}
+	return lock, nil
+}
