@@ -83,6 +83,7 @@ func Defaults() Config {
 		Reflex:   reflex.Defaults(),
 		Log:      telemetry.DefaultLog(),
 	}
+	c.Trainers.Runs = "runs.json"
 	// A sample that is lost with the machine is one that nobody will miss.
 	c.Spool.Samples.SyncInterval = samplesSync
 	return c
@@ -111,7 +112,7 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 // settle makes the state directory, puts relative paths below it, and settles
 // the node's name.
 func (c *Config) settle() error {
-	err := statedir.Settle(c.StateDir, &c.Trainers.Socket, &c.Spool.Events.Dir, &c.Spool.Samples.Dir,
+	err := statedir.Settle(c.StateDir, &c.Trainers.Socket, &c.Trainers.Runs, &c.Spool.Events.Dir, &c.Spool.Samples.Dir,
 		&c.Journal.Dir, &c.Vault.Dir, &c.Commands.Path)
 	if err != nil {
 		return err

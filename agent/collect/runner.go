@@ -202,7 +202,11 @@ func (r *Runner) complain(s *source, status Status, err error) {
 	if err != nil && status != Unsupported {
 		level = slog.LevelWarn
 	}
-	r.deps.Log.Log(context.Background(), level, "collector", "collector", s.Name, "status", status, "err", err)
+	attrs := []any{"collector", s.Name, "status", status}
+	if err != nil {
+		attrs = append(attrs, "err", err)
+	}
+	r.deps.Log.Log(context.Background(), level, "collector", attrs...)
 }
 
 // spread makes a wait up to a tenth longer or shorter, so that collectors and

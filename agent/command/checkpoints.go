@@ -41,6 +41,8 @@ type Trainers interface {
 	Direct(runID string, d *commonv1.Directive) ([]*localapi.Session, error)
 	// Gone is closed when a process is taken to be away.
 	Gone(s *localapi.Session) <-chan struct{}
+	// Watched tells whether a process ever asked for its directives.
+	Watched(s *localapi.Session) bool
 }
 
 // EventWriter puts a run's events on stable storage.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/vigil-ml/vigil/internal/fault"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	trainerv1 "github.com/vigil-ml/vigil/proto/vigil/trainer/v1"
 )
 
 func TestOrderIsVerified(t *testing.T) {
@@ -99,6 +100,23 @@ func TestOrderFails(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestOrderSaysThatTheTrainerDoesNotWatch(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, dir)
+		if _, err := n.api.Register(t.Context(), &trainerv1.RegisterRequest{RunId: "run",
+			Trainer: &commonv1.TrainerRegistered{WorldSize: 1, Pid: 7}}); err != nil {
+			t.Fatal(err)
+		}
+		err := <-n.order(order("ck"), 30*time.Second)
+		const says = "trainer of run run (pid 7) does not watch for directives"
+		if !fault.Is(err, fault.Deadline) || !strings.Contains(err.Error(), says) || !strings.Contains(n.told("ck"), says) {
+			t.Errorf("order: %v; told %s", err, n.told("ck"))
+		}
+		n.stop()
+	})
 }
 
 // end ends the watches that a test left, with their agent.

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/agent/localapi"
+	"github.com/vigil-ml/vigil/agent/vault"
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/life"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -157,6 +158,10 @@ func (c *Checkpoints) late(ctx context.Context, p *pending, s *localapi.Session,
 		return fault.New(fault.Deadline, "checkpoint %s of run %s is staged and was not verified within %s",
 			p.Order.CheckpointId, s.RunID, allowed)
 	}
+	if !c.deps.Trainers.Watched(s) {
+		return c.fail(ctx, p, s, fault.New(fault.Deadline,
+			"trainer of run %s (pid %d) does not watch for directives, and could not be told to save within %s", s.RunID, s.PID, allowed))
+	}
 	return c.fail(ctx, p, s, fault.New(fault.Deadline, "run %s did not reach a step boundary within %s", s.RunID, allowed))
 }
 
@@ -183,6 +188,6 @@ func (c *Checkpoints) tell(ctx context.Context, p *pending, s *localapi.Session,
 		event.Attempt, event.Rank = s.Attempt, s.Rank
 	}
 	if err := c.deps.Events(ctx, p.Order.RunId, event); err != nil {
-		c.deps.Log.Warn("write checkpoint event", "run", p.Order.RunId, "checkpoint", p.Order.CheckpointId, "state", state, "error", err)
+		c.deps.Log.Warn("write checkpoint event", "run", p.Order.RunId, "checkpoint", p.Order.CheckpointId, "state", vault.StateName(state), "error", err)
 	}
 }

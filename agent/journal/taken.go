@@ -8,10 +8,9 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/vigil-ml/vigil/agent/spool"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
-
-	"github.com/vigil-ml/vigil/agent/spool"
 )
 
 // maxTaken bounds the event ids that are remembered; at 16 bytes each they and

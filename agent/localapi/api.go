@@ -9,6 +9,7 @@
 package localapi
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -18,7 +19,9 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/vigil-ml/vigil/agent/vault"
+	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/serve"
 	trainergw "github.com/vigil-ml/vigil/proto/gateway/vigil/trainer/v1"
@@ -38,11 +41,20 @@ type Config struct {
 	CallTimeout time.Duration `yaml:"call_timeout"`
 	// ResolveTimeout bounds ResolveResume.
 	ResolveTimeout time.Duration `yaml:"resolve_timeout"`
+	// LostAfter is how long all processes of a run that has not ended must be
+	// away before the agent says that it has failed.
+	LostAfter time.Duration `yaml:"lost_after"`
+	// Runs is the file that remembers this node's runs and how often each was
+	// launched; empty: beside the socket.
+	Runs string `yaml:"runs"`
 }
 
 // Defaults serves on a socket.
 func Defaults(socket string) Config {
-	return Config{Socket: socket, Hold: 10 * time.Second, CallTimeout: 30 * time.Second, ResolveTimeout: 15 * time.Minute}
+	return Config{
+		Socket: socket, Hold: 10 * time.Second, CallTimeout: 30 * time.Second,
+		ResolveTimeout: 15 * time.Minute, LostAfter: time.Minute,
+	}
 }
 
 // Check reports settings that cannot work.
@@ -55,6 +67,7 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 	}
 	for key, d := range map[string]time.Duration{
 		"hold": c.Hold, "call_timeout": c.CallTimeout, "resolve_timeout": c.ResolveTimeout,
+		"lost_after": c.LostAfter,
 	} {
 		if d <= 0 {
 			report(key, "is %s; want a positive duration", d)
@@ -67,6 +80,11 @@ type Checkpoints interface {
 	Begin(ctx context.Context, req vault.BeginRequest) (id, dir string, err error)
 	Commit(ctx context.Context, req vault.CommitRequest) error
 	Resolve(ctx context.Context, runID string, rank, worldSize uint32) (*commonv1.CheckpointRef, []*trainerv1.PassedOver, error)
+	// Abandon removes what a rank began and says that it will not commit.
+	Abandon(runID, checkpointID string, rank uint32)
+	// Standing tells whether a checkpoint is known as another run's, and whether
+	// the rank has committed it.
+	Standing(runID, checkpointID string, rank uint32) (foreign, committed bool)
 }
 
 // Ordered is a checkpoint that somebody asked for.
@@ -110,17 +128,24 @@ type API struct {
 	config   Config
 	deps     Deps
 	sessions *Sessions
+	book     *book
 	events   prometheus.Counter
 	dropped  prometheus.Counter
+	refused  prometheus.Counter
+	clamped  prometheus.Counter
+	lost     prometheus.Counter
 	closing  chan struct{} // closed when Run ends
 }
 
 // New makes an API that serves when Run is called.
 func New(config Config, deps Deps) *API {
 	return &API{
-		config: config, deps: deps, sessions: deps.Sessions,
+		config: config, deps: deps, sessions: deps.Sessions, book: newBook(deps.Log),
 		events:  metric.NewCounter(deps.Metrics, metric.AgentTrainerEvents).WithLabelValues(),
 		dropped: metric.NewCounter(deps.Metrics, metric.AgentTrainerDropped).WithLabelValues(),
+		refused: metric.NewCounter(deps.Metrics, metric.AgentEventsRefused).WithLabelValues(),
+		clamped: metric.NewCounter(deps.Metrics, metric.AgentEventsClamped).WithLabelValues(),
+		lost:    metric.NewCounter(deps.Metrics, metric.AgentRunsLost).WithLabelValues(),
 		closing: make(chan struct{}),
 	}
 }
@@ -128,22 +153,34 @@ func New(config Config, deps Deps) *API {
 // Run serves the socket until ctx ends. It fails with [fault.Exists] when
 // another agent serves it. A socket that a dead agent left is replaced.
 func (a *API) Run(ctx context.Context) error {
+	a.book.load(durable.OS{}, cmp.Or(a.config.Runs, a.config.Socket+".runs"))
 	listener, release, err := listen(a.config.Socket)
 	if err != nil {
 		return fmt.Errorf("serve trainers: %w", err)
 	}
 	defer release()
-	stop := context.AfterFunc(ctx, func() { close(a.closing) })
+	// First no more directives are taken, then the watches end: each gives its
+	// process what was taken before.
+	stop := context.AfterFunc(ctx, func() {
+		a.sessions.stop()
+		close(a.closing)
+	})
 	defer stop()
 	server := grpc.NewServer(
 		grpc.UnaryInterceptor(a.guardCall),
 		grpc.StreamInterceptor(a.guardStream),
+		grpc.StatsHandler(connections{a}),
 	)
 	trainerv1.RegisterTrainerServiceServer(server, a)
 	a.deps.Log.Info("serve trainers", "socket", a.config.Socket)
-	return serve.Both(ctx, listener, serve.Options{
-		GRPC: server, JSON: []serve.Register{trainergw.RegisterTrainerServiceHandler},
-	})
+	return life.All(ctx,
+		life.Task{Name: "serve", Run: func(ctx context.Context) error {
+			return serve.Both(ctx, listener, serve.Options{
+				GRPC: server, JSON: []serve.Register{trainergw.RegisterTrainerServiceHandler},
+			})
+		}},
+		life.Task{Name: "watch runs", Run: a.watchRuns},
+	)
 }
 
 // guardCall gives a call its deadline, and its error the right code. A panic

@@ -2,7 +2,9 @@ package localapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -41,12 +43,26 @@ func (a *API) Register(ctx context.Context, in *trainerv1.RegisterRequest) (*tra
 			return nil, fmt.Errorf("register: %w", err)
 		}
 	}
-	s := &Session{RunID: in.RunId, Attempt: in.Attempt, Rank: in.Rank, Kind: in.Kind, PID: in.GetTrainer().GetPid()}
+	s := &Session{
+		RunID: in.RunId, Attempt: in.Attempt, Rank: in.Rank, Kind: in.Kind, PID: in.GetTrainer().GetPid(),
+		conn: connectionOf(ctx),
+	}
 	if err := a.sessions.add(s); err != nil {
 		return nil, err
 	}
-	a.deps.Log.Info("registered", "run", s.RunID, "attempt", s.Attempt, "rank", s.Rank, "kind", s.Kind, "pid", s.PID)
-	return &trainerv1.RegisterResponse{SessionId: s.ID, Node: a.deps.Node, Hold: durationpb.New(a.config.Hold)}, nil
+	a.deps.Log.Info("registered", "run", s.RunID, "attempt", s.Attempt, "rank", s.Rank, "kind", kindName(s.Kind), "pid", s.PID)
+	response := &trainerv1.RegisterResponse{SessionId: s.ID, Node: a.deps.Node, Hold: durationpb.New(a.config.Hold)}
+	if s.Kind == trainerv1.SessionKind_SESSION_KIND_SUPERVISOR {
+		response.NextAttempt = a.book.next(s.RunID)
+	} else {
+		a.book.launched(s.RunID, s.Attempt, s.PID, a.deps.Clock())
+	}
+	return response, nil
+}
+
+// kindName gives a kind as a word for people.
+func kindName(kind trainerv1.SessionKind) string {
+	return strings.ToLower(strings.TrimPrefix(kind.String(), "SESSION_KIND_"))
 }
 
 func checkRegister(in *trainerv1.RegisterRequest) error {
@@ -98,19 +114,26 @@ func (a *API) Report(ctx context.Context, in *trainerv1.ReportRequest) (*trainer
 	if len(in.Events) > maxEvents {
 		return nil, fault.New(fault.Invalid, "%d events in one call; at most %d", len(in.Events), maxEvents)
 	}
+	a.sessions.heard(s, connectionOf(ctx))
+	var events []*commonv1.Event
 	for i, event := range in.Events {
 		if err := checkEvent(event); err != nil {
 			return nil, fmt.Errorf("events[%d]: %w", i, err)
 		}
-		s.stamp(event)
+		if a.admits(s, event) {
+			s.stamp(event)
+			a.clamp(s, event)
+			events = append(events, event)
+		}
 	}
-	if err := a.deps.Events(ctx, s.RunID, in.Events...); err != nil {
+	if err := a.deps.Events(ctx, s.RunID, events...); err != nil {
 		return nil, fmt.Errorf("report: %w", err)
 	}
-	a.events.Add(float64(len(in.Events)))
+	a.events.Add(float64(len(events)))
 	a.dropped.Add(float64(in.Dropped))
-	if a.deps.Observe != nil {
-		for _, event := range in.Events {
+	for _, event := range events {
+		a.learn(s, event)
+		if a.deps.Observe != nil {
 			a.deps.Observe(event)
 		}
 	}
@@ -175,9 +198,23 @@ func (a *API) WatchDirectives(in *trainerv1.WatchDirectivesRequest, out trainerv
 		case <-ended:
 			return fault.New(fault.Precondition, "watch directives: a newer watch of the session took over")
 		case <-a.closing:
-			return fault.New(fault.Unavailable, "watch directives: the agent is stopping")
+			return errors.Join(sendWaiting(s, out), fmt.Errorf("watch directives: %w", errStopping()))
 		case <-out.Context().Done():
 			return out.Context().Err()
+		}
+	}
+}
+
+// sendWaiting gives a process what it was to be told before the agent goes.
+func sendWaiting(s *Session, out trainerv1.TrainerService_WatchDirectivesServer) error {
+	for {
+		select {
+		case d := <-s.directives:
+			if err := out.Send(&trainerv1.WatchDirectivesResponse{Directive: d}); err != nil {
+				return err
+			}
+		default:
+			return nil
 		}
 	}
 }

@@ -37,7 +37,7 @@ func (a *API) BeginCheckpoint(ctx context.Context, in *trainerv1.BeginCheckpoint
 			return nil, fault.New(fault.Invalid, "checkpoint %s was ordered of another run", in.CheckpointId)
 		}
 		req.Reason, req.Failure = ordered.Order.GetReason(), ordered.Order.GetFailure()
-		req.CommandID, req.Traceparent = ordered.CommandID, ordered.Traceparent
+		req.CommandID, req.Traceparent, req.Ordered = ordered.CommandID, ordered.Traceparent, true
 	}
 	id, dir, err := a.deps.Checkpoints.Begin(ctx, req)
 	if err != nil {
@@ -80,11 +80,16 @@ func (a *API) ResolveResume(ctx context.Context, in *trainerv1.ResolveResumeRequ
 }
 
 // RequestCheckpoint tells every training process of the caller's run to save.
-// It does not wait until they have.
+// It does not wait until they have. An agent that stops refuses: nobody would
+// be told, and the caller has better things to do than to wait.
 func (a *API) RequestCheckpoint(ctx context.Context, in *trainerv1.RequestCheckpointRequest) (*trainerv1.RequestCheckpointResponse, error) {
 	s, err := a.sessions.get(in.SessionId)
 	if err != nil {
 		return nil, err
+	}
+	a.sessions.heard(s, connectionOf(ctx))
+	if a.stopping() {
+		return nil, fmt.Errorf("request checkpoint: %w", errStopping())
 	}
 	timeout := cmp.Or(in.Timeout.AsDuration(), defaultRequestTime)
 	if timeout < 0 || timeout > maxRequestTime {

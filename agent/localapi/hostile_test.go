@@ -23,6 +23,8 @@ func TestRegistrationsThatAreRefused(t *testing.T) {
 	for says, in := range map[string]*trainerv1.RegisterRequest{
 		`run id ""`:              {Trainer: &commonv1.TrainerRegistered{WorldSize: 1}},
 		`run id "../../etc"`:     {RunId: "../../etc", Trainer: &commonv1.TrainerRegistered{WorldSize: 1}},
+		`run id "-"`:             {RunId: "-", Kind: trainerv1.SessionKind_SESSION_KIND_SUPERVISOR},
+		`run id "_x"`:            {RunId: "_x", Kind: trainerv1.SessionKind_SESSION_KIND_SUPERVISOR},
 		`run id "a/b"`:           {RunId: "a/b", Kind: trainerv1.SessionKind_SESSION_KIND_SUPERVISOR},
 		"trainer is missing":     {RunId: "run"},
 		"world_size is 0":        {RunId: "run", Trainer: &commonv1.TrainerRegistered{}},

@@ -35,6 +35,9 @@ type Session struct {
 	watch       chan struct{} // closed when a newer watch of this session begins; nil without a watch
 	resumedFrom string        // the checkpoint that the process went on from
 	lastCall    uint64        // grows with each call, for the bound on sessions
+	watched     bool          // there was a watch
+	clamped     bool          // it was said that its times are off
+	conn        *connection   // of its last call but for the watch's; nil in a test
 }
 
 // identity is what there is one session of.
@@ -57,6 +60,7 @@ type Sessions struct {
 	byID  map[string]*Session
 	of    map[identity]*Session
 	calls uint64
+	over  bool // the agent stops: nobody gets a directive any more
 }
 
 // NewSessions makes an empty table.
@@ -174,7 +178,7 @@ func (t *Sessions) beginWatch(s *Session) (ended chan struct{}) {
 	if s.watch != nil {
 		close(s.watch)
 	}
-	s.watch = make(chan struct{})
+	s.watch, s.watched = make(chan struct{}), true
 	if s.away && t.byID[s.ID] == s {
 		s.away, s.gone = false, make(chan struct{})
 	}
@@ -225,10 +229,14 @@ func (t *Sessions) trainers(runID string) []*Session {
 // Direct gives a directive to every training process of a run that is there,
 // and says which they are. It does not wait until they have it. When one of
 // them does not take its directives, none gets this one, and the error is of
-// kind [fault.Exhausted]; without any the error is of kind [fault.NotFound].
+// kind [fault.Exhausted]; without any the error is of kind [fault.NotFound],
+// and of kind [fault.Unavailable] while the agent stops.
 func (t *Sessions) Direct(runID string, d *commonv1.Directive) ([]*Session, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.over {
+		return nil, errStopping()
+	}
 	found := t.trainers(runID)
 	if len(found) == 0 {
 		return nil, fault.WithHint(fault.New(fault.NotFound, "no trainer of run %s is registered on this node", runID),
@@ -245,6 +253,22 @@ func (t *Sessions) Direct(runID string, d *commonv1.Directive) ([]*Session, erro
 	}
 	return found, nil
 }
+
+// Watched tells whether a process ever asked for its directives.
+func (t *Sessions) Watched(s *Session) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return s.watched
+}
+
+// stop has Direct refuse from now on: nobody would hear it.
+func (t *Sessions) stop() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.over = true
+}
+
+func errStopping() error { return fault.New(fault.Unavailable, "the agent is stopping") }
 
 func (t *Sessions) setResumed(s *Session, checkpointID string) {
 	t.mu.Lock()

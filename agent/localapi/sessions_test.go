@@ -133,6 +133,7 @@ func TestDirectiveQueueIsBounded(t *testing.T) {
 
 func TestSessionTableIsBounded(t *testing.T) {
 	n := serve(t)
+	n.api.KeepNoRuns() // thousands of launches would write thousands of files
 	watching := n.register(registration("watching", 0))
 	n.watch(t.Context(), watching)
 	silent := n.register(registration("silent", 0))

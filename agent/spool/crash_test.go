@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -181,8 +182,9 @@ func TestDiskFull(t *testing.T) {
 			disk := faultfs.New()
 			s := open(t, small(t.TempDir()), Deps{FS: disk})
 			disk.FailWith(tc.fail)
-			if _, err := s.Append([]byte("lost")); !fault.Is(err, fault.Exhausted) || fault.HintOf(err) == "" {
-				t.Errorf("Append = %v, want an exhausted fault with a hint", err)
+			if _, err := s.Append([]byte("lost")); !fault.Is(err, fault.Exhausted) || fault.HintOf(err) == "" ||
+				!strings.Contains(err.Error(), "the agent's disk is full at "+s.config.Dir) {
+				t.Errorf("Append = %v, want an exhausted fault with a hint that names the disk", err)
 			}
 			disk.FailWith(nil)
 			if tc.name != "fsync" { // what was written but not synced may be read

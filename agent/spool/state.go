@@ -73,7 +73,7 @@ func lockDir(dir string) (*os.File, error) {
 // stays as it is.
 func diskFull(dir string, err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return fault.WithHint(fault.Mark(fault.Exhausted, err),
+		return fault.WithHint(fault.New(fault.Exhausted, "the agent's disk is full at %s: %w", dir, err),
 			"free space on the file system of "+dir+", or lower the spool's max_bytes")
 	}
 	return err

@@ -60,8 +60,9 @@ func (u *Uplink) session(ctx context.Context) (progress bool, err error) {
 	if err := s.open(streamCtx, conn); err != nil {
 		return false, cause(streamCtx, err)
 	}
-	u.complaint = ""
-	u.deps.Log.Info("connected to control plane", "session", s.welcome.SessionId)
+	if u.complaint == "" {
+		u.deps.Log.Info("connected to control plane", "session", s.welcome.SessionId)
+	}
 	u.sessions.Inc()
 	u.setConnected(true)
 	defer u.setConnected(false)
@@ -72,6 +73,11 @@ func (u *Uplink) session(ctx context.Context) (progress bool, err error) {
 		life.Task{Name: "send heartbeats", Run: s.sendHeartbeats},
 		life.Task{Name: "watch acknowledgements", Run: s.watch},
 	)
+	if s.acked.Load() {
+		// Only now: a control plane that welcomes and then refuses this agent
+		// would be complained of at each try.
+		u.complaint = ""
+	}
 	return s.acked.Load(), cause(streamCtx, err)
 }
 
@@ -187,7 +193,9 @@ func (s *session) receive(context.Context) error {
 func (s *session) acknowledge(ack *agentv1.Ack) error {
 	for _, lane := range []*lane{s.events, s.samples} {
 		if lane.class == ack.Class {
-			s.acked.Store(true)
+			if !s.acked.Swap(true) && s.complaint != "" {
+				s.deps.Log.Info("control plane takes telemetry again", "session", s.welcome.SessionId)
+			}
 			return lane.acknowledge(fromProto(ack.Position))
 		}
 	}

@@ -129,7 +129,7 @@ type Uplink struct {
 	up        prometheus.Gauge
 	sessions  prometheus.Counter
 	refused   prometheus.Counter
-	complaint string // what was logged last, while it has not changed; Run's own
+	complaint string // what was logged last, while it has not changed; written between sessions only
 }
 
 // New makes an uplink; the configuration has been checked.
@@ -172,7 +172,7 @@ func (u *Uplink) keepOpen(ctx context.Context) error {
 		case isDrain:
 			wait = drain.after + jitter(u.config.BackoffMin)
 			u.deps.Log.Info("control plane goes away for a while", "reconnect_after", drain.after)
-		case fault.Is(err, fault.Precondition):
+		case fault.Is(err, fault.Precondition), fault.Is(err, fault.Invalid):
 			wait = jitter(u.config.RefusedRetry)
 			u.complain(slog.LevelError, "control plane refuses this agent; telemetry waits in the spool", err)
 		default:
@@ -185,7 +185,8 @@ func (u *Uplink) keepOpen(ctx context.Context) error {
 	}
 }
 
-// complain logs a failure once, until it is another or a session was open.
+// complain logs a failure once, until it is another or a session got
+// something acknowledged.
 func (u *Uplink) complain(level slog.Level, text string, err error) {
 	if complaint := fmt.Sprint(text, err); complaint != u.complaint {
 		u.complaint = complaint

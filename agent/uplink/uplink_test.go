@@ -288,7 +288,7 @@ func TestServerErrorsAreSurvived(t *testing.T) {
 		return nil
 	}
 	address, _ := c.serve(t, "")
-	a := startAgent(t, t.TempDir(), address, nil, nil)
+	a := startAgent(t, t.TempDir(), address, nil, func(config *Config) { config.RefusedRetry = time.Millisecond })
 	want := a.report(t, 1, 5)
 	allAcknowledged(t, a)
 	wantStored(t, c, want)

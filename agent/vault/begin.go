@@ -16,8 +16,11 @@ import (
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
-// maxSizes bounds the ranks whose last size is remembered.
-const maxSizes = 4096
+const (
+	maxSizes   = 4096 // ranks whose last size is remembered
+	maxOfRank  = 8    // checkpoints of one rank that are begun or wait to be sealed
+	minRunPart = 8    // of those of one run, where half of all would be less
+)
 
 // BeginRequest asks for a place to write one rank's files to.
 type BeginRequest struct {
@@ -28,13 +31,15 @@ type BeginRequest struct {
 	Reason       commonv1.CheckpointReason
 	Failure      commonv1.FailureKind // what it answers, where it was ordered
 	CommandID    string               // the command that ordered it; may be empty
+	Ordered      bool                 // somebody asked for it; else it is the trainer's own
 	Traceparent  string               // W3C trace context of whoever ordered it; may be empty
 	SizeBytes    int64                // bytes to be written; 0 when not known
 }
 
 // Begin makes an empty directory for a trainer to write its files into. A
 // second Begin for the same checkpoint and rank empties it, as long as it was
-// not committed. It fails with [fault.Exists] once it was, with
+// not committed, and one for a checkpoint of the trainer's own removes those of
+// its own that the rank did not commit: it writes one at a time. It fails with [fault.Exists] once it was, with
 // [fault.Exhausted] when too many wait to be sealed, and with [fault.Invalid]
 // for bad ids.
 func (v *Vault) Begin(ctx context.Context, req BeginRequest) (id, dir string, err error) {
@@ -77,14 +82,14 @@ func (v *Vault) stage(req BeginRequest) (*staging, error) {
 		return nil, fault.New(fault.Exists, "rank %d saved it already", req.Rank)
 	}
 	v.discardDead(req)
-	if len(v.staged) >= v.config.MaxStaged {
-		return nil, fault.New(fault.Exhausted, "%d checkpoints are begun or wait to be sealed; no more are taken", len(v.staged))
+	if err := v.room(req); err != nil {
+		return nil, err
 	}
 	root, reserved := v.stagingRoot(cmp.Or(req.SizeBytes, v.sizes[key{runID: req.RunID, rank: req.Rank}]))
 	s := &staging{dir: stagingPath(root, k), reservedBytes: reserved, ticket: ticket{
 		RunID: req.RunID, CheckpointID: req.CheckpointID, Attempt: req.Attempt, Rank: req.Rank,
-		Reason: req.Reason, Failure: req.Failure, CommandID: req.CommandID, Traceparent: req.Traceparent,
-		Begun: v.deps.Clock().UTC(),
+		Reason: req.Reason, Failure: req.Failure, CommandID: req.CommandID, Ordered: req.Ordered,
+		Traceparent: req.Traceparent, Begun: v.deps.Clock().UTC(),
 	}}
 	if err := v.deps.FS.RemoveAll(s.dir); err != nil {
 		return nil, err
@@ -112,17 +117,43 @@ func (v *Vault) stagingRoot(sizeBytes int64) (root string, reservedBytes int64) 
 	for _, s := range v.staged {
 		free -= s.reservedBytes
 	}
-	if sizeBytes > free/2 {
+	if sizeBytes > free/2 || v.claimMemory() != nil {
 		return v.disk, 0
 	}
 	return v.memory, sizeBytes
 }
 
-// discardDead removes what earlier attempts of the same rank began and did not
-// live to commit.
+// room refuses what would take the others' places: one rank and one run have
+// only a part of them.
+func (v *Vault) room(req BeginRequest) error {
+	ofRank, ofRun := 0, 0
+	for k := range v.staged {
+		if k.runID == req.RunID {
+			ofRun++
+			if k.rank == req.Rank {
+				ofRank++
+			}
+		}
+	}
+	switch {
+	case ofRank >= maxOfRank:
+		return fault.New(fault.Exhausted, "%d checkpoints of rank %d are begun or wait to be sealed; no more are taken", ofRank, req.Rank)
+	case ofRun >= max(minRunPart, v.config.MaxStaged/2):
+		return fault.New(fault.Exhausted, "%d checkpoints of run %s are begun or wait to be sealed; no more are taken", ofRun, req.RunID)
+	case len(v.staged) >= v.config.MaxStaged:
+		return fault.New(fault.Exhausted, "%d checkpoints are begun or wait to be sealed; no more are taken", len(v.staged))
+	}
+	return nil
+}
+
+// discardDead removes what the same rank began and will not commit any more:
+// in an earlier attempt, or before it began another of its own.
 func (v *Vault) discardDead(req BeginRequest) {
 	for _, s := range v.staged {
-		if s.RunID == req.RunID && s.Rank == req.Rank && s.Attempt < req.Attempt && !s.committed && !s.committing {
+		if s.RunID != req.RunID || s.Rank != req.Rank || s.committed || s.committing {
+			continue
+		}
+		if s.Attempt < req.Attempt || (!s.Ordered && !req.Ordered) {
 			v.discard(s)
 		}
 	}
@@ -139,8 +170,8 @@ func (v *Vault) discard(s *staging) {
 	// The directories above go when they are empty; another rank may use them.
 	checkpoint := filepath.Dir(s.dir)
 	run := filepath.Dir(checkpoint)
-	if os.Remove(checkpoint) == nil && os.Remove(run) == nil && filepath.Dir(run) == v.memory {
-		_ = os.Remove(v.memory)
+	if os.Remove(checkpoint) == nil {
+		_ = os.Remove(run)
 	}
 }
 

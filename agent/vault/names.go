@@ -20,15 +20,16 @@ const (
 
 // A checkpoint id has no dot, so that no id reads as a ".partial-" directory.
 var (
-	runIDForm        = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$`)
+	runIDForm        = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 	checkpointIDForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$`)
 )
 
 // CheckRunID gives an error of kind [fault.Invalid] for what is no run id. A
-// run id names a directory.
+// run id names a directory, and stands in command lines: none looks like an
+// option.
 func CheckRunID(id string) error {
 	if !runIDForm.MatchString(id) {
-		return fault.New(fault.Invalid, "run id %.140q is not 1 to 128 letters, digits, '.', '_' or '-', the first no '.'", id)
+		return fault.New(fault.Invalid, "run id %.140q is not 1 to 128 letters, digits, '.', '_' or '-', the first a letter or digit", id)
 	}
 	return nil
 }

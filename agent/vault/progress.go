@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"strings"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -33,7 +34,7 @@ func (v *Vault) tell(ctx context.Context, s *staging, state commonv1.CheckpointS
 		}
 	}
 	if err := v.deps.Events(ctx, s.RunID, event); err != nil {
-		v.deps.Log.Warn("write checkpoint event", "run", s.RunID, "checkpoint", s.CheckpointID, "state", state, "error", err)
+		v.deps.Log.Warn("write checkpoint event", "run", s.RunID, "checkpoint", s.CheckpointID, "state", StateName(state), "error", err)
 	}
 	if v.deps.Observe != nil {
 		v.deps.Observe(event)
@@ -47,4 +48,9 @@ func (v *Vault) where(s *staging, m *Manifest, digest string) func(*commonv1.Che
 		p.ManifestSha256 = digest
 		p.SizeBytes = m.SizeBytes
 	}
+}
+
+// StateName gives a state as a word for people: "verified".
+func StateName(state commonv1.CheckpointState) string {
+	return strings.ToLower(strings.TrimPrefix(state.String(), "CHECKPOINT_STATE_"))
 }

@@ -56,7 +56,7 @@ func TestRemovesWhatNobodyWillCommit(t *testing.T) {
 	first := open(t, dir, durable.OS{})
 	stage := map[string]string{}
 	for _, id := range []string{"old", "young", "writing"} {
-		_, files, err := first.Begin(t.Context(), vault.BeginRequest{RunID: "run", CheckpointID: id})
+		_, files, err := first.Begin(t.Context(), vault.BeginRequest{RunID: "run", CheckpointID: id, Ordered: true})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -41,6 +41,7 @@ type ticket struct {
 	Reason       commonv1.CheckpointReason `json:"reason"`
 	Failure      commonv1.FailureKind      `json:"failure"`
 	CommandID    string                    `json:"command_id"`
+	Ordered      bool                      `json:"ordered"`
 	Traceparent  string                    `json:"traceparent"`
 	Begun        time.Time                 `json:"begun"`
 	// From here on only in commit.json.

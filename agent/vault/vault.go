@@ -12,11 +12,8 @@ package vault
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -153,6 +150,7 @@ func New(config Config, deps Deps) (*Vault, error) {
 // Run seals what is committed, one after another, until ctx ends. What cannot
 // be sealed is told with a FAILED event and never ends Run.
 func (v *Vault) Run(ctx context.Context) error {
+	defer v.leaveMemory()
 	sweep := time.NewTicker(time.Hour)
 	defer sweep.Stop()
 	for ctx.Err() == nil {
@@ -172,18 +170,4 @@ func (v *Vault) Run(ctx context.Context) error {
 		retry.Stop()
 	}
 	return nil
-}
-
-// memoryStaging gives the staging root in memory, or "" where it cannot be
-// had; it is made when it is needed. The directory above it is the user's own:
-// another user could have made it first, where all may write.
-func memoryStaging(log *slog.Logger, dir, node string) string {
-	own := fmt.Sprintf("/dev/shm/vigil-%d", os.Getuid())
-	sum := sha256.Sum256([]byte(dir + "\x00" + node))
-	root := filepath.Join(own, hex.EncodeToString(sum[:8]))
-	if err := makePrivate(own); err != nil {
-		log.Info("stage checkpoints on disk: memory cannot be used", "directory", own, "error", err)
-		return ""
-	}
-	return root
 }

@@ -1,0 +1,26 @@
+package localapi
+
+import (
+	"context"
+
+	"github.com/vigil-ml/vigil/internal/durable"
+)
+
+// WatchRuns is the part of Run that ends lost runs.
+func (a *API) WatchRuns(ctx context.Context) error { return a.watchRuns(ctx) }
+
+// LoadRuns has the API keep its runs in a file, as Run does.
+func (a *API) LoadRuns(path string) { a.book.load(durable.OS{}, path) }
+
+// Present tells whether a process of a run is there.
+func (t *Sessions) Present(runID string) bool { return t.present(runID) }
+
+// LaunchedForTest notes attempt 2 of a run, in process 9.
+func (a *API) LaunchedForTest(runID string) { a.book.launched(runID, 2, 9, a.deps.Clock()) }
+
+// KeepNoRuns has a serving API write no runs to its file.
+func (a *API) KeepNoRuns() {
+	a.book.mu.Lock()
+	defer a.book.mu.Unlock()
+	a.book.fsys = nil
+}

@@ -1,0 +1,59 @@
+package vault
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/vigil-ml/vigil/internal/testkit"
+)
+
+// Roots in memory go with their vault, and those of others stay.
+func TestMemoryOfVaultsThatAreGoneIsRemoved(t *testing.T) {
+	own, vaults := t.TempDir(), t.TempDir()
+	for name, owner := range map[string]string{
+		"gone": filepath.Join(vaults, "gone"), "there": vaults, "unnamed": "", "odd": "not absolute",
+	} {
+		if err := os.MkdirAll(filepath.Join(own, name, "run/ck/rank-00000/files"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if name == "unnamed" {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(own, name+ownerSuffix), []byte(owner), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sweepMemory(testkit.Logger(t), own)
+	for name, want := range map[string]bool{
+		"gone": false, "gone.vault": false, "there": true, "there.vault": true, "unnamed": true, "odd": true,
+	} {
+		if _, err := os.Lstat(filepath.Join(own, name)); (err == nil) != want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestEmptyMemoryIsLeft(t *testing.T) {
+	for name, empty := range map[string]bool{"empty": true, "in use": false} {
+		t.Run(name, func(t *testing.T) {
+			v := &Vault{memory: filepath.Join(t.TempDir(), "root"), config: Config{Dir: t.TempDir()}}
+			if err := v.claimMemory(); err != nil {
+				t.Fatal(err)
+			}
+			dir := v.memory
+			if !empty {
+				dir = filepath.Join(v.memory, "run")
+			}
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			v.leaveMemory()
+			for _, path := range []string{v.memory, v.memory + ownerSuffix} {
+				if _, err := os.Lstat(path); (err == nil) == empty {
+					t.Errorf("%s: %v", path, err)
+				}
+			}
+		})
+	}
+}
