@@ -98,6 +98,7 @@ type Deps struct {
 type Vault struct {
 	config  Config
 	deps    Deps
+	id      string // the vault's own name
 	memory  string // staging root in memory; empty when there is none
 	disk    string // staging root on disk
 	sealed  *prometheus.CounterVec
@@ -133,13 +134,17 @@ func New(config Config, deps Deps) (*Vault, error) {
 	}
 	if config.StagingDir != "" {
 		v.disk = config.StagingDir
-	} else {
-		v.memory = memoryStaging(deps.Log, dir, deps.Node)
 	}
 	for _, d := range []string{dir, v.disk} {
 		if err := deps.FS.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("open vault: %w", err)
 		}
+	}
+	if v.id, err = identity(dir); err != nil {
+		return nil, fmt.Errorf("open vault: %w", err)
+	}
+	if config.StagingDir == "" {
+		v.memory = memoryStaging(deps.Log, dir, v.id, deps.Node)
 	}
 	if err := v.scan(); err != nil {
 		return nil, fmt.Errorf("open vault: %w", err)

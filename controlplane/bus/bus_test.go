@@ -206,7 +206,7 @@ func TestASecondOpenIsRefused(t *testing.T) {
 	config := testConfig(t.TempDir())
 	openBus(t, config)
 	_, err := Open(t.Context(), config, Deps{Log: testkit.Logger(t), Metrics: prometheus.NewRegistry()})
-	if !fault.Is(err, fault.Unavailable) || fault.HintOf(err) == "" {
+	if !fault.Is(err, fault.Precondition) || fault.HintOf(err) == "" {
 		t.Errorf("error %v, hint %q", err, fault.HintOf(err))
 	}
 }

@@ -17,6 +17,8 @@ import (
 // answer is what was done about a finding, and what is left for a person, in
 // plain sentences.
 type answer struct {
+	times int64 // how often the problem has come
+
 	done string // empty when nothing was
 	todo string // with %s for the checkpoint to roll back to; empty when unknown
 }
@@ -24,35 +26,43 @@ type answer struct {
 // answer does what can be done without a person: a non-finite value that was
 // met before it did harm leads to an emergency checkpoint and a restart from
 // it. All else is only told.
-func (e *Engine) answer(ctx context.Context, tx *store.Tx, event *commonv1.Event, f *controlv1.Finding, id string) (answer, error) {
-	met := event.GetNonFinite()
+func (e *Engine) answer(ctx context.Context, tx *store.Tx, event *commonv1.Event, f *controlv1.Finding, record store.IncidentRecord) (answer, error) {
+	a, met := answer{times: record.Occurrences}, event.GetNonFinite()
 	switch {
-	case f.GetKind() == "nonfinite" && met.GetParametersIntact():
-		return e.save(ctx, tx, f, id)
-	case f.GetKind() == "nonfinite":
-		return answer{todo: "A checkpoint of the present state would be poisoned: roll back to %s."}, nil
-	case f.GetKind() == "divergence":
-		return answer{todo: "If the loss does not come back, roll back to %s and go on with a lower learning rate."}, nil
+	case f.GetKind() == nonFinite && met.GetParametersIntact():
+		return e.save(ctx, tx, f, record)
+	case f.GetKind() == nonFinite:
+		a.todo = "A checkpoint of the present state would be poisoned: roll back to %s."
+	case f.GetKind() == divergence:
+		a.todo = "If the loss does not come back, roll back to %s and go on with a lower learning rate."
 	}
-	return answer{}, nil
+	return a, nil
 }
 
-// save has the run saved and restarted. That it cannot be is told and is no
-// error; only the store's errors are.
-func (e *Engine) save(ctx context.Context, tx *store.Tx, f *controlv1.Finding, id string) (answer, error) {
+// The kinds of findings that are answered in a way of their own.
+const (
+	nonFinite  = "nonfinite"
+	divergence = "divergence"
+)
+
+// save has the run saved and restarted, once for each time that the problem
+// comes, however many ranks meet it. That it cannot be is told and is no error;
+// only the store's errors are.
+func (e *Engine) save(ctx context.Context, tx *store.Tx, f *controlv1.Finding, record store.IncidentRecord) (answer, error) {
+	id, times := record.Incident.GetIncidentId(), record.Occurrences
 	checkpoint, err := e.deps.Save(tx, fleet.SaveRequest{
 		RunID:          f.GetRunId(),
 		Reason:         commonv1.CheckpointReason_CHECKPOINT_REASON_EMERGENCY,
 		After:          commonv1.AfterCheckpoint_AFTER_CHECKPOINT_RESTART,
 		Failure:        commonv1.FailureKind_FAILURE_KIND_NONFINITE,
-		IdempotencyKey: "incident/" + id + "/checkpoint",
+		IdempotencyKey: "finding/" + record.Latest + "/checkpoint",
 		Traceparent:    telemetry.Traceparent(ctx),
 		Timeout:        e.config.CheckpointTimeout,
 	})
 	switch fault.KindOf(err) {
 	case fault.NotFound, fault.Precondition, fault.Unavailable:
 		return answer{
-			done: fmt.Sprintf("Vigil could not have it saved: %v.", err),
+			times: times, done: fmt.Sprintf("Vigil could not have it saved: %v.", err),
 			todo: "Roll back to %s, or save by hand: agentctl checkpoint --now --run " + f.GetRunId() + ".",
 		}, nil
 	}
@@ -60,8 +70,11 @@ func (e *Engine) save(ctx context.Context, tx *store.Tx, f *controlv1.Finding, i
 		return answer{}, err
 	}
 	a := answer{
-		done: fmt.Sprintf("Vigil asked for emergency checkpoint %s and a restart from it.", checkpoint.GetCheckpointId()),
+		times: times, done: fmt.Sprintf("Vigil asked for emergency checkpoint %s and a restart from it.", checkpoint.GetCheckpointId()),
 		todo: "Nothing is to be done unless it comes again.",
+	}
+	if times > 1 {
+		a.todo = fmt.Sprintf("Restarts do not get past it: look at the data of step %d and at the learning rate.", f.GetOnsetStep())
 	}
 	_, err = tx.Awaited(checkpoint.GetCheckpointId())
 	if err == nil || !fault.Is(err, fault.NotFound) {
@@ -84,6 +97,9 @@ func summary(tx *store.Tx, f *controlv1.Finding, a answer) (string, error) {
 		return "", err
 	}
 	sentences := []string{f.GetSummary()}
+	if a.times > 1 {
+		sentences = append(sentences, fmt.Sprintf("This is the %s time.", ordinal(a.times)))
+	}
 	if f.GetEventTime() != nil {
 		sentences = append(sentences, "Seen at "+f.GetEventTime().AsTime().UTC().Format(time.TimeOnly+" MST")+".")
 	}

@@ -90,12 +90,23 @@ func (d *desk) happen(e *commonv1.Event, more ...*controlv1.Finding) {
 }
 
 func (d *desk) apply(e *commonv1.Event, more ...*controlv1.Finding) error {
+	return d.take(e, append(d.bank.Observe(e), more...))
+}
+
+// happenOnly takes an event in with these findings and none of the rules'.
+func (d *desk) happenOnly(e *commonv1.Event, findings ...*controlv1.Finding) {
+	d.Helper()
+	if err := d.take(e, findings); err != nil {
+		d.Fatal(err)
+	}
+}
+
+func (d *desk) take(e *commonv1.Event, findings []*controlv1.Finding) error {
 	return d.store.Update(d.Context(), func(tx *store.Tx) error {
 		d.sequence++
 		if err := runs.Apply(d.Context(), tx, d.sequence, e); err != nil {
 			return err
 		}
-		findings := append(d.bank.Observe(e), more...)
 		for _, f := range findings {
 			if _, err := tx.PutFinding(f); err != nil {
 				return err

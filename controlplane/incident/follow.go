@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -28,24 +29,20 @@ func (e *Engine) follow(ctx context.Context, tx *store.Tx, event *commonv1.Event
 		if err := e.note(tx, event, ended(event.GetAttempt(), body.AttemptEnded)); err != nil {
 			return err
 		}
-		return e.runEnded(ctx, tx, event.GetRunId())
+		return e.runEnded(ctx, tx, event)
 	case *commonv1.Event_RunEnded:
-		return e.runEnded(ctx, tx, event.GetRunId())
+		return e.runEnded(ctx, tx, event)
 	}
 	return nil
 }
 
 // checkpoint notes the states that an awaited checkpoint reached, each once,
-// with the time since the incident was opened.
+// with the time since it was asked for.
 func (e *Engine) checkpoint(tx *store.Tx, progress *commonv1.CheckpointProgress) error {
 	awaited, err := tx.Awaited(progress.GetCheckpointId())
 	if fault.Is(err, fault.NotFound) {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	record, err := tx.IncidentRecord(awaited.IncidentID)
 	if err != nil {
 		return err
 	}
@@ -61,7 +58,7 @@ func (e *Engine) checkpoint(tx *store.Tx, progress *commonv1.CheckpointProgress)
 		}
 		awaited.Noted |= bit
 		at := stage.GetTime().AsTime()
-		since := max(0, at.Sub(record.Incident.GetOpened().AsTime())).Milliseconds()
+		since := max(0, at.Sub(c.GetStages()[0].GetTime().AsTime())).Milliseconds()
 		action, text := staged(c, stage.GetState())
 		if err := note(tx, awaited.IncidentID, at, action, fmt.Sprintf(text, since)); err != nil {
 			return err
@@ -125,10 +122,15 @@ func (e *Engine) note(tx *store.Tx, event *commonv1.Event, text string) error {
 	return nil
 }
 
+// told tells whether a timeline has a text already, since the incident was last
+// reopened: a run that was started anew counts its attempts anew.
 func told(i *controlv1.Incident, text string) bool {
-	for _, entry := range i.GetTimeline() {
+	for _, entry := range slices.Backward(i.GetTimeline()) {
 		if entry.GetText() == text {
 			return true
+		}
+		if entry.GetAction() == reopened {
+			return false
 		}
 	}
 	return false
@@ -150,7 +152,7 @@ func (e *Engine) step(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 			continue
 		}
 		reason := fmt.Sprintf("Attempt %d passed step %d with a finite loss.", event.GetAttempt(), record.OnsetStep)
-		if err := e.resolve(ctx, tx, record, reason); err != nil {
+		if err := e.resolve(ctx, tx, event, record, reason); err != nil {
 			return err
 		}
 	}
@@ -158,7 +160,8 @@ func (e *Engine) step(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 }
 
 // runEnded resolves all incidents of a run that has ended.
-func (e *Engine) runEnded(ctx context.Context, tx *store.Tx, runID string) error {
+func (e *Engine) runEnded(ctx context.Context, tx *store.Tx, event *commonv1.Event) error {
+	runID := event.GetRunId()
 	open, err := tx.OpenIncidents(runID)
 	if err != nil || len(open) == 0 {
 		return err
@@ -170,21 +173,31 @@ func (e *Engine) runEnded(ctx context.Context, tx *store.Tx, runID string) error
 	if err != nil {
 		return err
 	}
-	reason := "The run ended."
-	if run.GetState() == controlv1.RunState_RUN_STATE_SUCCEEDED {
-		reason = "The run made all its steps."
-	}
 	for _, record := range open {
-		if err := e.resolve(ctx, tx, record, reason); err != nil {
+		if err := e.resolve(ctx, tx, event, record, endReason(run.GetState(), record.Incident.GetKind())); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// resolve ends an incident and has everybody told why.
-func (e *Engine) resolve(ctx context.Context, tx *store.Tx, record store.IncidentRecord, reason string) error {
+// endReason says why a run's end resolves an incident. That a run made all its
+// steps does not say that it is well: one that diverged may have made them all
+// with a loss that is lost.
+func endReason(state controlv1.RunState, kind string) string {
+	switch {
+	case state != controlv1.RunState_RUN_STATE_SUCCEEDED:
+		return "The run ended."
+	case kind == divergence:
+		return "The run made all its steps; whether its loss came back is for a person to judge."
+	}
+	return "The run made all its steps."
+}
+
+// resolve ends an incident, as an event shows, and has everybody told why.
+func (e *Engine) resolve(ctx context.Context, tx *store.Tx, event *commonv1.Event, record store.IncidentRecord, reason string) error {
 	i, now := record.Incident, e.deps.Clock()
+	record.ResolvedEvent = event.GetTime().AsTime()
 	i.State, i.Resolved = resolved, timestamppb.New(now)
 	i.Summary += " Resolved: " + lowerFirst(reason)
 	text := reason

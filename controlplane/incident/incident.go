@@ -2,10 +2,12 @@
 // them until they are over.
 //
 // Findings of one run and attempt are one problem and one incident, whatever
-// rank and kind they have, until it is resolved. An incident, its timeline and
-// the notifications about it are written in the transaction of the event that
-// caused them. An incident is resolved when a later attempt of the run gets
-// past the steps at which its findings began, or when the run ends.
+// rank and kind they have, until it is resolved. A later attempt that meets the
+// same problem, a finding of the same kind that began at the same step, makes it
+// come again instead of opening another one: see again.go. An incident, its
+// timeline and the notifications about it are written in the transaction of the
+// event that caused them. An incident is resolved when a later attempt of the
+// run gets past the steps at which its findings began, or when the run ends.
 package incident
 
 import (
@@ -92,7 +94,7 @@ func (e *Engine) Apply(ctx context.Context, tx *store.Tx, event *commonv1.Event,
 	}
 	err := e.follow(ctx, tx, event)
 	if len(findings) > 0 && err == nil {
-		err = e.runEnded(ctx, tx, event.GetRunId()) // it may have ended before they came
+		err = e.runEnded(ctx, tx, event) // it may have ended before they came
 	}
 	if err != nil {
 		return fmt.Errorf("follow incidents of run %s: %w", event.GetRunId(), err)
@@ -100,17 +102,30 @@ func (e *Engine) Apply(ctx context.Context, tx *store.Tx, event *commonv1.Event,
 	return nil
 }
 
-// take makes a finding part of the open incident of its run and attempt, or
-// opens one.
+// take makes a finding part of the open incident of its run and attempt, or of
+// the one whose problem comes again with it, or opens one.
 func (e *Engine) take(ctx context.Context, tx *store.Tx, event *commonv1.Event, f *controlv1.Finding) error {
 	open, err := tx.OpenIncidents(f.GetRunId())
 	if err != nil {
 		return err
 	}
 	for _, record := range open {
-		if record.Attempt == f.GetAttempt() {
+		joins := record.Attempt == f.GetAttempt()
+		if record.Attempt > f.GetAttempt() { // late word of what has come again since
+			if joins, err = tx.HasFinding(record.Incident.GetIncidentId(), f.GetKind(), f.GetOnsetStep()); err != nil {
+				return err
+			}
+		}
+		if joins {
 			return e.join(ctx, tx, event, f, record)
 		}
+	}
+	record, came, err := cameAgain(tx, f, open)
+	if err != nil {
+		return err
+	}
+	if came {
+		return e.again(ctx, tx, event, f, record)
 	}
 	return e.open(ctx, tx, event, f)
 }
@@ -119,7 +134,7 @@ func (e *Engine) take(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 func (e *Engine) open(ctx context.Context, tx *store.Tx, event *commonv1.Event, f *controlv1.Finding) error {
 	now := e.deps.Clock()
 	record := store.IncidentRecord{
-		Attempt: f.GetAttempt(), OnsetStep: f.GetOnsetStep(), Findings: 1,
+		Attempt: f.GetAttempt(), OnsetStep: f.GetOnsetStep(), Findings: 1, Occurrences: 1, Latest: f.GetFindingId(),
 		Incident: &controlv1.Incident{
 			IncidentId: ID(f.GetFindingId()), RunId: f.GetRunId(), Kind: f.GetKind(),
 			Severity: f.GetSeverity(), State: firing, Opened: timestamppb.New(now),
@@ -129,7 +144,7 @@ func (e *Engine) open(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 	if err := note(tx, id, now, "opened", f.GetSummary()); err != nil {
 		return err
 	}
-	answer, err := e.answer(ctx, tx, event, f, id)
+	answer, err := e.answer(ctx, tx, event, f, record)
 	if err != nil {
 		return err
 	}
@@ -156,7 +171,7 @@ func (e *Engine) join(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 			return err
 		}
 	}
-	answer, err := e.answer(ctx, tx, event, f, i.GetIncidentId())
+	answer, err := e.answer(ctx, tx, event, f, record)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -408,6 +409,21 @@ func TestDrain(t *testing.T) {
 	for _, late := range []*agent{silent, p.dial()} {
 		if err := late.end(); !fault.Is(err, fault.Unavailable) {
 			t.Errorf("a late stream ends with %v", err)
+		}
+	}
+}
+
+// TestLogWords: an operator reads words, not <nil> or a message's fields.
+func TestLogWords(t *testing.T) {
+	for _, test := range []struct{ got, want string }{
+		{position(nil), "0/0"},
+		{position(&agentv1.Position{Epoch: 2, Sequence: 7}), "2/7"},
+		{ending(nil), "this control plane stops, and sent the agent away"},
+		{ending(io.EOF), "the agent went away"},
+		{ending(fault.New(fault.Invalid, "Hello came twice")), "Hello came twice"},
+	} {
+		if test.got != test.want {
+			t.Errorf("got %q, want %q", test.got, test.want)
 		}
 	}
 }

@@ -207,8 +207,19 @@ func (s *Service) serve(stream stream) error {
 	live, release := s.deps.Fleet.Connected(stream.Context(), hello, x.send(stream.Context()))
 	defer release()
 	err = x.run(live)
-	s.deps.Log.Info("agent's session ended", "node", x.node, "session", x.id, "reason", err)
+	s.deps.Log.Info("agent's session ended", "node", x.node, "session", x.id, "reason", ending(err))
 	return err
+}
+
+// ending says why a session ended.
+func ending(err error) string {
+	switch {
+	case err == nil:
+		return "this control plane stops, and sent the agent away"
+	case errors.Is(err, io.EOF), fault.Is(err, fault.Canceled):
+		return "the agent went away"
+	}
+	return err.Error()
 }
 
 // received is what one call of Recv gave.

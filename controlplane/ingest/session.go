@@ -79,7 +79,7 @@ func (x *session) welcome(ctx context.Context) (err error) {
 	if x.durable, err = x.deps.Bus.Last(ctx, x.node); err != nil {
 		return err
 	}
-	x.deps.Log.Info("agent connected", "node", x.node, "session", x.id, "durable", x.durable)
+	x.deps.Log.Info("agent connected", "node", x.node, "session", x.id, "events_from", position(x.durable))
 	return x.stream.Send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Welcome{Welcome: &agentv1.Welcome{
 		Revision:          protocol.Revision,
 		SessionId:         x.id,
@@ -199,8 +199,12 @@ func compare(a, b *agentv1.Position) int {
 }
 
 // at is a frame's position in words.
-func at(frame *agentv1.Frame) string {
-	return fmt.Sprintf("%d/%d", frame.GetPosition().GetEpoch(), frame.GetPosition().GetSequence())
+func at(frame *agentv1.Frame) string { return position(frame.GetPosition()) }
+
+// position is a position in words; that of a node of which nothing is stored is
+// 0/0.
+func position(p *agentv1.Position) string {
+	return fmt.Sprintf("%d/%d", p.GetEpoch(), p.GetSequence())
 }
 
 // className is a frame's class as metrics and messages have it.

@@ -49,12 +49,28 @@ func project(run *controlv1.Run, event *commonv1.Event, known bool) {
 	}
 }
 
+// isLaunch tells whether an event says that processes of a run begin.
+func isLaunch(event *commonv1.Event) bool {
+	switch event.GetBody().(type) {
+	case *commonv1.Event_AttemptStarted, *commonv1.Event_TrainerRegistered:
+		return true
+	}
+	return false
+}
+
+// relaunches tells whether an event opens a run that ended: a launch later
+// than the end, whatever the number of its attempt. Its user started it again
+// under the same id, or a process that was thought lost came back.
+func relaunches(run *controlv1.Run, event *commonv1.Event) bool {
+	return run.GetEnded() != nil && isLaunch(event) && event.GetTime().AsTime().After(run.GetEnded().AsTime())
+}
+
 // begin puts a run into an attempt. Where it trains is known only when the
 // attempt's processes say so.
 func begin(run *controlv1.Run, attempt uint32) {
 	run.Attempt, run.State = attempt, running
 	run.Nodes, run.WorldSize = nil, 0
-	run.Ended, run.Explanation = nil, ""
+	run.Ended, run.Explanation, run.ParametersSha256 = nil, "", ""
 }
 
 func register(run *controlv1.Run, event *commonv1.Event, body *commonv1.TrainerRegistered) {

@@ -92,15 +92,53 @@ func applyRun(tx *store.Tx, sequence uint64, event *commonv1.Event) error {
 	if !known {
 		run = &controlv1.Run{RunId: event.GetRunId()}
 	}
+	late, err := ofEarlierLaunch(tx, run, event)
+	if err != nil || late {
+		return err
+	}
 	before := proto.CloneOf(run)
+	relaunched := relaunches(run, event)
+	if relaunched {
+		if err := relaunch(tx, run, event); err != nil {
+			return err
+		}
+	}
 	project(run, event, known)
 	if !proto.Equal(before, run) {
 		if err := tx.PutRun(run, sequence); err != nil {
 			return err
 		}
 	}
-	newAttempt := !known || run.GetAttempt() != before.GetAttempt()
+	if before.GetEnded() == nil && run.GetEnded() != nil {
+		if err := tx.FailUnsavedOf(run.GetRunId(), "the run ended", run.GetEnded().AsTime()); err != nil {
+			return err
+		}
+	}
+	newAttempt := !known || relaunched || run.GetAttempt() != before.GetAttempt()
 	return applyAttempt(tx, event, newAttempt)
+}
+
+// ofEarlierLaunch tells whether an event is late word, from another node, of
+// what a run did before it ended and was launched again. It must not end the
+// new launch. What only says that a node takes part in the attempt is believed:
+// the clocks of two nodes differ.
+func ofEarlierLaunch(tx *store.Tx, run *controlv1.Run, event *commonv1.Event) (bool, error) {
+	launched, err := tx.Relaunched(run.GetRunId())
+	if err != nil || launched.IsZero() || !event.GetTime().AsTime().Before(launched) {
+		return false, err
+	}
+	return !isLaunch(event) || event.GetAttempt() != run.GetAttempt(), nil
+}
+
+// relaunch opens a run that ended and begins again, perhaps with a number of
+// an attempt that it had before.
+func relaunch(tx *store.Tx, run *controlv1.Run, event *commonv1.Event) error {
+	begin(run, event.GetAttempt())
+	run.Step, run.Loss = 0, nil
+	if err := tx.Relaunch(run.GetRunId(), event.GetTime().AsTime()); err != nil {
+		return err
+	}
+	return tx.PutAttempt(run.GetRunId(), &controlv1.Attempt{Attempt: event.GetAttempt(), Started: event.GetTime()})
 }
 
 // applyAttempt updates the event's attempt; step reports say nothing of it

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -14,6 +15,8 @@ import (
 type cache struct {
 	runs  map[string]*cachedRun
 	quiet map[string]bool // runs that have no open incident
+
+	relaunched map[string]time.Time // when runs were launched again; zero when they were not
 }
 
 // cachedRun is a run as the transaction has it. One that the database does not
@@ -21,10 +24,11 @@ type cache struct {
 type cachedRun struct {
 	run   *controlv1.Run
 	dirty bool
+	begun uint64 // the first sequence of a run that goes on again after its end; 0 when it stays
 }
 
 func newCache() cache {
-	return cache{runs: map[string]*cachedRun{}, quiet: map[string]bool{}}
+	return cache{runs: map[string]*cachedRun{}, quiet: map[string]bool{}, relaunched: map[string]time.Time{}}
 }
 
 // flushRuns writes the runs that were put and not yet written. It is called
@@ -38,17 +42,18 @@ func (tx *Tx) flushRuns() error {
 		if err != nil {
 			return err
 		}
-		_, err = tx.exec("UPDATE runs SET ended = $1, started = $2, body = $3 WHERE run_id = $4",
-			nanosOf(c.run.GetEnded()), nanosOf(c.run.GetStarted()), body, c.run.GetRunId())
+		_, err = tx.exec(`UPDATE runs SET ended = $1, started = $2, body = $3,
+			first_sequence = CASE WHEN $5 = 0 THEN first_sequence ELSE $5 END WHERE run_id = $4`,
+			nanosOf(c.run.GetEnded()), nanosOf(c.run.GetStarted()), body, c.run.GetRunId(), int64(c.begun))
 		if err != nil {
 			return fmt.Errorf("put run %s: %w", c.run.GetRunId(), err)
 		}
-		c.dirty = false
+		c.dirty, c.begun = false, 0
 	}
 	return nil
 }
 
 // keepRun remembers a run that the database has; the caller keeps its own.
-func (tx *Tx) keepRun(run *controlv1.Run, dirty bool) {
-	tx.cache.runs[run.GetRunId()] = &cachedRun{run: proto.CloneOf(run), dirty: dirty}
+func (tx *Tx) keepRun(run *controlv1.Run) {
+	tx.cache.runs[run.GetRunId()] = &cachedRun{run: proto.CloneOf(run)}
 }

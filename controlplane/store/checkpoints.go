@@ -47,12 +47,17 @@ func (tx *Tx) Checkpoints(runID string, limit int) ([]*controlv1.Checkpoint, err
 }
 
 // AdvanceCheckpoint takes in that a rank's part of a checkpoint reached a
-// state, and tells whether the checkpoint itself advanced. A checkpoint is in
-// the least state that all worldSize ranks have reached (0 counts as 1), and
-// reached it when the last of those that said so did; once a rank failed it has failed and
-// stays so. Word of an earlier state that comes late only fills in its time.
+// state, and tells whether the checkpoint itself then is in another one. A
+// checkpoint is in the least state that all worldSize ranks have reached (0
+// means as many as have spoken), and reached it when the last of those that
+// said so did. Word of an earlier state that comes late only fills in its time.
 // A checkpoint that is not known yet, made by the trainer's schedule or an
-// agent's reflex, is written.
+// agent's reflex, is written; word of another run's checkpoint is ignored.
+//
+// Once a rank failed the checkpoint has failed, unless every rank, that one
+// too, is in the vault after all: a vault that was restarted tries again.
+// What is verified never fails, and once a rank's part is staged only the
+// vault, which has it, can say that it failed; its word has the part's size.
 func (tx *Tx) AdvanceCheckpoint(p *commonv1.CheckpointProgress, runID string, rank, worldSize uint32, node string, at time.Time) (advanced bool, err error) {
 	c, err := tx.Checkpoint(p.GetCheckpointId())
 	if fault.Is(err, fault.NotFound) {
@@ -61,18 +66,63 @@ func (tx *Tx) AdvanceCheckpoint(p *commonv1.CheckpointProgress, runID string, ra
 	if err != nil {
 		return false, err
 	}
-	before := c.GetState()
-	if before == commonv1.CheckpointState_CHECKPOINT_STATE_FAILED {
+	if c.GetRunId() != runID {
 		return false, nil
 	}
+	before, heard := c.GetState(), false
 	if p.GetState() == commonv1.CheckpointState_CHECKPOINT_STATE_FAILED {
-		c.Error = p.GetError()
-		reach(c, p.GetState(), nanos(at))
-	} else if err := tx.advanceRank(c, p, rank, max(worldSize, rank+1), at); err != nil {
+		heard, err = tx.failRank(c, p, rank, at)
+	} else {
+		heard, err = true, tx.advanceRank(c, p, rank, worldSize, at)
+	}
+	if err != nil {
 		return false, fmt.Errorf("advance checkpoint %s: %w", p.GetCheckpointId(), err)
 	}
+	if !heard {
+		return false, nil
+	}
 	describe(c, p, rank, node)
-	return c.GetState() > before, tx.PutCheckpoint(c)
+	return c.GetState() != before, tx.PutCheckpoint(c)
+}
+
+// failRank takes in that a rank's part failed, and tells whether that counts.
+// What the rank reached before is forgotten, so that only new word of it makes
+// the checkpoint whole.
+func (tx *Tx) failRank(c *controlv1.Checkpoint, p *commonv1.CheckpointProgress, rank uint32, at time.Time) (counts bool, err error) {
+	id := p.GetCheckpointId()
+	said, _, err := tx.rankOf(id, rank)
+	reached := commonv1.CheckpointState(bits.Len64(said) - 1)
+	ofVault := p.GetSizeBytes() > 0 || p.GetPath() != ""
+	switch {
+	case err != nil, saved(c.GetState()), reached >= commonv1.CheckpointState_CHECKPOINT_STATE_VERIFIED,
+		!Unsaved(reached) && !ofVault:
+		return false, err
+	}
+	_, err = tx.exec(`UPDATE checkpoint_stages SET ranks = ranks - 1 WHERE checkpoint_id = $1 AND state <= $2`, id, reached)
+	if err != nil {
+		return false, err
+	}
+	_, err = tx.exec(`INSERT INTO checkpoint_ranks (checkpoint_id, rank, said, size_bytes) VALUES ($1, $2, 0, 0)
+		ON CONFLICT (checkpoint_id, rank) DO UPDATE SET said = 0`, id, rank)
+	if err != nil {
+		return false, err
+	}
+	fail(c, p.GetError(), at)
+	return true, nil
+}
+
+// saved tells whether a checkpoint is good for ever.
+func saved(state commonv1.CheckpointState) bool {
+	return state >= commonv1.CheckpointState_CHECKPOINT_STATE_VERIFIED && state < commonv1.CheckpointState_CHECKPOINT_STATE_FAILED
+}
+
+// fail marks a checkpoint as failed; of two reasons the first stays.
+func fail(c *controlv1.Checkpoint, why string, at time.Time) {
+	if c.GetState() == commonv1.CheckpointState_CHECKPOINT_STATE_FAILED {
+		return
+	}
+	c.Error = why
+	reach(c, commonv1.CheckpointState_CHECKPOINT_STATE_FAILED, nanos(at))
 }
 
 // advanceRank counts the rank in for each state that is new to it, and moves
@@ -103,8 +153,31 @@ func (tx *Tx) advanceRank(c *controlv1.Checkpoint, p *commonv1.CheckpointProgres
 	if err != nil {
 		return err
 	}
+	return tx.reachTogether(c, worldSize)
+}
+
+// reachTogether moves a checkpoint to the states that all its ranks have
+// reached: as many as the run has, or as have spoken, where the run is between
+// two attempts and its size is not known. One that failed moves only when all
+// of it is in the vault.
+func (tx *Tx) reachTogether(c *controlv1.Checkpoint, worldSize uint32) error {
+	var least commonv1.CheckpointState
+	err := tx.one("least state", `SELECT COALESCE(MAX(state), 0) FROM checkpoint_stages WHERE checkpoint_id = $1 AND ranks >= $2
+		AND ranks > (SELECT MAX(rank) FROM checkpoint_ranks WHERE checkpoint_id = $1)`, []any{c.GetCheckpointId(), worldSize}, &least)
+	if err != nil {
+		return err
+	}
+	if c.GetState() == commonv1.CheckpointState_CHECKPOINT_STATE_FAILED {
+		if least < commonv1.CheckpointState_CHECKPOINT_STATE_DURABLE {
+			return nil
+		}
+		c.State, c.Error = least, ""
+		c.Stages = slices.DeleteFunc(c.Stages, func(s *controlv1.StageTime) bool {
+			return s.GetState() == commonv1.CheckpointState_CHECKPOINT_STATE_FAILED
+		})
+	}
 	return tx.each("stages", `SELECT state, reached FROM checkpoint_stages
-		WHERE checkpoint_id = $1 AND ranks >= $2 ORDER BY state`, []any{id, worldSize}, func(rows *sql.Rows) error {
+		WHERE checkpoint_id = $1 AND state <= $2 ORDER BY state`, []any{c.GetCheckpointId(), least}, func(rows *sql.Rows) error {
 		var s commonv1.CheckpointState
 		var when int64
 		if err := rows.Scan(&s, &when); err != nil {
@@ -172,9 +245,27 @@ func (tx *Tx) FailUnsaved(command Command, why string, at time.Time) error {
 	if err != nil || !Unsaved(checkpoint.State) {
 		return err
 	}
-	_, err = tx.AdvanceCheckpoint(&commonv1.CheckpointProgress{
-		CheckpointId: checkpoint.CheckpointId, State: commonv1.CheckpointState_CHECKPOINT_STATE_FAILED,
-		Reason: checkpoint.Reason, Error: why, CommandId: command.ID,
-	}, command.RunID, 0, 0, command.Node, at)
-	return err
+	fail(checkpoint, why, at)
+	return tx.PutCheckpoint(checkpoint)
+}
+
+// FailUnsavedOf gives up every checkpoint of a run of which not all ranks have
+// written anything: the run is over and nobody is there to do it. Where the
+// last word of a node is still on its way and says otherwise, that word counts
+// once all of it is in the vault.
+func (tx *Tx) FailUnsavedOf(runID, why string, at time.Time) error {
+	checkpoints, err := tx.Checkpoints(runID, 0)
+	if err != nil {
+		return err
+	}
+	for _, c := range checkpoints {
+		if !Unsaved(c.GetState()) {
+			continue
+		}
+		fail(c, why, at)
+		if err := tx.PutCheckpoint(c); err != nil {
+			return err
+		}
+	}
+	return nil
 }

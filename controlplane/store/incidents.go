@@ -3,6 +3,8 @@ package store
 import (
 	"database/sql"
 	"fmt"
+	"slices"
+	"time"
 
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
@@ -14,9 +16,13 @@ const FindingsShown = 32
 // IncidentRecord is an incident with what decides what belongs to it.
 type IncidentRecord struct {
 	Incident  *controlv1.Incident // without findings, timeline and notifications
-	Attempt   uint32              // the attempt in which it was opened
+	Attempt   uint32              // the attempt in which it came last
 	OnsetStep int64               // the greatest onset step of its findings: behind it the run is well again
 	Findings  int64               // how many findings it has
+
+	Occurrences   int64     // how often its problem came: 1, and one more for each attempt that met it again
+	Latest        string    // the finding that it came with last
+	ResolvedEvent time.Time // when the event happened that resolved it last; zero while none did
 }
 
 // PutFinding writes a finding; false when it is there already.
@@ -59,12 +65,15 @@ func (tx *Tx) PutIncident(r IncidentRecord) error {
 	tx.touch(TopicIncidents)
 	delete(tx.cache.quiet, i.GetRunId())
 	_, err = tx.exec(`INSERT INTO incidents
-		(incident_id, run_id, attempt, onset_step, finding_count, state, opened, resolved, body)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-		ON CONFLICT (incident_id) DO UPDATE SET onset_step = excluded.onset_step, finding_count = excluded.finding_count,
-		state = excluded.state, resolved = excluded.resolved, body = excluded.body`,
+		(incident_id, run_id, attempt, onset_step, finding_count, state, opened, resolved, body,
+		occurrences, latest, resolved_event)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+		ON CONFLICT (incident_id) DO UPDATE SET attempt = excluded.attempt, onset_step = excluded.onset_step,
+		finding_count = excluded.finding_count, state = excluded.state, resolved = excluded.resolved, body = excluded.body,
+		occurrences = excluded.occurrences, latest = excluded.latest, resolved_event = excluded.resolved_event`,
 		i.GetIncidentId(), i.GetRunId(), r.Attempt, r.OnsetStep, r.Findings,
-		i.GetState(), nanosOf(i.GetOpened()), nanosOf(i.GetResolved()), body)
+		i.GetState(), nanosOf(i.GetOpened()), nanosOf(i.GetResolved()), body,
+		r.Occurrences, r.Latest, nanos(r.ResolvedEvent))
 	if err != nil {
 		return fmt.Errorf("put incident %s: %w", i.GetIncidentId(), err)
 	}
@@ -83,6 +92,22 @@ func (tx *Tx) OpenIncidents(runID string) ([]IncidentRecord, error) {
 	return open, err
 }
 
+// ResolvedSince gives the incidents of a run that an event not before a time
+// resolved, the latest first.
+func (tx *Tx) ResolvedSince(runID string, since time.Time) ([]IncidentRecord, error) {
+	return tx.incidentRecords("resolved incidents of run "+runID,
+		"run_id = $1 AND resolved <> 0 AND resolved_event >= $2 ORDER BY resolved_event DESC, incident_id",
+		runID, nanos(since))
+}
+
+// HasFinding tells whether an incident has a finding of a kind that began at a
+// step.
+func (tx *Tx) HasFinding(incidentID, kind string, onsetStep int64) (bool, error) {
+	findings, err := list[controlv1.Finding](tx, "findings of incident "+incidentID,
+		"SELECT body FROM findings WHERE incident_id = $1 AND onset_step = $2", incidentID, onsetStep)
+	return slices.ContainsFunc(findings, func(f *controlv1.Finding) bool { return f.GetKind() == kind }), err
+}
+
 // IncidentRecord gives the record of one incident.
 func (tx *Tx) IncidentRecord(id string) (IncidentRecord, error) {
 	found, err := tx.incidentRecords("incident "+id, "incident_id = $1", id)
@@ -97,13 +122,16 @@ func (tx *Tx) IncidentRecord(id string) (IncidentRecord, error) {
 
 func (tx *Tx) incidentRecords(what, where string, args ...any) ([]IncidentRecord, error) {
 	var all []IncidentRecord
-	query := "SELECT attempt, onset_step, finding_count, body FROM incidents WHERE " + where
+	query := "SELECT attempt, onset_step, finding_count, occurrences, latest, resolved_event, body FROM incidents WHERE " + where
 	err := tx.each(what, query, args, func(rows *sql.Rows) error {
 		r := IncidentRecord{Incident: &controlv1.Incident{}}
 		var body []byte
-		if err := rows.Scan(&r.Attempt, &r.OnsetStep, &r.Findings, &body); err != nil {
+		var resolved int64
+		err := rows.Scan(&r.Attempt, &r.OnsetStep, &r.Findings, &r.Occurrences, &r.Latest, &resolved, &body)
+		if err != nil {
 			return err
 		}
+		r.ResolvedEvent = timeOf(resolved)
 		all = append(all, r)
 		return unmarshal(what, body, r.Incident)
 	})

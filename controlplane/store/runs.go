@@ -2,19 +2,24 @@ package store
 
 import (
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/vigil-ml/vigil/internal/fault"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
 // PutRun writes a run. The first sequence, the place of the run's first event
-// on the bus, is kept from the first time that the run was put. A run with an
-// end time is over.
+// on the bus, is kept from the first time that the run was put, or that it was
+// put without an end after it had one. A run with an end time is over.
 func (tx *Tx) PutRun(run *controlv1.Run, firstSequence uint64) error {
 	tx.touch(TopicRuns)
-	if tx.cache.runs[run.GetRunId()] != nil {
-		tx.keepRun(run, true)
+	if cached := tx.cache.runs[run.GetRunId()]; cached != nil {
+		if cached.run.GetEnded() != nil && run.GetEnded() == nil {
+			cached.begun = firstSequence
+		}
+		cached.run, cached.dirty = proto.CloneOf(run), true
 		return nil
 	}
 	body, err := marshal(run)
@@ -22,13 +27,40 @@ func (tx *Tx) PutRun(run *controlv1.Run, firstSequence uint64) error {
 		return err
 	}
 	_, err = tx.exec(`INSERT INTO runs (run_id, ended, started, first_sequence, body) VALUES ($1, $2, $3, $4, $5)
-		ON CONFLICT (run_id) DO UPDATE SET ended = excluded.ended, started = excluded.started, body = excluded.body`,
+		ON CONFLICT (run_id) DO UPDATE SET ended = excluded.ended, started = excluded.started, body = excluded.body,
+		first_sequence = CASE WHEN runs.ended <> 0 AND excluded.ended = 0 THEN excluded.first_sequence ELSE runs.first_sequence END`,
 		run.GetRunId(), nanosOf(run.GetEnded()), nanosOf(run.GetStarted()), int64(firstSequence), body)
 	if err != nil {
 		return fmt.Errorf("put run %s: %w", run.GetRunId(), err)
 	}
-	tx.keepRun(run, false)
+	tx.keepRun(run)
 	return nil
+}
+
+// Relaunch notes that a run was launched again after its end, at a time.
+func (tx *Tx) Relaunch(runID string, launched time.Time) error {
+	_, err := tx.exec(`INSERT INTO relaunches (run_id, launched) VALUES ($1, $2)
+		ON CONFLICT (run_id) DO UPDATE SET launched = excluded.launched`, runID, nanos(launched))
+	if err != nil {
+		return fmt.Errorf("note launch of run %s: %w", runID, err)
+	}
+	tx.cache.relaunched[runID] = launched
+	return nil
+}
+
+// Relaunched gives when a run was last launched again after its end; zero when
+// it never was.
+func (tx *Tx) Relaunched(runID string) (time.Time, error) {
+	if launched, ok := tx.cache.relaunched[runID]; ok {
+		return launched, nil
+	}
+	var launched int64
+	err := tx.one("launch of run "+runID, "SELECT launched FROM relaunches WHERE run_id = $1", []any{runID}, &launched)
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return time.Time{}, err
+	}
+	tx.cache.relaunched[runID] = timeOf(launched)
+	return timeOf(launched), nil
 }
 
 // Run gives a run.
@@ -40,7 +72,7 @@ func (tx *Tx) Run(id string) (*controlv1.Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	tx.keepRun(run, false)
+	tx.keepRun(run)
 	return run, nil
 }
 

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/vigil-ml/vigil/controlplane/store"
@@ -62,7 +63,8 @@ type said struct {
 	rank     uint32
 	state    commonv1.CheckpointState
 	ms       int
-	advances bool // whether the checkpoint is then further
+	advances bool // whether the checkpoint is then in another state
+	vault    bool // whether it is the vault's word, which has the part's size
 }
 
 // advance is what the ranks of a run of so many say of a checkpoint, and where
@@ -76,56 +78,115 @@ type advance struct {
 	stages []*controlv1.StageTime
 }
 
+func word(rank uint32, state commonv1.CheckpointState, ms int, advances bool) said {
+	return said{rank: rank, state: state, ms: ms, advances: advances}
+}
+
+// ofVault is a word of the vault's.
+func ofVault(s said) said { s.vault = true; return s }
+
 func advances() []advance {
 	return []advance{
 		{
 			"asked for, one rank", true, 1,
-			[]said{{0, directed, 10, true}, {0, staged, 20, true}, {0, durable, 30, true}, {0, verified, 40, true}},
+			[]said{word(0, directed, 10, true), word(0, staged, 20, true), word(0, durable, 30, true), word(0, verified, 40, true)},
 			verified, []*controlv1.StageTime{stage(requested, 1), stage(directed, 10), stage(staged, 20), stage(durable, 30), stage(verified, 40)},
 		},
 		{
 			"not known before", false, 1,
-			[]said{{0, staged, 20, true}, {0, durable, 30, true}},
+			[]said{word(0, staged, 20, true), word(0, durable, 30, true)},
 			durable, []*controlv1.StageTime{stage(staged, 20), stage(durable, 30)},
 		},
 		{
 			"world size not known", false, 0,
-			[]said{{0, staged, 20, true}},
+			[]said{word(0, staged, 20, true)},
 			staged, []*controlv1.StageTime{stage(staged, 20)},
 		},
 		{
 			"repeats", true, 1,
-			[]said{{0, staged, 20, true}, {0, staged, 25, false}, {0, durable, 30, true}, {0, staged, 35, false}, {0, durable, 39, false}},
+			[]said{word(0, staged, 20, true), word(0, staged, 25, false), word(0, durable, 30, true), word(0, staged, 35, false), word(0, durable, 39, false)},
 			durable, []*controlv1.StageTime{stage(requested, 1), stage(staged, 20), stage(durable, 30)},
 		},
 		{
 			"word of the directive comes late", true, 1,
-			[]said{{0, staged, 20, true}, {0, directed, 10, false}},
+			[]said{word(0, staged, 20, true), word(0, directed, 10, false)},
 			staged, []*controlv1.StageTime{stage(requested, 1), stage(directed, 10), stage(staged, 20)},
 		},
 		{
 			"the last rank counts", true, 3,
 			[]said{
-				{1, staged, 20, false}, {0, staged, 22, false}, {1, durable, 30, false}, {1, verified, 31, false},
-				{2, staged, 21, true}, {0, durable, 40, false}, {2, durable, 35, true}, {2, verified, 50, false},
+				word(1, staged, 20, false), word(0, staged, 22, false), word(1, durable, 30, false), word(1, verified, 31, false),
+				word(2, staged, 21, true), word(0, durable, 40, false), word(2, durable, 35, true), word(2, verified, 50, false),
 			},
 			durable, []*controlv1.StageTime{stage(requested, 1), stage(staged, 22), stage(durable, 40)},
 		},
 		{
 			"a rank skips a state", true, 2,
-			[]said{{0, verified, 30, false}, {1, durable, 25, true}},
+			[]said{word(0, verified, 30, false), word(1, durable, 25, true)},
 			durable, []*controlv1.StageTime{stage(requested, 1), stage(durable, 25)},
 		},
 		{
 			"one rank fails and the others go on", true, 2,
-			[]said{{0, staged, 20, false}, {1, failed, 21, true}, {0, verified, 30, false}, {1, verified, 31, false}},
+			[]said{word(0, staged, 20, false), word(1, failed, 21, true), word(0, verified, 30, false)},
 			failed, []*controlv1.StageTime{stage(requested, 1), stage(failed, 21)},
 		},
 	}
 }
 
+// failures are who may say that a checkpoint failed, and who may take it back.
+func failures() []advance {
+	asked, vaultFailed := stage(requested, 1), func(rank uint32, ms int, advances bool) said {
+		return ofVault(word(rank, failed, ms, advances))
+	}
+	return []advance{
+		{
+			"nobody but the vault fails what is staged", true, 1,
+			[]said{word(0, staged, 20, true), word(0, failed, 21, false), word(0, durable, 30, true), word(0, failed, 31, false)},
+			durable, []*controlv1.StageTime{asked, stage(staged, 20), stage(durable, 30)},
+		},
+		{
+			"the vault fails what is staged", true, 1,
+			[]said{word(0, staged, 20, true), vaultFailed(0, 21, true)},
+			failed, []*controlv1.StageTime{asked, stage(staged, 20), stage(failed, 21)},
+		},
+		{
+			"nobody fails what is verified", true, 1,
+			[]said{word(0, verified, 20, true), vaultFailed(0, 21, false), word(1, failed, 22, false)},
+			verified, []*controlv1.StageTime{asked, stage(verified, 20)},
+		},
+		{
+			"nobody fails a rank that is verified", true, 2,
+			[]said{word(0, verified, 20, false), vaultFailed(0, 21, false), word(1, verified, 30, true)},
+			verified, []*controlv1.StageTime{asked, stage(verified, 30)},
+		},
+		{
+			"a vault that tries again succeeds", true, 1,
+			[]said{word(0, staged, 20, true), vaultFailed(0, 21, true), word(0, durable, 40, true), word(0, verified, 50, true)},
+			verified, []*controlv1.StageTime{asked, stage(staged, 20), stage(durable, 40), stage(verified, 50)},
+		},
+		{
+			"old word does not take a failure back", true, 1,
+			[]said{word(0, durable, 20, true), vaultFailed(0, 21, true), word(0, directed, 10, false), word(0, staged, 11, false)},
+			failed, []*controlv1.StageTime{asked, stage(durable, 20), stage(failed, 21)},
+		},
+		{
+			"every rank that failed tries again", true, 2,
+			[]said{
+				word(0, staged, 20, false), word(1, staged, 21, true), vaultFailed(0, 22, true), vaultFailed(1, 23, false),
+				word(0, verified, 30, false), word(1, durable, 31, true), word(1, verified, 32, true),
+			},
+			verified, []*controlv1.StageTime{asked, stage(staged, 21), stage(durable, 31), stage(verified, 32)},
+		},
+		{
+			"a rank that failed counts where the world's size is not known", true, 0,
+			[]said{word(1, directed, 10, false), word(1, failed, 20, true), word(0, verified, 30, false)},
+			failed, []*controlv1.StageTime{asked, stage(failed, 20)},
+		},
+	}
+}
+
 func testAdvance(t *testing.T, b *bench) {
-	for _, test := range advances() {
+	for _, test := range append(advances(), failures()...) {
 		t.Run(test.name, func(t *testing.T) {
 			id := "c/" + test.name
 			if test.put {
@@ -138,6 +199,9 @@ func testAdvance(t *testing.T, b *bench) {
 				p := &commonv1.CheckpointProgress{CheckpointId: id, State: s.state, SizeBytes: 100, Step: 7}
 				if s.state == failed {
 					p.Error, p.SizeBytes = "planted", 0
+				}
+				if s.vault {
+					p.SizeBytes = 100
 				}
 				b.update(func(tx *store.Tx) error {
 					advanced, err := tx.AdvanceCheckpoint(p, "r", s.rank, test.world, "n1", at(s.ms))
@@ -152,10 +216,25 @@ func testAdvance(t *testing.T, b *bench) {
 				b.same("state", got.GetState(), test.state)
 				b.same("stages", got.GetStages(), test.stages)
 				b.same("run", got.GetRunId(), "r")
+				b.same("error", got.GetError() != "", test.state == failed)
 				return err
 			})
 		})
 	}
+	t.Run("another run's word", func(*testing.T) {
+		for _, state := range []commonv1.CheckpointState{failed, verified} {
+			b.update(func(tx *store.Tx) error {
+				id := "c/asked for, one rank"
+				before, err := tx.Checkpoint(id)
+				p := &commonv1.CheckpointProgress{CheckpointId: id, State: state, SizeBytes: 7, Step: 99, Path: "/elsewhere"}
+				advanced, errAdvance := tx.AdvanceCheckpoint(p, "another", 0, 1, "n2", at(90))
+				after, errAfter := tx.Checkpoint(id)
+				b.same("advanced", advanced, false)
+				b.same("checkpoint", after, before)
+				return errors.Join(err, errAdvance, errAfter)
+			})
+		}
+	})
 	t.Run("what it tells", func(*testing.T) { testAdvanceDetails(b) })
 }
 
