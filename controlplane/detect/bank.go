@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
@@ -17,21 +18,30 @@ const endedRuns = 1024
 // other. It is used by one goroutine at a time.
 type Bank struct {
 	rules []Rule
+	under [][]int // for each rule, the places of those that explain it
 	runs  map[string][]Detector
 	ended ring
 }
 
 // NewBank makes a bank without runs. Two rules with one code are a bug and
-// panic.
+// panic. A rule under a kind that is not in the list is under nothing.
 func NewBank(rules []Rule) *Bank {
-	seen := map[string]bool{}
-	for _, rule := range rules {
-		if seen[rule.Code] {
+	places := map[string]int{}
+	for i, rule := range rules {
+		if _, ok := places[rule.Code]; ok {
 			panic(fmt.Sprintf("detection rule %q is listed twice", rule.Code))
 		}
-		seen[rule.Code] = true
+		places[rule.Code] = i
 	}
-	return &Bank{rules: rules, runs: map[string][]Detector{}, ended: newRing(endedRuns)}
+	under := make([][]int, len(rules))
+	for i, rule := range rules {
+		for _, code := range rule.Under {
+			if place, ok := places[code]; ok {
+				under[i] = append(under[i], place)
+			}
+		}
+	}
+	return &Bank{rules: rules, under: under, runs: map[string][]Detector{}, ended: newRing(endedRuns)}
 }
 
 // Observe takes the next event of any run and gives what it shows, with ids
@@ -40,17 +50,33 @@ func NewBank(rules []Rule) *Bank {
 func (b *Bank) Observe(event *commonv1.Event) []*controlv1.Finding {
 	detectors := b.detectors(event)
 	var findings []*controlv1.Finding
+	var from []int // the rule of each finding; all rules see the event before any is dropped
 	for i, detector := range detectors {
 		for _, finding := range detector.Observe(event) {
 			b.complete(finding, b.rules[i])
-			findings = append(findings, finding)
+			findings, from = append(findings, finding), append(from, i)
 		}
+	}
+	if findings != nil {
+		findings = b.unexplained(detectors, findings, from)
 	}
 	if _, ok := event.GetBody().(*commonv1.Event_RunEnded); ok && detectors != nil {
 		delete(b.runs, event.GetRunId())
 		b.ended.add(event.GetRunId())
 	}
 	return findings
+}
+
+// unexplained leaves out the findings that a problem of another kind explains.
+func (b *Bank) unexplained(detectors []Detector, findings []*controlv1.Finding, from []int) []*controlv1.Finding {
+	var kept []*controlv1.Finding
+	for i, finding := range findings {
+		explained := slices.ContainsFunc(b.under[from[i]], func(place int) bool { return detectors[place].Open() })
+		if !explained {
+			kept = append(kept, finding)
+		}
+	}
+	return kept
 }
 
 // Runs gives the number of runs whose detectors the bank holds.

@@ -2,170 +2,182 @@ package rules
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/vigil-ml/vigil/controlplane/detect"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
-const (
-	// span is how many losses make a mean.
-	span = 5
-	// riseFactor is by how much the later mean must exceed the earlier.
-	riseFactor = 2.0
-)
+// DivergenceSettings says when a loss that rose is lost.
+type DivergenceSettings struct {
+	// Rise is what a rise is that might become a divergence.
+	Rise SpikeSettings `yaml:"rise"`
+	// BlowUp is how many times its level before a loss must reach to be lost
+	// at once, BlowUpRows points at it each above the one before.
+	BlowUp     float64 `yaml:"blow_up"`
+	BlowUpRows int     `yaml:"blow_up_rows"`
+	// High is how many times its level before a loss must keep, near its peak
+	// (within a factor of Near), for HighRows.
+	High     float64 `yaml:"high"`
+	Near     float64 `yaml:"near"`
+	HighRows int     `yaml:"high_rows"`
+	// Rows is after how many rows a loss that is not on its way back is lost,
+	// LongRows after how many any is that has not come back.
+	Rows     int `yaml:"rows"`
+	LongRows int `yaml:"long_rows"`
+	// Drift is how many times its best the smoothed loss must exceed, for
+	// DriftRows.
+	Drift       float64 `yaml:"drift"`
+	DriftSigmas float64 `yaml:"drift_sigmas"`
+	DriftRows   int     `yaml:"drift_rows"`
+	// Memory is the number of rows over which the loss is smoothed for that.
+	Memory float64 `yaml:"memory"`
+	// Patience is the number of rows after which a lost loss is the new level.
+	Patience int `yaml:"patience"`
+}
 
-// Divergence finds a loss that left its course and did not come back: the mean
-// of the last 5 losses is over twice the mean of the 5 before, and the mean of
-// the next 5 still is. A loss that comes back in that time was a spike and
-// shows nothing. The onset is the first step of the rise.
-//
-// It reads the lowest rank that reports losses, which is rank 0 but where a
-// pipeline's last stage alone has a loss. Non-finite losses are left to the
-// rule NonFinite. A step that goes back, as after a rollback, and a new
-// attempt start it anew.
-//
-// What it confuses and misses, with figures from 110 recorded runs (13
-// divergences, 33 spikes, 45,170 healthy steps):
-//   - A spike that lasts more than some 8 steps is a divergence to it: 24 % of
-//     the spikes (33 % without the hold-down).
-//   - It alarms falsely 2.4 times in 10,000 healthy steps, in 9 % of healthy
-//     runs (8.6 times and 13 % without the hold-down): where batches are tiny
-//     and the loss near its floor of 0, which doubles without meaning anything,
-//     and where the data gets harder or the loss is rescaled by intent.
-//   - It names 7 of the 13 divergences, 22 steps after the onset in the median.
-//     Three turn non-finite within the hold-down, which the rule NonFinite
-//     finds; three rise by less than a doubling in 5 steps and are not seen.
-//   - Losses that are not positive have no ratio: a window with one is not
-//     judged.
-func Divergence() detect.Rule {
+func defaultDivergence() DivergenceSettings {
+	return DivergenceSettings{
+		Rise:   defaultSpike(),
+		BlowUp: 6, BlowUpRows: 3, High: 3, Near: 1.5, HighRows: 8, Rows: 40, LongRows: 100,
+		Drift: 1.35, DriftSigmas: 1, DriftRows: 32, Memory: 16, Patience: 500,
+	}
+}
+
+// Divergence finds a loss that left its course and does not come back: TODO
+func Divergence(set DivergenceSettings) detect.Rule {
 	return detect.Rule{
 		Code:     "divergence",
 		Title:    "Loss diverges",
 		Severity: commonv1.Severity_SEVERITY_CRITICAL,
-		New:      func() detect.Detector { return &divergence{losses: detect.NewWindow(2 * span)} },
+		New:      func() detect.Detector { return &divergence{set: set, rise: newRise(set.Rise)} },
 	}
 }
 
-// phase is how far a rise has come.
-type phase uint8
-
-const (
-	calm   phase = iota // on course
-	rising              // twice as high as before; waits whether it stays
-	lost                // found; waits for the loss to come back
-)
-
 type divergence struct {
-	attempt uint32
-	rank    uint32 // whose losses these are
-	begun   bool   // rank is known
-	losses  *detect.Window
-	phase   phase
-	base    float64 // the mean before the rise
-	onset   int64
-	left    int // losses until the rise is judged
+	set  DivergenceSettings
+	lead detect.Lead
+	rise rise
+
+	rising int     // points at BlowUp, each above the one before
+	high   int     // rows in a row at High and near the peak
+	mean   float64 // of what is above the base since the rise began, recent rows more
+
+	n          int
+	smooth     float64 // exponentially weighted mean of the logarithm
+	best       float64 // its least
+	drift      int     // rows in a row too far above best
+	driftOnset int64
+
+	lost int // rows since it was found; 0 when it was not
 }
+
+// Open tells whether the loss is lost.
+func (d *divergence) Open() bool { return d.lost > 0 }
 
 // Observe takes the run's next event.
 func (d *divergence) Observe(event *commonv1.Event) []*controlv1.Finding {
-	s := event.GetStep()
-	if s == nil || s.Loss == nil || !finite(s.GetLoss()) || !d.follow(event, s.GetStep()) {
+	x, change := lossOf(&d.lead, event)
+	switch change {
+	case detect.Skip:
+		return nil
+	case detect.Restart:
+		d.restart()
+	}
+	if math.IsNaN(x) {
 		return nil
 	}
-	d.losses.Add(s.GetStep(), s.GetLoss())
-	switch d.phase {
-	case calm:
-		d.watch()
-	case rising:
-		if d.left--; d.left == 0 {
-			return d.judge(event, s)
-		}
-	case lost:
-		if d.recent() <= riseFactor*d.base {
-			d.restart()
-		}
+	step := event.GetStep().GetStep()
+	before, began := d.rise.last, d.rise.add(step, x)
+	d.drifts(step, x)
+	if d.lost > 0 {
+		d.recover()
+		return nil
 	}
-	return nil
+	if began {
+		d.rising, d.high, d.mean = 0, 0, x-d.rise.base
+	}
+	why, onset := d.judge(x, before, began), d.rise.onset
+	base := d.rise.base
+	if why == "" && d.drift >= d.set.DriftRows {
+		why, onset, base = "has drifted up", d.driftOnset, d.best
+	}
+	if why == "" {
+		return nil
+	}
+	d.lost = 1
+	return d.finding(event, onset, base, why)
 }
 
-// follow tells whether the event is the next step of the series that is
-// watched.
-func (d *divergence) follow(event *commonv1.Event, step int64) bool {
+// judge says why a rise is a divergence; empty while it is not.
+func (d *divergence) judge(x, before float64, began bool) string {
+	if !d.rise.open {
+		return ""
+	}
+	excess := x - d.rise.base
+	d.mean += (excess - d.mean) / 8
+	if excess >= math.Log(d.set.BlowUp) && (began || x > before) {
+		d.rising++
+	}
+	if excess >= math.Log(d.set.High) && x >= d.rise.peak-math.Log(d.set.Near) {
+		d.high++
+	} else {
+		d.high = 0
+	}
 	switch {
-	case !d.begun || event.GetAttempt() > d.attempt:
-		d.attempt, d.rank, d.begun = event.GetAttempt(), event.GetRank(), true
-		d.restart()
-	case event.GetAttempt() < d.attempt || event.GetRank() > d.rank:
-		return false
-	case event.GetRank() < d.rank:
-		d.rank = event.GetRank()
-		d.restart()
-	case d.losses.Len() > 0 && step <= d.losses.At(d.losses.Len()-1).Step:
+	case d.rising >= d.set.BlowUpRows:
+		return "blows up"
+	case d.high >= d.set.HighRows:
+		return "stays high"
+	case d.rise.rows >= d.set.LongRows,
+		d.rise.rows >= d.set.Rows && d.mean > (d.rise.peak-d.rise.base)/2:
+		return "has not come back"
+	}
+	return ""
+}
+
+// drifts follows the smoothed loss and its best.
+func (d *divergence) drifts(step int64, x float64) {
+	d.n++
+	d.smooth += (x - d.smooth) / min(float64(d.n), d.set.Memory)
+	if float64(d.n) < 2*d.set.Memory {
+		d.best = d.smooth
+		return
+	}
+	d.best = min(d.best, d.smooth)
+	if d.smooth <= d.best+max(math.Log(d.set.Drift), d.set.DriftSigmas*d.rise.level.Sigma()) {
+		d.drift = 0
+		return
+	}
+	if d.drift == 0 {
+		d.driftOnset = step
+	}
+	d.drift++
+}
+
+// recover ends a divergence: the loss is back, or has stayed so long that it
+// is the new level.
+func (d *divergence) recover() {
+	d.lost++
+	if (!d.rise.open && d.drift == 0) || d.lost > d.set.Patience {
 		d.restart()
 	}
-	return true
 }
 
 func (d *divergence) restart() {
-	d.losses.Clear()
-	d.phase = calm
+	d.rise.rebase()
+	d.n, d.smooth, d.best, d.drift, d.lost = 0, 0, 0, 0, 0
 }
 
-// recent is the mean of the last span losses.
-func (d *divergence) recent() float64 {
-	n := d.losses.Len()
-	return d.losses.Mean(n-span, n)
-}
-
-// watch looks for a rise.
-func (d *divergence) watch() {
-	if !d.losses.Full() {
-		return
-	}
-	for i := range 2 * span {
-		if d.losses.At(i).Value <= 0 {
-			return
-		}
-	}
-	if base := d.losses.Mean(0, span); d.recent() > riseFactor*base {
-		d.phase, d.base, d.onset, d.left = rising, base, d.riseStep(base), span
-	}
-}
-
-// riseStep is the first of the recent steps whose loss is above all before
-// them, or, when none is, above their mean.
-func (d *divergence) riseStep(base float64) int64 {
-	top := base
-	for i := range span {
-		top = max(top, d.losses.At(i).Value)
-	}
-	for _, limit := range []float64{top, base} {
-		for i := span; i < 2*span; i++ {
-			if p := d.losses.At(i); p.Value > limit {
-				return p.Step
-			}
-		}
-	}
-	return d.losses.At(span).Step
-}
-
-// judge tells a divergence from a spike, span losses after the rise was seen.
-func (d *divergence) judge(event *commonv1.Event, s *commonv1.StepReport) []*controlv1.Finding {
-	after := d.recent()
-	if after <= riseFactor*d.base || s.GetLoss() <= riseFactor*d.base {
-		d.restart()
-		return nil
-	}
-	d.phase = lost
-	f := detect.FindingOf(event, d.onset, s.GetStep())
-	f.Summary = fmt.Sprintf("%s reports a loss that rose at step %d and has not come back at step %d: %.4g on average, %.4g before.",
-		who(event), d.onset, s.GetStep(), after, d.base)
+func (d *divergence) finding(event *commonv1.Event, onset int64, base float64, why string) []*controlv1.Finding {
+	s := event.GetStep()
+	f := detect.FindingOf(event, onset, s.GetStep())
+	ratio := s.GetLoss() / math.Exp(base)
+	f.Summary = fmt.Sprintf("%s reports a loss that rose at step %d and %s: %.4g at step %d, %.2f times the %.4g before.",
+		who(event), onset, why, s.GetLoss(), s.GetStep(), ratio, math.Exp(base))
 	f.Evidence = map[string]float64{
-		"loss":        s.GetLoss(),
-		"mean_before": d.base,
-		"mean_after":  after,
-		"ratio":       after / d.base,
+		"loss": s.GetLoss(), "level_before": math.Exp(base), "ratio": ratio, "rows_since_onset": float64(max(d.rise.rows, d.drift)),
 	}
 	return []*controlv1.Finding{f}
 }

@@ -500,7 +500,9 @@ func (x *Welcome) GetHeartbeatInterval() *durationpb.Duration {
 // by epoch, then sequence.
 type Position struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Counts the openings of the spool; >= 1, or 0 for "nothing yet".
+	// One opening of the spool: greater than that of the opening before, and
+	// never below the time of opening in seconds since 1970, so that a node that
+	// lost its disk does not begin again; 0 for "nothing yet".
 	Epoch uint64 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Counts the frames of the epoch; >= 1, or 0 for "nothing yet".
 	Sequence      uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
