@@ -67,6 +67,18 @@ func (w *Window) Min() float64 { return w.sorted[0] }
 // Max is the greatest value; Len must not be 0.
 func (w *Window) Max() float64 { return w.sorted[len(w.sorted)-1] }
 
+// Oldest is the value that the next one drops once the window is full; Len must
+// not be 0.
+func (w *Window) Oldest() float64 {
+	if w.Full() {
+		return w.values[w.next]
+	}
+	return w.values[0]
+}
+
+// Second is the greatest value but one, or the only one; Len must not be 0.
+func (w *Window) Second() float64 { return w.sorted[max(0, len(w.sorted)-2)] }
+
 // Above is the number of values over a limit.
 func (w *Window) Above(limit float64) int {
 	n := 0

@@ -31,8 +31,11 @@ type DivergenceSettings struct {
 	Drift       float64 `yaml:"drift"`
 	DriftSigmas float64 `yaml:"drift_sigmas"`
 	DriftRows   int     `yaml:"drift_rows"`
-	// Memory is the number of rows over which the loss is smoothed for that.
-	Memory float64 `yaml:"memory"`
+	// Window is the number of rows whose median is the smoothed loss.
+	Window int `yaml:"window"`
+	// Falling is by what factor that median must be below its own mean of late
+	// for the loss to be on its way down.
+	Falling float64 `yaml:"falling"`
 	// Patience is the number of rows after which a lost loss is the new level.
 	Patience int `yaml:"patience"`
 }
@@ -41,7 +44,7 @@ func defaultDivergence() DivergenceSettings {
 	return DivergenceSettings{
 		Rise:   defaultSpike(),
 		BlowUp: 6, BlowUpRows: 3, High: 3, Near: 1.5, HighRows: 8, Rows: 40, LongRows: 100,
-		Drift: 1.35, DriftSigmas: 1, DriftRows: 32, Memory: 16, Patience: 500,
+		Drift: 1.35, DriftSigmas: 1, DriftRows: 32, Window: 32, Falling: 1.05, Patience: 500,
 	}
 }
 
@@ -51,7 +54,9 @@ func Divergence(set DivergenceSettings) detect.Rule {
 		Code:     "divergence",
 		Title:    "Loss diverges",
 		Severity: commonv1.Severity_SEVERITY_CRITICAL,
-		New:      func() detect.Detector { return &divergence{set: set, rise: newRise(set.Rise)} },
+		New: func() detect.Detector {
+			return &divergence{set: set, rise: newRise(set.Rise), recent: detect.NewWindow(max(1, set.Window)), best: math.Inf(1)}
+		},
 	}
 }
 
@@ -64,9 +69,9 @@ type divergence struct {
 	high   int     // rows in a row at High and near the peak
 	mean   float64 // of what is above the base since the rise began, recent rows more
 
-	n          int
-	smooth     float64 // exponentially weighted mean of the logarithm
-	best       float64 // its least
+	recent     *detect.Window
+	trend      float64 // exponentially weighted mean of the window's median
+	best       float64 // least median
 	drift      int     // rows in a row too far above best
 	driftOnset int64
 
@@ -86,7 +91,7 @@ func (d *divergence) Observe(event *commonv1.Event) []*controlv1.Finding {
 		d.restart()
 	}
 	if math.IsNaN(x) {
-		return nil
+		return d.breaks(event)
 	}
 	step := event.GetStep().GetStep()
 	before, began := d.rise.last, d.rise.add(step, x)
@@ -137,16 +142,31 @@ func (d *divergence) judge(x, before float64, began bool) string {
 	return ""
 }
 
-// drifts follows the smoothed loss and its best.
+// breaks takes a loss that is not finite: a loss that had risen and now is no
+// number will not come back.
+func (d *divergence) breaks(event *commonv1.Event) []*controlv1.Finding {
+	s := event.GetStep()
+	if !d.rise.open || d.lost > 0 || s == nil || finite(s.GetLoss()) {
+		return nil
+	}
+	d.lost = 1
+	return d.finding(event, d.rise.onset, d.rise.base, "")
+}
+
+// drifts follows the median of the recent losses and its best. A loss that is
+// on its way down again does not drift.
 func (d *divergence) drifts(step int64, x float64) {
-	d.n++
-	d.smooth += (x - d.smooth) / min(float64(d.n), d.set.Memory)
-	if float64(d.n) < 2*d.set.Memory {
-		d.best = d.smooth
+	d.recent.Add(x)
+	if !d.recent.Full() {
 		return
 	}
-	d.best = min(d.best, d.smooth)
-	if d.smooth <= d.best+max(math.Log(d.set.Drift), d.set.DriftSigmas*d.rise.level.Sigma()) {
+	median := d.recent.Median()
+	if math.IsInf(d.best, 1) {
+		d.trend = median
+	}
+	d.trend += (median - d.trend) / float64(d.set.Window)
+	d.best = min(d.best, median)
+	if median <= d.best+max(math.Log(d.set.Drift), d.set.DriftSigmas*d.rise.level.Sigma()) || median < d.trend-math.Log(d.set.Falling) {
 		d.drift = 0
 		return
 	}
@@ -167,12 +187,19 @@ func (d *divergence) recover() {
 
 func (d *divergence) restart() {
 	d.rise.rebase()
-	d.n, d.smooth, d.best, d.drift, d.lost = 0, 0, 0, 0, 0
+	d.recent.Clear()
+	d.best, d.drift, d.lost = math.Inf(1), 0, 0
 }
 
 func (d *divergence) finding(event *commonv1.Event, onset int64, base float64, why string) []*controlv1.Finding {
 	s := event.GetStep()
 	f := detect.FindingOf(event, onset, s.GetStep())
+	if !finite(s.GetLoss()) {
+		f.Summary = fmt.Sprintf("%s reports a loss that rose at step %d from %.4g and is %v at step %d.",
+			who(event), onset, math.Exp(base), s.GetLoss(), s.GetStep())
+		f.Evidence = map[string]float64{"level_before": math.Exp(base), "peak": math.Exp(d.rise.peak), "loss_nonfinite": 1}
+		return []*controlv1.Finding{f}
+	}
 	ratio := s.GetLoss() / math.Exp(base)
 	f.Summary = fmt.Sprintf("%s reports a loss that rose at step %d and %s: %.4g at step %d, %.2f times the %.4g before.",
 		who(event), onset, why, s.GetLoss(), s.GetStep(), ratio, math.Exp(base))

@@ -54,8 +54,8 @@ func (g *gradient) take(event *commonv1.Event) bool {
 	}
 	g.zeros = 0
 	x := math.Log(norm)
-	if !g.quiet {
-		g.level.Add(x)
+	if g.short.Full() && !g.quiet {
+		g.level.Add(g.short.Oldest()) // what is judged is not part of what it is judged by
 		if g.level.N() >= g.warmup {
 			g.best = max(g.best, g.level.Mean())
 		}

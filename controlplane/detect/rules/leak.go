@@ -30,10 +30,13 @@ type LeakSettings struct {
 	Steady float64 `yaml:"steady"`
 	// Single is the greatest share of the growth that one increment may have.
 	Single float64 `yaml:"single"`
+	// Tail is the share of the mean increment that the last one must have where
+	// memory has grown since the first row: what fills a cache does too, and ends.
+	Tail float64 `yaml:"tail"`
 }
 
 func defaultLeak() LeakSettings {
-	return LeakSettings{Block: 32, Least: 6, Growing: 0.5, Matters: 0.0005, Growth: 0.01, Steady: 0.6, Single: 0.5}
+	return LeakSettings{Block: 27, Least: 6, Growing: 0.5, Matters: 0.0005, Growth: 0.01, Steady: 0.6, Single: 0.5, Tail: 0.7}
 }
 
 // Leak finds TODO
@@ -67,8 +70,9 @@ type memory struct {
 	minima [increments + 1]float64
 	steps  [increments + 1]int64
 	times  [increments + 1]float64
-	n      int // minima
-	rows   int // of the block that fills
+	n      int  // minima
+	start  bool // the oldest minimum is the series' first
+	rows   int  // of the block that fills
 	least  float64
 }
 
@@ -123,6 +127,10 @@ func (m *memory) add(set LeakSettings, step int64, t, bytes float64) bool {
 		copy(m.steps[:], m.steps[1:])
 		copy(m.times[:], m.times[1:])
 		m.n--
+		m.start = false
+	}
+	if m.n == 0 {
+		m.start = true
 	}
 	m.minima[m.n], m.steps[m.n], m.times[m.n] = m.least, step, t
 	m.n, m.rows = m.n+1, 0
@@ -145,7 +153,12 @@ func (m *memory) leaks(set LeakSettings) bool {
 			growing++
 		}
 	}
-	newer := total - older
+	newer, last := total-older, m.minima[count]-m.minima[count-1]
+	if m.start && m.minima[1]-m.minima[0] > set.Matters*m.minima[0] && m.minima[2]-m.minima[1] > set.Matters*m.minima[1] {
+		if count < increments || last < set.Tail*total/float64(count) {
+			return false
+		}
+	}
 	return float64(growing) >= set.Growing*float64(count) && total > set.Growth*m.minima[0] &&
 		newer >= set.Steady*older && largest <= set.Single*total
 }

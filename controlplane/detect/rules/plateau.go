@@ -26,7 +26,7 @@ type PlateauSettings struct {
 }
 
 func defaultPlateau() PlateauSettings {
-	return PlateauSettings{Block: 16, Drop: 0.01, Hidden: 0.04, Sigmas: 2}
+	return PlateauSettings{Block: 32, Drop: 0.01, Hidden: 0.04, Sigmas: 1.3}
 }
 
 // Plateau finds TODO

@@ -6,12 +6,18 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/detect"
 )
 
+// sigmaOfDifference is the standard deviation of a normal distribution of which
+// two values differ by 1 in the mean: sqrt(pi)/2.
+const sigmaOfDifference = 0.886226925452758
+
 // rise watches the logarithm of a loss for a point above all that the loss has
 // lately done. What the spike rule and the divergence rule have in common.
 type rise struct {
 	set   SpikeSettings
 	level detect.Level
 	top   *detect.Window // residuals above the level, of quiet rows
+
+	before, jump float64 // the last quiet value; mean absolute difference of such
 
 	open       bool    // since a point that stood out
 	onset      int64   // its step
@@ -32,20 +38,35 @@ func (r *rise) add(step int64, x float64) bool {
 		r.follow(x)
 		return false
 	}
-	residual, sigma := x-r.level.Mean(), r.level.Sigma()
+	residual, sigma := x-r.level.Mean(), r.sigma()
 	floor := math.Log(r.set.Factor)
-	threshold := max(floor, r.set.Sigmas*sigma)
+	threshold := max(floor, min(r.set.Sigmas*sigma, math.Log(r.set.MaxFactor)))
 	if r.level.N() >= r.set.Warmup && residual > threshold &&
-		residual > r.top.Max()+r.set.Margin*max(floor, r.set.MarginSigmas*sigma) {
+		residual > r.top.Max()+r.set.Margin*max(floor, min(r.set.MarginSigmas*sigma, math.Log(r.set.MaxFactor))) {
 		r.open, r.onset, r.base, r.threshold = true, step, r.level.Mean(), threshold
 		r.peak, r.last, r.rows, r.calm = x, x, 0, 0
 		return true
 	}
+	r.learn(x, residual)
+	return false
+}
+
+// learn takes in a quiet value.
+func (r *rise) learn(x, residual float64) {
 	if r.level.N() > 0 {
 		r.top.Add(residual)
+		jump := min(math.Abs(x-r.before), 3*max(r.jump, r.level.Sigma()))
+		r.jump += (jump - r.jump) / min(float64(r.level.N()), r.set.Memory)
 	}
+	r.before = x
 	r.level.Add(x)
-	return false
+}
+
+// sigma is the scatter of the loss: that around its level or, where it is
+// less, that of one value to the next. A loss that falls fast is far from its
+// level without scattering.
+func (r *rise) sigma() float64 {
+	return min(r.level.Sigma(), r.jump*sigmaOfDifference)
 }
 
 // follow takes a value while a rise is open. Only values that are back count
@@ -67,5 +88,6 @@ func (r *rise) follow(x float64) {
 func (r *rise) rebase() {
 	r.open = false
 	r.level.Clear()
+	r.jump = 0
 	r.top.Clear()
 }

@@ -15,6 +15,9 @@ type SpikeSettings struct {
 	Factor float64 `yaml:"factor"`
 	// Sigmas is the same in sigmas of the logarithm, for losses that scatter.
 	Sigmas float64 `yaml:"sigmas"`
+	// MaxFactor bounds what Sigmas and MarginSigmas ask for, since a loss that
+	// has just fallen or risen far has a large sigma.
+	MaxFactor float64 `yaml:"max_factor"`
 	// Margin is the share of the larger of Factor and MarginSigmas by which the
 	// loss must also exceed what it reached in the Window.
 	Margin float64 `yaml:"margin"`
@@ -35,7 +38,7 @@ type SpikeSettings struct {
 
 func defaultSpike() SpikeSettings {
 	return SpikeSettings{
-		Factor: 1.15, Sigmas: 3.5, Margin: 0.7, MarginSigmas: 2, Window: 64, Memory: 16, Warmup: 15, Calm: 3, Patience: 100,
+		Factor: 1.15, Sigmas: 3.5, MaxFactor: 6, Margin: 0.7, MarginSigmas: 2, Window: 64, Memory: 16, Warmup: 15, Calm: 3, Patience: 100,
 	}
 }
 
@@ -82,7 +85,7 @@ func (d *spike) Observe(event *commonv1.Event) []*controlv1.Finding {
 	f.Summary = fmt.Sprintf("%s reports a loss of %.4g at step %d, %.2f times its level of %.4g.",
 		who(event), s.GetLoss(), s.GetStep(), ratio, math.Exp(d.rise.base))
 	f.Evidence = map[string]float64{
-		"loss": s.GetLoss(), "level": math.Exp(d.rise.base), "ratio": ratio, "sigma_log": d.rise.level.Sigma(),
+		"loss": s.GetLoss(), "level": math.Exp(d.rise.base), "ratio": ratio, "sigma_log": d.rise.sigma(),
 	}
 	return []*controlv1.Finding{f}
 }

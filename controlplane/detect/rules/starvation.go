@@ -20,12 +20,15 @@ type StarvationSettings struct {
 	Share float64 `yaml:"share"`
 	// Above is by how much the share must exceed the usual one.
 	Above float64 `yaml:"above"`
+	// Least is the number of rows, of the last Memory, that must have waited so:
+	// one slow file is no starvation.
+	Least float64 `yaml:"least"`
 	// Patience is the number of rows after which the new share is normal.
 	Patience int `yaml:"patience"`
 }
 
 func defaultStarvation() StarvationSettings {
-	return StarvationSettings{Memory: 16, Baseline: 128, Warmup: 32, Share: 0.3, Above: 0.2, Patience: 256}
+	return StarvationSettings{Memory: 16, Baseline: 128, Warmup: 32, Share: 0.3, Above: 0.2, Least: 2, Patience: 256}
 }
 
 // Starvation finds TODO
@@ -50,6 +53,7 @@ type starvation struct {
 type wait struct {
 	series               detect.Series
 	n                    int
+	waits                float64 // rows of late whose own share is over the limit
 	data, step           float64 // of late
 	usualData, usualStep float64
 	open                 int // rows since it was found; 0 when it was not
@@ -83,7 +87,7 @@ func (d *starvation) Observe(event *commonv1.Event) []*controlv1.Finding {
 		return nil
 	}
 	share, usual := w.data/w.step, w.usualData/w.usualStep
-	starves := share > d.set.Share && share > usual+d.set.Above
+	starves := share > d.set.Share && share > usual+d.set.Above && w.waits > d.set.Least
 	if w.open > 0 {
 		d.follow(w, starves)
 		return nil
@@ -106,6 +110,10 @@ func (w *wait) add(set StarvationSettings, step, data float64) {
 	w.n++
 	rate := 1 / min(float64(w.n), set.Memory)
 	w.data, w.step = w.data+rate*(data-w.data), w.step+rate*(step-w.step)
+	w.waits -= w.waits / set.Memory
+	if data > set.Share*step {
+		w.waits++
+	}
 	if w.open > 0 {
 		return
 	}

@@ -26,6 +26,7 @@ type StragglerSettings struct {
 	// how many of the window must be such.
 	Outlier       float64 `yaml:"outlier"`
 	OutlierSigmas float64 `yaml:"outlier_sigmas"`
+	MaxOutlier    float64 `yaml:"max_outlier"`
 	Outliers      int     `yaml:"outliers"`
 	// Patience is the number of rows after which the new level is normal.
 	Patience int `yaml:"patience"`
@@ -33,8 +34,8 @@ type StragglerSettings struct {
 
 func defaultStraggler() StragglerSettings {
 	return StragglerSettings{
-		Window: 32, Memory: 128, Warmup: 48, Factor: 1.25, Sigmas: 3, MaxFactor: 1.65,
-		Outlier: 1.8, OutlierSigmas: 3, Outliers: 5, Patience: 256,
+		Window: 32, Memory: 128, Warmup: 32, Factor: 1.25, Sigmas: 3, MaxFactor: 1.65,
+		Outlier: 1.8, OutlierSigmas: 3, MaxOutlier: 3, Outliers: 5, Patience: 256,
 	}
 }
 
@@ -61,10 +62,18 @@ type straggler struct {
 
 // pace is how long a rank computes.
 type pace struct {
-	series detect.Series
-	short  *detect.Window
-	level  detect.Level
-	open   int // rows since it was found; 0 when it was not
+	series   detect.Series
+	short    *detect.Window
+	level    detect.Level
+	outliers float64 // usual number of outliers in the window
+	open     int     // rows since it was found; 0 when it was not
+}
+
+// usual is the number of outliers in the window that would be nothing new:
+// three standard deviations of a binomial count above the usual one.
+func (p *pace) usual(window int) float64 {
+	share := p.outliers / float64(window)
+	return p.outliers + 3*math.Sqrt(p.outliers*(1-share))
 }
 
 // Open tells whether a rank that was found is still slow.
@@ -93,18 +102,21 @@ func (d *straggler) Observe(event *commonv1.Event) []*controlv1.Finding {
 			d.slow = nil
 		}
 	}
+	if p.short.Full() && p.open == 0 {
+		p.level.Add(p.short.Oldest()) // what is judged is not part of what it is judged by
+	}
 	p.short.Add(x)
 	level, sigma := p.level.Mean(), p.level.Sigma()
-	if p.open == 0 {
-		p.level.Add(x)
-	}
 	if p.level.N() < d.set.Warmup || !p.short.Full() {
 		return nil
 	}
 	limit := max(math.Log(d.set.Factor), min(d.set.Sigmas*sigma, math.Log(d.set.MaxFactor)))
-	outlier := max(math.Log(d.set.Outlier), d.set.OutlierSigmas*sigma)
+	outlier := max(math.Log(d.set.Outlier), min(d.set.OutlierSigmas*sigma, math.Log(d.set.MaxOutlier)))
 	median, outliers := p.short.Median(), p.short.Above(level+outlier)
-	slow := median > level+limit || outliers >= d.set.Outliers
+	slow := median > level+limit || float64(outliers) >= max(float64(d.set.Outliers), p.usual(d.set.Window))
+	if p.open == 0 {
+		p.outliers += (float64(outliers) - p.outliers) / d.set.Memory
+	}
 	if p.open > 0 {
 		d.follow(p, slow)
 		return nil
@@ -137,7 +149,7 @@ func (d *straggler) follow(p *pace, slow bool) {
 func (p *pace) restart() {
 	p.short.Clear()
 	p.level.Clear()
-	p.open = 0
+	p.open, p.outliers = 0, 0
 }
 
 // workOf is the logarithm of the time that a rank works on a step: its
