@@ -44,7 +44,7 @@ func defaultDivergence() DivergenceSettings {
 	return DivergenceSettings{
 		Rise:   defaultSpike(),
 		BlowUp: 6, BlowUpRows: 3, High: 3, Near: 1.5, HighRows: 8, Rows: 40, LongRows: 100,
-		Drift: 1.35, DriftSigmas: 1, DriftRows: 32, Window: 32, Falling: 1.05, Patience: 500,
+		Drift: 1.05, DriftSigmas: 1, DriftRows: 64, Window: 32, Falling: 1.05, Patience: 500,
 	}
 }
 
@@ -75,7 +75,8 @@ type divergence struct {
 	drift      int     // rows in a row too far above best
 	driftOnset int64
 
-	lost int // rows since it was found; 0 when it was not
+	mild bool // it was found as a warning
+	lost int  // rows since it was found; 0 when it was not
 }
 
 // Open tells whether the loss is lost.
@@ -96,29 +97,33 @@ func (d *divergence) Observe(event *commonv1.Event) []*controlv1.Finding {
 	step := event.GetStep().GetStep()
 	before, began := d.rise.last, d.rise.add(step, x)
 	d.drifts(step, x)
-	if d.lost > 0 {
-		d.recover()
-		return nil
-	}
 	if began {
 		d.rising, d.high, d.mean = 0, 0, x-d.rise.base
 	}
-	why, onset := d.judge(x, before, began), d.rise.onset
-	base := d.rise.base
-	if why == "" && d.drift >= d.set.DriftRows {
+	blown, why := d.judge(x, before, began)
+	onset, base := d.rise.onset, d.rise.base
+	switch {
+	case d.lost > 0 && blown && d.mild:
+		d.mild, onset = false, step // what was a warning has become worse
+	case d.lost > 0:
+		d.recover()
+		return nil
+	case why == "" && d.drift >= d.set.DriftRows:
 		why, onset, base = "has drifted up", d.driftOnset, d.best
 	}
 	if why == "" {
 		return nil
 	}
-	d.lost = 1
+	d.lost++
+	d.mild = !blown && d.recent.Len() > 0 && d.recent.Median()-base < math.Log(d.set.High)
 	return d.finding(event, onset, base, why)
 }
 
-// judge says why a rise is a divergence; empty while it is not.
-func (d *divergence) judge(x, before float64, began bool) string {
+// judge says why a rise is a divergence, empty while it is not, and whether it
+// is beyond doubt.
+func (d *divergence) judge(x, before float64, began bool) (blown bool, why string) {
 	if !d.rise.open {
-		return ""
+		return false, ""
 	}
 	excess := x - d.rise.base
 	d.mean += (excess - d.mean) / 8
@@ -132,14 +137,14 @@ func (d *divergence) judge(x, before float64, began bool) string {
 	}
 	switch {
 	case d.rising >= d.set.BlowUpRows:
-		return "blows up"
+		return true, "blows up"
 	case d.high >= d.set.HighRows:
-		return "stays high"
+		return true, "stays high"
 	case d.rise.rows >= d.set.LongRows,
 		d.rise.rows >= d.set.Rows && d.mean > (d.rise.peak-d.rise.base)/2:
-		return "has not come back"
+		return false, "has not come back"
 	}
-	return ""
+	return false, ""
 }
 
 // breaks takes a loss that is not finite: a loss that had risen and now is no
@@ -188,7 +193,7 @@ func (d *divergence) recover() {
 func (d *divergence) restart() {
 	d.rise.rebase()
 	d.recent.Clear()
-	d.best, d.drift, d.lost = math.Inf(1), 0, 0
+	d.best, d.drift, d.lost, d.mild = math.Inf(1), 0, 0, false
 }
 
 func (d *divergence) finding(event *commonv1.Event, onset int64, base float64, why string) []*controlv1.Finding {
@@ -199,6 +204,9 @@ func (d *divergence) finding(event *commonv1.Event, onset int64, base float64, w
 			who(event), onset, math.Exp(base), s.GetLoss(), s.GetStep())
 		f.Evidence = map[string]float64{"level_before": math.Exp(base), "peak": math.Exp(d.rise.peak), "loss_nonfinite": 1}
 		return []*controlv1.Finding{f}
+	}
+	if d.mild {
+		f.Severity = commonv1.Severity_SEVERITY_WARNING
 	}
 	ratio := s.GetLoss() / math.Exp(base)
 	f.Summary = fmt.Sprintf("%s reports a loss that rose at step %d and %s: %.4g at step %d, %.2f times the %.4g before.",

@@ -23,10 +23,12 @@ type PlateauSettings struct {
 	Hidden float64 `yaml:"hidden"`
 	// Sigmas is how many standard errors the scatter may hide.
 	Sigmas float64 `yaml:"sigmas"`
+	// Confirm is the number of blocks in a row after which the loss must look so.
+	Confirm int `yaml:"confirm"`
 }
 
 func defaultPlateau() PlateauSettings {
-	return PlateauSettings{Block: 32, Drop: 0.01, Hidden: 0.04, Sigmas: 1.3}
+	return PlateauSettings{Block: 32, Drop: 0.005, Hidden: 0.04, Sigmas: 1.3, Confirm: 3}
 }
 
 // Plateau finds TODO
@@ -50,6 +52,7 @@ type plateau struct {
 	sum   float64         // of the block that fills
 	rows  int             // in it
 	begin int64
+	flat  int // times in a row that the loss was judged flat
 	found bool
 }
 
@@ -107,6 +110,10 @@ func (d *plateau) judge(event *commonv1.Event) []*controlv1.Finding {
 	drop := oldMean - newMean
 	margin := d.set.Sigmas * math.Sqrt((oldVar+newVar)/half)
 	if drop >= d.set.Drop || drop+margin >= d.set.Hidden {
+		d.flat = 0
+		return nil
+	}
+	if d.flat++; d.flat < d.set.Confirm {
 		return nil
 	}
 	d.found = true

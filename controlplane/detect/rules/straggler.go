@@ -34,7 +34,7 @@ type StragglerSettings struct {
 
 func defaultStraggler() StragglerSettings {
 	return StragglerSettings{
-		Window: 32, Memory: 128, Warmup: 32, Factor: 1.25, Sigmas: 3, MaxFactor: 1.65,
+		Window: 24, Memory: 128, Warmup: 64, Factor: 1.25, Sigmas: 3, MaxFactor: 1.65,
 		Outlier: 1.8, OutlierSigmas: 3, MaxOutlier: 3, Outliers: 5, Patience: 256,
 	}
 }

@@ -29,7 +29,7 @@ type VanishingSettings struct {
 }
 
 func defaultVanishing() VanishingSettings {
-	return VanishingSettings{Window: 10, Memory: 128, Warmup: 30, Factor: 8, Sigmas: 6, MaxFactor: 16, Zeros: 5, Patience: 200}
+	return VanishingSettings{Window: 10, Memory: 128, Warmup: 30, Factor: 8, Sigmas: 6, MaxFactor: 12, Zeros: 5, Patience: 200}
 }
 
 // Vanishing finds TODO
