@@ -22,7 +22,12 @@ func multiples(code string, n int64) detect.Rule {
 	}
 }
 
-type multiplesOf struct{ n, seen int64 }
+type multiplesOf struct {
+	n, seen int64
+	open    bool
+}
+
+func (m *multiplesOf) Open() bool { return m.open }
 
 func (m *multiplesOf) Observe(event *commonv1.Event) []*controlv1.Finding {
 	s := event.GetStep()
@@ -30,7 +35,7 @@ func (m *multiplesOf) Observe(event *commonv1.Event) []*controlv1.Finding {
 		return nil
 	}
 	m.seen++
-	if s.GetStep()%m.n != 0 {
+	if m.open = s.GetStep()%m.n == 0; !m.open {
 		return nil
 	}
 	f := detect.FindingOf(event, s.GetStep(), s.GetStep())
@@ -143,25 +148,20 @@ func TestARuleListedTwicePanics(t *testing.T) {
 	detect.NewBank([]detect.Rule{multiples("four", 4), multiples("four", 6)})
 }
 
-func TestWindow(t *testing.T) {
-	w := detect.NewWindow(3)
-	for i := range 5 {
-		if w.Full() != (i >= 3) || w.Len() != min(i, 3) {
-			t.Errorf("after %d points: full %v, length %d", i, w.Full(), w.Len())
+// TestAnExplainedFindingIsDropped holds whichever of the rules is listed first.
+func TestAnExplainedFindingIsDropped(t *testing.T) {
+	four, six := multiples("four", 4), multiples("six", 6)
+	six.Under = []string{"four", "no such rule"}
+	for _, rules := range [][]detect.Rule{{four, six}, {six, four}} {
+		bank := detect.NewBank(rules)
+		var got []string
+		for i := range int64(13) {
+			for _, f := range bank.Observe(step("a", i)) {
+				got = append(got, fmt.Sprint(f.GetKind(), "@", f.GetStep()))
+			}
 		}
-		w.Add(int64(i), float64(i*i))
-	}
-	for i, want := range []detect.Point{{2, 4}, {3, 9}, {4, 16}} {
-		if got := w.At(i); got != want {
-			t.Errorf("At(%d) = %v, want %v", i, got, want)
+		if diff := cmp.Diff([]string{"four@0", "four@4", "six@6", "four@8", "four@12"}, got); diff != "" {
+			t.Errorf("-want +got:\n%s", diff)
 		}
-	}
-	if got := w.Mean(1, 3); got != 12.5 {
-		t.Errorf("mean of the last two = %v, want 12.5", got)
-	}
-	w.Clear()
-	w.Add(7, 1)
-	if got := w.At(0); w.Len() != 1 || got != (detect.Point{Step: 7, Value: 1}) {
-		t.Errorf("after Clear: length %d, first %v", w.Len(), got)
 	}
 }

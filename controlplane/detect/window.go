@@ -76,9 +76,6 @@ func (w *Window) Oldest() float64 {
 	return w.values[0]
 }
 
-// Second is the greatest value but one, or the only one; Len must not be 0.
-func (w *Window) Second() float64 { return w.sorted[max(0, len(w.sorted)-2)] }
-
 // Above is the number of values over a limit.
 func (w *Window) Above(limit float64) int {
 	n := 0

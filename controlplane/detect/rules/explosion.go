@@ -43,9 +43,10 @@ func Explosion(set ExplosionSettings) detect.Rule {
 }
 
 type explosion struct {
-	set  ExplosionSettings
-	g    gradient
-	open int // rows since it was found; 0 when it was not
+	set   ExplosionSettings
+	g     gradient
+	onset detect.Onset
+	open  int // rows since it was found; 0 when it was not
 }
 
 // Open tells whether the gradient is still high.
@@ -59,6 +60,7 @@ func (d *explosion) Observe(event *commonv1.Event) []*controlv1.Finding {
 	limit := max(math.Log(d.set.Factor), min(d.set.Sigmas*d.g.level.Sigma(), math.Log(d.set.MaxFactor)))
 	median, level := d.g.short.Median(), max(d.g.level.Mean(), d.g.best)
 	high := median > level+limit
+	d.onset.Mark(event.GetStep().GetStep(), logOf(event.GetStep().GetGradientNorm()) > level+limit/2)
 	if d.open > 0 {
 		if d.open++; !high || d.open > d.set.Patience {
 			d.open = 0
@@ -75,7 +77,7 @@ func (d *explosion) Observe(event *commonv1.Event) []*controlv1.Finding {
 	d.open = 1
 	d.g.hold(true)
 	s := event.GetStep()
-	f := detect.FindingOf(event, s.GetStep(), s.GetStep())
+	f := detect.FindingOf(event, d.onset.Step(s.GetStep()), s.GetStep())
 	ratio := math.Exp(median - level)
 	f.Summary = fmt.Sprintf("%s reports gradient norms of %.4g at step %d, %.1f times the highest level so far, %.4g.",
 		who(event), math.Exp(median), s.GetStep(), ratio, math.Exp(level))

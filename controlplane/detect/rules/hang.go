@@ -112,7 +112,7 @@ func (d *hang) tick(event *commonv1.Event, tick *commonv1.Tick) []*controlv1.Fin
 		return nil
 	}
 	d.hung, p.skip = p, true
-	f := detect.FindingOf(event, tick.GetLastStep()+1, tick.GetLastStep())
+	f := detect.FindingOf(event, tick.GetLastStep(), tick.GetLastStep())
 	f.Summary = fmt.Sprintf("%s has finished no step for %.1f s since step %d; steps came every %.3g s, the longest pause was %.3g s.",
 		who(event), still, tick.GetLastStep(), median, p.longest)
 	f.Evidence = map[string]float64{"still_seconds": still, "median_seconds": median, "longest_seconds": p.longest}

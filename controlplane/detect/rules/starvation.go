@@ -56,6 +56,7 @@ type wait struct {
 	waits                float64 // rows of late whose own share is over the limit
 	data, step           float64 // of late
 	usualData, usualStep float64
+	onset                detect.Onset
 	open                 int // rows since it was found; 0 when it was not
 }
 
@@ -83,6 +84,7 @@ func (d *starvation) Observe(event *commonv1.Event) []*controlv1.Finding {
 		}
 	}
 	w.add(d.set, step, min(data, step))
+	w.onset.Mark(s.GetStep(), data > d.set.Share*step)
 	if w.n < d.set.Warmup {
 		return nil
 	}
@@ -100,7 +102,7 @@ func (d *starvation) Observe(event *commonv1.Event) []*controlv1.Finding {
 		return nil // what several ranks have at once is one finding
 	}
 	d.hungry = w
-	f := detect.FindingOf(event, s.GetStep(), s.GetStep())
+	f := detect.FindingOf(event, w.onset.Step(s.GetStep()), s.GetStep())
 	f.Summary = fmt.Sprintf("%s waits for data %.0f %% of the time at step %d, %.0f %% before.", who(event), 100*share, s.GetStep(), 100*usual)
 	f.Evidence = map[string]float64{"data_share": share, "data_share_before": usual, "data_seconds": data, "step_seconds": step}
 	return []*controlv1.Finding{f}

@@ -66,7 +66,8 @@ type pace struct {
 	short    *detect.Window
 	level    detect.Level
 	outliers float64 // usual number of outliers in the window
-	open     int     // rows since it was found; 0 when it was not
+	onset    detect.Onset
+	open     int // rows since it was found; 0 when it was not
 }
 
 // usual is the number of outliers in the window that would be nothing new:
@@ -114,6 +115,7 @@ func (d *straggler) Observe(event *commonv1.Event) []*controlv1.Finding {
 	outlier := max(math.Log(d.set.Outlier), min(d.set.OutlierSigmas*sigma, math.Log(d.set.MaxOutlier)))
 	median, outliers := p.short.Median(), p.short.Above(level+outlier)
 	slow := median > level+limit || float64(outliers) >= max(float64(d.set.Outliers), p.usual(d.set.Window))
+	p.onset.Mark(s.GetStep(), x > level+limit)
 	if p.open == 0 {
 		p.outliers += (float64(outliers) - p.outliers) / d.set.Memory
 	}
@@ -129,7 +131,7 @@ func (d *straggler) Observe(event *commonv1.Event) []*controlv1.Finding {
 		return nil // what several ranks have at once is one finding
 	}
 	d.slow = p
-	return finding(event, level, median, outliers)
+	return p.finding(event, level, median, outliers)
 }
 
 // follow ends a slowness: it is over, or has become normal.
@@ -149,7 +151,7 @@ func (d *straggler) follow(p *pace, slow bool) {
 func (p *pace) restart() {
 	p.short.Clear()
 	p.level.Clear()
-	p.open, p.outliers = 0, 0
+	p.open, p.outliers, p.onset = 0, 0, detect.Onset{}
 }
 
 // workOf is the logarithm of the time that a rank works on a step: its
@@ -173,9 +175,9 @@ func workOf(s *commonv1.StepReport) float64 {
 	return logOf(t)
 }
 
-func finding(event *commonv1.Event, level, median float64, outliers int) []*controlv1.Finding {
+func (p *pace) finding(event *commonv1.Event, level, median float64, outliers int) []*controlv1.Finding {
 	s := event.GetStep()
-	f := detect.FindingOf(event, s.GetStep(), s.GetStep())
+	f := detect.FindingOf(event, p.onset.Step(s.GetStep()), s.GetStep())
 	ratio := math.Exp(median - level)
 	f.Evidence = map[string]float64{"ratio": ratio, "slow_steps": float64(outliers)}
 	if s.StepSeconds != nil {

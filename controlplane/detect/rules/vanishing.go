@@ -45,9 +45,10 @@ func Vanishing(set VanishingSettings) detect.Rule {
 }
 
 type vanishing struct {
-	set  VanishingSettings
-	g    gradient
-	open int // rows since it was found; 0 when it was not
+	set   VanishingSettings
+	g     gradient
+	onset detect.Onset
+	open  int // rows since it was found; 0 when it was not
 }
 
 // Open tells whether the gradient is still low.
@@ -65,6 +66,8 @@ func (d *vanishing) Observe(event *commonv1.Event) []*controlv1.Finding {
 	level := d.g.level.Mean()
 	limit := max(math.Log(d.set.Factor), min(d.set.Sigmas*d.g.level.Sigma(), math.Log(d.set.MaxFactor)))
 	low := zero || (d.g.zeros == 0 && d.g.short.Median() < level-limit)
+	norm := event.GetStep().GetGradientNorm()
+	d.onset.Mark(event.GetStep().GetStep(), norm < gradientFloor || math.Log(norm) < level-limit/2)
 	if d.open > 0 {
 		if d.open++; !low && d.g.zeros == 0 || d.open > d.set.Patience {
 			if d.open = 0; low {
@@ -84,7 +87,7 @@ func (d *vanishing) Observe(event *commonv1.Event) []*controlv1.Finding {
 
 func (d *vanishing) finding(event *commonv1.Event, level float64) []*controlv1.Finding {
 	s := event.GetStep()
-	f := detect.FindingOf(event, s.GetStep(), s.GetStep())
+	f := detect.FindingOf(event, d.onset.Step(s.GetStep()), s.GetStep())
 	f.Evidence = map[string]float64{"gradient_norm": s.GetGradientNorm(), "level": math.Exp(level), "zeros": float64(d.g.zeros)}
 	if d.g.zeros > 0 {
 		f.Summary = fmt.Sprintf("%s reports a gradient norm of zero for %d steps in a row at step %d; its level was %.4g.",
