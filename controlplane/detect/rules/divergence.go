@@ -48,7 +48,23 @@ func defaultDivergence() DivergenceSettings {
 	}
 }
 
-// Divergence finds a loss that left its course and does not come back: TODO
+// Divergence finds a loss that left its course and does not come back.
+//
+// Method: it starts as a spike does (the same code, see [Spike]), with the
+// level before it frozen. The rise is critical once BlowUpRows points pass
+// BlowUp times that level, each above the one before; or it keeps High times
+// that level near its peak for HighRows; or it ends in a value that is not
+// finite. One that has not come back in LongRows, or in Rows while it is still
+// above half of its peak, and a median of the last Window rows that stays Drift
+// above its best for DriftRows without falling, are critical at High times the
+// level and a warning below: such a rise may be meant. A warning that blows up
+// later is said again, as critical.
+//
+// What it confuses: a rescaled loss, a curriculum that gets harder and a new
+// source of data are warnings at best, unless the trainer declares them; from
+// the loss alone they are divergences. It needs some 40 rows where the rise
+// does not speak for itself, since that is how long recoverable spikes last. A
+// loss that is not positive is not judged.
 func Divergence(set DivergenceSettings) detect.Rule {
 	return detect.Rule{
 		Code:     "divergence",

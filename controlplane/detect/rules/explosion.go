@@ -30,7 +30,19 @@ func defaultExplosion() ExplosionSettings {
 	return ExplosionSettings{Window: 10, Memory: 128, Warmup: 30, Factor: 5, Sigmas: 6, MaxFactor: 12, Patience: 200}
 }
 
-// Explosion finds TODO
+// Explosion finds a gradient norm that has left its level for far above.
+//
+// Method: the median of the logarithms of the last Window norms against the
+// greatest level that the run has had (detect.Level over Memory rows, of rows
+// that have left the window). It must exceed it by Factor, and by Sigmas up to
+// MaxFactor: an exploding series inflates its own sigma, which must not raise
+// the bar. A median of 10 passes the bar with the 6th row, and one wild batch
+// does not move it.
+//
+// What it confuses: a gradient that grows tenfold over hundreds of rows is
+// found late or is taken for normal, and one that a rescaled loss has scaled
+// looks the same. Where norms are reported after clipping there is nothing to
+// see.
 func Explosion(set ExplosionSettings) detect.Rule {
 	return detect.Rule{
 		Code:     "explosion",

@@ -24,7 +24,18 @@ func defaultHang() HangSettings {
 	return HangSettings{Medians: 100, Longest: 4, Window: 32, Warmup: 8}
 }
 
-// Hang finds TODO
+// Hang finds a rank that finishes no step any more.
+//
+// Method: ticks, events that say that time passed and no step finished. The
+// time since the last step, by the events' own clock, must exceed Medians times
+// the median time between reports and Longest times the longest such time so
+// far: what was longest was compilation, evaluation or a checkpoint, and was no
+// hang. Declared pauses are not counted at all.
+//
+// What it confuses: the first long evaluation of a run that does not declare
+// it, when it is longer than both. It sees nothing without ticks, and nothing
+// in the first Warmup rows. It names the rank that was found first, which is
+// not yet who stopped first.
 func Hang(set HangSettings) detect.Rule {
 	return detect.Rule{
 		Code:     "hang",

@@ -39,7 +39,19 @@ func defaultLeak() LeakSettings {
 	return LeakSettings{Block: 27, Least: 6, Growing: 0.5, Matters: 0.0005, Growth: 0.01, Steady: 0.6, Single: 0.5, Tail: 0.7}
 }
 
-// Leak finds TODO
+// Leak finds memory that grows and does not stop, of the host and of the GPU.
+//
+// Method: the minimum of each block of Block rows, which does not see what is
+// allocated and freed again; then the increments from block to block, the last
+// 8. Growing of them must matter, together they must make Growth, none may be
+// most of it (a jump), and the newer half must grow like the older (an
+// allocator that settles does not). What has grown since the first row may be a
+// cache that fills: it needs all 8 increments and a last one that is no less
+// than the others. The evidence has the rate, its range from block to block,
+// and the time until the memory has doubled; the limit is not known here.
+//
+// What it confuses: a cache that takes more than 9 blocks to fill, and
+// sequences that become longer and longer.
 func Leak(set LeakSettings) detect.Rule {
 	return detect.Rule{
 		Code:     "leak",

@@ -31,7 +31,17 @@ func defaultPlateau() PlateauSettings {
 	return PlateauSettings{Block: 32, Drop: 0.005, Hidden: 0.04, Sigmas: 1.3, Confirm: 3}
 }
 
-// Plateau finds TODO
+// Plateau finds, once, a loss that has stopped falling.
+//
+// Method: means of the logarithm over blocks of Block rows. When 16 blocks are
+// full they become 8 of twice the size, so that a longer run is judged by a
+// longer stretch. The last 4 blocks are compared with the 4 before: the loss is
+// flat when it fell by less than Drop, and the standard error of the difference
+// (from the scatter of the blocks) could not hide a fall of Hidden at Sigmas.
+// It must look so after Confirm blocks in a row.
+//
+// What it confuses: a run that has converged looks like one that is stuck, and
+// one whose learning rate still warms up may: hence a warning, and once.
 func Plateau(set PlateauSettings) detect.Rule {
 	return detect.Rule{
 		Code:     "plateau",

@@ -42,7 +42,22 @@ func defaultSpike() SpikeSettings {
 	}
 }
 
-// Spike finds a loss that jumps above everything it has lately done: TODO
+// Spike finds a loss that jumps above everything it has lately done.
+//
+// Method: the logarithm of the loss against a Huberised exponentially weighted
+// level (detect.Level). A row stands out when it is above the level by Factor
+// and by Sigmas, and above the highest residual of the last Window rows by
+// Margin of that: a loss that has two modes jumps often, and its jumps are
+// nothing new. The scatter is the lesser of that around the level and that from
+// row to row, since a falling loss is far from its level without scattering.
+// The level learns nothing while a rise is open. The scale of Factor and Margin
+// was found on recorded runs (docs/detection.md); ZClip (arXiv 2504.02507) clips at
+// z 2.5 of the same statistic, which is a spike every few hundred rows.
+//
+// What it confuses: harder data, a rescaled loss and a restarted learning rate
+// look the same in the loss alone (declare the phase); spikes that follow one
+// another within Window are judged by the one before and may be missed; a loss
+// that is not positive is not judged.
 func Spike(set SpikeSettings) detect.Rule {
 	return detect.Rule{
 		Code:     "spike",

@@ -31,7 +31,16 @@ func defaultStarvation() StarvationSettings {
 	return StarvationSettings{Memory: 16, Baseline: 128, Warmup: 32, Share: 0.3, Above: 0.2, Least: 2, Patience: 256}
 }
 
-// Starvation finds TODO
+// Starvation finds a rank that waits for its data.
+//
+// Method: the share of time that goes to waiting, time-weighted over Memory
+// rows: over Share, and by Above over the usual share of this rank, with more
+// than Least rows that waited so. A finding of this kind suppresses stragglers:
+// steps that wait for data are slow.
+//
+// What it confuses: a loader that is slow from the first row is not found,
+// since that is the usual share; bursts further apart than Memory rows are not
+// either.
 func Starvation(set StarvationSettings) detect.Rule {
 	return detect.Rule{
 		Code:     "starvation",

@@ -39,7 +39,21 @@ func defaultStraggler() StragglerSettings {
 	}
 }
 
-// Straggler finds TODO
+// Straggler finds a rank whose steps have become slow.
+//
+// Method: the logarithm of the time that the rank itself works on a step: its
+// computing where the trainer reports it, else the step without the wait for
+// data; for each token where their number is known. The median of the last
+// Window rows against a level of the rows before them (detect.Level, clipped)
+// must exceed it by Factor, or by Sigmas up to MaxFactor where steps scatter;
+// or Outliers rows of the window exceed it by Outlier, when so many are not
+// usual for this rank (three standard deviations of the usual count).
+//
+// What it confuses: longer sequences where tokens are not reported, and
+// neighbours on a shared host, which do make the steps slow. Each rank is
+// compared with its own past: in lockstep training without compute times every
+// rank slows down together, and the one that is named need not be the culprit.
+// A run that is slow from its first row is not found.
 func Straggler(set StragglerSettings) detect.Rule {
 	return detect.Rule{
 		Code:     "straggler",

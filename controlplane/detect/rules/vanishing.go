@@ -32,7 +32,16 @@ func defaultVanishing() VanishingSettings {
 	return VanishingSettings{Window: 10, Memory: 128, Warmup: 30, Factor: 8, Sigmas: 6, MaxFactor: 12, Zeros: 5, Patience: 200}
 }
 
-// Vanishing finds TODO
+// Vanishing finds a gradient norm that has left its level for far below, or is
+// zero.
+//
+// Method: as [Explosion], downwards against the present level, which follows a
+// norm that falls slowly as it does in healthy training; or Zeros norms in a
+// row that are zero.
+//
+// What it confuses: a run that has fitted its data to the end has vanishing
+// gradients too, and a slow decay is found late. Loss scaling that reports
+// scaled norms moves them by powers of two.
 func Vanishing(set VanishingSettings) detect.Rule {
 	return detect.Rule{
 		Code:     "vanishing",
