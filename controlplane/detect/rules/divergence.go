@@ -26,11 +26,21 @@ type DivergenceSettings struct {
 	// LongRows after how many any is that has not come back.
 	Rows     int `yaml:"rows"`
 	LongRows int `yaml:"long_rows"`
-	// Drift is how many times its best the smoothed loss must exceed, for
-	// DriftRows.
-	Drift       float64 `yaml:"drift"`
-	DriftSigmas float64 `yaml:"drift_sigmas"`
-	DriftRows   int     `yaml:"drift_rows"`
+	// Drift is how many times its best the smoothed loss must exceed, for DriftRows.
+	// DriftSigmas is the same in sigmas of the loss, WanderSigmas in sigmas of
+	// the smoothed loss, whose course wanders.
+	Drift        float64 `yaml:"drift"`
+	DriftSigmas  float64 `yaml:"drift_sigmas"`
+	WanderSigmas float64 `yaml:"wander_sigmas"`
+	DriftRows    int     `yaml:"drift_rows"`
+	// DriftShare is the share of the run so far that it must last: the longer a
+	// loss has been falling, the longer it wanders.
+	DriftShare float64 `yaml:"drift_share"`
+	// Creep is the same for a small rise, which must last for CreepRows and for
+	// CreepShare of the run so far.
+	Creep      float64 `yaml:"creep"`
+	CreepRows  int     `yaml:"creep_rows"`
+	CreepShare float64 `yaml:"creep_share"`
 	// Window is the number of rows whose median is the smoothed loss.
 	Window int `yaml:"window"`
 	// Falling is by what factor that median must be below its own mean of late
@@ -44,7 +54,7 @@ func defaultDivergence() DivergenceSettings {
 	return DivergenceSettings{
 		Rise:   defaultSpike(),
 		BlowUp: 6, BlowUpRows: 3, High: 3, Near: 1.5, HighRows: 8, Rows: 40, LongRows: 100,
-		Drift: 1.05, DriftSigmas: 1, DriftRows: 64, Window: 32, Falling: 1.05, Patience: 500,
+		Drift: 1.35, DriftSigmas: 1, WanderSigmas: 5, DriftRows: 32, DriftShare: 0.03125, Creep: 1.05, CreepRows: 64, CreepShare: 0.125, Window: 32, Falling: 1.05, Patience: 500,
 	}
 }
 
@@ -55,9 +65,10 @@ func defaultDivergence() DivergenceSettings {
 // BlowUp times that level, each above the one before; or it keeps High times
 // that level near its peak for HighRows; or it ends in a value that is not
 // finite. One that has not come back in LongRows, or in Rows while it is still
-// above half of its peak, and a median of the last Window rows that stays Drift
-// above its best for DriftRows without falling, are critical at High times the
-// level and a warning below: such a rise may be meant. A warning that blows up
+// above half of its peak, and a median of the last Window rows that stays above
+// its best without falling, by Drift for DriftRows or by Creep for longer, are
+// critical at High times the level and a warning below: such a rise may be
+// meant. A warning that blows up
 // later is said again, as critical.
 //
 // What it confuses: a rescaled loss, a curriculum that gets harder and a new
@@ -76,6 +87,13 @@ func Divergence(set DivergenceSettings) detect.Rule {
 	}
 }
 
+// sigmaOfRise is the standard deviation of values of a normal distribution
+// whose mean rise from one to the next, a fall counting as 0, is 1: sqrt(pi).
+const sigmaOfRise = 1.772453850905516
+
+// wanderMemory is the number of windows over which that rise is averaged.
+const wanderMemory = 16
+
 type divergence struct {
 	set  DivergenceSettings
 	lead detect.Lead
@@ -85,11 +103,14 @@ type divergence struct {
 	high   int     // rows in a row at High and near the peak
 	mean   float64 // of what is above the base since the rise began, recent rows more
 
-	recent     *detect.Window
-	trend      float64 // exponentially weighted mean of the window's median
-	best       float64 // least median
-	drift      int     // rows in a row too far above best
-	driftOnset int64
+	recent         *detect.Window
+	trend          float64      // exponentially weighted mean of the window's median
+	best           float64      // least median
+	rows           int          // that the median was followed
+	drift, creep   int          // rows in a row at Drift and at Creep above best
+	windows        int          // that did not overlap
+	before, wander float64      // median of the last of them; mean rise from one to the next
+	onset          detect.Onset // of what is at Creep
 
 	mild bool // it was found as a warning
 	lost int  // rows since it was found; 0 when it was not
@@ -124,8 +145,8 @@ func (d *divergence) Observe(event *commonv1.Event) []*controlv1.Finding {
 	case d.lost > 0:
 		d.recover()
 		return nil
-	case why == "" && d.drift >= d.set.DriftRows:
-		why, onset, base = "has drifted up", d.driftOnset, d.best
+	case why == "" && d.drifted():
+		why, onset, base = "has drifted up", d.onset.Step(step), d.best
 	}
 	if why == "" {
 		return nil
@@ -187,21 +208,48 @@ func (d *divergence) drifts(step int64, x float64) {
 	}
 	d.trend += (median - d.trend) / float64(d.set.Window)
 	d.best = min(d.best, median)
-	if median <= d.best+max(math.Log(d.set.Drift), d.set.DriftSigmas*d.rise.level.Sigma()) || median < d.trend-math.Log(d.set.Falling) {
-		d.drift = 0
+	d.rows++
+	d.learn(median)
+	above := median - d.best
+	if above <= max(d.set.DriftSigmas*d.rise.level.Sigma(), d.set.WanderSigmas*d.wander*sigmaOfRise) || median < d.trend-math.Log(d.set.Falling) {
+		above = 0
+	}
+	d.onset.Mark(step, above > math.Log(d.set.Creep))
+	d.drift, d.creep = next(d.drift, above > math.Log(d.set.Drift)), next(d.creep, above > math.Log(d.set.Creep))
+}
+
+// learn follows by how much the median rises from window to window. Windows
+// that overlap say nothing of that, and what is being judged must not count.
+func (d *divergence) learn(median float64) {
+	if d.rows%d.set.Window != 1 || d.creep > 0 {
 		return
 	}
-	if d.drift == 0 {
-		d.driftOnset = step
+	if d.windows > 0 {
+		d.wander += (max(0, median-d.before) - d.wander) / min(float64(d.windows), wanderMemory)
 	}
-	d.drift++
+	d.before = median
+	d.windows++
+}
+
+// drifted tells whether the median has been above its best for long enough.
+func (d *divergence) drifted() bool {
+	return float64(d.drift) >= max(float64(d.set.DriftRows), d.set.DriftShare*float64(d.rows)) ||
+		float64(d.creep) >= max(float64(d.set.CreepRows), d.set.CreepShare*float64(d.rows))
+}
+
+// next counts rows in a row.
+func next(n int, more bool) int {
+	if !more {
+		return 0
+	}
+	return n + 1
 }
 
 // recover ends a divergence: the loss is back, or has stayed so long that it
 // is the new level.
 func (d *divergence) recover() {
 	d.lost++
-	if (!d.rise.open && d.drift == 0) || d.lost > d.set.Patience {
+	if (!d.rise.open && d.creep == 0) || d.lost > d.set.Patience {
 		d.restart()
 	}
 }
@@ -209,7 +257,8 @@ func (d *divergence) recover() {
 func (d *divergence) restart() {
 	d.rise.rebase()
 	d.recent.Clear()
-	d.best, d.drift, d.lost, d.mild = math.Inf(1), 0, 0, false
+	d.best, d.rows, d.drift, d.creep, d.lost, d.mild = math.Inf(1), 0, 0, 0, 0, false
+	d.windows, d.before, d.wander, d.onset = 0, 0, 0, detect.Onset{}
 }
 
 func (d *divergence) finding(event *commonv1.Event, onset int64, base float64, why string) []*controlv1.Finding {
@@ -228,7 +277,7 @@ func (d *divergence) finding(event *commonv1.Event, onset int64, base float64, w
 	f.Summary = fmt.Sprintf("%s reports a loss that rose at step %d and %s: %.4g at step %d, %.2f times the %.4g before.",
 		who(event), onset, why, s.GetLoss(), s.GetStep(), ratio, math.Exp(base))
 	f.Evidence = map[string]float64{
-		"loss": s.GetLoss(), "level_before": math.Exp(base), "ratio": ratio, "rows_since_onset": float64(max(d.rise.rows, d.drift)),
+		"loss": s.GetLoss(), "level_before": math.Exp(base), "ratio": ratio, "rows_since_onset": float64(max(d.rise.rows, d.creep)),
 	}
 	return []*controlv1.Finding{f}
 }

@@ -14,6 +14,8 @@ type HangSettings struct {
 	Medians float64 `yaml:"medians"`
 	// Longest is how many times the longest time between two steps so far.
 	Longest float64 `yaml:"longest"`
+	// Least is the time without a step, in seconds, below which nothing hangs.
+	Least float64 `yaml:"least"`
 	// Window is the number of rows whose median is taken.
 	Window int `yaml:"window"`
 	// Warmup is the number of rows before which nothing is judged.
@@ -21,7 +23,7 @@ type HangSettings struct {
 }
 
 func defaultHang() HangSettings {
-	return HangSettings{Medians: 100, Longest: 4, Window: 32, Warmup: 8}
+	return HangSettings{Medians: 100, Longest: 4, Least: 1, Window: 32, Warmup: 8}
 }
 
 // Hang finds a rank that finishes no step any more.
@@ -118,7 +120,7 @@ func (d *hang) tick(event *commonv1.Event, tick *commonv1.Tick) []*controlv1.Fin
 		return nil
 	}
 	still, median := seconds(event)-p.last, p.gaps.Median()
-	limit := max(d.set.Medians*median, d.set.Longest*p.longest)
+	limit := max(d.set.Least, d.set.Medians*median, d.set.Longest*p.longest)
 	if still <= limit {
 		return nil
 	}

@@ -23,12 +23,15 @@ type StarvationSettings struct {
 	// Least is the number of rows, of the last Memory, that must have waited so:
 	// one slow file is no starvation.
 	Least float64 `yaml:"least"`
+	// Shortest is the time of a step, in seconds, below which it is not judged;
+	// see [StragglerSettings].
+	Shortest float64 `yaml:"shortest"`
 	// Patience is the number of rows after which the new share is normal.
 	Patience int `yaml:"patience"`
 }
 
 func defaultStarvation() StarvationSettings {
-	return StarvationSettings{Memory: 16, Baseline: 128, Warmup: 32, Share: 0.3, Above: 0.2, Least: 2, Patience: 256}
+	return StarvationSettings{Memory: 16, Baseline: 128, Warmup: 32, Share: 0.3, Above: 0.2, Least: 2, Shortest: 0.005, Patience: 256}
 }
 
 // Starvation finds a rank that waits for its data.
@@ -79,7 +82,7 @@ func (d *starvation) Observe(event *commonv1.Event) []*controlv1.Finding {
 		return nil
 	}
 	step, data := s.GetStepSeconds(), s.GetDataSeconds()
-	if !finite(step) || !finite(data) || step <= 0 || data < 0 {
+	if !finite(step) || !finite(data) || step <= 0 || data < 0 || tooShort(s, d.set.Shortest) {
 		return nil
 	}
 	w := d.ranks.of(event.GetRank())

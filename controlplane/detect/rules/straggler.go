@@ -28,6 +28,10 @@ type StragglerSettings struct {
 	OutlierSigmas float64 `yaml:"outlier_sigmas"`
 	MaxOutlier    float64 `yaml:"max_outlier"`
 	Outliers      int     `yaml:"outliers"`
+	// Shortest is the time of a step, in seconds, below which it is not judged:
+	// there the host's scheduler is what is measured, whose slices are some
+	// milliseconds.
+	Shortest float64 `yaml:"shortest"`
 	// Patience is the number of rows after which the new level is normal.
 	Patience int `yaml:"patience"`
 }
@@ -35,7 +39,7 @@ type StragglerSettings struct {
 func defaultStraggler() StragglerSettings {
 	return StragglerSettings{
 		Window: 24, Memory: 128, Warmup: 64, Factor: 1.25, Sigmas: 3, MaxFactor: 1.65,
-		Outlier: 1.8, OutlierSigmas: 3, MaxOutlier: 3, Outliers: 5, Patience: 256,
+		Outlier: 1.8, OutlierSigmas: 3, MaxOutlier: 3, Outliers: 5, Shortest: 0.005, Patience: 256,
 	}
 }
 
@@ -105,7 +109,7 @@ func (d *straggler) Observe(event *commonv1.Event) []*controlv1.Finding {
 	}
 	s := event.GetStep()
 	x := workOf(s)
-	if math.IsNaN(x) {
+	if math.IsNaN(x) || tooShort(s, d.set.Shortest) {
 		return nil
 	}
 	p := d.ranks.of(event.GetRank())
@@ -166,6 +170,11 @@ func (p *pace) restart() {
 	p.short.Clear()
 	p.level.Clear()
 	p.open, p.outliers, p.onset = 0, 0, detect.Onset{}
+}
+
+// tooShort tells whether a step's time says more of the host than of the step.
+func tooShort(s *commonv1.StepReport, shortest float64) bool {
+	return s.StepSeconds != nil && s.GetStepSeconds() < shortest
 }
 
 // workOf is the logarithm of the time that a rank works on a step: its
