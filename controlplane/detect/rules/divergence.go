@@ -107,7 +107,7 @@ type divergence struct {
 	trend          float64      // exponentially weighted mean of the window's median
 	best           float64      // least median
 	rows           int          // that the median was followed
-	drift, creep   int          // rows in a row at Drift and at Creep above best
+	drift, creep   stretch      // at Drift and at Creep above best
 	windows        int          // that did not overlap
 	before, wander float64      // median of the last of them; mean rise from one to the next
 	onset          detect.Onset // of what is at Creep
@@ -145,7 +145,7 @@ func (d *divergence) Observe(event *commonv1.Event) []*controlv1.Finding {
 	case d.lost > 0:
 		d.recover()
 		return nil
-	case why == "" && d.drifted():
+	case why == "" && d.drifted(step):
 		why, onset, base = "has drifted up", d.onset.Step(step), d.best
 	}
 	if why == "" {
@@ -215,13 +215,14 @@ func (d *divergence) drifts(step int64, x float64) {
 		above = 0
 	}
 	d.onset.Mark(step, above > math.Log(d.set.Creep))
-	d.drift, d.creep = next(d.drift, above > math.Log(d.set.Drift)), next(d.creep, above > math.Log(d.set.Creep))
+	d.drift.mark(step, above > math.Log(d.set.Drift))
+	d.creep.mark(step, above > math.Log(d.set.Creep))
 }
 
 // learn follows by how much the median rises from window to window. Windows
 // that overlap say nothing of that, and what is being judged must not count.
 func (d *divergence) learn(median float64) {
-	if d.rows%d.set.Window != 1 || d.creep > 0 {
+	if d.rows%d.set.Window != 1 || d.creep.rows > 0 {
 		return
 	}
 	if d.windows > 0 {
@@ -232,24 +233,38 @@ func (d *divergence) learn(median float64) {
 }
 
 // drifted tells whether the median has been above its best for long enough.
-func (d *divergence) drifted() bool {
-	return float64(d.drift) >= max(float64(d.set.DriftRows), d.set.DriftShare*float64(d.rows)) ||
-		float64(d.creep) >= max(float64(d.set.CreepRows), d.set.CreepShare*float64(d.rows))
+func (d *divergence) drifted(step int64) bool {
+	return d.drift.lasted(step, d.set.DriftRows, d.set.DriftShare) || d.creep.lasted(step, d.set.CreepRows, d.set.CreepShare)
 }
 
-// next counts rows in a row.
-func next(n int, more bool) int {
-	if !more {
-		return 0
+// stretch is rows in a row.
+type stretch struct {
+	rows int
+	from int64 // step of the first
+}
+
+func (s *stretch) mark(step int64, more bool) {
+	switch {
+	case !more:
+		s.rows = 0
+	case s.rows == 0:
+		s.rows, s.from = 1, step
+	default:
+		s.rows++
 	}
-	return n + 1
+}
+
+// lasted tells whether the stretch has so many rows and so great a share of
+// the run's steps, of which those before a restart are a part.
+func (s *stretch) lasted(step int64, rows int, share float64) bool {
+	return s.rows >= rows && float64(step-s.from) >= share*float64(step)
 }
 
 // recover ends a divergence: the loss is back, or has stayed so long that it
 // is the new level.
 func (d *divergence) recover() {
 	d.lost++
-	if (!d.rise.open && d.creep == 0) || d.lost > d.set.Patience {
+	if (!d.rise.open && d.creep.rows == 0) || d.lost > d.set.Patience {
 		d.restart()
 	}
 }
@@ -257,7 +272,8 @@ func (d *divergence) recover() {
 func (d *divergence) restart() {
 	d.rise.rebase()
 	d.recent.Clear()
-	d.best, d.rows, d.drift, d.creep, d.lost, d.mild = math.Inf(1), 0, 0, 0, 0, false
+	d.best, d.rows, d.lost, d.mild = math.Inf(1), 0, 0, false
+	d.drift, d.creep = stretch{}, stretch{}
 	d.windows, d.before, d.wander, d.onset = 0, 0, 0, detect.Onset{}
 }
 
@@ -277,7 +293,7 @@ func (d *divergence) finding(event *commonv1.Event, onset int64, base float64, w
 	f.Summary = fmt.Sprintf("%s reports a loss that rose at step %d and %s: %.4g at step %d, %.2f times the %.4g before.",
 		who(event), onset, why, s.GetLoss(), s.GetStep(), ratio, math.Exp(base))
 	f.Evidence = map[string]float64{
-		"loss": s.GetLoss(), "level_before": math.Exp(base), "ratio": ratio, "rows_since_onset": float64(max(d.rise.rows, d.creep)),
+		"loss": s.GetLoss(), "level_before": math.Exp(base), "ratio": ratio, "rows_since_onset": float64(max(d.rise.rows, d.creep.rows)),
 	}
 	return []*controlv1.Finding{f}
 }
