@@ -9,6 +9,6 @@ func detectCommand(a *app) *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE:  needsSubcommand,
 	}
-	cmd.AddCommand(detectReplay(a))
+	cmd.AddCommand(detectReplay(a), detectSettings(a))
 	return cmd
 }

@@ -249,3 +249,16 @@ func BenchmarkKinds(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkNewRun shows what a run of one rank takes of memory.
+func BenchmarkNewRun(b *testing.B) {
+	for _, rule := range all() {
+		b.Run(rule.Code, func(b *testing.B) {
+			event := full()
+			b.ReportAllocs()
+			for b.Loop() {
+				rule.New().Observe(event)
+			}
+		})
+	}
+}
