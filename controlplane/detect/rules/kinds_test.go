@@ -175,6 +175,26 @@ func TestKinds(t *testing.T) {
 	}
 }
 
+// TestFindingsNameTheOnset: where a fault begins with one step, that step is
+// named, though it takes some more to be sure.
+func TestFindingsNameTheOnset(t *testing.T) {
+	for kind, change := range map[string]func(i int, r *row){
+		"divergence": func(_ int, r *row) { r.loss *= 5 },
+		"explosion":  func(_ int, r *row) { r.gradient *= 100 },
+		"vanishing":  func(_ int, r *row) { r.gradient /= 100 },
+		"straggler":  func(_ int, r *row) { r.step *= 2 },
+		"starvation": func(_ int, r *row) { r.data, r.step = 0.2, r.step+0.2 },
+	} {
+		for seed := range uint64(5) {
+			for _, f := range observe(detect.NewBank(all()), synthetic(seed, 500, from(400, change))...) {
+				if f.GetKind() == kind && f.GetOnsetStep() != 401 {
+					t.Errorf("%s, seed %d: onset %d, found at %d; want 401", kind, seed, f.GetOnsetStep(), f.GetStep())
+				}
+			}
+		}
+	}
+}
+
 // TestPlateau is apart, since every other run here must not be one.
 func TestPlateau(t *testing.T) {
 	flat := func(at int) func(int, *row) {
