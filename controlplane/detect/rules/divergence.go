@@ -54,7 +54,7 @@ func defaultDivergence() DivergenceSettings {
 	return DivergenceSettings{
 		Rise:   defaultSpike(),
 		BlowUp: 6, BlowUpRows: 3, High: 3, Near: 1.5, HighRows: 8, Rows: 40, LongRows: 100,
-		Drift: 1.35, DriftSigmas: 1, WanderSigmas: 5, DriftRows: 32, DriftShare: 0.03125, Creep: 1.05, CreepRows: 64, CreepShare: 0.125, Window: 32, Falling: 1.05, Patience: 500,
+		Drift: 1.35, DriftSigmas: 1, WanderSigmas: 5, DriftRows: 40, DriftShare: 0.03125, Creep: 1.05, CreepRows: 64, CreepShare: 0.125, Window: 32, Falling: 1.05, Patience: 500,
 	}
 }
 

@@ -28,7 +28,7 @@ type PlateauSettings struct {
 }
 
 func defaultPlateau() PlateauSettings {
-	return PlateauSettings{Block: 32, Drop: 0.005, Hidden: 0.04, Sigmas: 1.3, Confirm: 3}
+	return PlateauSettings{Block: 32, Drop: 0.005, Hidden: 0.04, Sigmas: 1.2, Confirm: 3}
 }
 
 // Plateau finds, once, a loss that has stopped falling.

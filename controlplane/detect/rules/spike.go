@@ -38,7 +38,7 @@ type SpikeSettings struct {
 
 func defaultSpike() SpikeSettings {
 	return SpikeSettings{
-		Factor: 1.15, Sigmas: 4, MaxFactor: 6, Margin: 0.7, MarginSigmas: 2, Window: 64, Memory: 16, Warmup: 15, Calm: 3, Patience: 100,
+		Factor: 1.15, Sigmas: 4, MaxFactor: 6, Margin: 0.7, MarginSigmas: 2, Window: 64, Memory: 16, Warmup: 12, Calm: 3, Patience: 100,
 	}
 }
 
