@@ -13,10 +13,10 @@ GOTESTFLAGS ?=
 export CGO_CFLAGS := -O2 -Wno-deprecated-declarations
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test deps gen build race fuzz lint bench check cross $(PROGRAMS)
+.PHONY: help run demo test deps gen build race fuzz lint bench bench-detect bench-detect-sensitivity bench-detect-speed check cross $(PROGRAMS)
 
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: build ## Show the main job, end to end, on real input
 	@$(BIN)/agentctl demo --out out
@@ -60,6 +60,17 @@ lint: ## Judge the code: vet, staticcheck, format, protocol
 
 bench: ## Run every benchmark once
 	@go test -run '^$$' -bench . -benchmem ./... | grep -E '^(Benchmark|pkg:)'
+
+# The labelled traces are not part of the project.
+TRACES ?= ../shared/detection
+bench-detect: agentctl ## Score the detection rules on labelled traces in TRACES (../shared/detection)
+	@internal/tools/bench-detect.sh $(BIN)/agentctl $(TRACES)
+
+bench-detect-sensitivity: agentctl ## The same with every setting moved by 20 % either way
+	@internal/tools/bench-detect.sh $(BIN)/agentctl $(TRACES) sensitivity
+
+bench-detect-speed: ## Nanoseconds and bytes for each series and observation, by rule
+	@go test ./controlplane/detect/rules -run '^$$' -bench 'Kinds|Observe|NewRun' -benchmem | grep -E '^Benchmark'
 
 cross: ## Build for every platform that is promised
 	@for target in linux/amd64 linux/arm64; do \

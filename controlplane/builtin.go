@@ -5,10 +5,6 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/detect/rules"
 )
 
-// Rules is the list of what is looked for. A new rule is one line here.
-func Rules() []detect.Rule {
-	return []detect.Rule{
-		rules.NonFinite(),
-		rules.Divergence(),
-	}
-}
+// Rules is what is looked for, as agentctl detect replay looks for it too. A
+// new rule is one line in rules.All.
+func Rules() []detect.Rule { return rules.All(rules.Defaults()) }

@@ -28,6 +28,10 @@ func eventText(event *commonv1.Event) (string, style) {
 		return fmt.Sprintf("goes on from step %d, checkpoint %s", body.Resumed.Step, body.Resumed.CheckpointId), good
 	case *commonv1.Event_RunEnded:
 		return endedText(body.RunEnded)
+	case *commonv1.Event_Tick:
+		return fmt.Sprintf("no step has finished since step %d", body.Tick.LastStep), warn
+	case *commonv1.Event_Phase:
+		return fmt.Sprintf("phase %s: %s, after step %d", word(body.Phase.Kind), word(body.Phase.Edge), body.Phase.Step), plainStyle
 	default:
 		return "something that this agentctl does not know", faint
 	}

@@ -32,6 +32,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		getCommand(a),
 		describeCommand(a),
 		checkpointCommand(a),
+		detectCommand(a),
 		versionCommand(a),
 		demo.Command(),
 	)

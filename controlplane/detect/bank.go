@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
@@ -17,21 +18,30 @@ const endedRuns = 1024
 // other. It is used by one goroutine at a time.
 type Bank struct {
 	rules []Rule
+	under [][]int // for each rule, the places of those that explain it
 	runs  map[string][]Detector
 	ended ring
 }
 
 // NewBank makes a bank without runs. Two rules with one code are a bug and
-// panic.
+// panic. A rule under a kind that is not in the list is under nothing.
 func NewBank(rules []Rule) *Bank {
-	seen := map[string]bool{}
-	for _, rule := range rules {
-		if seen[rule.Code] {
+	places := map[string]int{}
+	for i, rule := range rules {
+		if _, ok := places[rule.Code]; ok {
 			panic(fmt.Sprintf("detection rule %q is listed twice", rule.Code))
 		}
-		seen[rule.Code] = true
+		places[rule.Code] = i
 	}
-	return &Bank{rules: rules, runs: map[string][]Detector{}, ended: newRing(endedRuns)}
+	under := make([][]int, len(rules))
+	for i, rule := range rules {
+		for _, code := range rule.Under {
+			if place, ok := places[code]; ok {
+				under[i] = append(under[i], place)
+			}
+		}
+	}
+	return &Bank{rules: rules, under: under, runs: map[string][]Detector{}, ended: newRing(endedRuns)}
 }
 
 // Observe takes the next event of any run and gives what it shows, with ids
@@ -40,11 +50,15 @@ func NewBank(rules []Rule) *Bank {
 func (b *Bank) Observe(event *commonv1.Event) []*controlv1.Finding {
 	detectors := b.detectors(event)
 	var findings []*controlv1.Finding
+	var from []int // the rule of each finding; all rules see the event before any is dropped
 	for i, detector := range detectors {
 		for _, finding := range detector.Observe(event) {
-			b.complete(finding, b.rules[i])
-			findings = append(findings, finding)
+			b.complete(finding, b.rules[i], event)
+			findings, from = append(findings, finding), append(from, i)
 		}
+	}
+	if findings != nil {
+		findings = b.unexplained(detectors, findings, from)
 	}
 	if _, ok := event.GetBody().(*commonv1.Event_RunEnded); ok && detectors != nil {
 		delete(b.runs, event.GetRunId())
@@ -53,12 +67,24 @@ func (b *Bank) Observe(event *commonv1.Event) []*controlv1.Finding {
 	return findings
 }
 
+// unexplained leaves out the findings that a problem of another kind explains.
+func (b *Bank) unexplained(detectors []Detector, findings []*controlv1.Finding, from []int) []*controlv1.Finding {
+	var kept []*controlv1.Finding
+	for i, finding := range findings {
+		explained := slices.ContainsFunc(b.under[from[i]], func(place int) bool { return detectors[place].Open() })
+		if !explained {
+			kept = append(kept, finding)
+		}
+	}
+	return kept
+}
+
 // Runs gives the number of runs whose detectors the bank holds.
 func (b *Bank) Runs() int { return len(b.runs) }
 
 // detectors gives the detectors of the event's run. Only what happens to
 // training processes starts a run; word of its checkpoints may come after its
-// end. A run that ended begins again with a new attempt only.
+// end. A run that ended begins again when its processes are launched again.
 func (b *Bank) detectors(event *commonv1.Event) []Detector {
 	run := event.GetRunId()
 	if detectors, ok := b.runs[run]; ok {
@@ -68,9 +94,9 @@ func (b *Bank) detectors(event *commonv1.Event) []Detector {
 		return nil
 	}
 	switch event.GetBody().(type) {
-	case *commonv1.Event_AttemptStarted:
+	case *commonv1.Event_AttemptStarted, *commonv1.Event_TrainerRegistered:
 		b.ended.remove(run)
-	case *commonv1.Event_TrainerRegistered, *commonv1.Event_Step, *commonv1.Event_NonFinite:
+	case *commonv1.Event_Step, *commonv1.Event_NonFinite:
 		if b.ended.has(run) {
 			return nil
 		}
@@ -85,18 +111,19 @@ func (b *Bank) detectors(event *commonv1.Event) []Detector {
 	return detectors
 }
 
-func (b *Bank) complete(finding *controlv1.Finding, rule Rule) {
+func (b *Bank) complete(finding *controlv1.Finding, rule Rule, event *commonv1.Event) {
 	finding.Kind = rule.Code
 	if finding.GetSeverity() == commonv1.Severity_SEVERITY_UNSPECIFIED {
 		finding.Severity = rule.Severity
 	}
-	finding.FindingId = ID(finding.GetRunId(), rule.Code, finding.GetAttempt(), finding.GetOnsetStep())
+	finding.FindingId = ID(rule.Code, finding.GetOnsetStep(), event)
 }
 
-// ID is the id of a finding: one run, kind, attempt and onset step have one id,
-// so that a finding that is made again is the same finding.
-func ID(run, kind string, attempt uint32, onsetStep int64) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %d %d", run, kind, attempt, onsetStep))
+// ID is the id of a finding that an event shows: the same whenever the same
+// events are observed, and another when a run that is started again meets the
+// same problem at the same step.
+func ID(kind string, onsetStep int64, event *commonv1.Event) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %d %d %q", event.GetRunId(), kind, event.GetAttempt(), onsetStep, event.GetEventId()))
 	return "f-" + hex.EncodeToString(sum[:10])
 }
 

@@ -22,7 +22,12 @@ func multiples(code string, n int64) detect.Rule {
 	}
 }
 
-type multiplesOf struct{ n, seen int64 }
+type multiplesOf struct {
+	n, seen int64
+	open    bool
+}
+
+func (m *multiplesOf) Open() bool { return m.open }
 
 func (m *multiplesOf) Observe(event *commonv1.Event) []*controlv1.Finding {
 	s := event.GetStep()
@@ -30,7 +35,7 @@ func (m *multiplesOf) Observe(event *commonv1.Event) []*controlv1.Finding {
 		return nil
 	}
 	m.seen++
-	if s.GetStep()%m.n != 0 {
+	if m.open = s.GetStep()%m.n == 0; !m.open {
 		return nil
 	}
 	f := detect.FindingOf(event, s.GetStep(), s.GetStep())
@@ -59,7 +64,7 @@ func TestBankCompletesFindings(t *testing.T) {
 	want := []*controlv1.Finding{}
 	for _, kind := range []string{"four", "six"} {
 		want = append(want, &controlv1.Finding{
-			FindingId: detect.ID("a", kind, 2, 12), RunId: "a", Kind: kind,
+			FindingId: detect.ID(kind, 12, step("a", 12)), RunId: "a", Kind: kind,
 			Severity:  commonv1.Severity_SEVERITY_CRITICAL, // the detector's own word
 			OnsetStep: 12, Step: 12, Attempt: 2, Rank: 3, Node: "n1",
 			Evidence: map[string]float64{"seen": 2}, EventTime: &timestamppb.Timestamp{Seconds: 112},
@@ -100,6 +105,10 @@ func TestBankForgetsRunsThatEnded(t *testing.T) {
 	if got := bank.Observe(step("run-2999", 4)); len(got) != 1 {
 		t.Errorf("a run that began again gave %d findings, want 1", len(got))
 	}
+	bank.Observe(&commonv1.Event{RunId: "run-2998", Body: &commonv1.Event_TrainerRegistered{}})
+	if got := bank.Observe(step("run-2998", 4)); len(got) != 1 {
+		t.Errorf("a run without a supervisor that began again gave %d findings, want 1", len(got))
+	}
 }
 
 func TestOnlyTrainingStartsARun(t *testing.T) {
@@ -120,16 +129,19 @@ func TestIDTellsItsPartsApart(t *testing.T) {
 		for _, kind := range []string{"b", "b c"} {
 			for attempt := range uint32(3) {
 				for onset := range int64(3) {
-					id, what := detect.ID(run, kind, attempt, onset), fmt.Sprint(run, "|", kind, "|", attempt, "|", onset)
-					if other, ok := seen[id]; ok {
-						t.Errorf("%s and %s have one id", what, other)
+					for _, event := range []string{"", "e1", "e2"} {
+						id := detect.ID(kind, onset, &commonv1.Event{RunId: run, Attempt: attempt, EventId: event})
+						what := fmt.Sprint(run, "|", kind, "|", attempt, "|", onset, "|", event)
+						if other, ok := seen[id]; ok {
+							t.Errorf("%s and %s have one id", what, other)
+						}
+						seen[id] = what
 					}
-					seen[id] = what
 				}
 			}
 		}
 	}
-	if id := detect.ID("a", "b", 0, 1); id != detect.ID("a", "b", 0, 1) || len(id) != 22 {
+	if id := detect.ID("b", 1, step("a", 1)); id != detect.ID("b", 1, step("a", 1)) || len(id) != 22 {
 		t.Errorf("id = %q", id)
 	}
 }
@@ -143,25 +155,20 @@ func TestARuleListedTwicePanics(t *testing.T) {
 	detect.NewBank([]detect.Rule{multiples("four", 4), multiples("four", 6)})
 }
 
-func TestWindow(t *testing.T) {
-	w := detect.NewWindow(3)
-	for i := range 5 {
-		if w.Full() != (i >= 3) || w.Len() != min(i, 3) {
-			t.Errorf("after %d points: full %v, length %d", i, w.Full(), w.Len())
+// TestAnExplainedFindingIsDropped holds whichever of the rules is listed first.
+func TestAnExplainedFindingIsDropped(t *testing.T) {
+	four, six := multiples("four", 4), multiples("six", 6)
+	six.Under = []string{"four", "no such rule"}
+	for _, rules := range [][]detect.Rule{{four, six}, {six, four}} {
+		bank := detect.NewBank(rules)
+		var got []string
+		for i := range int64(13) {
+			for _, f := range bank.Observe(step("a", i)) {
+				got = append(got, fmt.Sprint(f.GetKind(), "@", f.GetStep()))
+			}
 		}
-		w.Add(int64(i), float64(i*i))
-	}
-	for i, want := range []detect.Point{{2, 4}, {3, 9}, {4, 16}} {
-		if got := w.At(i); got != want {
-			t.Errorf("At(%d) = %v, want %v", i, got, want)
+		if diff := cmp.Diff([]string{"four@0", "four@4", "six@6", "four@8", "four@12"}, got); diff != "" {
+			t.Errorf("-want +got:\n%s", diff)
 		}
-	}
-	if got := w.Mean(1, 3); got != 12.5 {
-		t.Errorf("mean of the last two = %v, want 12.5", got)
-	}
-	w.Clear()
-	w.Add(7, 1)
-	if got := w.At(0); w.Len() != 1 || got != (detect.Point{Step: 7, Value: 1}) {
-		t.Errorf("after Clear: length %d, first %v", w.Len(), got)
 	}
 }

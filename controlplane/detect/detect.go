@@ -21,6 +21,9 @@ type Rule struct {
 	Title string
 	// Severity is that of a finding whose detector says none.
 	Severity commonv1.Severity
+	// Under names the kinds that explain this one: while a problem of such a
+	// kind goes on, this rule's findings are dropped, as its consequences.
+	Under []string
 	// New makes the detector of one run.
 	New func() Detector
 }
@@ -34,6 +37,8 @@ type Detector interface {
 	// finding with [FindingOf] and says the rest; the bank adds kind, id and,
 	// where it is not said, severity.
 	Observe(event *commonv1.Event) []*controlv1.Finding
+	// Open tells whether a problem that it has found goes on.
+	Open() bool
 }
 
 // FindingOf starts a finding that an event shows: run, attempt, rank, node and

@@ -1,49 +1,89 @@
 package detect
 
-// Window is the last few values of a series, each with its step. Make one with
-// [NewWindow]; it allocates nothing afterwards.
+// Window is the last few values of a series, in the order in which they came
+// and in that of their size, so that median, minimum and maximum cost nothing.
+// Adding costs one binary search and a move of at most the window. Make one
+// with [NewWindow]; it allocates nothing afterwards.
 type Window struct {
-	points []Point
+	values []float64 // a ring
+	sorted []float64 // the same values, ascending
 	next   int
-	count  int
-}
-
-// Point is a value at a step.
-type Point struct {
-	Step  int64
-	Value float64
 }
 
 // NewWindow makes an empty window of a size of at least 1.
-func NewWindow(size int) *Window { return &Window{points: make([]Point, size)} }
-
-// Add adds a point and drops the oldest where the window is full.
-func (w *Window) Add(step int64, value float64) {
-	w.points[w.next] = Point{step, value}
-	w.next = (w.next + 1) % len(w.points)
-	w.count = min(w.count+1, len(w.points))
+func NewWindow(size int) *Window {
+	return &Window{values: make([]float64, size), sorted: make([]float64, 0, size)}
 }
 
-// Full tells whether the window has as many points as it can.
-func (w *Window) Full() bool { return w.count == len(w.points) }
-
-// Len is the number of points.
-func (w *Window) Len() int { return w.count }
-
-// At gives a point, counted from 0, the oldest; i must be less than Len.
-func (w *Window) At(i int) Point {
-	return w.points[(w.next-w.count+i+len(w.points))%len(w.points)]
-}
-
-// Mean is the mean of the values from one place to before another; from must
-// be less than to.
-func (w *Window) Mean(from, to int) float64 {
-	sum := 0.0
-	for i := from; i < to; i++ {
-		sum += w.At(i).Value
+// Add adds a value that is not NaN and drops the oldest where the window is
+// full.
+func (w *Window) Add(x float64) {
+	if len(w.sorted) == len(w.values) {
+		i := search(w.sorted, w.values[w.next])
+		copy(w.sorted[i:], w.sorted[i+1:])
+		w.sorted = w.sorted[:len(w.sorted)-1]
 	}
-	return sum / float64(to-from)
+	i := search(w.sorted, x)
+	w.sorted = w.sorted[:len(w.sorted)+1]
+	copy(w.sorted[i+1:], w.sorted[i:])
+	w.sorted[i], w.values[w.next] = x, x
+	if w.next++; w.next == len(w.values) {
+		w.next = 0
+	}
 }
 
-// Clear drops all points.
-func (w *Window) Clear() { w.next, w.count = 0, 0 }
+// search gives the first place whose value is not below x.
+func search(sorted []float64, x float64) int {
+	low, high := 0, len(sorted)
+	for low < high {
+		if middle := (low + high) / 2; sorted[middle] < x {
+			low = middle + 1
+		} else {
+			high = middle
+		}
+	}
+	return low
+}
+
+// Len is the number of values.
+func (w *Window) Len() int { return len(w.sorted) }
+
+// Full tells whether the window has as many values as it can.
+func (w *Window) Full() bool { return len(w.sorted) == len(w.values) }
+
+// Median is the median; of an even number, the mean of the middle two. Len must
+// not be 0.
+func (w *Window) Median() float64 {
+	n := len(w.sorted)
+	if n%2 == 1 {
+		return w.sorted[n/2]
+	}
+	return (w.sorted[n/2-1] + w.sorted[n/2]) / 2
+}
+
+// Min is the least value; Len must not be 0.
+func (w *Window) Min() float64 { return w.sorted[0] }
+
+// Max is the greatest value; Len must not be 0.
+func (w *Window) Max() float64 { return w.sorted[len(w.sorted)-1] }
+
+// Oldest is the value that the next one drops once the window is full; Len must
+// not be 0.
+func (w *Window) Oldest() float64 {
+	if w.Full() {
+		return w.values[w.next]
+	}
+	return w.values[0]
+}
+
+// Above is the number of values over a limit.
+func (w *Window) Above(limit float64) int {
+	n := 0
+	for i := len(w.sorted) - 1; i >= 0 && w.sorted[i] > limit; i-- {
+		n++
+	}
+	return n
+}
+
+// Clear drops all values.
+func (w *Window) Clear() { w.sorted, w.next = w.sorted[:0], 0 }

@@ -61,7 +61,7 @@ func newDesk(t testing.TB) *desk {
 	d.engine = incident.New(incident.Defaults(), incident.Deps{
 		Receivers: []string{"slack", "hook"}, Save: d.save, Store: d.store, Clock: clock, Tracer: tracer, Metrics: d.registry,
 	})
-	d.bank = detect.NewBank([]detect.Rule{rules.NonFinite(), rules.Divergence()})
+	d.bank = detect.NewBank([]detect.Rule{rules.NonFinite(), rules.Divergence(rules.Defaults().Divergence)})
 	return d
 }
 

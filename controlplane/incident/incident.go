@@ -2,12 +2,14 @@
 // them until they are over.
 //
 // Findings of one run and attempt are one problem and one incident, whatever
-// rank and kind they have, until it is resolved. A later attempt that meets the
-// same problem, a finding of the same kind that began at the same step, makes it
-// come again instead of opening another one: see again.go. An incident, its
-// timeline and the notifications about it are written in the transaction of the
-// event that caused them. An incident is resolved when a later attempt of the
-// run gets past the steps at which its findings began, or when the run ends.
+// rank and kind they have, until it is resolved. But a warning calls nobody:
+// its incident is there for who looks, nobody is told of it, and a critical
+// finding that began later opens its own. A later attempt that meets the same
+// problem, a finding of the same kind that began at the same step, makes it come
+// again instead of opening another one: see again.go. An incident, its timeline
+// and the notifications about it are written in the transaction of the event
+// that caused them. An incident is resolved when a later attempt of the run gets
+// past the steps at which its findings began, or when the run ends.
 package incident
 
 import (
@@ -110,7 +112,7 @@ func (e *Engine) take(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 		return err
 	}
 	for _, record := range open {
-		joins := record.Attempt == f.GetAttempt()
+		joins := record.Attempt == f.GetAttempt() && belongs(f, record)
 		if record.Attempt > f.GetAttempt() { // late word of what has come again since
 			if joins, err = tx.HasFinding(record.Incident.GetIncidentId(), f.GetKind(), f.GetOnsetStep()); err != nil {
 				return err
@@ -128,6 +130,17 @@ func (e *Engine) take(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 		return e.again(ctx, tx, event, f, record)
 	}
 	return e.open(ctx, tx, event, f)
+}
+
+// belongs tells whether a finding is part of an incident. A warning from early
+// in a run must not become the cause of what breaks the run days later.
+func belongs(f *controlv1.Finding, record store.IncidentRecord) bool {
+	return f.GetSeverity() <= record.Incident.GetSeverity() || !quiet(record.Incident) || f.GetOnsetStep() <= record.OnsetStep
+}
+
+// quiet tells whether an incident is one that nobody is told of.
+func quiet(i *controlv1.Incident) bool {
+	return i.GetSeverity() == commonv1.Severity_SEVERITY_WARNING || i.GetSeverity() == commonv1.Severity_SEVERITY_INFO
 }
 
 // open opens an incident, answers it, and has everybody told.
@@ -203,8 +216,11 @@ func another(count int64, f *controlv1.Finding) string {
 	return ""
 }
 
-// tell has every receiver told the incident's state.
+// tell has every receiver told the incident's state, unless it is a quiet one.
 func (e *Engine) tell(ctx context.Context, tx *store.Tx, i *controlv1.Incident) error {
+	if quiet(i) {
+		return nil
+	}
 	for _, receiver := range e.deps.Receivers {
 		err := tx.InsertNotification(store.Notification{
 			IncidentID: i.GetIncidentId(), Receiver: receiver, State: i.GetState(),

@@ -198,6 +198,29 @@ func TestStorm(t *testing.T) {
 	}
 }
 
+// TestWarningsCallNobody has a warning long before what breaks the run: two
+// incidents, and word of the second alone.
+func TestWarningsCallNobody(t *testing.T) {
+	d := newDesk(t)
+	d.begin()
+	d.happen(d.event(0, step(40, 1)), &controlv1.Finding{FindingId: "w", Kind: "spike", RunId: "r", OnsetStep: 40,
+		Severity: commonv1.Severity_SEVERITY_WARNING, Summary: "A spike."})
+	d.happen(d.event(0, nonFinite(900, false)))
+	d.happen(d.event(0, runEnded(commonv1.Outcome_OUTCOME_FAILED)))
+	incidents := d.incidents()
+	if len(incidents) != 2 {
+		t.Fatalf("there are %d incidents, want 2", len(incidents))
+	}
+	for _, i := range incidents {
+		want := []string{"hook firing", "slack firing", "hook resolved", "slack resolved"}
+		if i.GetKind() == "spike" {
+			want = nil
+		}
+		d.same(i.GetKind(), told(i), want)
+		d.same("state", i.GetState(), controlv1.IncidentState_INCIDENT_STATE_RESOLVED)
+	}
+}
+
 // TestCauseFirst has an effect found before its cause.
 func TestCauseFirst(t *testing.T) {
 	d := newDesk(t)
@@ -208,12 +231,14 @@ func TestCauseFirst(t *testing.T) {
 	const warning, critical = commonv1.Severity_SEVERITY_WARNING, commonv1.Severity_SEVERITY_CRITICAL
 	d.happen(d.event(0, step(44, 1)), finding("effect", "divergence", 44, warning))
 	d.happen(d.event(0, step(45, 1)), finding("also", "divergence", 45, warning))
-	d.same("no word of more of the same", told(d.only()), []string{"hook firing", "slack firing"})
+	if got := told(d.only()); len(got) != 0 {
+		t.Errorf("somebody was told of warnings: %v", got)
+	}
 	d.happen(d.event(0, step(46, 1)), finding("cause", "throttling", 40, critical))
 	i := d.only()
 	d.same("kind", i.GetKind(), "throttling")
 	d.same("severity", i.GetSeverity(), critical)
-	d.same("told again, as it is worse", told(i), []string{"hook firing", "slack firing", "hook firing", "slack firing"})
+	d.same("told, as it is worse", told(i), []string{"hook firing", "slack firing"})
 	if !strings.HasPrefix(i.GetSummary(), "cause.") {
 		t.Errorf("the summary is %q", i.GetSummary())
 	}

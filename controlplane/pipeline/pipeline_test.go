@@ -144,7 +144,9 @@ func setup(t testing.TB, path string, frames *fakeBus) (*Pipeline, *store.Store)
 	})
 	p := New(Deps{
 		Bus: frames, Store: s, Incidents: engine, Clock: clock, Log: quiet, Tracer: tracer, Metrics: registry,
-		NewBank: func() Bank { return detect.NewBank([]detect.Rule{rules.NonFinite(), rules.Divergence()}) },
+		NewBank: func() Bank {
+			return detect.NewBank([]detect.Rule{rules.NonFinite(), rules.Divergence(rules.Defaults().Divergence)})
+		},
 	})
 	p.retry = time.Microsecond
 	return p, s

@@ -145,7 +145,7 @@ func relaunch(tx *store.Tx, run *controlv1.Run, event *commonv1.Event) error {
 // unless they are the first word of it.
 func applyAttempt(tx *store.Tx, event *commonv1.Event, isNew bool) error {
 	switch event.GetBody().(type) {
-	case *commonv1.Event_Step, *commonv1.Event_NonFinite, *commonv1.Event_RunEnded:
+	case *commonv1.Event_Step, *commonv1.Event_NonFinite, *commonv1.Event_Tick, *commonv1.Event_Phase, *commonv1.Event_RunEnded:
 		if !isNew {
 			return nil
 		}

@@ -96,9 +96,9 @@ func TestConfig(t *testing.T) {
 		"url: 'http://SECRET%zz'":                   "f.yaml:1: url: is not a URL",
 		"url: http://h\nbearer_token: \"a\\nb\"":    "f.yaml:2: bearer_token: holds a line break or a control character",
 		"url: http://h\nheaders: {'a b': c}":        `f.yaml:2: headers: "a b" is not the name of a header`,
-		"url: http://h\nheaders: {a: \"b\\r\\nc\"}": "f.yaml: headers.a: holds a line break or a control character",
+		"url: http://h\nheaders: {a: \"b\\r\\nc\"}": "f.yaml:1: headers.a: holds a line break or a control character",
 		"url: http://h\nuri: x":                     `f.yaml:2: uri: unknown key; did you mean "url"?`,
-		"url: http://h\nbearer_token: a\nheaders: {authorization: b}": "f.yaml: headers.authorization: is also set by bearer_token; keep one of the two",
+		"url: http://h\nbearer_token: a\nheaders: {authorization: b}": "f.yaml:1: headers.authorization: is also set by bearer_token; keep one of the two",
 	} {
 		var c Config
 		got := ""

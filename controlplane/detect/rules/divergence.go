@@ -2,170 +2,298 @@ package rules
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/vigil-ml/vigil/controlplane/detect"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
-const (
-	// span is how many losses make a mean.
-	span = 5
-	// riseFactor is by how much the later mean must exceed the earlier.
-	riseFactor = 2.0
-)
+// DivergenceSettings says when a loss that rose is lost.
+type DivergenceSettings struct {
+	// Rise is what a rise is that might become a divergence.
+	Rise SpikeSettings `yaml:"rise"`
+	// BlowUp is how many times its level before a loss must reach to be lost
+	// at once, BlowUpRows points at it each above the one before.
+	BlowUp     float64 `yaml:"blow_up"`
+	BlowUpRows int     `yaml:"blow_up_rows"`
+	// High is how many times its level before a loss must keep, near its peak
+	// (within a factor of Near), for HighRows.
+	High     float64 `yaml:"high"`
+	Near     float64 `yaml:"near"`
+	HighRows int     `yaml:"high_rows"`
+	// Rows is after how many rows a loss that is not on its way back is lost,
+	// LongRows after how many any is that has not come back.
+	Rows     int `yaml:"rows"`
+	LongRows int `yaml:"long_rows"`
+	// Drift is how many times its best the smoothed loss must exceed, for DriftRows.
+	// DriftSigmas is the same in sigmas of the loss, WanderSigmas in sigmas of
+	// the smoothed loss, whose course wanders.
+	Drift        float64 `yaml:"drift"`
+	DriftSigmas  float64 `yaml:"drift_sigmas"`
+	WanderSigmas float64 `yaml:"wander_sigmas"`
+	DriftRows    int     `yaml:"drift_rows"`
+	// DriftShare is the share of the run so far that it must last: the longer a
+	// loss has been falling, the longer it wanders.
+	DriftShare float64 `yaml:"drift_share"`
+	// Creep is the same for a small rise, which must last for CreepRows and for
+	// CreepShare of the run so far.
+	Creep      float64 `yaml:"creep"`
+	CreepRows  int     `yaml:"creep_rows"`
+	CreepShare float64 `yaml:"creep_share"`
+	// Window is the number of rows whose median is the smoothed loss.
+	Window int `yaml:"window"`
+	// Falling is by what factor that median must be below its own mean of late
+	// for the loss to be on its way down.
+	Falling float64 `yaml:"falling"`
+	// Patience is the number of rows after which a lost loss is the new level.
+	Patience int `yaml:"patience"`
+}
 
-// Divergence finds a loss that left its course and did not come back: the mean
-// of the last 5 losses is over twice the mean of the 5 before, and the mean of
-// the next 5 still is. A loss that comes back in that time was a spike and
-// shows nothing. The onset is the first step of the rise.
+func defaultDivergence() DivergenceSettings {
+	return DivergenceSettings{
+		Rise:   defaultSpike(),
+		BlowUp: 6, BlowUpRows: 3, High: 3, Near: 1.5, HighRows: 8, Rows: 40, LongRows: 100,
+		Drift: 1.35, DriftSigmas: 1, WanderSigmas: 5, DriftRows: 40, DriftShare: 0.03125, Creep: 1.05, CreepRows: 64, CreepShare: 0.125, Window: 32, Falling: 1.05, Patience: 500,
+	}
+}
+
+// Divergence finds a loss that left its course and does not come back.
 //
-// It reads the lowest rank that reports losses, which is rank 0 but where a
-// pipeline's last stage alone has a loss. Non-finite losses are left to the
-// rule NonFinite. A step that goes back, as after a rollback, and a new
-// attempt start it anew.
+// Method: it starts as a spike does (the same code, see [Spike]), with the
+// level before it frozen. The rise is critical once BlowUpRows points pass
+// BlowUp times that level, each above the one before; or it keeps High times
+// that level near its peak for HighRows; or it ends in a value that is not
+// finite. One that has not come back in LongRows, or in Rows while it is still
+// above half of its peak, and a median of the last Window rows that stays above
+// its best without falling, by Drift for DriftRows or by Creep for longer, are
+// critical at High times the level and a warning below: such a rise may be
+// meant. A warning that blows up
+// later is said again, as critical.
 //
-// What it confuses and misses, with figures from 110 recorded runs (13
-// divergences, 33 spikes, 45,170 healthy steps):
-//   - A spike that lasts more than some 8 steps is a divergence to it: 24 % of
-//     the spikes (33 % without the hold-down).
-//   - It alarms falsely 2.4 times in 10,000 healthy steps, in 9 % of healthy
-//     runs (8.6 times and 13 % without the hold-down): where batches are tiny
-//     and the loss near its floor of 0, which doubles without meaning anything,
-//     and where the data gets harder or the loss is rescaled by intent.
-//   - It names 7 of the 13 divergences, 22 steps after the onset in the median.
-//     Three turn non-finite within the hold-down, which the rule NonFinite
-//     finds; three rise by less than a doubling in 5 steps and are not seen.
-//   - Losses that are not positive have no ratio: a window with one is not
-//     judged.
-func Divergence() detect.Rule {
+// What it confuses: a rescaled loss, a curriculum that gets harder and a new
+// source of data are warnings at best, unless the trainer declares them; from
+// the loss alone they are divergences. It needs some 40 rows where the rise
+// does not speak for itself, since that is how long recoverable spikes last. A
+// loss that is not positive is not judged.
+func Divergence(set DivergenceSettings) detect.Rule {
 	return detect.Rule{
 		Code:     "divergence",
 		Title:    "Loss diverges",
 		Severity: commonv1.Severity_SEVERITY_CRITICAL,
-		New:      func() detect.Detector { return &divergence{losses: detect.NewWindow(2 * span)} },
+		New: func() detect.Detector {
+			return &divergence{set: set, rise: newRise(set.Rise), recent: detect.NewWindow(max(1, set.Window)), best: math.Inf(1)}
+		},
 	}
 }
 
-// phase is how far a rise has come.
-type phase uint8
+// sigmaOfRise is the standard deviation of values of a normal distribution
+// whose mean rise from one to the next, a fall counting as 0, is 1: sqrt(pi).
+const sigmaOfRise = 1.772453850905516
 
-const (
-	calm   phase = iota // on course
-	rising              // twice as high as before; waits whether it stays
-	lost                // found; waits for the loss to come back
-)
+// wanderMemory is the number of windows over which that rise is averaged.
+const wanderMemory = 16
 
 type divergence struct {
-	attempt uint32
-	rank    uint32 // whose losses these are
-	begun   bool   // rank is known
-	losses  *detect.Window
-	phase   phase
-	base    float64 // the mean before the rise
-	onset   int64
-	left    int // losses until the rise is judged
+	set  DivergenceSettings
+	lead detect.Lead
+	rise rise
+
+	rising int     // points at BlowUp, each above the one before
+	high   int     // rows in a row at High and near the peak
+	mean   float64 // of what is above the base since the rise began, recent rows more
+
+	recent         *detect.Window
+	trend          float64      // exponentially weighted mean of the window's median
+	best           float64      // least median
+	rows           int          // that the median was followed
+	drift, creep   stretch      // at Drift and at Creep above best
+	windows        int          // that did not overlap
+	before, wander float64      // median of the last of them; mean rise from one to the next
+	onset          detect.Onset // of what is at Creep
+
+	mild bool // it was found as a warning
+	lost int  // rows since it was found; 0 when it was not
 }
+
+// Open tells whether the loss is lost.
+func (d *divergence) Open() bool { return d.lost > 0 }
 
 // Observe takes the run's next event.
 func (d *divergence) Observe(event *commonv1.Event) []*controlv1.Finding {
-	s := event.GetStep()
-	if s == nil || s.Loss == nil || !finite(s.GetLoss()) || !d.follow(event, s.GetStep()) {
+	x, change := lossOf(&d.lead, event)
+	switch change {
+	case detect.Skip:
+		return nil
+	case detect.Restart:
+		d.restart()
+	}
+	if math.IsNaN(x) {
+		return d.breaks(event)
+	}
+	step := event.GetStep().GetStep()
+	before, began := d.rise.last, d.rise.add(step, x)
+	d.drifts(step, x)
+	if began {
+		d.rising, d.high, d.mean = 0, 0, x-d.rise.base
+	}
+	blown, why := d.judge(x, before, began)
+	onset, base := d.rise.onset, d.rise.base
+	switch {
+	case d.lost > 0 && blown && d.mild:
+		d.mild, onset = false, step // what was a warning has become worse
+	case d.lost > 0:
+		d.recover()
+		return nil
+	case why == "" && d.drifted(step):
+		why, onset, base = "has drifted up", d.onset.Step(step), d.best
+	}
+	if why == "" {
 		return nil
 	}
-	d.losses.Add(s.GetStep(), s.GetLoss())
-	switch d.phase {
-	case calm:
-		d.watch()
-	case rising:
-		if d.left--; d.left == 0 {
-			return d.judge(event, s)
-		}
-	case lost:
-		if d.recent() <= riseFactor*d.base {
-			d.restart()
-		}
-	}
-	return nil
+	d.lost++
+	d.mild = !blown && d.recent.Len() > 0 && d.recent.Median()-base < math.Log(d.set.High)
+	return d.finding(event, onset, base, why)
 }
 
-// follow tells whether the event is the next step of the series that is
-// watched.
-func (d *divergence) follow(event *commonv1.Event, step int64) bool {
+// judge says why a rise is a divergence, empty while it is not, and whether it
+// is beyond doubt.
+func (d *divergence) judge(x, before float64, began bool) (blown bool, why string) {
+	if !d.rise.open {
+		return false, ""
+	}
+	excess := x - d.rise.base
+	d.mean += (excess - d.mean) / 8
+	if excess >= math.Log(d.set.BlowUp) && (began || x > before) {
+		d.rising++
+	}
+	if excess >= math.Log(d.set.High) && x >= d.rise.peak-math.Log(d.set.Near) {
+		d.high++
+	} else {
+		d.high = 0
+	}
 	switch {
-	case !d.begun || event.GetAttempt() > d.attempt:
-		d.attempt, d.rank, d.begun = event.GetAttempt(), event.GetRank(), true
-		d.restart()
-	case event.GetAttempt() < d.attempt || event.GetRank() > d.rank:
-		return false
-	case event.GetRank() < d.rank:
-		d.rank = event.GetRank()
-		d.restart()
-	case d.losses.Len() > 0 && step <= d.losses.At(d.losses.Len()-1).Step:
+	case d.rising >= d.set.BlowUpRows:
+		return true, "blows up"
+	case d.high >= d.set.HighRows:
+		return true, "stays high"
+	case d.rise.rows >= d.set.LongRows,
+		d.rise.rows >= d.set.Rows && d.mean > (d.rise.peak-d.rise.base)/2:
+		return false, "has not come back"
+	}
+	return false, ""
+}
+
+// breaks takes a loss that is not finite: a loss that had risen and now is no
+// number will not come back.
+func (d *divergence) breaks(event *commonv1.Event) []*controlv1.Finding {
+	s := event.GetStep()
+	if !d.rise.open || d.lost > 0 || s == nil || finite(s.GetLoss()) {
+		return nil
+	}
+	d.lost = 1
+	return d.finding(event, d.rise.onset, d.rise.base, "")
+}
+
+// drifts follows the median of the recent losses and its best. A loss that is
+// on its way down again does not drift.
+func (d *divergence) drifts(step int64, x float64) {
+	d.recent.Add(x)
+	if !d.recent.Full() {
+		return
+	}
+	median := d.recent.Median()
+	if math.IsInf(d.best, 1) {
+		d.trend = median
+	}
+	d.trend += (median - d.trend) / float64(d.set.Window)
+	d.best = min(d.best, median)
+	d.rows++
+	d.learn(median)
+	above := median - d.best
+	if above <= max(d.set.DriftSigmas*d.rise.level.Sigma(), d.set.WanderSigmas*d.wander*sigmaOfRise) || median < d.trend-math.Log(d.set.Falling) {
+		above = 0
+	}
+	d.onset.Mark(step, above > math.Log(d.set.Creep))
+	d.drift.mark(step, above > math.Log(d.set.Drift))
+	d.creep.mark(step, above > math.Log(d.set.Creep))
+}
+
+// learn follows by how much the median rises from window to window. Windows
+// that overlap say nothing of that, and what is being judged must not count.
+func (d *divergence) learn(median float64) {
+	if d.rows%d.set.Window != 1 || d.creep.rows > 0 {
+		return
+	}
+	if d.windows > 0 {
+		d.wander += (max(0, median-d.before) - d.wander) / min(float64(d.windows), wanderMemory)
+	}
+	d.before = median
+	d.windows++
+}
+
+// drifted tells whether the median has been above its best for long enough.
+func (d *divergence) drifted(step int64) bool {
+	return d.drift.lasted(step, d.set.DriftRows, d.set.DriftShare) || d.creep.lasted(step, d.set.CreepRows, d.set.CreepShare)
+}
+
+// stretch is rows in a row.
+type stretch struct {
+	rows int
+	from int64 // step of the first
+}
+
+func (s *stretch) mark(step int64, more bool) {
+	switch {
+	case !more:
+		s.rows = 0
+	case s.rows == 0:
+		s.rows, s.from = 1, step
+	default:
+		s.rows++
+	}
+}
+
+// lasted tells whether the stretch has so many rows and so great a share of
+// the run's steps, of which those before a restart are a part.
+func (s *stretch) lasted(step int64, rows int, share float64) bool {
+	return s.rows >= rows && float64(step-s.from) >= share*float64(step)
+}
+
+// recover ends a divergence: the loss is back, or has stayed so long that it
+// is the new level.
+func (d *divergence) recover() {
+	d.lost++
+	if (!d.rise.open && d.creep.rows == 0) || d.lost > d.set.Patience {
 		d.restart()
 	}
-	return true
 }
 
 func (d *divergence) restart() {
-	d.losses.Clear()
-	d.phase = calm
+	d.rise.rebase()
+	d.recent.Clear()
+	d.best, d.rows, d.lost, d.mild = math.Inf(1), 0, 0, false
+	d.drift, d.creep = stretch{}, stretch{}
+	d.windows, d.before, d.wander, d.onset = 0, 0, 0, detect.Onset{}
 }
 
-// recent is the mean of the last span losses.
-func (d *divergence) recent() float64 {
-	n := d.losses.Len()
-	return d.losses.Mean(n-span, n)
-}
-
-// watch looks for a rise.
-func (d *divergence) watch() {
-	if !d.losses.Full() {
-		return
+func (d *divergence) finding(event *commonv1.Event, onset int64, base float64, why string) []*controlv1.Finding {
+	s := event.GetStep()
+	f := detect.FindingOf(event, onset, s.GetStep())
+	if !finite(s.GetLoss()) {
+		f.Summary = fmt.Sprintf("%s reports a loss that rose at step %d from %.4g and is %v at step %d.",
+			who(event), onset, math.Exp(base), s.GetLoss(), s.GetStep())
+		f.Evidence = map[string]float64{"level_before": math.Exp(base), "peak": math.Exp(d.rise.peak), "loss_nonfinite": 1}
+		return []*controlv1.Finding{f}
 	}
-	for i := range 2 * span {
-		if d.losses.At(i).Value <= 0 {
-			return
-		}
+	if d.mild {
+		f.Severity = commonv1.Severity_SEVERITY_WARNING
 	}
-	if base := d.losses.Mean(0, span); d.recent() > riseFactor*base {
-		d.phase, d.base, d.onset, d.left = rising, base, d.riseStep(base), span
-	}
-}
-
-// riseStep is the first of the recent steps whose loss is above all before
-// them, or, when none is, above their mean.
-func (d *divergence) riseStep(base float64) int64 {
-	top := base
-	for i := range span {
-		top = max(top, d.losses.At(i).Value)
-	}
-	for _, limit := range []float64{top, base} {
-		for i := span; i < 2*span; i++ {
-			if p := d.losses.At(i); p.Value > limit {
-				return p.Step
-			}
-		}
-	}
-	return d.losses.At(span).Step
-}
-
-// judge tells a divergence from a spike, span losses after the rise was seen.
-func (d *divergence) judge(event *commonv1.Event, s *commonv1.StepReport) []*controlv1.Finding {
-	after := d.recent()
-	if after <= riseFactor*d.base || s.GetLoss() <= riseFactor*d.base {
-		d.restart()
-		return nil
-	}
-	d.phase = lost
-	f := detect.FindingOf(event, d.onset, s.GetStep())
-	f.Summary = fmt.Sprintf("%s reports a loss that rose at step %d and has not come back at step %d: %.4g on average, %.4g before.",
-		who(event), d.onset, s.GetStep(), after, d.base)
+	ratio := s.GetLoss() / math.Exp(base)
+	f.Summary = fmt.Sprintf("%s reports a loss that rose at step %d and %s: %.4g at step %d, %.2f times the %.4g before.",
+		who(event), onset, why, s.GetLoss(), s.GetStep(), ratio, math.Exp(base))
 	f.Evidence = map[string]float64{
-		"loss":        s.GetLoss(),
-		"mean_before": d.base,
-		"mean_after":  after,
-		"ratio":       after / d.base,
+		"loss": s.GetLoss(), "level_before": math.Exp(base), "ratio": ratio, "rows_since_onset": float64(max(d.rise.rows, d.creep.rows)),
 	}
 	return []*controlv1.Finding{f}
 }

@@ -5,6 +5,7 @@ package rules
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/vigil-ml/vigil/controlplane/detect"
@@ -56,6 +57,11 @@ type episode struct {
 	finite   int     // finite steps of that rank in a row since
 	lastLoss float64 // the last finite loss of any rank; 0 with hasLoss false
 	hasLoss  bool
+}
+
+// Open tells whether an episode of any attempt goes on.
+func (d *nonFinite) Open() bool {
+	return slices.ContainsFunc(d.episodes[:], func(e episode) bool { return e.open })
 }
 
 // Observe takes the run's next event.

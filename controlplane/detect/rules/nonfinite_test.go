@@ -30,9 +30,10 @@ func gradient(step int64) *commonv1.NonFinite {
 func nonFinite() *detect.Bank { return detect.NewBank([]detect.Rule{rules.NonFinite()}) }
 
 func TestNonFiniteEvent(t *testing.T) {
-	got := observe(nonFinite(), loss(2, 40, 0.7), met(2, 0, gradient(41)))
+	event := met(2, 0, gradient(41))
+	got := observe(nonFinite(), loss(2, 40, 0.7), event)
 	want := []*controlv1.Finding{{
-		FindingId: detect.ID("r", "nonfinite", 0, 41), RunId: "r", Kind: "nonfinite",
+		FindingId: detect.ID("nonfinite", 41, event), RunId: "r", Kind: "nonfinite",
 		Severity: commonv1.Severity_SEVERITY_CRITICAL, OnsetStep: 41, Step: 41, Rank: 2, Node: "n2",
 		Summary: "Rank 2 on node n2 met 3 NaN of 64 values in the gradient of encoder.0.weight at step 41; " +
 			"the parameters are as the last good step left them.",

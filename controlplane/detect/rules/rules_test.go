@@ -5,10 +5,12 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/controlplane/detect"
 	"github.com/vigil-ml/vigil/controlplane/detect/rules"
@@ -16,7 +18,7 @@ import (
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
-func all() []detect.Rule { return []detect.Rule{rules.NonFinite(), rules.Divergence()} }
+func all() []detect.Rule { return rules.All(rules.Defaults()) }
 
 // at is an event of a run's attempt 0.
 func at(rank uint32, s *commonv1.StepReport) *commonv1.Event {
@@ -47,35 +49,52 @@ func observe(bank *detect.Bank, events ...*commonv1.Event) []*controlv1.Finding 
 	return found
 }
 
-// randomRun is a run of several ranks and attempts in which much goes wrong.
+// trouble is what goes wrong in a random run.
+type trouble struct{ loss, gradient, step, data, leak float64 }
+
+// randomRun is a run of several ranks and attempts in which much goes wrong,
+// one thing after the other, with calm between.
 func randomRun(run string, random *rand.Rand, n int) []*commonv1.Event {
 	var events []*commonv1.Event
-	step, attempt, level := int64(0), uint32(0), 1.0
-	for range n {
-		switch random.IntN(40) {
-		case 0:
-			step = max(0, step-random.Int64N(5))
-		case 1:
-			attempt++
-		case 2:
-			level *= 3
-		case 3:
-			level /= 3
+	step, attempt, now := int64(0), uint32(0), 0.0
+	resident := 1e9
+	calm := trouble{1, 1, 1, 1, 0}
+	bad := calm
+	for i := range n {
+		if i%300 == 0 {
+			bad = calm
 		}
-		e := &commonv1.Event{RunId: run, Attempt: attempt, Rank: uint32(random.IntN(3)), Node: "n"}
+		if i%300 == 250 {
+			bad = []trouble{{3, 1, 1, 1, 0}, {1, 100, 1, 1, 0}, {1, 0, 1, 1, 0}, {1, 1, 3, 1, 0}, {1, 1, 1, 300, 0}, {1, 1, 1, 1, 1e6}}[random.IntN(6)]
+		}
+		if i%900 == 899 {
+			step, attempt = max(0, step-5), attempt+1
+		}
+		e := &commonv1.Event{RunId: run, Attempt: attempt, Rank: uint32(i % 2), Node: "n"}
 		if e.Rank == 0 {
 			step++
+			now += 0.1
+			resident += bad.leak
 		}
-		v, norm := level*(1+random.Float64()/4), random.Float64()
-		switch random.IntN(50) {
+		if random.IntN(2000) == 0 {
+			now += 30 // and a tick tells of it
+			e.Body = &commonv1.Event_Tick{Tick: &commonv1.Tick{LastStep: step}}
+		}
+		e.Time = timestamppb.New(time.UnixMilli(int64(now * 1000)))
+		loss, norm := bad.loss*(1+random.Float64()/8), bad.gradient*(1+random.Float64())
+		seconds, data := bad.step*(0.1+random.Float64()/100), 0.001*bad.data
+		bytes := int64(resident)
+		switch random.IntN(1500) {
 		case 0:
-			v = math.NaN()
+			loss = math.NaN()
 		case 1:
 			norm = math.Inf(1)
+		case 2:
+			loss *= 5
 		}
-		e.Body = &commonv1.Event_Step{Step: &commonv1.StepReport{Step: step, Loss: &v, GradientNorm: &norm}}
-		if random.IntN(60) == 0 {
-			e.Body = &commonv1.Event_NonFinite{NonFinite: &commonv1.NonFinite{Step: step, NanCount: 1}}
+		if e.Body == nil {
+			e.Body = &commonv1.Event_Step{Step: &commonv1.StepReport{
+				Step: step, Loss: &loss, GradientNorm: &norm, StepSeconds: &seconds, DataSeconds: &data, ResidentBytes: &bytes}}
 		}
 		events = append(events, e)
 	}
@@ -86,9 +105,9 @@ func randomRun(run string, random *rand.Rand, n int) []*commonv1.Event {
 // other runs in between change nothing, and events are left as they were.
 func TestProperties(t *testing.T) {
 	kinds := map[string]int{}
-	for seed := range uint64(40) {
+	for seed := range uint64(12) {
 		random := rand.New(rand.NewPCG(seed, 1))
-		a, b := randomRun("a", random, 400), randomRun("b", random, 400)
+		a, b := randomRun("a", random, 4000), randomRun("b", random, 4000)
 		before := proto.CloneOf(a[200])
 
 		alone := append(observe(detect.NewBank(all()), a...), observe(detect.NewBank(all()), b...)...)
@@ -116,19 +135,30 @@ func TestProperties(t *testing.T) {
 			}
 		}
 	}
-	if kinds["nonfinite"] == 0 || kinds["divergence"] == 0 {
-		t.Errorf("the random runs gave %v: some rule was never put to the test", kinds)
+	for _, rule := range all() {
+		if kinds[rule.Code] == 0 {
+			t.Errorf("the random runs gave %v: %s was never put to the test", kinds, rule.Code)
+		}
 	}
+}
+
+// full is a report in which everything is measured.
+func full() *commonv1.Event {
+	v, seconds, data, bytes := 1.0, 0.1, 0.001, int64(1e9)
+	return at(0, &commonv1.StepReport{
+		Loss: &v, GradientNorm: &v, StepSeconds: &seconds, DataSeconds: &data, ResidentBytes: &bytes, GpuMemoryBytes: &bytes})
 }
 
 // TestSteadyStateAllocatesNothing holds the budget that lets one process watch
 // ten thousand runs.
 func TestSteadyStateAllocatesNothing(t *testing.T) {
 	bank := detect.NewBank(all())
-	v, s := 1.0, &commonv1.StepReport{}
-	s.Loss, s.GradientNorm = &v, &v
-	event := at(0, s)
-	bank.Observe(event)
+	event := full()
+	s := event.GetStep()
+	for range 1000 {
+		s.Step++
+		bank.Observe(event)
+	}
 	allocations := testing.AllocsPerRun(1000, func() {
 		s.Step++
 		bank.Observe(event)
@@ -140,9 +170,8 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 
 func BenchmarkObserve(b *testing.B) {
 	bank := detect.NewBank(all())
-	v, s := 1.0, &commonv1.StepReport{}
-	s.Loss, s.GradientNorm = &v, &v
-	event := at(0, s)
+	event := full()
+	s := event.GetStep()
 	b.ReportAllocs()
 	for b.Loop() {
 		s.Step++

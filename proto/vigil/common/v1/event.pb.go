@@ -22,6 +22,129 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// PhaseKind is what a trainer announces because it changes what is normal.
+type PhaseKind int32
+
+const (
+	// Not said.
+	PhaseKind_PHASE_KIND_UNSPECIFIED PhaseKind = 0
+	// Evaluation: steps pause.
+	PhaseKind_PHASE_KIND_EVALUATION PhaseKind = 1
+	// A checkpoint is written: steps pause.
+	PhaseKind_PHASE_KIND_CHECKPOINT PhaseKind = 2
+	// Compilation or another one-time pause: steps pause.
+	PhaseKind_PHASE_KIND_SETUP PhaseKind = 3
+	// Other data: harder, from another source, or of another length; the loss
+	// finds a new level.
+	PhaseKind_PHASE_KIND_DATA_CHANGE PhaseKind = 4
+	// The loss is scaled or weighted anew, so that its old level means nothing.
+	PhaseKind_PHASE_KIND_LOSS_CHANGE PhaseKind = 5
+	// The learning rate restarts; the loss may rise and come back.
+	PhaseKind_PHASE_KIND_LEARNING_RATE_RESTART PhaseKind = 6
+)
+
+// Enum value maps for PhaseKind.
+var (
+	PhaseKind_name = map[int32]string{
+		0: "PHASE_KIND_UNSPECIFIED",
+		1: "PHASE_KIND_EVALUATION",
+		2: "PHASE_KIND_CHECKPOINT",
+		3: "PHASE_KIND_SETUP",
+		4: "PHASE_KIND_DATA_CHANGE",
+		5: "PHASE_KIND_LOSS_CHANGE",
+		6: "PHASE_KIND_LEARNING_RATE_RESTART",
+	}
+	PhaseKind_value = map[string]int32{
+		"PHASE_KIND_UNSPECIFIED":           0,
+		"PHASE_KIND_EVALUATION":            1,
+		"PHASE_KIND_CHECKPOINT":            2,
+		"PHASE_KIND_SETUP":                 3,
+		"PHASE_KIND_DATA_CHANGE":           4,
+		"PHASE_KIND_LOSS_CHANGE":           5,
+		"PHASE_KIND_LEARNING_RATE_RESTART": 6,
+	}
+)
+
+func (x PhaseKind) Enum() *PhaseKind {
+	p := new(PhaseKind)
+	*p = x
+	return p
+}
+
+func (x PhaseKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PhaseKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_vigil_common_v1_event_proto_enumTypes[0].Descriptor()
+}
+
+func (PhaseKind) Type() protoreflect.EnumType {
+	return &file_vigil_common_v1_event_proto_enumTypes[0]
+}
+
+func (x PhaseKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PhaseKind.Descriptor instead.
+func (PhaseKind) EnumDescriptor() ([]byte, []int) {
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{0}
+}
+
+// PhaseEdge is which end of a phase an event is.
+type PhaseEdge int32
+
+const (
+	// Not said.
+	PhaseEdge_PHASE_EDGE_UNSPECIFIED PhaseEdge = 0
+	// The phase begins; or, for a change, this is the moment of it.
+	PhaseEdge_PHASE_EDGE_BEGIN PhaseEdge = 1
+	// The phase is over.
+	PhaseEdge_PHASE_EDGE_END PhaseEdge = 2
+)
+
+// Enum value maps for PhaseEdge.
+var (
+	PhaseEdge_name = map[int32]string{
+		0: "PHASE_EDGE_UNSPECIFIED",
+		1: "PHASE_EDGE_BEGIN",
+		2: "PHASE_EDGE_END",
+	}
+	PhaseEdge_value = map[string]int32{
+		"PHASE_EDGE_UNSPECIFIED": 0,
+		"PHASE_EDGE_BEGIN":       1,
+		"PHASE_EDGE_END":         2,
+	}
+)
+
+func (x PhaseEdge) Enum() *PhaseEdge {
+	p := new(PhaseEdge)
+	*p = x
+	return p
+}
+
+func (x PhaseEdge) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PhaseEdge) Descriptor() protoreflect.EnumDescriptor {
+	return file_vigil_common_v1_event_proto_enumTypes[1].Descriptor()
+}
+
+func (PhaseEdge) Type() protoreflect.EnumType {
+	return &file_vigil_common_v1_event_proto_enumTypes[1]
+}
+
+func (x PhaseEdge) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PhaseEdge.Descriptor instead.
+func (PhaseEdge) EnumDescriptor() ([]byte, []int) {
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{1}
+}
+
 // Quantity is where a non-finite value was met.
 type Quantity int32
 
@@ -63,11 +186,11 @@ func (x Quantity) String() string {
 }
 
 func (Quantity) Descriptor() protoreflect.EnumDescriptor {
-	return file_vigil_common_v1_event_proto_enumTypes[0].Descriptor()
+	return file_vigil_common_v1_event_proto_enumTypes[2].Descriptor()
 }
 
 func (Quantity) Type() protoreflect.EnumType {
-	return &file_vigil_common_v1_event_proto_enumTypes[0]
+	return &file_vigil_common_v1_event_proto_enumTypes[2]
 }
 
 func (x Quantity) Number() protoreflect.EnumNumber {
@@ -76,7 +199,7 @@ func (x Quantity) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Quantity.Descriptor instead.
 func (Quantity) EnumDescriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{0}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{2}
 }
 
 // CommandStage is how far a command has come at its agent.
@@ -120,11 +243,11 @@ func (x CommandStage) String() string {
 }
 
 func (CommandStage) Descriptor() protoreflect.EnumDescriptor {
-	return file_vigil_common_v1_event_proto_enumTypes[1].Descriptor()
+	return file_vigil_common_v1_event_proto_enumTypes[3].Descriptor()
 }
 
 func (CommandStage) Type() protoreflect.EnumType {
-	return &file_vigil_common_v1_event_proto_enumTypes[1]
+	return &file_vigil_common_v1_event_proto_enumTypes[3]
 }
 
 func (x CommandStage) Number() protoreflect.EnumNumber {
@@ -133,7 +256,7 @@ func (x CommandStage) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CommandStage.Descriptor instead.
 func (CommandStage) EnumDescriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{1}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{3}
 }
 
 // Outcome is how a run ended.
@@ -177,11 +300,11 @@ func (x Outcome) String() string {
 }
 
 func (Outcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_vigil_common_v1_event_proto_enumTypes[2].Descriptor()
+	return file_vigil_common_v1_event_proto_enumTypes[4].Descriptor()
 }
 
 func (Outcome) Type() protoreflect.EnumType {
-	return &file_vigil_common_v1_event_proto_enumTypes[2]
+	return &file_vigil_common_v1_event_proto_enumTypes[4]
 }
 
 func (x Outcome) Number() protoreflect.EnumNumber {
@@ -190,7 +313,7 @@ func (x Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Outcome.Descriptor instead.
 func (Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{2}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{4}
 }
 
 // Event is one thing that happened to a run. Whoever saw it gives it an id
@@ -224,6 +347,8 @@ type Event struct {
 	//	*Event_AttemptEnded
 	//	*Event_Resumed
 	//	*Event_RunEnded
+	//	*Event_Tick
+	//	*Event_Phase
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -396,6 +521,24 @@ func (x *Event) GetRunEnded() *RunEnded {
 	return nil
 }
 
+func (x *Event) GetTick() *Tick {
+	if x != nil {
+		if x, ok := x.Body.(*Event_Tick); ok {
+			return x.Tick
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetPhase() *Phase {
+	if x != nil {
+		if x, ok := x.Body.(*Event_Phase); ok {
+			return x.Phase
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -445,6 +588,16 @@ type Event_RunEnded struct {
 	RunEnded *RunEnded `protobuf:"bytes,18,opt,name=run_ended,json=runEnded,proto3,oneof"`
 }
 
+type Event_Tick struct {
+	// Time passed and no step finished.
+	Tick *Tick `protobuf:"bytes,19,opt,name=tick,proto3,oneof"`
+}
+
+type Event_Phase struct {
+	// A phase that the trainer announces began or ended.
+	Phase *Phase `protobuf:"bytes,20,opt,name=phase,proto3,oneof"`
+}
+
 func (*Event_TrainerRegistered) isEvent_Body() {}
 
 func (*Event_Step) isEvent_Body() {}
@@ -462,6 +615,10 @@ func (*Event_AttemptEnded) isEvent_Body() {}
 func (*Event_Resumed) isEvent_Body() {}
 
 func (*Event_RunEnded) isEvent_Body() {}
+
+func (*Event_Tick) isEvent_Body() {}
+
+func (*Event_Phase) isEvent_Body() {}
 
 // TrainerRegistered says that a training process met its agent.
 type TrainerRegistered struct {
@@ -585,9 +742,11 @@ type StepReport struct {
 	// GPU memory of the training process, in bytes.
 	GpuMemoryBytes *int64 `protobuf:"varint,13,opt,name=gpu_memory_bytes,json=gpuMemoryBytes,proto3,oneof" json:"gpu_memory_bytes,omitempty"`
 	// Weight of each task's loss by name.
-	TaskWeights   map[string]float64 `protobuf:"bytes,14,rep,name=task_weights,json=taskWeights,proto3" json:"task_weights,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	TaskWeights map[string]float64 `protobuf:"bytes,14,rep,name=task_weights,json=taskWeights,proto3" json:"task_weights,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	// Share of the step in which the device was busy, 0 to 1.
+	DeviceUtilization *float64 `protobuf:"fixed64,15,opt,name=device_utilization,json=deviceUtilization,proto3,oneof" json:"device_utilization,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *StepReport) Reset() {
@@ -718,6 +877,124 @@ func (x *StepReport) GetTaskWeights() map[string]float64 {
 	return nil
 }
 
+func (x *StepReport) GetDeviceUtilization() float64 {
+	if x != nil && x.DeviceUtilization != nil {
+		return *x.DeviceUtilization
+	}
+	return 0
+}
+
+// Tick says that time passed and no step finished. It is what a hang looks
+// like from outside: the event's time moves on and the step does not.
+type Tick struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The last step that finished; 0 when none has.
+	LastStep      int64 `protobuf:"varint,1,opt,name=last_step,json=lastStep,proto3" json:"last_step,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tick) Reset() {
+	*x = Tick{}
+	mi := &file_vigil_common_v1_event_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tick) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tick) ProtoMessage() {}
+
+func (x *Tick) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_common_v1_event_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tick.ProtoReflect.Descriptor instead.
+func (*Tick) Descriptor() ([]byte, []int) {
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Tick) GetLastStep() int64 {
+	if x != nil {
+		return x.LastStep
+	}
+	return 0
+}
+
+// Phase is the trainer's word that something unusual is meant to happen.
+type Phase struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is.
+	Kind PhaseKind `protobuf:"varint,1,opt,name=kind,proto3,enum=vigil.common.v1.PhaseKind" json:"kind,omitempty"`
+	// Whether it begins or ends.
+	Edge PhaseEdge `protobuf:"varint,2,opt,name=edge,proto3,enum=vigil.common.v1.PhaseEdge" json:"edge,omitempty"`
+	// The last step that finished before it.
+	Step          int64 `protobuf:"varint,3,opt,name=step,proto3" json:"step,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Phase) Reset() {
+	*x = Phase{}
+	mi := &file_vigil_common_v1_event_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Phase) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Phase) ProtoMessage() {}
+
+func (x *Phase) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_common_v1_event_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Phase.ProtoReflect.Descriptor instead.
+func (*Phase) Descriptor() ([]byte, []int) {
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Phase) GetKind() PhaseKind {
+	if x != nil {
+		return x.Kind
+	}
+	return PhaseKind_PHASE_KIND_UNSPECIFIED
+}
+
+func (x *Phase) GetEdge() PhaseEdge {
+	if x != nil {
+		return x.Edge
+	}
+	return PhaseEdge_PHASE_EDGE_UNSPECIFIED
+}
+
+func (x *Phase) GetStep() int64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
 // NonFinite says that a step was stopped before the optimizer used a NaN or
 // an infinity.
 type NonFinite struct {
@@ -742,7 +1019,7 @@ type NonFinite struct {
 
 func (x *NonFinite) Reset() {
 	*x = NonFinite{}
-	mi := &file_vigil_common_v1_event_proto_msgTypes[3]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -754,7 +1031,7 @@ func (x *NonFinite) String() string {
 func (*NonFinite) ProtoMessage() {}
 
 func (x *NonFinite) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_common_v1_event_proto_msgTypes[3]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -767,7 +1044,7 @@ func (x *NonFinite) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NonFinite.ProtoReflect.Descriptor instead.
 func (*NonFinite) Descriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{3}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *NonFinite) GetStep() int64 {
@@ -835,7 +1112,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_vigil_common_v1_event_proto_msgTypes[4]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -847,7 +1124,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_common_v1_event_proto_msgTypes[4]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -860,7 +1137,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{4}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CommandResult) GetCommandId() string {
@@ -899,7 +1176,7 @@ type AttemptStarted struct {
 
 func (x *AttemptStarted) Reset() {
 	*x = AttemptStarted{}
-	mi := &file_vigil_common_v1_event_proto_msgTypes[5]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +1188,7 @@ func (x *AttemptStarted) String() string {
 func (*AttemptStarted) ProtoMessage() {}
 
 func (x *AttemptStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_common_v1_event_proto_msgTypes[5]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1201,7 @@ func (x *AttemptStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptStarted.ProtoReflect.Descriptor instead.
 func (*AttemptStarted) Descriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{5}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AttemptStarted) GetCommand() []string {
@@ -969,7 +1246,7 @@ type AttemptEnded struct {
 
 func (x *AttemptEnded) Reset() {
 	*x = AttemptEnded{}
-	mi := &file_vigil_common_v1_event_proto_msgTypes[6]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -981,7 +1258,7 @@ func (x *AttemptEnded) String() string {
 func (*AttemptEnded) ProtoMessage() {}
 
 func (x *AttemptEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_common_v1_event_proto_msgTypes[6]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -994,7 +1271,7 @@ func (x *AttemptEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptEnded.ProtoReflect.Descriptor instead.
 func (*AttemptEnded) Descriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{6}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AttemptEnded) GetExitCode() int32 {
@@ -1052,7 +1329,7 @@ type Resumed struct {
 
 func (x *Resumed) Reset() {
 	*x = Resumed{}
-	mi := &file_vigil_common_v1_event_proto_msgTypes[7]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1341,7 @@ func (x *Resumed) String() string {
 func (*Resumed) ProtoMessage() {}
 
 func (x *Resumed) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_common_v1_event_proto_msgTypes[7]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1354,7 @@ func (x *Resumed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resumed.ProtoReflect.Descriptor instead.
 func (*Resumed) Descriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{7}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Resumed) GetCheckpointId() string {
@@ -1111,7 +1388,7 @@ type RunEnded struct {
 
 func (x *RunEnded) Reset() {
 	*x = RunEnded{}
-	mi := &file_vigil_common_v1_event_proto_msgTypes[8]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1123,7 +1400,7 @@ func (x *RunEnded) String() string {
 func (*RunEnded) ProtoMessage() {}
 
 func (x *RunEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_common_v1_event_proto_msgTypes[8]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1136,7 +1413,7 @@ func (x *RunEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEnded.ProtoReflect.Descriptor instead.
 func (*RunEnded) Descriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{8}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RunEnded) GetOutcome() Outcome {
@@ -1171,7 +1448,7 @@ var File_vigil_common_v1_event_proto protoreflect.FileDescriptor
 
 const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x1bvigil/common/v1/event.proto\x12\x0fvigil.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1dvigil/common/v1/failure.proto\"\xac\x06\n" +
+	"\x1bvigil/common/v1/event.proto\x12\x0fvigil.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1dvigil/common/v1/failure.proto\"\x89\a\n" +
 	"\x05Event\x12\x19\n" +
 	"\bevent_id\x18\x01 \x01(\tR\aeventId\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x15\n" +
@@ -1192,7 +1469,9 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\x0fattempt_started\x18\x0f \x01(\v2\x1f.vigil.common.v1.AttemptStartedH\x00R\x0eattemptStarted\x12D\n" +
 	"\rattempt_ended\x18\x10 \x01(\v2\x1d.vigil.common.v1.AttemptEndedH\x00R\fattemptEnded\x124\n" +
 	"\aresumed\x18\x11 \x01(\v2\x18.vigil.common.v1.ResumedH\x00R\aresumed\x128\n" +
-	"\trun_ended\x18\x12 \x01(\v2\x19.vigil.common.v1.RunEndedH\x00R\brunEndedB\x06\n" +
+	"\trun_ended\x18\x12 \x01(\v2\x19.vigil.common.v1.RunEndedH\x00R\brunEnded\x12+\n" +
+	"\x04tick\x18\x13 \x01(\v2\x15.vigil.common.v1.TickH\x00R\x04tick\x12.\n" +
+	"\x05phase\x18\x14 \x01(\v2\x16.vigil.common.v1.PhaseH\x00R\x05phaseB\x06\n" +
 	"\x04body\"\xa2\x02\n" +
 	"\x11TrainerRegistered\x12\x1d\n" +
 	"\n" +
@@ -1205,7 +1484,7 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"totalSteps\x1a;\n" +
 	"\rSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb6\a\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x81\b\n" +
 	"\n" +
 	"StepReport\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x03R\x04step\x12\x17\n" +
@@ -1224,7 +1503,8 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\x0eresident_bytes\x18\f \x01(\x03H\tR\rresidentBytes\x88\x01\x01\x12-\n" +
 	"\x10gpu_memory_bytes\x18\r \x01(\x03H\n" +
 	"R\x0egpuMemoryBytes\x88\x01\x01\x12O\n" +
-	"\ftask_weights\x18\x0e \x03(\v2,.vigil.common.v1.StepReport.TaskWeightsEntryR\vtaskWeights\x1a=\n" +
+	"\ftask_weights\x18\x0e \x03(\v2,.vigil.common.v1.StepReport.TaskWeightsEntryR\vtaskWeights\x122\n" +
+	"\x12device_utilization\x18\x0f \x01(\x01H\vR\x11deviceUtilization\x88\x01\x01\x1a=\n" +
 	"\x0fTaskLossesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a>\n" +
@@ -1242,7 +1522,14 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\x10_compute_secondsB\x18\n" +
 	"\x16_communication_secondsB\x11\n" +
 	"\x0f_resident_bytesB\x13\n" +
-	"\x11_gpu_memory_bytes\"\xf6\x01\n" +
+	"\x11_gpu_memory_bytesB\x15\n" +
+	"\x13_device_utilization\"#\n" +
+	"\x04Tick\x12\x1b\n" +
+	"\tlast_step\x18\x01 \x01(\x03R\blastStep\"{\n" +
+	"\x05Phase\x12.\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1a.vigil.common.v1.PhaseKindR\x04kind\x12.\n" +
+	"\x04edge\x18\x02 \x01(\x0e2\x1a.vigil.common.v1.PhaseEdgeR\x04edge\x12\x12\n" +
+	"\x04step\x18\x03 \x01(\x03R\x04step\"\xf6\x01\n" +
 	"\tNonFinite\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x03R\x04step\x125\n" +
 	"\bquantity\x18\x02 \x01(\x0e2\x19.vigil.common.v1.QuantityR\bquantity\x12\x16\n" +
@@ -1280,7 +1567,19 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x18.vigil.common.v1.OutcomeR\aoutcome\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x03R\x04step\x12+\n" +
 	"\x11parameters_sha256\x18\x03 \x01(\tR\x10parametersSha256\x12 \n" +
-	"\vexplanation\x18\x04 \x01(\tR\vexplanation*f\n" +
+	"\vexplanation\x18\x04 \x01(\tR\vexplanation*\xd1\x01\n" +
+	"\tPhaseKind\x12\x1a\n" +
+	"\x16PHASE_KIND_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15PHASE_KIND_EVALUATION\x10\x01\x12\x19\n" +
+	"\x15PHASE_KIND_CHECKPOINT\x10\x02\x12\x14\n" +
+	"\x10PHASE_KIND_SETUP\x10\x03\x12\x1a\n" +
+	"\x16PHASE_KIND_DATA_CHANGE\x10\x04\x12\x1a\n" +
+	"\x16PHASE_KIND_LOSS_CHANGE\x10\x05\x12$\n" +
+	" PHASE_KIND_LEARNING_RATE_RESTART\x10\x06*Q\n" +
+	"\tPhaseEdge\x12\x1a\n" +
+	"\x16PHASE_EDGE_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10PHASE_EDGE_BEGIN\x10\x01\x12\x12\n" +
+	"\x0ePHASE_EDGE_END\x10\x02*f\n" +
 	"\bQuantity\x12\x18\n" +
 	"\x14QUANTITY_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rQUANTITY_LOSS\x10\x01\x12\x15\n" +
@@ -1309,52 +1608,60 @@ func file_vigil_common_v1_event_proto_rawDescGZIP() []byte {
 	return file_vigil_common_v1_event_proto_rawDescData
 }
 
-var file_vigil_common_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_vigil_common_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_vigil_common_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_vigil_common_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_vigil_common_v1_event_proto_goTypes = []any{
-	(Quantity)(0),                 // 0: vigil.common.v1.Quantity
-	(CommandStage)(0),             // 1: vigil.common.v1.CommandStage
-	(Outcome)(0),                  // 2: vigil.common.v1.Outcome
-	(*Event)(nil),                 // 3: vigil.common.v1.Event
-	(*TrainerRegistered)(nil),     // 4: vigil.common.v1.TrainerRegistered
-	(*StepReport)(nil),            // 5: vigil.common.v1.StepReport
-	(*NonFinite)(nil),             // 6: vigil.common.v1.NonFinite
-	(*CommandResult)(nil),         // 7: vigil.common.v1.CommandResult
-	(*AttemptStarted)(nil),        // 8: vigil.common.v1.AttemptStarted
-	(*AttemptEnded)(nil),          // 9: vigil.common.v1.AttemptEnded
-	(*Resumed)(nil),               // 10: vigil.common.v1.Resumed
-	(*RunEnded)(nil),              // 11: vigil.common.v1.RunEnded
-	nil,                           // 12: vigil.common.v1.TrainerRegistered.SettingsEntry
-	nil,                           // 13: vigil.common.v1.StepReport.TaskLossesEntry
-	nil,                           // 14: vigil.common.v1.StepReport.TaskWeightsEntry
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(*CheckpointProgress)(nil),    // 16: vigil.common.v1.CheckpointProgress
-	(FailureKind)(0),              // 17: vigil.common.v1.FailureKind
+	(PhaseKind)(0),                // 0: vigil.common.v1.PhaseKind
+	(PhaseEdge)(0),                // 1: vigil.common.v1.PhaseEdge
+	(Quantity)(0),                 // 2: vigil.common.v1.Quantity
+	(CommandStage)(0),             // 3: vigil.common.v1.CommandStage
+	(Outcome)(0),                  // 4: vigil.common.v1.Outcome
+	(*Event)(nil),                 // 5: vigil.common.v1.Event
+	(*TrainerRegistered)(nil),     // 6: vigil.common.v1.TrainerRegistered
+	(*StepReport)(nil),            // 7: vigil.common.v1.StepReport
+	(*Tick)(nil),                  // 8: vigil.common.v1.Tick
+	(*Phase)(nil),                 // 9: vigil.common.v1.Phase
+	(*NonFinite)(nil),             // 10: vigil.common.v1.NonFinite
+	(*CommandResult)(nil),         // 11: vigil.common.v1.CommandResult
+	(*AttemptStarted)(nil),        // 12: vigil.common.v1.AttemptStarted
+	(*AttemptEnded)(nil),          // 13: vigil.common.v1.AttemptEnded
+	(*Resumed)(nil),               // 14: vigil.common.v1.Resumed
+	(*RunEnded)(nil),              // 15: vigil.common.v1.RunEnded
+	nil,                           // 16: vigil.common.v1.TrainerRegistered.SettingsEntry
+	nil,                           // 17: vigil.common.v1.StepReport.TaskLossesEntry
+	nil,                           // 18: vigil.common.v1.StepReport.TaskWeightsEntry
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*CheckpointProgress)(nil),    // 20: vigil.common.v1.CheckpointProgress
+	(FailureKind)(0),              // 21: vigil.common.v1.FailureKind
 }
 var file_vigil_common_v1_event_proto_depIdxs = []int32{
-	15, // 0: vigil.common.v1.Event.time:type_name -> google.protobuf.Timestamp
-	4,  // 1: vigil.common.v1.Event.trainer_registered:type_name -> vigil.common.v1.TrainerRegistered
-	5,  // 2: vigil.common.v1.Event.step:type_name -> vigil.common.v1.StepReport
-	6,  // 3: vigil.common.v1.Event.non_finite:type_name -> vigil.common.v1.NonFinite
-	16, // 4: vigil.common.v1.Event.checkpoint:type_name -> vigil.common.v1.CheckpointProgress
-	7,  // 5: vigil.common.v1.Event.command_result:type_name -> vigil.common.v1.CommandResult
-	8,  // 6: vigil.common.v1.Event.attempt_started:type_name -> vigil.common.v1.AttemptStarted
-	9,  // 7: vigil.common.v1.Event.attempt_ended:type_name -> vigil.common.v1.AttemptEnded
-	10, // 8: vigil.common.v1.Event.resumed:type_name -> vigil.common.v1.Resumed
-	11, // 9: vigil.common.v1.Event.run_ended:type_name -> vigil.common.v1.RunEnded
-	12, // 10: vigil.common.v1.TrainerRegistered.settings:type_name -> vigil.common.v1.TrainerRegistered.SettingsEntry
-	13, // 11: vigil.common.v1.StepReport.task_losses:type_name -> vigil.common.v1.StepReport.TaskLossesEntry
-	14, // 12: vigil.common.v1.StepReport.task_weights:type_name -> vigil.common.v1.StepReport.TaskWeightsEntry
-	0,  // 13: vigil.common.v1.NonFinite.quantity:type_name -> vigil.common.v1.Quantity
-	1,  // 14: vigil.common.v1.CommandResult.stage:type_name -> vigil.common.v1.CommandStage
-	17, // 15: vigil.common.v1.AttemptStarted.after_failure:type_name -> vigil.common.v1.FailureKind
-	17, // 16: vigil.common.v1.AttemptEnded.failure:type_name -> vigil.common.v1.FailureKind
-	2,  // 17: vigil.common.v1.RunEnded.outcome:type_name -> vigil.common.v1.Outcome
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	19, // 0: vigil.common.v1.Event.time:type_name -> google.protobuf.Timestamp
+	6,  // 1: vigil.common.v1.Event.trainer_registered:type_name -> vigil.common.v1.TrainerRegistered
+	7,  // 2: vigil.common.v1.Event.step:type_name -> vigil.common.v1.StepReport
+	10, // 3: vigil.common.v1.Event.non_finite:type_name -> vigil.common.v1.NonFinite
+	20, // 4: vigil.common.v1.Event.checkpoint:type_name -> vigil.common.v1.CheckpointProgress
+	11, // 5: vigil.common.v1.Event.command_result:type_name -> vigil.common.v1.CommandResult
+	12, // 6: vigil.common.v1.Event.attempt_started:type_name -> vigil.common.v1.AttemptStarted
+	13, // 7: vigil.common.v1.Event.attempt_ended:type_name -> vigil.common.v1.AttemptEnded
+	14, // 8: vigil.common.v1.Event.resumed:type_name -> vigil.common.v1.Resumed
+	15, // 9: vigil.common.v1.Event.run_ended:type_name -> vigil.common.v1.RunEnded
+	8,  // 10: vigil.common.v1.Event.tick:type_name -> vigil.common.v1.Tick
+	9,  // 11: vigil.common.v1.Event.phase:type_name -> vigil.common.v1.Phase
+	16, // 12: vigil.common.v1.TrainerRegistered.settings:type_name -> vigil.common.v1.TrainerRegistered.SettingsEntry
+	17, // 13: vigil.common.v1.StepReport.task_losses:type_name -> vigil.common.v1.StepReport.TaskLossesEntry
+	18, // 14: vigil.common.v1.StepReport.task_weights:type_name -> vigil.common.v1.StepReport.TaskWeightsEntry
+	0,  // 15: vigil.common.v1.Phase.kind:type_name -> vigil.common.v1.PhaseKind
+	1,  // 16: vigil.common.v1.Phase.edge:type_name -> vigil.common.v1.PhaseEdge
+	2,  // 17: vigil.common.v1.NonFinite.quantity:type_name -> vigil.common.v1.Quantity
+	3,  // 18: vigil.common.v1.CommandResult.stage:type_name -> vigil.common.v1.CommandStage
+	21, // 19: vigil.common.v1.AttemptStarted.after_failure:type_name -> vigil.common.v1.FailureKind
+	21, // 20: vigil.common.v1.AttemptEnded.failure:type_name -> vigil.common.v1.FailureKind
+	4,  // 21: vigil.common.v1.RunEnded.outcome:type_name -> vigil.common.v1.Outcome
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_vigil_common_v1_event_proto_init() }
@@ -1374,16 +1681,18 @@ func file_vigil_common_v1_event_proto_init() {
 		(*Event_AttemptEnded)(nil),
 		(*Event_Resumed)(nil),
 		(*Event_RunEnded)(nil),
+		(*Event_Tick)(nil),
+		(*Event_Phase)(nil),
 	}
 	file_vigil_common_v1_event_proto_msgTypes[2].OneofWrappers = []any{}
-	file_vigil_common_v1_event_proto_msgTypes[6].OneofWrappers = []any{}
+	file_vigil_common_v1_event_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_common_v1_event_proto_rawDesc), len(file_vigil_common_v1_event_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   12,
+			NumEnums:      5,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,77 @@
+package rules
+
+import (
+	"math"
+
+	"github.com/vigil-ml/vigil/controlplane/detect"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+)
+
+// gradientFloor is a gradient norm that counts as zero: the least normal
+// single-precision number.
+const gradientFloor = 1.1754944e-38
+
+// gradient follows the logarithm of the gradient norm: the median of the last
+// rows, the level of the run, and the greatest level that it had. What the
+// rules for explosion and vanishing have in common.
+type gradient struct {
+	lead   detect.Lead
+	short  *detect.Window
+	level  detect.Level
+	warmup int
+	best   float64 // greatest level after warm-up
+	zeros  int     // zero norms in a row
+	quiet  bool    // the level is not to learn
+}
+
+func newGradient(window int, memory float64, warmup int) gradient {
+	return gradient{short: detect.NewWindow(max(1, window)), level: detect.Level{Rate: 1 / memory}, warmup: warmup, best: math.Inf(-1)}
+}
+
+// take takes the next event and tells whether there is a new value to judge.
+func (g *gradient) take(event *commonv1.Event) bool {
+	if changes(event) {
+		g.restart()
+		return false
+	}
+	s := event.GetStep()
+	if s == nil || s.GradientNorm == nil {
+		return false
+	}
+	switch g.lead.Take(event, s.GetStep()) {
+	case detect.Skip:
+		return false
+	case detect.Restart:
+		g.restart()
+	}
+	norm := s.GetGradientNorm()
+	if !finite(norm) || norm < 0 {
+		return false
+	}
+	if norm < gradientFloor {
+		g.zeros++
+		return g.level.N() > 0
+	}
+	g.zeros = 0
+	x := math.Log(norm)
+	if g.short.Full() && !g.quiet {
+		g.level.Add(g.short.Oldest()) // what is judged is not part of what it is judged by
+		if g.level.N() >= g.warmup {
+			g.best = max(g.best, g.level.Mean())
+		}
+	}
+	g.short.Add(x)
+	return true
+}
+
+// ready tells whether there is enough to judge by.
+func (g *gradient) ready() bool { return g.level.N() >= g.warmup && g.short.Full() }
+
+func (g *gradient) restart() {
+	g.short.Clear()
+	g.level.Clear()
+	g.best, g.zeros, g.quiet = math.Inf(-1), 0, false
+}
+
+// hold keeps the level from learning while a problem is open.
+func (g *gradient) hold(quiet bool) { g.quiet = quiet }
