@@ -17,9 +17,9 @@ package ingest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
-	"regexp"
 	"sync"
 	"time"
 
@@ -254,9 +254,6 @@ func (s *Service) receive(stream stream) (<-chan received, error) {
 	return in, nil
 }
 
-// nodeName is what a node may be called; host names are.
-var nodeName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$`)
-
 // hello waits for the first message and checks who it is from.
 func (s *Service) hello(ctx context.Context, in <-chan received) (*agentv1.Hello, error) {
 	late := time.NewTimer(helloTimeout)
@@ -283,9 +280,9 @@ func (s *Service) hello(ctx context.Context, in <-chan received) (*agentv1.Hello
 			fault.New(fault.Precondition, "open session: agent %q (version %q) speaks protocol revision %d, this control plane speaks %d",
 				hello.Node, hello.Version, hello.Revision, protocol.Revision),
 			"run an agent and a control plane of the same release; update the one with the lower revision")
-	case !nodeName.MatchString(hello.Node):
-		return nil, fault.WithHint(fault.New(fault.Invalid, "open session: %q is not a name for a node", hello.Node),
-			"use 1 to 253 letters, digits, '.', '_' and '-', with a letter or digit at both ends")
+	}
+	if err := protocol.CheckNode(hello.Node); err != nil {
+		return nil, fmt.Errorf("open session: %w", err)
 	}
 	return hello, nil
 }
