@@ -6,8 +6,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"syscall"
 
+	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/fault"
 )
 
@@ -24,22 +24,19 @@ func listen(path string) (_ net.Listener, release func(), err error) {
 	if err := makeSocketDir(filepath.Dir(path)); err != nil {
 		return nil, nil, err
 	}
-	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	unlock, err := durable.Lock(path+".lock", "the socket")
+	if fault.Is(err, fault.Precondition) {
+		return nil, nil, fault.WithHint(fault.New(fault.Exists, "socket %s: another agent serves it", path),
+			"stop that agent, or name another socket")
+	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("open lock of socket: %w", err)
+		return nil, nil, err
 	}
 	defer func() {
 		if err != nil {
-			_ = lock.Close()
+			unlock()
 		}
 	}()
-	switch err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
-	case errors.Is(err, syscall.EWOULDBLOCK):
-		return nil, nil, fault.WithHint(fault.New(fault.Exists, "socket %s: another agent serves it", path),
-			"stop that agent, or name another socket")
-	case err != nil:
-		return nil, nil, fmt.Errorf("lock socket %s: %w", path, err)
-	}
 	if err := removeStale(path); err != nil {
 		return nil, nil, err
 	}
@@ -50,7 +47,7 @@ func listen(path string) (_ net.Listener, release func(), err error) {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("protect socket: %w", err), listener.Close())
 	}
-	return listener, func() { _ = lock.Close() }, nil
+	return listener, unlock, nil
 }
 
 // makeSocketDir makes the socket's directory for this user alone. One that is

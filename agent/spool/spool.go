@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
@@ -21,7 +20,7 @@ const markInterval = time.Second
 type Spool struct {
 	config Config
 	deps   Deps
-	lock   *os.File
+	unlock func()
 
 	// syncing orders fsyncs and writes of the state file. It is taken before
 	// mu, and mu is not held while a disk is waited for, except to begin a
@@ -68,13 +67,13 @@ func Open(config Config, deps Deps) (*Spool, error) {
 	if err := deps.FS.MkdirAll(config.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make spool directory: %w", diskFull(config.Dir, err))
 	}
-	lock, err := lockDir(config.Dir)
+	unlock, err := lockDir(config.Dir)
 	if err != nil {
 		return nil, err
 	}
-	s := &Spool{config: config, deps: deps, lock: lock, next: 1, batch: &batch{}}
+	s := &Spool{config: config, deps: deps, unlock: unlock, next: 1, batch: &batch{}}
 	if err := s.load(); err != nil {
-		_ = lock.Close()
+		unlock()
 		return nil, fmt.Errorf("open spool %s: %w", config.Dir, err)
 	}
 	return s, nil
@@ -210,7 +209,8 @@ func (s *Spool) Close() error {
 	s.wakeReaders()
 	last := s.batch
 	s.mu.Unlock()
-	return errors.Join(s.settle(last), s.saveMark(), s.lock.Close())
+	defer s.unlock()
+	return errors.Join(s.settle(last), s.saveMark())
 }
 
 // forget removes segments whose frames are all acknowledged.

@@ -56,17 +56,12 @@ func writeState(fsys durable.FS, dir string, st state) error {
 }
 
 // lockDir keeps a second process out; the lock goes with the process.
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+func lockDir(dir string) (unlock func(), err error) {
+	unlock, err = durable.Lock(filepath.Join(dir, "lock"), "the spool")
 	if err != nil {
-		return nil, fmt.Errorf("lock spool: %w", diskFull(dir, err))
+		return nil, diskFull(dir, err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
-		return nil, fault.WithHint(fault.New(fault.Precondition, "lock spool %s: it is open already: %w", dir, err),
-			"stop the other agent, or give this one a directory of its own")
-	}
-	return f, nil
+	return unlock, nil
 }
 
 // diskFull gives an error that comes of a full disk its kind and a hint; another

@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -20,6 +21,9 @@ func Lock(path, what string) (unlock func(), err error) {
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock %s: %w", what, err)
+		}
 		return nil, fault.WithHint(fault.New(fault.Precondition, "lock %s: another process holds %s", what, path),
 			"stop the other process, or choose another directory for this one")
 	}

@@ -58,11 +58,10 @@ type explosion struct {
 	set   ExplosionSettings
 	g     gradient
 	onset detect.Onset
-	open  int // rows since it was found; 0 when it was not
 }
 
 // Open tells whether the gradient is still high.
-func (d *explosion) Open() bool { return d.open > 0 }
+func (d *explosion) Open() bool { return d.g.open > 0 }
 
 // Observe takes the run's next event.
 func (d *explosion) Observe(event *commonv1.Event) []*controlv1.Finding {
@@ -73,21 +72,9 @@ func (d *explosion) Observe(event *commonv1.Event) []*controlv1.Finding {
 	median, level := d.g.short.Median(), max(d.g.level.Mean(), d.g.best)
 	high := median > level+limit
 	d.onset.Mark(event.GetStep().GetStep(), logOf(event.GetStep().GetGradientNorm()) > level+limit/2)
-	if d.open > 0 {
-		if d.open++; !high || d.open > d.set.Patience {
-			d.open = 0
-			if high {
-				d.g.restart()
-			}
-		}
-		d.g.hold(d.open > 0)
+	if !d.g.episode(high, !high, d.set.Patience) {
 		return nil
 	}
-	if !high {
-		return nil
-	}
-	d.open = 1
-	d.g.hold(true)
 	s := event.GetStep()
 	f := detect.FindingOf(event, d.onset.Step(s.GetStep()), s.GetStep())
 	ratio := math.Exp(median - level)

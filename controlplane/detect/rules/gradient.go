@@ -21,7 +21,8 @@ type gradient struct {
 	warmup int
 	best   float64 // greatest level after warm-up
 	zeros  int     // zero norms in a row
-	quiet  bool    // the level is not to learn
+	open   int     // rows since a problem was found; 0 when there is none
+	quiet  bool    // the level is not to learn; a restart lets it, also while one is open
 }
 
 func newGradient(window int, memory float64, warmup int) gradient {
@@ -73,5 +74,22 @@ func (g *gradient) restart() {
 	g.best, g.zeros, g.quiet = math.Inf(-1), 0, false
 }
 
-// hold keeps the level from learning while a problem is open.
-func (g *gradient) hold(quiet bool) { g.quiet = quiet }
+// episode takes in whether the norm is bad now and tells whether a problem
+// begins with it. While one is open the level does not learn. It is over when
+// the caller says so, or after some rows, when what was bad is what is normal.
+func (g *gradient) episode(bad, over bool, patience int) (begins bool) {
+	if g.open == 0 {
+		if bad {
+			g.open, g.quiet = 1, true
+		}
+		return bad
+	}
+	if g.open++; over || g.open > patience {
+		g.open = 0
+		if bad {
+			g.restart()
+		}
+	}
+	g.quiet = g.open > 0
+	return false
+}

@@ -57,11 +57,10 @@ type vanishing struct {
 	set   VanishingSettings
 	g     gradient
 	onset detect.Onset
-	open  int // rows since it was found; 0 when it was not
 }
 
 // Open tells whether the gradient is still low.
-func (d *vanishing) Open() bool { return d.open > 0 }
+func (d *vanishing) Open() bool { return d.g.open > 0 }
 
 // Observe takes the run's next event.
 func (d *vanishing) Observe(event *commonv1.Event) []*controlv1.Finding {
@@ -77,20 +76,9 @@ func (d *vanishing) Observe(event *commonv1.Event) []*controlv1.Finding {
 	low := zero || (d.g.zeros == 0 && d.g.short.Median() < level-limit)
 	norm := event.GetStep().GetGradientNorm()
 	d.onset.Mark(event.GetStep().GetStep(), norm < gradientFloor || math.Log(norm) < level-limit/2)
-	if d.open > 0 {
-		if d.open++; !low && d.g.zeros == 0 || d.open > d.set.Patience {
-			if d.open = 0; low {
-				d.g.restart()
-			}
-		}
-		d.g.hold(d.open > 0)
+	if !d.g.episode(low, !low && d.g.zeros == 0, d.set.Patience) {
 		return nil
 	}
-	if !low {
-		return nil
-	}
-	d.open = 1
-	d.g.hold(true)
 	return d.finding(event, level)
 }
 
