@@ -22,6 +22,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Activity is what a training process does within a step.
+type Activity int32
+
+const (
+	// Not known.
+	Activity_ACTIVITY_UNSPECIFIED Activity = 0
+	// Forward, backward or update.
+	Activity_ACTIVITY_COMPUTE Activity = 1
+	// A collective operation: it waits for other ranks.
+	Activity_ACTIVITY_COLLECTIVE Activity = 2
+	// It waits for data.
+	Activity_ACTIVITY_DATA Activity = 3
+)
+
+// Enum value maps for Activity.
+var (
+	Activity_name = map[int32]string{
+		0: "ACTIVITY_UNSPECIFIED",
+		1: "ACTIVITY_COMPUTE",
+		2: "ACTIVITY_COLLECTIVE",
+		3: "ACTIVITY_DATA",
+	}
+	Activity_value = map[string]int32{
+		"ACTIVITY_UNSPECIFIED": 0,
+		"ACTIVITY_COMPUTE":     1,
+		"ACTIVITY_COLLECTIVE":  2,
+		"ACTIVITY_DATA":        3,
+	}
+)
+
+func (x Activity) Enum() *Activity {
+	p := new(Activity)
+	*p = x
+	return p
+}
+
+func (x Activity) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Activity) Descriptor() protoreflect.EnumDescriptor {
+	return file_vigil_common_v1_event_proto_enumTypes[0].Descriptor()
+}
+
+func (Activity) Type() protoreflect.EnumType {
+	return &file_vigil_common_v1_event_proto_enumTypes[0]
+}
+
+func (x Activity) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Activity.Descriptor instead.
+func (Activity) EnumDescriptor() ([]byte, []int) {
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{0}
+}
+
 // PhaseKind is what a trainer announces because it changes what is normal.
 type PhaseKind int32
 
@@ -41,6 +98,10 @@ const (
 	PhaseKind_PHASE_KIND_LOSS_CHANGE PhaseKind = 5
 	// The learning rate restarts; the loss may rise and come back.
 	PhaseKind_PHASE_KIND_LEARNING_RATE_RESTART PhaseKind = 6
+	// Another number of ranks from here on.
+	PhaseKind_PHASE_KIND_WORLD_SIZE_CHANGE PhaseKind = 7
+	// Sequences of another length from here on: other step times and memory.
+	PhaseKind_PHASE_KIND_SEQUENCE_LENGTH_CHANGE PhaseKind = 8
 )
 
 // Enum value maps for PhaseKind.
@@ -53,15 +114,19 @@ var (
 		4: "PHASE_KIND_DATA_CHANGE",
 		5: "PHASE_KIND_LOSS_CHANGE",
 		6: "PHASE_KIND_LEARNING_RATE_RESTART",
+		7: "PHASE_KIND_WORLD_SIZE_CHANGE",
+		8: "PHASE_KIND_SEQUENCE_LENGTH_CHANGE",
 	}
 	PhaseKind_value = map[string]int32{
-		"PHASE_KIND_UNSPECIFIED":           0,
-		"PHASE_KIND_EVALUATION":            1,
-		"PHASE_KIND_CHECKPOINT":            2,
-		"PHASE_KIND_SETUP":                 3,
-		"PHASE_KIND_DATA_CHANGE":           4,
-		"PHASE_KIND_LOSS_CHANGE":           5,
-		"PHASE_KIND_LEARNING_RATE_RESTART": 6,
+		"PHASE_KIND_UNSPECIFIED":            0,
+		"PHASE_KIND_EVALUATION":             1,
+		"PHASE_KIND_CHECKPOINT":             2,
+		"PHASE_KIND_SETUP":                  3,
+		"PHASE_KIND_DATA_CHANGE":            4,
+		"PHASE_KIND_LOSS_CHANGE":            5,
+		"PHASE_KIND_LEARNING_RATE_RESTART":  6,
+		"PHASE_KIND_WORLD_SIZE_CHANGE":      7,
+		"PHASE_KIND_SEQUENCE_LENGTH_CHANGE": 8,
 	}
 )
 
@@ -76,11 +141,11 @@ func (x PhaseKind) String() string {
 }
 
 func (PhaseKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_vigil_common_v1_event_proto_enumTypes[0].Descriptor()
+	return file_vigil_common_v1_event_proto_enumTypes[1].Descriptor()
 }
 
 func (PhaseKind) Type() protoreflect.EnumType {
-	return &file_vigil_common_v1_event_proto_enumTypes[0]
+	return &file_vigil_common_v1_event_proto_enumTypes[1]
 }
 
 func (x PhaseKind) Number() protoreflect.EnumNumber {
@@ -89,7 +154,7 @@ func (x PhaseKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PhaseKind.Descriptor instead.
 func (PhaseKind) EnumDescriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{0}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{1}
 }
 
 // PhaseEdge is which end of a phase an event is.
@@ -129,11 +194,11 @@ func (x PhaseEdge) String() string {
 }
 
 func (PhaseEdge) Descriptor() protoreflect.EnumDescriptor {
-	return file_vigil_common_v1_event_proto_enumTypes[1].Descriptor()
+	return file_vigil_common_v1_event_proto_enumTypes[2].Descriptor()
 }
 
 func (PhaseEdge) Type() protoreflect.EnumType {
-	return &file_vigil_common_v1_event_proto_enumTypes[1]
+	return &file_vigil_common_v1_event_proto_enumTypes[2]
 }
 
 func (x PhaseEdge) Number() protoreflect.EnumNumber {
@@ -142,7 +207,7 @@ func (x PhaseEdge) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PhaseEdge.Descriptor instead.
 func (PhaseEdge) EnumDescriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{1}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{2}
 }
 
 // Quantity is where a non-finite value was met.
@@ -186,11 +251,11 @@ func (x Quantity) String() string {
 }
 
 func (Quantity) Descriptor() protoreflect.EnumDescriptor {
-	return file_vigil_common_v1_event_proto_enumTypes[2].Descriptor()
+	return file_vigil_common_v1_event_proto_enumTypes[3].Descriptor()
 }
 
 func (Quantity) Type() protoreflect.EnumType {
-	return &file_vigil_common_v1_event_proto_enumTypes[2]
+	return &file_vigil_common_v1_event_proto_enumTypes[3]
 }
 
 func (x Quantity) Number() protoreflect.EnumNumber {
@@ -199,7 +264,7 @@ func (x Quantity) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Quantity.Descriptor instead.
 func (Quantity) EnumDescriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{2}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{3}
 }
 
 // CommandStage is how far a command has come at its agent.
@@ -243,11 +308,11 @@ func (x CommandStage) String() string {
 }
 
 func (CommandStage) Descriptor() protoreflect.EnumDescriptor {
-	return file_vigil_common_v1_event_proto_enumTypes[3].Descriptor()
+	return file_vigil_common_v1_event_proto_enumTypes[4].Descriptor()
 }
 
 func (CommandStage) Type() protoreflect.EnumType {
-	return &file_vigil_common_v1_event_proto_enumTypes[3]
+	return &file_vigil_common_v1_event_proto_enumTypes[4]
 }
 
 func (x CommandStage) Number() protoreflect.EnumNumber {
@@ -256,7 +321,7 @@ func (x CommandStage) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CommandStage.Descriptor instead.
 func (CommandStage) EnumDescriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{3}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{4}
 }
 
 // Outcome is how a run ended.
@@ -300,11 +365,11 @@ func (x Outcome) String() string {
 }
 
 func (Outcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_vigil_common_v1_event_proto_enumTypes[4].Descriptor()
+	return file_vigil_common_v1_event_proto_enumTypes[5].Descriptor()
 }
 
 func (Outcome) Type() protoreflect.EnumType {
-	return &file_vigil_common_v1_event_proto_enumTypes[4]
+	return &file_vigil_common_v1_event_proto_enumTypes[5]
 }
 
 func (x Outcome) Number() protoreflect.EnumNumber {
@@ -313,18 +378,18 @@ func (x Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Outcome.Descriptor instead.
 func (Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{4}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{5}
 }
 
-// Event is one thing that happened to a run. Whoever saw it gives it an id
-// and a time; the agent adds its node.
+// Event is one thing that happened to a run or to a node. Whoever saw it gives
+// it an id and a time; the agent adds its node.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique for all time; made where the event happened.
 	EventId string `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
 	// When it happened, by the clock of the machine where it did.
 	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
-	// The run that it belongs to.
+	// The run that it belongs to; empty for what happened to a node.
 	RunId string `protobuf:"bytes,3,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
 	// The run's launch, counted from 0.
 	Attempt uint32 `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"`
@@ -349,6 +414,13 @@ type Event struct {
 	//	*Event_RunEnded
 	//	*Event_Tick
 	//	*Event_Phase
+	//	*Event_Evaluation
+	//	*Event_NodeReport
+	//	*Event_NodeFault
+	//	*Event_NodeLink
+	//	*Event_Exception
+	//	*Event_StackDump
+	//	*Event_Preemption
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -539,6 +611,69 @@ func (x *Event) GetPhase() *Phase {
 	return nil
 }
 
+func (x *Event) GetEvaluation() *Evaluation {
+	if x != nil {
+		if x, ok := x.Body.(*Event_Evaluation); ok {
+			return x.Evaluation
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetNodeReport() *NodeReport {
+	if x != nil {
+		if x, ok := x.Body.(*Event_NodeReport); ok {
+			return x.NodeReport
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetNodeFault() *NodeFault {
+	if x != nil {
+		if x, ok := x.Body.(*Event_NodeFault); ok {
+			return x.NodeFault
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetNodeLink() *NodeLink {
+	if x != nil {
+		if x, ok := x.Body.(*Event_NodeLink); ok {
+			return x.NodeLink
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetException() *TrainerException {
+	if x != nil {
+		if x, ok := x.Body.(*Event_Exception); ok {
+			return x.Exception
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetStackDump() *StackDump {
+	if x != nil {
+		if x, ok := x.Body.(*Event_StackDump); ok {
+			return x.StackDump
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetPreemption() *PreemptionNotice {
+	if x != nil {
+		if x, ok := x.Body.(*Event_Preemption); ok {
+			return x.Preemption
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -598,6 +733,41 @@ type Event_Phase struct {
 	Phase *Phase `protobuf:"bytes,20,opt,name=phase,proto3,oneof"`
 }
 
+type Event_Evaluation struct {
+	// The model was evaluated.
+	Evaluation *Evaluation `protobuf:"bytes,21,opt,name=evaluation,proto3,oneof"`
+}
+
+type Event_NodeReport struct {
+	// How the node is.
+	NodeReport *NodeReport `protobuf:"bytes,22,opt,name=node_report,json=nodeReport,proto3,oneof"`
+}
+
+type Event_NodeFault struct {
+	// The node says that something is broken.
+	NodeFault *NodeFault `protobuf:"bytes,23,opt,name=node_fault,json=nodeFault,proto3,oneof"`
+}
+
+type Event_NodeLink struct {
+	// The control plane hears of the node, or does not.
+	NodeLink *NodeLink `protobuf:"bytes,24,opt,name=node_link,json=nodeLink,proto3,oneof"`
+}
+
+type Event_Exception struct {
+	// The training program raised an exception.
+	Exception *TrainerException `protobuf:"bytes,25,opt,name=exception,proto3,oneof"`
+}
+
+type Event_StackDump struct {
+	// What a training process was doing when it stood still.
+	StackDump *StackDump `protobuf:"bytes,26,opt,name=stack_dump,json=stackDump,proto3,oneof"`
+}
+
+type Event_Preemption struct {
+	// The machine or the job is about to be taken away.
+	Preemption *PreemptionNotice `protobuf:"bytes,27,opt,name=preemption,proto3,oneof"`
+}
+
 func (*Event_TrainerRegistered) isEvent_Body() {}
 
 func (*Event_Step) isEvent_Body() {}
@@ -619,6 +789,20 @@ func (*Event_RunEnded) isEvent_Body() {}
 func (*Event_Tick) isEvent_Body() {}
 
 func (*Event_Phase) isEvent_Body() {}
+
+func (*Event_Evaluation) isEvent_Body() {}
+
+func (*Event_NodeReport) isEvent_Body() {}
+
+func (*Event_NodeFault) isEvent_Body() {}
+
+func (*Event_NodeLink) isEvent_Body() {}
+
+func (*Event_Exception) isEvent_Body() {}
+
+func (*Event_StackDump) isEvent_Body() {}
+
+func (*Event_Preemption) isEvent_Body() {}
 
 // TrainerRegistered says that a training process met its agent.
 type TrainerRegistered struct {
@@ -745,8 +929,23 @@ type StepReport struct {
 	TaskWeights map[string]float64 `protobuf:"bytes,14,rep,name=task_weights,json=taskWeights,proto3" json:"task_weights,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
 	// Share of the step in which the device was busy, 0 to 1.
 	DeviceUtilization *float64 `protobuf:"fixed64,15,opt,name=device_utilization,json=deviceUtilization,proto3,oneof" json:"device_utilization,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// L2 norm of the step's update over that of the parameters; >= 0.
+	UpdateRatio *float64 `protobuf:"fixed64,16,opt,name=update_ratio,json=updateRatio,proto3,oneof" json:"update_ratio,omitempty"`
+	// L2 norm of the parameters after the step; may be non-finite.
+	ParameterNorm *float64 `protobuf:"fixed64,17,opt,name=parameter_norm,json=parameterNorm,proto3,oneof" json:"parameter_norm,omitempty"`
+	// Least cosine between two tasks' gradients on shared parameters, -1 to 1.
+	GradientCosine *float64 `protobuf:"fixed64,18,opt,name=gradient_cosine,json=gradientCosine,proto3,oneof" json:"gradient_cosine,omitempty"`
+	// Share of a layer's units that were zero for the whole batch, by layer.
+	DeadRatios map[string]float64 `protobuf:"bytes,19,rep,name=dead_ratios,json=deadRatios,proto3" json:"dead_ratios,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	// Share of a layer's units that were at their bound, by layer.
+	SaturatedRatios map[string]float64 `protobuf:"bytes,20,rep,name=saturated_ratios,json=saturatedRatios,proto3" json:"saturated_ratios,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	// GPU memory that the framework's allocator holds, in bytes; what of it is
+	// not gpu_memory_bytes is cached or fragmented.
+	GpuMemoryReservedBytes *int64 `protobuf:"varint,21,opt,name=gpu_memory_reserved_bytes,json=gpuMemoryReservedBytes,proto3,oneof" json:"gpu_memory_reserved_bytes,omitempty"`
+	// Values among the parameters that are not finite, after the step.
+	NonfiniteParameters *int64 `protobuf:"varint,22,opt,name=nonfinite_parameters,json=nonfiniteParameters,proto3,oneof" json:"nonfinite_parameters,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *StepReport) Reset() {
@@ -884,19 +1083,344 @@ func (x *StepReport) GetDeviceUtilization() float64 {
 	return 0
 }
 
+func (x *StepReport) GetUpdateRatio() float64 {
+	if x != nil && x.UpdateRatio != nil {
+		return *x.UpdateRatio
+	}
+	return 0
+}
+
+func (x *StepReport) GetParameterNorm() float64 {
+	if x != nil && x.ParameterNorm != nil {
+		return *x.ParameterNorm
+	}
+	return 0
+}
+
+func (x *StepReport) GetGradientCosine() float64 {
+	if x != nil && x.GradientCosine != nil {
+		return *x.GradientCosine
+	}
+	return 0
+}
+
+func (x *StepReport) GetDeadRatios() map[string]float64 {
+	if x != nil {
+		return x.DeadRatios
+	}
+	return nil
+}
+
+func (x *StepReport) GetSaturatedRatios() map[string]float64 {
+	if x != nil {
+		return x.SaturatedRatios
+	}
+	return nil
+}
+
+func (x *StepReport) GetGpuMemoryReservedBytes() int64 {
+	if x != nil && x.GpuMemoryReservedBytes != nil {
+		return *x.GpuMemoryReservedBytes
+	}
+	return 0
+}
+
+func (x *StepReport) GetNonfiniteParameters() int64 {
+	if x != nil && x.NonfiniteParameters != nil {
+		return *x.NonfiniteParameters
+	}
+	return 0
+}
+
+// Evaluation is what a pass over held-out data measured.
+type Evaluation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The last step that finished before it.
+	Step int64 `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`
+	// Loss on the held-out data; may be non-finite.
+	Loss *float64 `protobuf:"fixed64,2,opt,name=loss,proto3,oneof" json:"loss,omitempty"`
+	// Other measures by name, for instance "accuracy".
+	Metrics map[string]float64 `protobuf:"bytes,3,rep,name=metrics,proto3" json:"metrics,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	// Loss of each task by name.
+	TaskLosses    map[string]float64 `protobuf:"bytes,4,rep,name=task_losses,json=taskLosses,proto3" json:"task_losses,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Evaluation) Reset() {
+	*x = Evaluation{}
+	mi := &file_vigil_common_v1_event_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Evaluation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Evaluation) ProtoMessage() {}
+
+func (x *Evaluation) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_common_v1_event_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Evaluation.ProtoReflect.Descriptor instead.
+func (*Evaluation) Descriptor() ([]byte, []int) {
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Evaluation) GetStep() int64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *Evaluation) GetLoss() float64 {
+	if x != nil && x.Loss != nil {
+		return *x.Loss
+	}
+	return 0
+}
+
+func (x *Evaluation) GetMetrics() map[string]float64 {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
+}
+
+func (x *Evaluation) GetTaskLosses() map[string]float64 {
+	if x != nil {
+		return x.TaskLosses
+	}
+	return nil
+}
+
+// TrainerException is an exception that the training program did not handle.
+type TrainerException struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The step that was being made; 0 when not known.
+	Step int64 `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`
+	// Its type, for instance "RuntimeError" or "torch.OutOfMemoryError".
+	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	// Its message, at most 4 KiB.
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// Its traceback, at most 16 KiB; the last lines are kept.
+	Traceback string `protobuf:"bytes,4,opt,name=traceback,proto3" json:"traceback,omitempty"`
+	// What the SDK makes of it.
+	Failure       FailureKind `protobuf:"varint,5,opt,name=failure,proto3,enum=vigil.common.v1.FailureKind" json:"failure,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrainerException) Reset() {
+	*x = TrainerException{}
+	mi := &file_vigil_common_v1_event_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrainerException) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrainerException) ProtoMessage() {}
+
+func (x *TrainerException) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_common_v1_event_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrainerException.ProtoReflect.Descriptor instead.
+func (*TrainerException) Descriptor() ([]byte, []int) {
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *TrainerException) GetStep() int64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *TrainerException) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *TrainerException) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *TrainerException) GetTraceback() string {
+	if x != nil {
+		return x.Traceback
+	}
+	return ""
+}
+
+func (x *TrainerException) GetFailure() FailureKind {
+	if x != nil {
+		return x.Failure
+	}
+	return FailureKind_FAILURE_KIND_UNSPECIFIED
+}
+
+// StackDump is the stacks of all threads of a process.
+type StackDump struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The last step that finished.
+	LastStep int64 `protobuf:"varint,1,opt,name=last_step,json=lastStep,proto3" json:"last_step,omitempty"`
+	// Why it was taken, for instance "no step for 300 s".
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The stacks, at most 64 KiB.
+	Text          string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StackDump) Reset() {
+	*x = StackDump{}
+	mi := &file_vigil_common_v1_event_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StackDump) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StackDump) ProtoMessage() {}
+
+func (x *StackDump) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_common_v1_event_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StackDump.ProtoReflect.Descriptor instead.
+func (*StackDump) Descriptor() ([]byte, []int) {
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *StackDump) GetLastStep() int64 {
+	if x != nil {
+		return x.LastStep
+	}
+	return 0
+}
+
+func (x *StackDump) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *StackDump) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// PreemptionNotice is word that the machine or the job will be taken away.
+type PreemptionNotice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When; absent when not said.
+	Deadline *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	// Who said so, for instance "SIGUSR1", "slurm", "gce".
+	Source        string `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PreemptionNotice) Reset() {
+	*x = PreemptionNotice{}
+	mi := &file_vigil_common_v1_event_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PreemptionNotice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PreemptionNotice) ProtoMessage() {}
+
+func (x *PreemptionNotice) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_common_v1_event_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PreemptionNotice.ProtoReflect.Descriptor instead.
+func (*PreemptionNotice) Descriptor() ([]byte, []int) {
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *PreemptionNotice) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+func (x *PreemptionNotice) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
 // Tick says that time passed and no step finished. It is what a hang looks
 // like from outside: the event's time moves on and the step does not.
 type Tick struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The last step that finished; 0 when none has.
-	LastStep      int64 `protobuf:"varint,1,opt,name=last_step,json=lastStep,proto3" json:"last_step,omitempty"`
+	LastStep int64 `protobuf:"varint,1,opt,name=last_step,json=lastStep,proto3" json:"last_step,omitempty"`
+	// What the process was doing.
+	Activity      Activity `protobuf:"varint,2,opt,name=activity,proto3,enum=vigil.common.v1.Activity" json:"activity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Tick) Reset() {
 	*x = Tick{}
-	mi := &file_vigil_common_v1_event_proto_msgTypes[3]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -908,7 +1432,7 @@ func (x *Tick) String() string {
 func (*Tick) ProtoMessage() {}
 
 func (x *Tick) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_common_v1_event_proto_msgTypes[3]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -921,7 +1445,7 @@ func (x *Tick) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tick.ProtoReflect.Descriptor instead.
 func (*Tick) Descriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{3}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Tick) GetLastStep() int64 {
@@ -929,6 +1453,13 @@ func (x *Tick) GetLastStep() int64 {
 		return x.LastStep
 	}
 	return 0
+}
+
+func (x *Tick) GetActivity() Activity {
+	if x != nil {
+		return x.Activity
+	}
+	return Activity_ACTIVITY_UNSPECIFIED
 }
 
 // Phase is the trainer's word that something unusual is meant to happen.
@@ -946,7 +1477,7 @@ type Phase struct {
 
 func (x *Phase) Reset() {
 	*x = Phase{}
-	mi := &file_vigil_common_v1_event_proto_msgTypes[4]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1489,7 @@ func (x *Phase) String() string {
 func (*Phase) ProtoMessage() {}
 
 func (x *Phase) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_common_v1_event_proto_msgTypes[4]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1502,7 @@ func (x *Phase) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Phase.ProtoReflect.Descriptor instead.
 func (*Phase) Descriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{4}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Phase) GetKind() PhaseKind {
@@ -1019,7 +1550,7 @@ type NonFinite struct {
 
 func (x *NonFinite) Reset() {
 	*x = NonFinite{}
-	mi := &file_vigil_common_v1_event_proto_msgTypes[5]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1031,7 +1562,7 @@ func (x *NonFinite) String() string {
 func (*NonFinite) ProtoMessage() {}
 
 func (x *NonFinite) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_common_v1_event_proto_msgTypes[5]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1044,7 +1575,7 @@ func (x *NonFinite) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NonFinite.ProtoReflect.Descriptor instead.
 func (*NonFinite) Descriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{5}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *NonFinite) GetStep() int64 {
@@ -1112,7 +1643,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_vigil_common_v1_event_proto_msgTypes[6]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1124,7 +1655,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_common_v1_event_proto_msgTypes[6]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1137,7 +1668,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{6}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CommandResult) GetCommandId() string {
@@ -1176,7 +1707,7 @@ type AttemptStarted struct {
 
 func (x *AttemptStarted) Reset() {
 	*x = AttemptStarted{}
-	mi := &file_vigil_common_v1_event_proto_msgTypes[7]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1188,7 +1719,7 @@ func (x *AttemptStarted) String() string {
 func (*AttemptStarted) ProtoMessage() {}
 
 func (x *AttemptStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_common_v1_event_proto_msgTypes[7]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1201,7 +1732,7 @@ func (x *AttemptStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptStarted.ProtoReflect.Descriptor instead.
 func (*AttemptStarted) Descriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{7}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AttemptStarted) GetCommand() []string {
@@ -1246,7 +1777,7 @@ type AttemptEnded struct {
 
 func (x *AttemptEnded) Reset() {
 	*x = AttemptEnded{}
-	mi := &file_vigil_common_v1_event_proto_msgTypes[8]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1258,7 +1789,7 @@ func (x *AttemptEnded) String() string {
 func (*AttemptEnded) ProtoMessage() {}
 
 func (x *AttemptEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_common_v1_event_proto_msgTypes[8]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1271,7 +1802,7 @@ func (x *AttemptEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptEnded.ProtoReflect.Descriptor instead.
 func (*AttemptEnded) Descriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{8}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AttemptEnded) GetExitCode() int32 {
@@ -1329,7 +1860,7 @@ type Resumed struct {
 
 func (x *Resumed) Reset() {
 	*x = Resumed{}
-	mi := &file_vigil_common_v1_event_proto_msgTypes[9]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1872,7 @@ func (x *Resumed) String() string {
 func (*Resumed) ProtoMessage() {}
 
 func (x *Resumed) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_common_v1_event_proto_msgTypes[9]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1885,7 @@ func (x *Resumed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resumed.ProtoReflect.Descriptor instead.
 func (*Resumed) Descriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{9}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Resumed) GetCheckpointId() string {
@@ -1388,7 +1919,7 @@ type RunEnded struct {
 
 func (x *RunEnded) Reset() {
 	*x = RunEnded{}
-	mi := &file_vigil_common_v1_event_proto_msgTypes[10]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1400,7 +1931,7 @@ func (x *RunEnded) String() string {
 func (*RunEnded) ProtoMessage() {}
 
 func (x *RunEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_common_v1_event_proto_msgTypes[10]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1413,7 +1944,7 @@ func (x *RunEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEnded.ProtoReflect.Descriptor instead.
 func (*RunEnded) Descriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{10}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RunEnded) GetOutcome() Outcome {
@@ -1448,7 +1979,8 @@ var File_vigil_common_v1_event_proto protoreflect.FileDescriptor
 
 const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x1bvigil/common/v1/event.proto\x12\x0fvigil.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1dvigil/common/v1/failure.proto\"\x89\a\n" +
+	"\x1bvigil/common/v1/event.proto\x12\x0fvigil.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1dvigil/common/v1/failure.proto\x1a\x1avigil/common/v1/node.proto\"\xc4\n" +
+	"\n" +
 	"\x05Event\x12\x19\n" +
 	"\bevent_id\x18\x01 \x01(\tR\aeventId\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x15\n" +
@@ -1471,7 +2003,21 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\aresumed\x18\x11 \x01(\v2\x18.vigil.common.v1.ResumedH\x00R\aresumed\x128\n" +
 	"\trun_ended\x18\x12 \x01(\v2\x19.vigil.common.v1.RunEndedH\x00R\brunEnded\x12+\n" +
 	"\x04tick\x18\x13 \x01(\v2\x15.vigil.common.v1.TickH\x00R\x04tick\x12.\n" +
-	"\x05phase\x18\x14 \x01(\v2\x16.vigil.common.v1.PhaseH\x00R\x05phaseB\x06\n" +
+	"\x05phase\x18\x14 \x01(\v2\x16.vigil.common.v1.PhaseH\x00R\x05phase\x12=\n" +
+	"\n" +
+	"evaluation\x18\x15 \x01(\v2\x1b.vigil.common.v1.EvaluationH\x00R\n" +
+	"evaluation\x12>\n" +
+	"\vnode_report\x18\x16 \x01(\v2\x1b.vigil.common.v1.NodeReportH\x00R\n" +
+	"nodeReport\x12;\n" +
+	"\n" +
+	"node_fault\x18\x17 \x01(\v2\x1a.vigil.common.v1.NodeFaultH\x00R\tnodeFault\x128\n" +
+	"\tnode_link\x18\x18 \x01(\v2\x19.vigil.common.v1.NodeLinkH\x00R\bnodeLink\x12A\n" +
+	"\texception\x18\x19 \x01(\v2!.vigil.common.v1.TrainerExceptionH\x00R\texception\x12;\n" +
+	"\n" +
+	"stack_dump\x18\x1a \x01(\v2\x1a.vigil.common.v1.StackDumpH\x00R\tstackDump\x12C\n" +
+	"\n" +
+	"preemption\x18\x1b \x01(\v2!.vigil.common.v1.PreemptionNoticeH\x00R\n" +
+	"preemptionB\x06\n" +
 	"\x04body\"\xa2\x02\n" +
 	"\x11TrainerRegistered\x12\x1d\n" +
 	"\n" +
@@ -1484,7 +2030,7 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"totalSteps\x1a;\n" +
 	"\rSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x81\b\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x98\r\n" +
 	"\n" +
 	"StepReport\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x03R\x04step\x12\x17\n" +
@@ -1504,11 +2050,25 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\x10gpu_memory_bytes\x18\r \x01(\x03H\n" +
 	"R\x0egpuMemoryBytes\x88\x01\x01\x12O\n" +
 	"\ftask_weights\x18\x0e \x03(\v2,.vigil.common.v1.StepReport.TaskWeightsEntryR\vtaskWeights\x122\n" +
-	"\x12device_utilization\x18\x0f \x01(\x01H\vR\x11deviceUtilization\x88\x01\x01\x1a=\n" +
+	"\x12device_utilization\x18\x0f \x01(\x01H\vR\x11deviceUtilization\x88\x01\x01\x12&\n" +
+	"\fupdate_ratio\x18\x10 \x01(\x01H\fR\vupdateRatio\x88\x01\x01\x12*\n" +
+	"\x0eparameter_norm\x18\x11 \x01(\x01H\rR\rparameterNorm\x88\x01\x01\x12,\n" +
+	"\x0fgradient_cosine\x18\x12 \x01(\x01H\x0eR\x0egradientCosine\x88\x01\x01\x12L\n" +
+	"\vdead_ratios\x18\x13 \x03(\v2+.vigil.common.v1.StepReport.DeadRatiosEntryR\n" +
+	"deadRatios\x12[\n" +
+	"\x10saturated_ratios\x18\x14 \x03(\v20.vigil.common.v1.StepReport.SaturatedRatiosEntryR\x0fsaturatedRatios\x12>\n" +
+	"\x19gpu_memory_reserved_bytes\x18\x15 \x01(\x03H\x0fR\x16gpuMemoryReservedBytes\x88\x01\x01\x126\n" +
+	"\x14nonfinite_parameters\x18\x16 \x01(\x03H\x10R\x13nonfiniteParameters\x88\x01\x01\x1a=\n" +
 	"\x0fTaskLossesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a>\n" +
 	"\x10TaskWeightsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a=\n" +
+	"\x0fDeadRatiosEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1aB\n" +
+	"\x14SaturatedRatiosEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\a\n" +
 	"\x05_lossB\x10\n" +
@@ -1523,9 +2083,42 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\x16_communication_secondsB\x11\n" +
 	"\x0f_resident_bytesB\x13\n" +
 	"\x11_gpu_memory_bytesB\x15\n" +
-	"\x13_device_utilization\"#\n" +
+	"\x13_device_utilizationB\x0f\n" +
+	"\r_update_ratioB\x11\n" +
+	"\x0f_parameter_normB\x12\n" +
+	"\x10_gradient_cosineB\x1c\n" +
+	"\x1a_gpu_memory_reserved_bytesB\x17\n" +
+	"\x15_nonfinite_parameters\"\xcf\x02\n" +
+	"\n" +
+	"Evaluation\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\x03R\x04step\x12\x17\n" +
+	"\x04loss\x18\x02 \x01(\x01H\x00R\x04loss\x88\x01\x01\x12B\n" +
+	"\ametrics\x18\x03 \x03(\v2(.vigil.common.v1.Evaluation.MetricsEntryR\ametrics\x12L\n" +
+	"\vtask_losses\x18\x04 \x03(\v2+.vigil.common.v1.Evaluation.TaskLossesEntryR\n" +
+	"taskLosses\x1a:\n" +
+	"\fMetricsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a=\n" +
+	"\x0fTaskLossesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\a\n" +
+	"\x05_loss\"\xaa\x01\n" +
+	"\x10TrainerException\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\x03R\x04step\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x1c\n" +
+	"\ttraceback\x18\x04 \x01(\tR\ttraceback\x126\n" +
+	"\afailure\x18\x05 \x01(\x0e2\x1c.vigil.common.v1.FailureKindR\afailure\"T\n" +
+	"\tStackDump\x12\x1b\n" +
+	"\tlast_step\x18\x01 \x01(\x03R\blastStep\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"b\n" +
+	"\x10PreemptionNotice\x126\n" +
+	"\bdeadline\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12\x16\n" +
+	"\x06source\x18\x02 \x01(\tR\x06source\"Z\n" +
 	"\x04Tick\x12\x1b\n" +
-	"\tlast_step\x18\x01 \x01(\x03R\blastStep\"{\n" +
+	"\tlast_step\x18\x01 \x01(\x03R\blastStep\x125\n" +
+	"\bactivity\x18\x02 \x01(\x0e2\x19.vigil.common.v1.ActivityR\bactivity\"{\n" +
 	"\x05Phase\x12.\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1a.vigil.common.v1.PhaseKindR\x04kind\x12.\n" +
 	"\x04edge\x18\x02 \x01(\x0e2\x1a.vigil.common.v1.PhaseEdgeR\x04edge\x12\x12\n" +
@@ -1567,7 +2160,12 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x18.vigil.common.v1.OutcomeR\aoutcome\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x03R\x04step\x12+\n" +
 	"\x11parameters_sha256\x18\x03 \x01(\tR\x10parametersSha256\x12 \n" +
-	"\vexplanation\x18\x04 \x01(\tR\vexplanation*\xd1\x01\n" +
+	"\vexplanation\x18\x04 \x01(\tR\vexplanation*f\n" +
+	"\bActivity\x12\x18\n" +
+	"\x14ACTIVITY_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10ACTIVITY_COMPUTE\x10\x01\x12\x17\n" +
+	"\x13ACTIVITY_COLLECTIVE\x10\x02\x12\x11\n" +
+	"\rACTIVITY_DATA\x10\x03*\x9a\x02\n" +
 	"\tPhaseKind\x12\x1a\n" +
 	"\x16PHASE_KIND_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15PHASE_KIND_EVALUATION\x10\x01\x12\x19\n" +
@@ -1575,7 +2173,9 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\x10PHASE_KIND_SETUP\x10\x03\x12\x1a\n" +
 	"\x16PHASE_KIND_DATA_CHANGE\x10\x04\x12\x1a\n" +
 	"\x16PHASE_KIND_LOSS_CHANGE\x10\x05\x12$\n" +
-	" PHASE_KIND_LEARNING_RATE_RESTART\x10\x06*Q\n" +
+	" PHASE_KIND_LEARNING_RATE_RESTART\x10\x06\x12 \n" +
+	"\x1cPHASE_KIND_WORLD_SIZE_CHANGE\x10\a\x12%\n" +
+	"!PHASE_KIND_SEQUENCE_LENGTH_CHANGE\x10\b*Q\n" +
 	"\tPhaseEdge\x12\x1a\n" +
 	"\x16PHASE_EDGE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10PHASE_EDGE_BEGIN\x10\x01\x12\x12\n" +
@@ -1608,60 +2208,86 @@ func file_vigil_common_v1_event_proto_rawDescGZIP() []byte {
 	return file_vigil_common_v1_event_proto_rawDescData
 }
 
-var file_vigil_common_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_vigil_common_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_vigil_common_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_vigil_common_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_vigil_common_v1_event_proto_goTypes = []any{
-	(PhaseKind)(0),                // 0: vigil.common.v1.PhaseKind
-	(PhaseEdge)(0),                // 1: vigil.common.v1.PhaseEdge
-	(Quantity)(0),                 // 2: vigil.common.v1.Quantity
-	(CommandStage)(0),             // 3: vigil.common.v1.CommandStage
-	(Outcome)(0),                  // 4: vigil.common.v1.Outcome
-	(*Event)(nil),                 // 5: vigil.common.v1.Event
-	(*TrainerRegistered)(nil),     // 6: vigil.common.v1.TrainerRegistered
-	(*StepReport)(nil),            // 7: vigil.common.v1.StepReport
-	(*Tick)(nil),                  // 8: vigil.common.v1.Tick
-	(*Phase)(nil),                 // 9: vigil.common.v1.Phase
-	(*NonFinite)(nil),             // 10: vigil.common.v1.NonFinite
-	(*CommandResult)(nil),         // 11: vigil.common.v1.CommandResult
-	(*AttemptStarted)(nil),        // 12: vigil.common.v1.AttemptStarted
-	(*AttemptEnded)(nil),          // 13: vigil.common.v1.AttemptEnded
-	(*Resumed)(nil),               // 14: vigil.common.v1.Resumed
-	(*RunEnded)(nil),              // 15: vigil.common.v1.RunEnded
-	nil,                           // 16: vigil.common.v1.TrainerRegistered.SettingsEntry
-	nil,                           // 17: vigil.common.v1.StepReport.TaskLossesEntry
-	nil,                           // 18: vigil.common.v1.StepReport.TaskWeightsEntry
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(*CheckpointProgress)(nil),    // 20: vigil.common.v1.CheckpointProgress
-	(FailureKind)(0),              // 21: vigil.common.v1.FailureKind
+	(Activity)(0),                 // 0: vigil.common.v1.Activity
+	(PhaseKind)(0),                // 1: vigil.common.v1.PhaseKind
+	(PhaseEdge)(0),                // 2: vigil.common.v1.PhaseEdge
+	(Quantity)(0),                 // 3: vigil.common.v1.Quantity
+	(CommandStage)(0),             // 4: vigil.common.v1.CommandStage
+	(Outcome)(0),                  // 5: vigil.common.v1.Outcome
+	(*Event)(nil),                 // 6: vigil.common.v1.Event
+	(*TrainerRegistered)(nil),     // 7: vigil.common.v1.TrainerRegistered
+	(*StepReport)(nil),            // 8: vigil.common.v1.StepReport
+	(*Evaluation)(nil),            // 9: vigil.common.v1.Evaluation
+	(*TrainerException)(nil),      // 10: vigil.common.v1.TrainerException
+	(*StackDump)(nil),             // 11: vigil.common.v1.StackDump
+	(*PreemptionNotice)(nil),      // 12: vigil.common.v1.PreemptionNotice
+	(*Tick)(nil),                  // 13: vigil.common.v1.Tick
+	(*Phase)(nil),                 // 14: vigil.common.v1.Phase
+	(*NonFinite)(nil),             // 15: vigil.common.v1.NonFinite
+	(*CommandResult)(nil),         // 16: vigil.common.v1.CommandResult
+	(*AttemptStarted)(nil),        // 17: vigil.common.v1.AttemptStarted
+	(*AttemptEnded)(nil),          // 18: vigil.common.v1.AttemptEnded
+	(*Resumed)(nil),               // 19: vigil.common.v1.Resumed
+	(*RunEnded)(nil),              // 20: vigil.common.v1.RunEnded
+	nil,                           // 21: vigil.common.v1.TrainerRegistered.SettingsEntry
+	nil,                           // 22: vigil.common.v1.StepReport.TaskLossesEntry
+	nil,                           // 23: vigil.common.v1.StepReport.TaskWeightsEntry
+	nil,                           // 24: vigil.common.v1.StepReport.DeadRatiosEntry
+	nil,                           // 25: vigil.common.v1.StepReport.SaturatedRatiosEntry
+	nil,                           // 26: vigil.common.v1.Evaluation.MetricsEntry
+	nil,                           // 27: vigil.common.v1.Evaluation.TaskLossesEntry
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	(*CheckpointProgress)(nil),    // 29: vigil.common.v1.CheckpointProgress
+	(*NodeReport)(nil),            // 30: vigil.common.v1.NodeReport
+	(*NodeFault)(nil),             // 31: vigil.common.v1.NodeFault
+	(*NodeLink)(nil),              // 32: vigil.common.v1.NodeLink
+	(FailureKind)(0),              // 33: vigil.common.v1.FailureKind
 }
 var file_vigil_common_v1_event_proto_depIdxs = []int32{
-	19, // 0: vigil.common.v1.Event.time:type_name -> google.protobuf.Timestamp
-	6,  // 1: vigil.common.v1.Event.trainer_registered:type_name -> vigil.common.v1.TrainerRegistered
-	7,  // 2: vigil.common.v1.Event.step:type_name -> vigil.common.v1.StepReport
-	10, // 3: vigil.common.v1.Event.non_finite:type_name -> vigil.common.v1.NonFinite
-	20, // 4: vigil.common.v1.Event.checkpoint:type_name -> vigil.common.v1.CheckpointProgress
-	11, // 5: vigil.common.v1.Event.command_result:type_name -> vigil.common.v1.CommandResult
-	12, // 6: vigil.common.v1.Event.attempt_started:type_name -> vigil.common.v1.AttemptStarted
-	13, // 7: vigil.common.v1.Event.attempt_ended:type_name -> vigil.common.v1.AttemptEnded
-	14, // 8: vigil.common.v1.Event.resumed:type_name -> vigil.common.v1.Resumed
-	15, // 9: vigil.common.v1.Event.run_ended:type_name -> vigil.common.v1.RunEnded
-	8,  // 10: vigil.common.v1.Event.tick:type_name -> vigil.common.v1.Tick
-	9,  // 11: vigil.common.v1.Event.phase:type_name -> vigil.common.v1.Phase
-	16, // 12: vigil.common.v1.TrainerRegistered.settings:type_name -> vigil.common.v1.TrainerRegistered.SettingsEntry
-	17, // 13: vigil.common.v1.StepReport.task_losses:type_name -> vigil.common.v1.StepReport.TaskLossesEntry
-	18, // 14: vigil.common.v1.StepReport.task_weights:type_name -> vigil.common.v1.StepReport.TaskWeightsEntry
-	0,  // 15: vigil.common.v1.Phase.kind:type_name -> vigil.common.v1.PhaseKind
-	1,  // 16: vigil.common.v1.Phase.edge:type_name -> vigil.common.v1.PhaseEdge
-	2,  // 17: vigil.common.v1.NonFinite.quantity:type_name -> vigil.common.v1.Quantity
-	3,  // 18: vigil.common.v1.CommandResult.stage:type_name -> vigil.common.v1.CommandStage
-	21, // 19: vigil.common.v1.AttemptStarted.after_failure:type_name -> vigil.common.v1.FailureKind
-	21, // 20: vigil.common.v1.AttemptEnded.failure:type_name -> vigil.common.v1.FailureKind
-	4,  // 21: vigil.common.v1.RunEnded.outcome:type_name -> vigil.common.v1.Outcome
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	28, // 0: vigil.common.v1.Event.time:type_name -> google.protobuf.Timestamp
+	7,  // 1: vigil.common.v1.Event.trainer_registered:type_name -> vigil.common.v1.TrainerRegistered
+	8,  // 2: vigil.common.v1.Event.step:type_name -> vigil.common.v1.StepReport
+	15, // 3: vigil.common.v1.Event.non_finite:type_name -> vigil.common.v1.NonFinite
+	29, // 4: vigil.common.v1.Event.checkpoint:type_name -> vigil.common.v1.CheckpointProgress
+	16, // 5: vigil.common.v1.Event.command_result:type_name -> vigil.common.v1.CommandResult
+	17, // 6: vigil.common.v1.Event.attempt_started:type_name -> vigil.common.v1.AttemptStarted
+	18, // 7: vigil.common.v1.Event.attempt_ended:type_name -> vigil.common.v1.AttemptEnded
+	19, // 8: vigil.common.v1.Event.resumed:type_name -> vigil.common.v1.Resumed
+	20, // 9: vigil.common.v1.Event.run_ended:type_name -> vigil.common.v1.RunEnded
+	13, // 10: vigil.common.v1.Event.tick:type_name -> vigil.common.v1.Tick
+	14, // 11: vigil.common.v1.Event.phase:type_name -> vigil.common.v1.Phase
+	9,  // 12: vigil.common.v1.Event.evaluation:type_name -> vigil.common.v1.Evaluation
+	30, // 13: vigil.common.v1.Event.node_report:type_name -> vigil.common.v1.NodeReport
+	31, // 14: vigil.common.v1.Event.node_fault:type_name -> vigil.common.v1.NodeFault
+	32, // 15: vigil.common.v1.Event.node_link:type_name -> vigil.common.v1.NodeLink
+	10, // 16: vigil.common.v1.Event.exception:type_name -> vigil.common.v1.TrainerException
+	11, // 17: vigil.common.v1.Event.stack_dump:type_name -> vigil.common.v1.StackDump
+	12, // 18: vigil.common.v1.Event.preemption:type_name -> vigil.common.v1.PreemptionNotice
+	21, // 19: vigil.common.v1.TrainerRegistered.settings:type_name -> vigil.common.v1.TrainerRegistered.SettingsEntry
+	22, // 20: vigil.common.v1.StepReport.task_losses:type_name -> vigil.common.v1.StepReport.TaskLossesEntry
+	23, // 21: vigil.common.v1.StepReport.task_weights:type_name -> vigil.common.v1.StepReport.TaskWeightsEntry
+	24, // 22: vigil.common.v1.StepReport.dead_ratios:type_name -> vigil.common.v1.StepReport.DeadRatiosEntry
+	25, // 23: vigil.common.v1.StepReport.saturated_ratios:type_name -> vigil.common.v1.StepReport.SaturatedRatiosEntry
+	26, // 24: vigil.common.v1.Evaluation.metrics:type_name -> vigil.common.v1.Evaluation.MetricsEntry
+	27, // 25: vigil.common.v1.Evaluation.task_losses:type_name -> vigil.common.v1.Evaluation.TaskLossesEntry
+	33, // 26: vigil.common.v1.TrainerException.failure:type_name -> vigil.common.v1.FailureKind
+	28, // 27: vigil.common.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
+	0,  // 28: vigil.common.v1.Tick.activity:type_name -> vigil.common.v1.Activity
+	1,  // 29: vigil.common.v1.Phase.kind:type_name -> vigil.common.v1.PhaseKind
+	2,  // 30: vigil.common.v1.Phase.edge:type_name -> vigil.common.v1.PhaseEdge
+	3,  // 31: vigil.common.v1.NonFinite.quantity:type_name -> vigil.common.v1.Quantity
+	4,  // 32: vigil.common.v1.CommandResult.stage:type_name -> vigil.common.v1.CommandStage
+	33, // 33: vigil.common.v1.AttemptStarted.after_failure:type_name -> vigil.common.v1.FailureKind
+	33, // 34: vigil.common.v1.AttemptEnded.failure:type_name -> vigil.common.v1.FailureKind
+	5,  // 35: vigil.common.v1.RunEnded.outcome:type_name -> vigil.common.v1.Outcome
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_vigil_common_v1_event_proto_init() }
@@ -1671,6 +2297,7 @@ func file_vigil_common_v1_event_proto_init() {
 	}
 	file_vigil_common_v1_checkpoint_proto_init()
 	file_vigil_common_v1_failure_proto_init()
+	file_vigil_common_v1_node_proto_init()
 	file_vigil_common_v1_event_proto_msgTypes[0].OneofWrappers = []any{
 		(*Event_TrainerRegistered)(nil),
 		(*Event_Step)(nil),
@@ -1683,16 +2310,24 @@ func file_vigil_common_v1_event_proto_init() {
 		(*Event_RunEnded)(nil),
 		(*Event_Tick)(nil),
 		(*Event_Phase)(nil),
+		(*Event_Evaluation)(nil),
+		(*Event_NodeReport)(nil),
+		(*Event_NodeFault)(nil),
+		(*Event_NodeLink)(nil),
+		(*Event_Exception)(nil),
+		(*Event_StackDump)(nil),
+		(*Event_Preemption)(nil),
 	}
 	file_vigil_common_v1_event_proto_msgTypes[2].OneofWrappers = []any{}
-	file_vigil_common_v1_event_proto_msgTypes[8].OneofWrappers = []any{}
+	file_vigil_common_v1_event_proto_msgTypes[3].OneofWrappers = []any{}
+	file_vigil_common_v1_event_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_common_v1_event_proto_rawDesc), len(file_vigil_common_v1_event_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   14,
+			NumEnums:      6,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
