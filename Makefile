@@ -27,8 +27,7 @@ test: deps ## Run every test; ends with the list of what was skipped and why
 	@$(TOOL) gotestsum --format pkgname-and-test-fails --hide-summary=output -- -timeout 9m $(GOTESTFLAGS) ./...
 
 deps: ## Install what the tests talk to for real, where this machine allows it
-	@if ! command -v python3 >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		echo "vigil: installing python3" && apt-get install -y -qq python3 >/dev/null; fi
+	@internal/tools/deps.sh
 
 build: $(PROGRAMS) ## Build the four programs into bin/
 
