@@ -130,7 +130,9 @@ func (a *agent) setup(services *life.Group) error {
 	commands := command.New(a.config.Commands, command.Deps{
 		Log: a.log, Metrics: a.metrics, Clock: time.Now, FS: durable.OS{}, Saver: orders, Events: a.journal.Events,
 	})
-	sources, err := a.config.sources(collect.Deps{Log: a.log})
+	sources, err := a.config.sources(collect.Deps{
+		Log: a.log, Faults: a.fault, Trainers: registered(sessions), StateDir: a.config.StateDir,
+	})
 	if err != nil {
 		return err
 	}

@@ -15,10 +15,12 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/agent/collect"
+	"github.com/vigil-ml/vigil/agent/localapi"
 	"github.com/vigil-ml/vigil/internal/serve"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	"github.com/vigil-ml/vigil/internal/version"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
 const maxMessageBytes = 4 << 20
@@ -42,6 +44,22 @@ func line(path string) string {
 		return ""
 	}
 	return strings.TrimSpace(string(data))
+}
+
+// fault records what the node says is broken.
+func (a *agent) fault(ctx context.Context, fault *commonv1.NodeFault) error {
+	return a.journal.Events(ctx, "", &commonv1.Event{Body: &commonv1.Event_NodeFault{NodeFault: fault}})
+}
+
+// registered gives the training processes as collectors know them.
+func registered(sessions *localapi.Sessions) func() []collect.Trainer {
+	return func() []collect.Trainer {
+		var all []collect.Trainer
+		for _, s := range sessions.Everyone() {
+			all = append(all, collect.Trainer{RunID: s.RunID, Attempt: s.Attempt, Rank: s.Rank, PID: s.PID})
+		}
+		return all
+	}
 }
 
 // heartbeat gives what says how this agent is.

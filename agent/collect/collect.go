@@ -12,6 +12,7 @@ import (
 	"log/slog"
 
 	"github.com/vigil-ml/vigil/internal/metric"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
 // Status is how a collector is.
@@ -50,4 +51,20 @@ type Collector interface {
 // Deps is what code injects into a collector.
 type Deps struct {
 	Log *slog.Logger
+	// Faults records one thing that the node says is broken; it is on disk on
+	// return. An error means that it is not, and should be told again.
+	Faults func(ctx context.Context, fault *commonv1.NodeFault) error
+	// Trainers gives the training processes that are registered now.
+	Trainers func() []Trainer
+	// StateDir is where a collector may keep what outlives a restart, in files
+	// that begin with its kind.
+	StateDir string
+}
+
+// Trainer is a training process that is registered with the agent.
+type Trainer struct {
+	RunID   string
+	Attempt uint32
+	Rank    uint32
+	PID     int64
 }

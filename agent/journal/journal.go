@@ -120,21 +120,21 @@ func Open(config Config, deps Deps) (*Journal, error) {
 // Close closes the dictionary; the spools stay open.
 func (j *Journal) Close() error { return j.series.close() }
 
-// Events puts events of one run into the event spool, in order and as one
-// frame unless they are very many. An event whose id was taken before, in this
-// life of the agent or an earlier one, is counted and left out. It fills in
-// event_id, time, node and run_id where they are empty; the events are the journal's from then on. When it
-// returns nil they are as durable as the spool makes them. After an error of
-// kind [fault.Invalid] none of them is in the spool; after another the last
-// may be.
+// Events puts events of one run, or with an empty runID of the node, into the
+// event spool, in order and as one frame unless they are very many. An event
+// whose id was taken before, in this life of the agent or an earlier one, is
+// counted and left out. It fills in event_id, time, node and run_id where they
+// are empty; the events are the journal's from then on. When it returns nil they
+// are as durable as the spool makes them. After an error of kind
+// [fault.Invalid] none of them is in the spool; after another the last may be.
 func (j *Journal) Events(ctx context.Context, runID string, events ...*commonv1.Event) error {
 	if len(events) == 0 {
 		return nil
 	}
-	if runID == "" {
-		return fault.New(fault.Invalid, "record events: run_id is empty")
-	}
 	for i, event := range events {
+		if runID == "" && !ofNode(event) {
+			return fault.New(fault.Invalid, "record events: run_id of event %d is empty", i)
+		}
 		if event == nil || (event.RunId != "" && event.RunId != runID) {
 			return fault.New(fault.Invalid, "record events: event %d is of run %q, not %q", i, event.GetRunId(), runID)
 		}
@@ -163,6 +163,15 @@ func (j *Journal) Events(ctx context.Context, runID string, events ...*commonv1.
 		return fmt.Errorf("record events of run %s: %w", runID, err)
 	}
 	return nil
+}
+
+// ofNode tells whether an event is of a node rather than of a run.
+func ofNode(event *commonv1.Event) bool {
+	switch event.GetBody().(type) {
+	case *commonv1.Event_NodeReport, *commonv1.Event_NodeFault:
+		return true
+	}
+	return false
 }
 
 // fill stamps an event.

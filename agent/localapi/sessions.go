@@ -226,6 +226,20 @@ func (t *Sessions) trainers(runID string) []*Session {
 	return found
 }
 
+// Everyone gives the training processes of every run that are there, in no
+// order.
+func (t *Sessions) Everyone() []*Session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var found []*Session
+	for _, s := range t.byID {
+		if s.Kind == trainerv1.SessionKind_SESSION_KIND_TRAINER && !s.away {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
 // Direct gives a directive to every training process of a run that is there,
 // and says which they are. It does not wait until they have it. When one of
 // them does not take its directives, none gets this one, and the error is of
