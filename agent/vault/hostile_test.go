@@ -147,12 +147,12 @@ func TestMetadataThatIsRefused(t *testing.T) {
 
 func FuzzDecodeManifest(f *testing.F) {
 	const digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-	f.Add([]byte(`{"format":"vigil-checkpoint","version":1,"run_id":"r","checkpoint_id":"c","world_size":1,"health":"unknown",` +
-		`"files":[{"name":"a","size_bytes":0,"sha256":"` + digest + `"}]}`))
-	f.Add([]byte(`{"format":"vigil-checkpoint","version":1,"run_id":"r","checkpoint_id":"c","world_size":1,"health":"unknown",` +
-		`"files":[{"name":"../a","size_bytes":0,"sha256":"` + digest + `"}]}`))
-	f.Add([]byte(`{"format":"vigil-checkpoint","version":1,"run_id":"r","checkpoint_id":"c","world_size":1,"health":"healthy","nonfinite_parameters":0,` +
-		`"size_bytes":-1,"files":[{"name":"a","size_bytes":9223372036854775807,"sha256":"` + digest + `"},{"name":"b","size_bytes":9223372036854775807,"sha256":"` + digest + `"}]}`))
+	f.Add([]byte(`{"format":"vigil-checkpoint","version":2,"run_id":"r","checkpoint_id":"c","world_size":1,"health":"unknown",` +
+		`"files":[{"name":"a","size_bytes":0,"stored_bytes":0,"blake3":"` + digest + `"}]}`))
+	f.Add([]byte(`{"format":"vigil-checkpoint","version":2,"run_id":"r","checkpoint_id":"c","world_size":1,"health":"unknown",` +
+		`"files":[{"name":"../a","size_bytes":0,"stored_bytes":0,"blake3":"` + digest + `"}]}`))
+	f.Add([]byte(`{"format":"vigil-checkpoint","version":2,"run_id":"r","checkpoint_id":"c","world_size":1,"health":"healthy","nonfinite_parameters":0,` +
+		`"size_bytes":-1,"files":[{"name":"a","size_bytes":9223372036854775807,"stored_bytes":0,"blake3":"` + digest + `"},{"name":"b","size_bytes":9223372036854775807,"sha256":"` + digest + `"}]}`))
 	f.Add([]byte(`{}`))
 	f.Add([]byte(`null`))
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/vigil-ml/vigil/agent/vault/seal"
 	"github.com/vigil-ml/vigil/internal/fault"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
@@ -24,7 +25,7 @@ import (
 // Names and numbers of the format; see docs/formats/checkpoint.md.
 const (
 	manifestFormat   = "vigil-checkpoint"
-	manifestVersion  = 1
+	manifestVersion  = 2
 	manifestName     = "manifest.json"
 	verifiedName     = "verified.json"
 	filesName        = "files"
@@ -32,7 +33,10 @@ const (
 	maxManifestBytes = 64 << 20
 )
 
-var sha256Form = regexp.MustCompile(`^[0-9a-f]{64}$`)
+var (
+	digestForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	keyIDForm  = regexp.MustCompile(`^[0-9a-f]{0,8}$`)
+)
 
 // Manifest describes one rank's part of a checkpoint. It is written after all
 // the files that it names are on stable storage.
@@ -55,15 +59,39 @@ type Manifest struct {
 	// Parent is the checkpoint that the attempt went on from; may be empty.
 	Parent    string    `json:"parent"`
 	Created   time.Time `json:"created"`
-	SizeBytes int64     `json:"size_bytes"` // sum over files
-	Files     []File    `json:"files"`      // sorted by name
+	SizeBytes int64     `json:"size_bytes"` // of what the trainer wrote; sum over files
+	// StoredBytes is what the files take, compressed and encrypted.
+	StoredBytes int64 `json:"stored_bytes"`
+	// KeyID names the key that all files are encrypted with; empty: in the clear.
+	KeyID string `json:"key_id"`
+	Files []File `json:"files"` // sorted by name
 }
 
 // File is one file of a manifest.
 type File struct {
-	Name      string `json:"name"` // slash-separated, relative
-	SizeBytes int64  `json:"size_bytes"`
-	SHA256    string `json:"sha256"` // lower-case hex
+	Name        string `json:"name"` // slash-separated, relative
+	SizeBytes   int64  `json:"size_bytes"`
+	StoredBytes int64  `json:"stored_bytes"`
+	BLAKE3      string `json:"blake3"`                // of what is stored; lower-case hex
+	Compression string `json:"compression,omitempty"` // "zstd"
+}
+
+// encoded is how a file of the manifest is stored.
+func (m *Manifest) encoded(f File) seal.Encoded {
+	return seal.Encoded{
+		SizeBytes: f.SizeBytes, StoredBytes: f.StoredBytes, BLAKE3: f.BLAKE3, Compression: f.Compression, KeyID: m.KeyID,
+	}
+}
+
+// plain tells whether all files are stored as the trainer wrote them.
+func (m *Manifest) plain() bool {
+	return !slices.ContainsFunc(m.Files, func(f File) bool { return !m.encoded(f).Plain() })
+}
+
+// binding is what a file is bound to when it is encrypted: one that is put in
+// another's place does not open.
+func (m *Manifest) binding(name string) string {
+	return m.RunID + "/" + m.CheckpointID + "/" + rankName(m.Rank) + "/" + name
 }
 
 // encode gives the manifest's bytes; the same manifest gives the same bytes.
@@ -110,6 +138,8 @@ func (m *Manifest) check() error {
 		return fmt.Errorf("%d non-finite parameters", *m.NonfiniteParameters)
 	case m.Health != healthName(healthOf(m.NonfiniteParameters)):
 		return fmt.Errorf("health %.40q does not agree with the count of non-finite parameters", m.Health)
+	case !keyIDForm.MatchString(m.KeyID):
+		return fmt.Errorf("key id %.40q is not up to 8 hexadecimal digits", m.KeyID)
 	case len(m.Files) == 0 || len(m.Files) > maxFiles:
 		return fmt.Errorf("%d files; want 1 to %d", len(m.Files), maxFiles)
 	case !slices.IsSortedFunc(m.Files, func(a, b File) int { return cmp.Compare(a.Name, b.Name) }):
@@ -119,7 +149,7 @@ func (m *Manifest) check() error {
 }
 
 func (m *Manifest) checkFiles() error {
-	var sum int64
+	var sum, stored int64
 	for i, f := range m.Files {
 		if err := checkFileName(f.Name); err != nil {
 			return err
@@ -127,16 +157,17 @@ func (m *Manifest) checkFiles() error {
 		if i > 0 && m.Files[i-1].Name == f.Name {
 			return fmt.Errorf("file %q stands twice", f.Name)
 		}
-		if f.SizeBytes < 0 || sum+f.SizeBytes < sum {
-			return fmt.Errorf("file %q has size %d", f.Name, f.SizeBytes)
+		if f.SizeBytes < 0 || sum+f.SizeBytes < sum || f.StoredBytes < 0 || stored+f.StoredBytes < stored {
+			return fmt.Errorf("file %q has size %d, stored in %d", f.Name, f.SizeBytes, f.StoredBytes)
 		}
-		if !sha256Form.MatchString(f.SHA256) {
-			return fmt.Errorf("file %q: %.80q is not a SHA-256 in lower-case hex", f.Name, f.SHA256)
+		if !digestForm.MatchString(f.BLAKE3) {
+			return fmt.Errorf("file %q: %.80q is not a BLAKE3 in lower-case hex", f.Name, f.BLAKE3)
 		}
 		sum += f.SizeBytes
+		stored += f.StoredBytes
 	}
-	if sum != m.SizeBytes {
-		return fmt.Errorf("size is %d, its files have %d", m.SizeBytes, sum)
+	if sum != m.SizeBytes || stored != m.StoredBytes {
+		return fmt.Errorf("size is %d, stored in %d; its files have %d and %d", m.SizeBytes, m.StoredBytes, sum, stored)
 	}
 	return nil
 }
@@ -190,11 +221,11 @@ func wasVerified(rankDir, manifestSHA256 string) bool {
 	return json.NewDecoder(bytes.NewReader(data)).Decode(&mark) == nil && mark.ManifestSHA256 == manifestSHA256
 }
 
-// ref is the manifest as trainers see it.
-func (m *Manifest) ref(rankDir string) *commonv1.CheckpointRef {
+// ref is the manifest as trainers see it, with the files in a directory.
+func (m *Manifest) ref(filesDir string) *commonv1.CheckpointRef {
 	return &commonv1.CheckpointRef{
 		CheckpointId: m.CheckpointID,
-		Directory:    filepath.Join(rankDir, filesName),
+		Directory:    filesDir,
 		Metadata: &commonv1.CheckpointMetadata{
 			Step: m.Step, DataPosition: m.DataPosition, WorldSize: m.WorldSize, Rank: m.Rank,
 			NonfiniteParameters: cloneCount(m.NonfiniteParameters), Format: m.ContentFormat,

@@ -49,6 +49,7 @@ func (v *Vault) process(ctx context.Context, s *staging) {
 	switch {
 	case err == nil:
 		v.sealed.WithLabelValues("verified").Inc()
+		v.dropRestored(s.RunID, s.Rank) // who has saved since has read it
 		v.finish(s, true)
 	case ctx.Err() != nil:
 	case !fault.Is(err, fault.Invalid) && s.tries < v.config.Retries:
@@ -155,6 +156,7 @@ func (v *Vault) scanLost(dir string, cause error) {
 
 // sweep removes staging directories that nobody will commit any more.
 func (v *Vault) sweep() {
+	v.sweepRestored()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, s := range v.staged {

@@ -171,8 +171,8 @@ func (v *Vault) Resolve(ctx context.Context, runID string, rank, worldSize uint3
 		}
 	}
 	for i, c := range slices.Concat(fit, unknown) {
-		rankDir := v.rankDir(key{runID, c.ID, rank})
-		if err := checkDigests(ctx, rankDir, c.Ranks[rank]); err != nil {
+		files, err := v.provide(ctx, key{runID, c.ID, rank}, c.Ranks[rank])
+		if err != nil {
 			if ctx.Err() != nil {
 				return nil, nil, fmt.Errorf("resolve resume: %w", err)
 			}
@@ -184,7 +184,7 @@ func (v *Vault) Resolve(ctx context.Context, runID string, rank, worldSize uint3
 				passed.at(u, "its health is unknown (nobody counted non-finite parameters) and a healthy one exists")
 			}
 		}
-		ref := c.Ranks[rank].ref(rankDir)
+		ref := c.Ranks[rank].ref(files)
 		ref.Health = c.Health // the worst of all ranks, not this rank's own
 		return ref, passed.newerThan(&c), nil
 	}

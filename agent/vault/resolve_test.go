@@ -62,7 +62,7 @@ func TestResolvePassesOver(t *testing.T) {
 	}{
 		{"flipped bit", func(t *testing.T, dir string) {
 			edit(t, filepath.Join(dir, "files/optimizer/state"), func(d []byte) []byte { d[1] ^= 4; return d })
-		}, `file "optimizer/state": its SHA-256`},
+		}, `file "optimizer/state": its BLAKE3`},
 		{"cut file", func(t *testing.T, dir string) {
 			edit(t, filepath.Join(dir, "files/weights.bin"), func(d []byte) []byte { return d[:10] })
 		}, `file "weights.bin": has 10 bytes`},
@@ -78,7 +78,7 @@ func TestResolvePassesOver(t *testing.T) {
 		}, "decode manifest"},
 		{"manifest of another", replace("manifest.json", `"checkpoint_id": "new"`, `"checkpoint_id": "old"`), "checkpoint old"},
 		{"traversal", replace("manifest.json", `"optimizer/state"`, `"../../../../etc/passwd"`), "not a clean relative path"},
-		{"future version", replace("manifest.json", `"version": 1`, `"version": 2`), "version is 2"},
+		{"future version", replace("manifest.json", `"version": 2`, `"version": 3`), "version is 3"},
 		{"link in the place of a file", func(t *testing.T, dir string) {
 			path := filepath.Join(dir, "files/weights.bin")
 			if err := errors.Join(os.Rename(path, dir+"/moved"), os.Symlink(dir+"/moved", path)); err != nil {

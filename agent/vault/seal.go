@@ -2,12 +2,8 @@ package vault
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
-	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -16,8 +12,6 @@ import (
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
-
-const copyBytes = 1 << 20
 
 func (v *Vault) runDir(runID string) string { return filepath.Join(v.config.Dir, runID) }
 
@@ -89,7 +83,7 @@ func (v *Vault) seal(ctx context.Context, s *staging) (*Manifest, string, error)
 	if err := fsys.RemoveAll(partial); err != nil {
 		return nil, "", fmt.Errorf("seal checkpoint: %w", err)
 	}
-	m, err := v.copyFiles(ctx, s, filepath.Join(partial, filesName))
+	m, err := v.encodeFiles(ctx, s, filepath.Join(partial, filesName))
 	if err != nil {
 		return nil, "", fmt.Errorf("seal checkpoint: %w", err)
 	}
@@ -148,9 +142,9 @@ func (v *Vault) pointLatest(m *Manifest) error {
 	return nil
 }
 
-// copyFiles copies what was staged, computing digests on the way, syncs it and
-// gives its manifest.
-func (v *Vault) copyFiles(ctx context.Context, s *staging, to string) (*Manifest, error) {
+// encodeFiles puts what was staged into its stored form, syncs it and gives its
+// manifest.
+func (v *Vault) encodeFiles(ctx context.Context, s *staging, to string) (*Manifest, error) {
 	staged, _, err := s.list()
 	if err != nil {
 		return nil, err
@@ -165,7 +159,9 @@ func (v *Vault) copyFiles(ctx context.Context, s *staging, to string) (*Manifest
 		return nil, err
 	}
 	m := s.manifest()
-	buffer := make([]byte, copyBytes)
+	if v.codec.Keys != nil {
+		m.KeyID = v.codec.Keys.ID()
+	}
 	for _, file := range staged {
 		for dir := path.Dir(file.name); !dirs[dir]; dir = path.Dir(dir) {
 			dirs[dir] = true
@@ -174,12 +170,13 @@ func (v *Vault) copyFiles(ctx context.Context, s *staging, to string) (*Manifest
 		if err := v.deps.FS.MkdirAll(filepath.Dir(target), 0o700); err != nil {
 			return nil, err
 		}
-		f, err := v.copyFile(ctx, root, file, target, buffer)
+		f, err := v.encodeFile(ctx, root, file, target, m.binding(file.name))
 		if err != nil {
-			return nil, fmt.Errorf("copy file %q: %w", file.name, err)
+			return nil, fmt.Errorf("seal file %q: %w", file.name, err)
 		}
 		m.Files = append(m.Files, f)
 		m.SizeBytes += f.SizeBytes
+		m.StoredBytes += f.StoredBytes
 	}
 	for dir := range dirs {
 		if err := v.deps.FS.SyncDir(filepath.Join(to, filepath.FromSlash(dir))); err != nil {
@@ -190,7 +187,7 @@ func (v *Vault) copyFiles(ctx context.Context, s *staging, to string) (*Manifest
 	return m, nil
 }
 
-func (v *Vault) copyFile(ctx context.Context, root *os.Root, file stagedFile, target string, buffer []byte) (_ File, err error) {
+func (v *Vault) encodeFile(ctx context.Context, root *os.Root, file stagedFile, target, binding string) (_ File, err error) {
 	in, err := openStaged(root, file)
 	if err != nil {
 		return File{}, err
@@ -201,39 +198,14 @@ func (v *Vault) copyFile(ctx context.Context, root *os.Root, file stagedFile, ta
 		return File{}, err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	digest := sha256.New()
-	n, err := copyDigesting(ctx, out, in, digest, buffer)
+	e, err := v.codec.Encode(ctx, out, in, binding)
 	if err != nil {
 		return File{}, err
 	}
 	if err := out.Sync(); err != nil {
 		return File{}, err
 	}
-	return File{Name: file.name, SizeBytes: n, SHA256: hex.EncodeToString(digest.Sum(nil))}, nil
-}
-
-// copyDigesting copies until the end of in or of ctx.
-func copyDigesting(ctx context.Context, out io.Writer, in io.Reader, digest hash.Hash, buffer []byte) (int64, error) {
-	var sum int64
-	for {
-		if err := ctx.Err(); err != nil {
-			return sum, err
-		}
-		n, err := in.Read(buffer)
-		if n > 0 {
-			_, _ = digest.Write(buffer[:n]) // a hash never fails
-			if _, err := out.Write(buffer[:n]); err != nil {
-				return sum, err
-			}
-			sum += int64(n)
-		}
-		if errors.Is(err, io.EOF) {
-			return sum, nil
-		}
-		if err != nil {
-			return sum, err
-		}
-	}
+	return File{Name: file.name, SizeBytes: e.SizeBytes, StoredBytes: e.StoredBytes, BLAKE3: e.BLAKE3, Compression: e.Compression}, nil
 }
 
 // manifest is the staging's manifest but for the files.

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/vigil-ml/vigil/agent/vault/seal"
 	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/metric"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -47,6 +48,10 @@ type Config struct {
 	// ResolveWait is how long Resolve waits for the run's committed checkpoints
 	// to be sealed.
 	ResolveWait time.Duration `yaml:"resolve_wait"`
+	// Compress has files compressed that shrink by it. Weights do not: it is off.
+	Compress bool `yaml:"compress"`
+	// Encryption has files encrypted; without it they are stored in the clear.
+	Encryption Encryption `yaml:"encryption"`
 }
 
 // Defaults keeps checkpoints below a directory.
@@ -65,6 +70,7 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 	if c.MaxStaged < 1 {
 		report("max_staged", "is %d; want at least 1", c.MaxStaged)
 	}
+	c.Encryption.Check(func(key, format string, args ...any) { report("encryption."+key, format, args...) })
 	if c.Retries < 0 {
 		report("retries", "is %d; want at least 0", c.Retries)
 	}
@@ -105,6 +111,7 @@ type Vault struct {
 	seconds *prometheus.HistogramVec
 	bytes   *prometheus.CounterVec
 	wake    chan struct{}
+	codec   seal.Codec
 
 	mu      sync.Mutex
 	staged  map[key]*staging // begun or committed and not yet sealed
@@ -143,6 +150,10 @@ func New(config Config, deps Deps) (*Vault, error) {
 	if v.id, err = identity(dir); err != nil {
 		return nil, fmt.Errorf("open vault: %w", err)
 	}
+	if v.codec.Keys, err = config.Encryption.open(deps.FS, dir, deps.Clock()); err != nil {
+		return nil, fmt.Errorf("open vault: %w", err)
+	}
+	v.codec.Compress = config.Compress
 	if config.StagingDir == "" {
 		v.memory = memoryStaging(deps.Log, dir, v.id, deps.Node)
 	}
