@@ -318,6 +318,9 @@ func TestRepeats(t *testing.T) {
 	}
 }
 
+func (countingBank) Ended() []*controlv1.Finding  { return nil }
+func (countingBank) Restore([]*controlv1.Finding) {}
+
 // countingHandler counts log records by level.
 type countingHandler struct {
 	slog.Handler
