@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"maps"
 	"slices"
 
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -80,7 +79,7 @@ func (b *Bank) observeNode(event *commonv1.Event) []*controlv1.Finding {
 	if len(n.runs) == 0 {
 		return findings
 	}
-	for _, run := range slices.Sorted(maps.Keys(n.runs)) {
+	for _, run := range n.runs {
 		findings = append(findings, b.observeRun(run, b.runs[run], event)...)
 	}
 	return findings

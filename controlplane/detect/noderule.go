@@ -49,10 +49,10 @@ type Node struct {
 	Name string
 
 	rules     []NodeRule
-	now       float64 // seconds, by the node's clock
-	reported  float64 // when the last report came; 0 before the first
-	ahead     float64 // seconds that its clock is ahead of the control plane's
-	runs      map[string]uint32
+	now       float64              // seconds, by the node's clock
+	reported  float64              // when the last report came; 0 before the first
+	ahead     float64              // seconds that its clock is ahead of the control plane's
+	runs      []string             // sorted
 	last      *commonv1.NodeReport // the one before, or the one that is observed
 	detectors []NodeDetector
 	problems  map[string]*Problem
@@ -73,7 +73,7 @@ type said struct {
 }
 
 func newNode(name string, rules []NodeRule) *Node {
-	n := &Node{Name: name, rules: rules, runs: map[string]uint32{}, problems: map[string]*Problem{}}
+	n := &Node{Name: name, rules: rules, problems: map[string]*Problem{}}
 	for _, rule := range rules {
 		n.detectors = append(n.detectors, rule.New())
 	}

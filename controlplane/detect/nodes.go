@@ -2,7 +2,6 @@ package detect
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -65,7 +64,8 @@ func (s *nodes) place(event *commonv1.Event) {
 	}
 	if i, ok := slices.BinarySearch(p.nodes, at); !ok {
 		p.nodes = slices.Insert(p.nodes, i, at)
-		s.node(at).runs[run] = p.attempt
+		n := s.node(at)
+		n.runs = insert(n.runs, run)
 	}
 }
 
@@ -73,7 +73,8 @@ func (s *nodes) place(event *commonv1.Event) {
 func (s *nodes) leave(run string) {
 	if p := s.ofRun[run]; p != nil {
 		for _, name := range p.nodes {
-			delete(s.byName[name].runs, run)
+			n := s.byName[name]
+			n.runs = slices.DeleteFunc(n.runs, func(r string) bool { return r == run })
 		}
 	}
 	delete(s.ofRun, run)
@@ -87,7 +88,7 @@ func (s *nodes) observe(event *commonv1.Event) []said {
 		f, rule := n.found[i].finding, s.rules[n.found[i].rule]
 		f.Kind = rule.Code
 		if f.AffectedRuns == nil {
-			f.AffectedRuns = slices.Sorted(maps.Keys(n.runs))
+			f.AffectedRuns = slices.Clone(n.runs)
 		}
 		f.FindingId = idOf("node "+n.Name, f.GetProblem()+"/"+f.GetSeverity().String(), event, 0)
 		s.explain(n, n.found[i])
