@@ -60,10 +60,15 @@ func (b *Bank) Observe(event *commonv1.Event) []*controlv1.Finding {
 	}
 	b.nodes.place(event)
 	findings := b.observeRun(event.GetRunId(), detectors, event)
-	if _, ok := event.GetBody().(*commonv1.Event_RunEnded); ok {
+	switch body := event.GetBody().(type) {
+	case *commonv1.Event_RunEnded:
 		delete(b.runs, event.GetRunId())
 		b.nodes.leave(event.GetRunId())
 		b.ended.add(event.GetRunId())
+	case *commonv1.Event_AttemptEnded:
+		if !body.AttemptEnded.GetRestarting() {
+			b.nodes.leave(event.GetRunId())
+		}
 	}
 	return findings
 }

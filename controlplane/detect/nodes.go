@@ -43,8 +43,13 @@ func (s *nodes) node(name string) *Node {
 	return n
 }
 
-// place learns where a run trains from its events.
+// place learns where a run trains from what its processes say.
 func (s *nodes) place(event *commonv1.Event) {
+	switch event.GetBody().(type) {
+	case *commonv1.Event_TrainerRegistered, *commonv1.Event_Step, *commonv1.Event_NonFinite, *commonv1.Event_Tick:
+	default:
+		return
+	}
 	run, at := event.GetRunId(), event.GetNode()
 	if at == "" {
 		return

@@ -39,6 +39,9 @@ func (nodeLost) Observe(event *commonv1.Event, n *detect.Node) {
 		}
 	}
 	n.Problem("link").Judge(n, v, func() *controlv1.Finding {
+		if link.GetLastHeard() == nil {
+			return n.Finding("link", "Nothing is heard of %s.", n.Name)
+		}
 		silent := detect.Seconds(event) - float64(link.GetLastHeard().GetSeconds())
 		f := n.Finding("link", "Nothing has been heard of %s for %.0f s.", n.Name, silent)
 		f.Evidence = map[string]float64{"silent_seconds": silent}
