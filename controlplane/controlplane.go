@@ -125,7 +125,7 @@ func (c *controlPlane) setup(services *life.Group) error {
 		Clock: time.Now, Tracer: c.tracer, Metrics: c.metrics,
 	})
 	events := pipeline.New(pipeline.Deps{
-		Bus: c.bus, Store: c.store, NewBank: func() pipeline.Bank { return detect.NewBank(Rules(), NodeRules()...) }, Incidents: incidents,
+		Bus: c.bus, Store: c.store, NewBank: func() pipeline.Bank { return detect.NewBank(Rules()).WatchNodes(NodeRules()) }, Incidents: incidents,
 		Clock: time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
 	})
 	frames := ingest.New(c.config.Ingest, ingest.Deps{

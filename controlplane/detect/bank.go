@@ -25,9 +25,9 @@ type Bank struct {
 	nodes nodes
 }
 
-// NewBank makes a bank without runs and nodes. Two rules with one code are a
-// bug and panic. A rule under a kind that is not in the list is under nothing.
-func NewBank(rules []Rule, nodeRules ...NodeRule) *Bank {
+// NewBank makes a bank without runs. Two rules with one code are a bug and
+// panic. A rule under a kind that is not in the list is under nothing.
+func NewBank(rules []Rule) *Bank {
 	places := map[string]int{}
 	for i, rule := range rules {
 		if _, ok := places[rule.Code]; ok {
@@ -43,7 +43,7 @@ func NewBank(rules []Rule, nodeRules ...NodeRule) *Bank {
 			}
 		}
 	}
-	return &Bank{rules: rules, under: under, runs: map[string][]Detector{}, ended: newRing(endedRuns), nodes: newNodes(nodeRules)}
+	return &Bank{rules: rules, under: under, runs: map[string][]Detector{}, ended: newRing(endedRuns), nodes: newNodes(nil)}
 }
 
 // Observe takes the next event of any run or node and gives what it shows, with

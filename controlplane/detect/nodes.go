@@ -23,6 +23,13 @@ type places struct {
 	nodes   []string // sorted
 }
 
+// WatchNodes has the bank look at nodes too, and gives it back. It is called
+// before anything is observed. Two rules with one code are a bug and panic.
+func (b *Bank) WatchNodes(rules []NodeRule) *Bank {
+	b.nodes = newNodes(rules)
+	return b
+}
+
 func newNodes(rules []NodeRule) nodes {
 	seen := map[string]bool{}
 	for _, rule := range rules {

@@ -145,8 +145,8 @@ func setup(t testing.TB, path string, frames *fakeBus) (*Pipeline, *store.Store)
 	p := New(Deps{
 		Bus: frames, Store: s, Incidents: engine, Clock: clock, Log: quiet, Tracer: tracer, Metrics: registry,
 		NewBank: func() Bank {
-			return detect.NewBank([]detect.Rule{rules.NonFinite(), rules.Divergence(rules.Defaults().Divergence), rules.Crash()},
-				rules.Nodes(rules.Defaults().Nodes)...)
+			return detect.NewBank([]detect.Rule{rules.NonFinite(), rules.Divergence(rules.Defaults().Divergence), rules.Crash()}).
+				WatchNodes(rules.Nodes(rules.Defaults().Nodes))
 		},
 	})
 	p.retry = time.Microsecond

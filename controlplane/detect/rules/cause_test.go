@@ -25,7 +25,7 @@ type stage struct {
 
 func newStage() *stage {
 	set := rules.Defaults()
-	return &stage{bank: detect.NewBank(rules.All(set), rules.Nodes(set.Nodes)...)}
+	return &stage{bank: detect.NewBank(rules.All(set)).WatchNodes(rules.Nodes(set.Nodes))}
 }
 
 func (s *stage) say(node, run string, seconds float64, e *commonv1.Event) {

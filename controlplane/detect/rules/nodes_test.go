@@ -31,7 +31,7 @@ type machine struct {
 
 func newMachine() *machine {
 	set := rules.Defaults()
-	m := &machine{bank: detect.NewBank(rules.All(set), rules.Nodes(set.Nodes)...), now: time.Unix(1_700_000_000, 0)}
+	m := &machine{bank: detect.NewBank(rules.All(set)).WatchNodes(rules.Nodes(set.Nodes)), now: time.Unix(1_700_000_000, 0)}
 	m.run("r", 0, &commonv1.Event_TrainerRegistered{TrainerRegistered: &commonv1.TrainerRegistered{WorldSize: 2}})
 	return m
 }
