@@ -3,6 +3,8 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,12 +25,15 @@ import (
 // said is a bus in memory that keeps what it was told, as the real one does by
 // position; bus.TestOwnWord holds the real one to the same.
 type said struct {
+	mu       sync.Mutex
 	messages []bus.Message
 	refuse   int // so many Publish fail, after storing
 }
 
 func (s *said) Publish(_ context.Context, m bus.Message) (uint64, error) {
-	last, ok, _ := s.LastOwn(context.Background(), m.Node)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last, ok := s.last(m.Node)
 	if !ok || m.Position.GetSequence() > last.Position.GetSequence() {
 		s.messages = append(s.messages, m)
 	}
@@ -40,16 +45,25 @@ func (s *said) Publish(_ context.Context, m bus.Message) (uint64, error) {
 }
 
 func (s *said) LastOwn(_ context.Context, node string) (bus.Delivery, bool, error) {
-	for i := len(s.messages) - 1; i >= 0; i-- {
-		if s.messages[i].Node == node {
-			return bus.Delivery{Message: s.messages[i]}, true, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last, ok := s.last(node)
+	return bus.Delivery{Message: last}, ok, nil
+}
+
+func (s *said) last(node string) (bus.Message, bool) {
+	for _, m := range slices.Backward(s.messages) {
+		if m.Node == node {
+			return m, true
 		}
 	}
-	return bus.Delivery{}, false, nil
+	return bus.Message{}, false
 }
 
 // states gives what was said, "node state" or with the clock behind it.
 func (s *said) states() (all []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, m := range s.messages {
 		body := m.Batch.GetEvents()[0].GetNodeLink()
 		text := fmt.Sprint(m.Node, " ", body.GetState().String()[len("LINK_STATE_"):])
@@ -123,7 +137,7 @@ func TestLinkGoesOn(t *testing.T) {
 		connect(t, f, "a")
 		time.Sleep(50 * time.Second)
 		synctest.Wait()
-		if got := len(to.messages); got != 2 {
+		if got := len(to.states()); got != 2 {
 			t.Errorf("said after the restart: %v", to.states()[2:])
 		}
 		time.Sleep(20 * time.Second)
