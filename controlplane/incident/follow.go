@@ -151,7 +151,7 @@ func (e *Engine) step(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 		if event.GetAttempt() <= record.Attempt || s.GetStep() < record.OnsetStep {
 			continue
 		}
-		if still, err := goesOn(tx, record); err != nil {
+		if still, err := nodeGoesOn(tx, record); err != nil {
 			return err
 		} else if still {
 			continue
@@ -182,7 +182,7 @@ func (e *Engine) runEnded(ctx context.Context, tx *store.Tx, event *commonv1.Eve
 		return err
 	}
 	for _, record := range open {
-		if still, err := goesOn(tx, record); err != nil {
+		if still, err := nodeGoesOn(tx, record); err != nil {
 			return err
 		} else if still {
 			continue

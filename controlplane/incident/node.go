@@ -242,8 +242,8 @@ func runIsPast(tx *store.Tx, record store.IncidentRecord) (bool, error) {
 	return run.GetEnded() != nil || (run.GetAttempt() > record.Attempt && run.GetStep() >= record.OnsetStep), nil
 }
 
-// goesOn tells whether an incident is a node's whose problem is not over.
-func goesOn(tx *store.Tx, record store.IncidentRecord) (bool, error) {
+// nodeGoesOn tells whether an incident is a node's whose problem is not over.
+func nodeGoesOn(tx *store.Tx, record store.IncidentRecord) (bool, error) {
 	if record.Incident.GetNode() == "" {
 		return false, nil
 	}
