@@ -860,23 +860,23 @@ type Finding struct {
 	// When the finding was made.
 	Created *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=created,proto3" json:"created,omitempty"`
 	// What brought it about, where that is known.
-	Cause *Cause `protobuf:"bytes,20,opt,name=cause,proto3" json:"cause,omitempty"`
+	Cause *Cause `protobuf:"bytes,30,opt,name=cause,proto3" json:"cause,omitempty"`
 	// NVML's index of the GPU to blame; absent when it is none or not known.
-	Gpu *uint32 `protobuf:"varint,21,opt,name=gpu,proto3,oneof" json:"gpu,omitempty"`
+	Gpu *uint32 `protobuf:"varint,31,opt,name=gpu,proto3,oneof" json:"gpu,omitempty"`
 	// The part to blame, as the node calls it: a GPU's uuid or PCI address, a
 	// mount, "mlx5_0/1".
-	Device string `protobuf:"bytes,22,opt,name=device,proto3" json:"device,omitempty"`
+	Device string `protobuf:"bytes,32,opt,name=device,proto3" json:"device,omitempty"`
 	// Names a problem of a node: all findings of one problem have the same, and
 	// there is one finding of it until it is over or becomes more severe. Empty
 	// for a run's findings.
-	Problem string `protobuf:"bytes,23,opt,name=problem,proto3" json:"problem,omitempty"`
+	Problem string `protobuf:"bytes,33,opt,name=problem,proto3" json:"problem,omitempty"`
 	// The process that it hit; 0 when none is known.
-	Pid int64 `protobuf:"varint,24,opt,name=pid,proto3" json:"pid,omitempty"`
+	Pid int64 `protobuf:"varint,34,opt,name=pid,proto3" json:"pid,omitempty"`
 	// Runs that a node's problem hits; empty for a run's own findings.
-	AffectedRuns []string `protobuf:"bytes,25,rep,name=affected_runs,json=affectedRuns,proto3" json:"affected_runs,omitempty"`
+	AffectedRuns []string `protobuf:"bytes,35,rep,name=affected_runs,json=affectedRuns,proto3" json:"affected_runs,omitempty"`
 	// Findings of runs that came shortly before and that this problem of a node
 	// brought about.
-	Explains      []string `protobuf:"bytes,26,rep,name=explains,proto3" json:"explains,omitempty"`
+	Explains      []string `protobuf:"bytes,36,rep,name=explains,proto3" json:"explains,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1606,13 +1606,13 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\n" +
 	"event_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\teventTime\x124\n" +
 	"\acreated\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12-\n" +
-	"\x05cause\x18\x14 \x01(\v2\x17.vigil.control.v1.CauseR\x05cause\x12\x15\n" +
-	"\x03gpu\x18\x15 \x01(\rH\x00R\x03gpu\x88\x01\x01\x12\x16\n" +
-	"\x06device\x18\x16 \x01(\tR\x06device\x12\x18\n" +
-	"\aproblem\x18\x17 \x01(\tR\aproblem\x12\x10\n" +
-	"\x03pid\x18\x18 \x01(\x03R\x03pid\x12#\n" +
-	"\raffected_runs\x18\x19 \x03(\tR\faffectedRuns\x12\x1a\n" +
-	"\bexplains\x18\x1a \x03(\tR\bexplains\x1a;\n" +
+	"\x05cause\x18\x1e \x01(\v2\x17.vigil.control.v1.CauseR\x05cause\x12\x15\n" +
+	"\x03gpu\x18\x1f \x01(\rH\x00R\x03gpu\x88\x01\x01\x12\x16\n" +
+	"\x06device\x18  \x01(\tR\x06device\x12\x18\n" +
+	"\aproblem\x18! \x01(\tR\aproblem\x12\x10\n" +
+	"\x03pid\x18\" \x01(\x03R\x03pid\x12#\n" +
+	"\raffected_runs\x18# \x03(\tR\faffectedRuns\x12\x1a\n" +
+	"\bexplains\x18$ \x03(\tR\bexplains\x1a;\n" +
 	"\rEvidenceEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\x06\n" +
