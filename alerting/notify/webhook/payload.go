@@ -70,7 +70,12 @@ func labelsOf(d alert.Delivery) map[string]string {
 		if f.GetNode() != "" {
 			labels["node"] = f.GetNode()
 		}
-		labels["rank"] = fmt.Sprint(f.GetRank())
+		if f.Gpu != nil {
+			labels["gpu"] = fmt.Sprint(f.GetGpu())
+		}
+		if f.GetProblem() == "" {
+			labels["rank"] = fmt.Sprint(f.GetRank())
+		}
 	}
 	return labels
 }

@@ -858,7 +858,25 @@ type Finding struct {
 	// When the event that led to it happened.
 	EventTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=event_time,json=eventTime,proto3" json:"event_time,omitempty"`
 	// When the finding was made.
-	Created       *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=created,proto3" json:"created,omitempty"`
+	Created *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=created,proto3" json:"created,omitempty"`
+	// What brought it about, where that is known.
+	Cause *Cause `protobuf:"bytes,30,opt,name=cause,proto3" json:"cause,omitempty"`
+	// NVML's index of the GPU to blame; absent when it is none or not known.
+	Gpu *uint32 `protobuf:"varint,31,opt,name=gpu,proto3,oneof" json:"gpu,omitempty"`
+	// The part to blame, as the node calls it: a GPU's uuid or PCI address, a
+	// mount, "mlx5_0/1".
+	Device string `protobuf:"bytes,32,opt,name=device,proto3" json:"device,omitempty"`
+	// Names a problem of a node: all findings of one problem have the same, and
+	// there is one finding of it until it is over or becomes more severe. Empty
+	// for a run's findings.
+	Problem string `protobuf:"bytes,33,opt,name=problem,proto3" json:"problem,omitempty"`
+	// The process that it hit; 0 when none is known.
+	Pid int64 `protobuf:"varint,34,opt,name=pid,proto3" json:"pid,omitempty"`
+	// Runs that a node's problem hits; empty for a run's own findings.
+	AffectedRuns []string `protobuf:"bytes,35,rep,name=affected_runs,json=affectedRuns,proto3" json:"affected_runs,omitempty"`
+	// Findings of runs that came shortly before and that this problem of a node
+	// brought about.
+	Explains      []string `protobuf:"bytes,36,rep,name=explains,proto3" json:"explains,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -984,12 +1002,152 @@ func (x *Finding) GetCreated() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Finding) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
+func (x *Finding) GetGpu() uint32 {
+	if x != nil && x.Gpu != nil {
+		return *x.Gpu
+	}
+	return 0
+}
+
+func (x *Finding) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *Finding) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *Finding) GetPid() int64 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *Finding) GetAffectedRuns() []string {
+	if x != nil {
+		return x.AffectedRuns
+	}
+	return nil
+}
+
+func (x *Finding) GetExplains() []string {
+	if x != nil {
+		return x.Explains
+	}
+	return nil
+}
+
+// Cause is the problem of a node that brought a run's finding about.
+type Cause struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Kind of the node's finding, for instance "xid".
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// That finding.
+	FindingId string `protobuf:"bytes,2,opt,name=finding_id,json=findingId,proto3" json:"finding_id,omitempty"`
+	// The node.
+	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	// NVML's index of the GPU; absent when it is none or not known.
+	Gpu *uint32 `protobuf:"varint,4,opt,name=gpu,proto3,oneof" json:"gpu,omitempty"`
+	// The node's finding in its own sentence.
+	Summary string `protobuf:"bytes,5,opt,name=summary,proto3" json:"summary,omitempty"`
+	// When it was seen, by the node's clock.
+	EventTime     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=event_time,json=eventTime,proto3" json:"event_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cause) Reset() {
+	*x = Cause{}
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cause) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cause) ProtoMessage() {}
+
+func (x *Cause) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cause.ProtoReflect.Descriptor instead.
+func (*Cause) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Cause) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Cause) GetFindingId() string {
+	if x != nil {
+		return x.FindingId
+	}
+	return ""
+}
+
+func (x *Cause) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Cause) GetGpu() uint32 {
+	if x != nil && x.Gpu != nil {
+		return *x.Gpu
+	}
+	return 0
+}
+
+func (x *Cause) GetSummary() string {
+	if x != nil {
+		return x.Summary
+	}
+	return ""
+}
+
+func (x *Cause) GetEventTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EventTime
+	}
+	return nil
+}
+
 // Incident is findings that are one problem.
 type Incident struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its id.
 	IncidentId string `protobuf:"bytes,1,opt,name=incident_id,json=incidentId,proto3" json:"incident_id,omitempty"`
-	// The run.
+	// The run; empty while it is a node's problem that hit no run.
 	RunId string `protobuf:"bytes,2,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
 	// Kind of its first finding.
 	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
@@ -1009,13 +1167,18 @@ type Incident struct {
 	Timeline []*TimelineEntry `protobuf:"bytes,10,rep,name=timeline,proto3" json:"timeline,omitempty"`
 	// What was told to whom.
 	Notifications []*Notification `protobuf:"bytes,11,rep,name=notifications,proto3" json:"notifications,omitempty"`
+	// The node whose problem it is; empty when no node is to blame. Such an
+	// incident is over when the node's problem is.
+	Node string `protobuf:"bytes,20,opt,name=node,proto3" json:"node,omitempty"`
+	// The runs that it hits, in the order in which they were hit, at most 32.
+	AffectedRuns  []string `protobuf:"bytes,21,rep,name=affected_runs,json=affectedRuns,proto3" json:"affected_runs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Incident) Reset() {
 	*x = Incident{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[6]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1027,7 +1190,7 @@ func (x *Incident) String() string {
 func (*Incident) ProtoMessage() {}
 
 func (x *Incident) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[6]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1040,7 +1203,7 @@ func (x *Incident) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Incident.ProtoReflect.Descriptor instead.
 func (*Incident) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{6}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Incident) GetIncidentId() string {
@@ -1120,6 +1283,20 @@ func (x *Incident) GetNotifications() []*Notification {
 	return nil
 }
 
+func (x *Incident) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Incident) GetAffectedRuns() []string {
+	if x != nil {
+		return x.AffectedRuns
+	}
+	return nil
+}
+
 // TimelineEntry is one thing that happened to an incident.
 type TimelineEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1135,7 +1312,7 @@ type TimelineEntry struct {
 
 func (x *TimelineEntry) Reset() {
 	*x = TimelineEntry{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[7]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1147,7 +1324,7 @@ func (x *TimelineEntry) String() string {
 func (*TimelineEntry) ProtoMessage() {}
 
 func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[7]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1160,7 +1337,7 @@ func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineEntry.ProtoReflect.Descriptor instead.
 func (*TimelineEntry) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{7}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TimelineEntry) GetTime() *timestamppb.Timestamp {
@@ -1207,7 +1384,7 @@ type Notification struct {
 
 func (x *Notification) Reset() {
 	*x = Notification{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[8]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1396,7 @@ func (x *Notification) String() string {
 func (*Notification) ProtoMessage() {}
 
 func (x *Notification) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[8]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1409,7 @@ func (x *Notification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notification.ProtoReflect.Descriptor instead.
 func (*Notification) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{8}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Notification) GetNotificationId() string {
@@ -1297,7 +1474,7 @@ type RunEvent struct {
 
 func (x *RunEvent) Reset() {
 	*x = RunEvent{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[9]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1309,7 +1486,7 @@ func (x *RunEvent) String() string {
 func (*RunEvent) ProtoMessage() {}
 
 func (x *RunEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[9]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1322,7 +1499,7 @@ func (x *RunEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEvent.ProtoReflect.Descriptor instead.
 func (*RunEvent) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{9}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RunEvent) GetSequence() uint64 {
@@ -1410,7 +1587,7 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\x06stages\x18\f \x03(\v2\x1b.vigil.control.v1.StageTimeR\x06stages\"s\n" +
 	"\tStageTime\x126\n" +
 	"\x05state\x18\x01 \x01(\x0e2 .vigil.common.v1.CheckpointStateR\x05state\x12.\n" +
-	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x8c\x04\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xdf\x05\n" +
 	"\aFinding\x12\x1d\n" +
 	"\n" +
 	"finding_id\x18\x01 \x01(\tR\tfindingId\x12\x15\n" +
@@ -1428,10 +1605,28 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\bevidence\x18\v \x03(\v2'.vigil.control.v1.Finding.EvidenceEntryR\bevidence\x129\n" +
 	"\n" +
 	"event_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\teventTime\x124\n" +
-	"\acreated\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x1a;\n" +
+	"\acreated\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12-\n" +
+	"\x05cause\x18\x1e \x01(\v2\x17.vigil.control.v1.CauseR\x05cause\x12\x15\n" +
+	"\x03gpu\x18\x1f \x01(\rH\x00R\x03gpu\x88\x01\x01\x12\x16\n" +
+	"\x06device\x18  \x01(\tR\x06device\x12\x18\n" +
+	"\aproblem\x18! \x01(\tR\aproblem\x12\x10\n" +
+	"\x03pid\x18\" \x01(\x03R\x03pid\x12#\n" +
+	"\raffected_runs\x18# \x03(\tR\faffectedRuns\x12\x1a\n" +
+	"\bexplains\x18$ \x03(\tR\bexplains\x1a;\n" +
 	"\rEvidenceEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\x84\x04\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\x06\n" +
+	"\x04_gpu\"\xc2\x01\n" +
+	"\x05Cause\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1d\n" +
+	"\n" +
+	"finding_id\x18\x02 \x01(\tR\tfindingId\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x15\n" +
+	"\x03gpu\x18\x04 \x01(\rH\x00R\x03gpu\x88\x01\x01\x12\x18\n" +
+	"\asummary\x18\x05 \x01(\tR\asummary\x129\n" +
+	"\n" +
+	"event_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\teventTimeB\x06\n" +
+	"\x04_gpu\"\xbd\x04\n" +
 	"\bIncident\x12\x1f\n" +
 	"\vincident_id\x18\x01 \x01(\tR\n" +
 	"incidentId\x12\x15\n" +
@@ -1445,7 +1640,9 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\bfindings\x18\t \x03(\v2\x19.vigil.control.v1.FindingR\bfindings\x12;\n" +
 	"\btimeline\x18\n" +
 	" \x03(\v2\x1f.vigil.control.v1.TimelineEntryR\btimeline\x12D\n" +
-	"\rnotifications\x18\v \x03(\v2\x1e.vigil.control.v1.NotificationR\rnotifications\"k\n" +
+	"\rnotifications\x18\v \x03(\v2\x1e.vigil.control.v1.NotificationR\rnotifications\x12\x12\n" +
+	"\x04node\x18\x14 \x01(\tR\x04node\x12#\n" +
+	"\raffected_runs\x18\x15 \x03(\tR\faffectedRuns\"k\n" +
 	"\rTimelineEntry\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12\x12\n" +
@@ -1496,7 +1693,7 @@ func file_vigil_control_v1_resources_proto_rawDescGZIP() []byte {
 }
 
 var file_vigil_control_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_vigil_control_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_vigil_control_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_vigil_control_v1_resources_proto_goTypes = []any{
 	(NodeState)(0),                // 0: vigil.control.v1.NodeState
 	(RunState)(0),                 // 1: vigil.control.v1.RunState
@@ -1508,61 +1705,64 @@ var file_vigil_control_v1_resources_proto_goTypes = []any{
 	(*Checkpoint)(nil),            // 7: vigil.control.v1.Checkpoint
 	(*StageTime)(nil),             // 8: vigil.control.v1.StageTime
 	(*Finding)(nil),               // 9: vigil.control.v1.Finding
-	(*Incident)(nil),              // 10: vigil.control.v1.Incident
-	(*TimelineEntry)(nil),         // 11: vigil.control.v1.TimelineEntry
-	(*Notification)(nil),          // 12: vigil.control.v1.Notification
-	(*RunEvent)(nil),              // 13: vigil.control.v1.RunEvent
-	nil,                           // 14: vigil.control.v1.Node.FactsEntry
-	nil,                           // 15: vigil.control.v1.Node.CollectorsEntry
-	nil,                           // 16: vigil.control.v1.Run.SettingsEntry
-	nil,                           // 17: vigil.control.v1.Finding.EvidenceEntry
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(v1.FailureKind)(0),           // 19: vigil.common.v1.FailureKind
-	(v1.CheckpointState)(0),       // 20: vigil.common.v1.CheckpointState
-	(v1.CheckpointHealth)(0),      // 21: vigil.common.v1.CheckpointHealth
-	(v1.CheckpointReason)(0),      // 22: vigil.common.v1.CheckpointReason
-	(v1.Severity)(0),              // 23: vigil.common.v1.Severity
-	(*v1.Event)(nil),              // 24: vigil.common.v1.Event
+	(*Cause)(nil),                 // 10: vigil.control.v1.Cause
+	(*Incident)(nil),              // 11: vigil.control.v1.Incident
+	(*TimelineEntry)(nil),         // 12: vigil.control.v1.TimelineEntry
+	(*Notification)(nil),          // 13: vigil.control.v1.Notification
+	(*RunEvent)(nil),              // 14: vigil.control.v1.RunEvent
+	nil,                           // 15: vigil.control.v1.Node.FactsEntry
+	nil,                           // 16: vigil.control.v1.Node.CollectorsEntry
+	nil,                           // 17: vigil.control.v1.Run.SettingsEntry
+	nil,                           // 18: vigil.control.v1.Finding.EvidenceEntry
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(v1.FailureKind)(0),           // 20: vigil.common.v1.FailureKind
+	(v1.CheckpointState)(0),       // 21: vigil.common.v1.CheckpointState
+	(v1.CheckpointHealth)(0),      // 22: vigil.common.v1.CheckpointHealth
+	(v1.CheckpointReason)(0),      // 23: vigil.common.v1.CheckpointReason
+	(v1.Severity)(0),              // 24: vigil.common.v1.Severity
+	(*v1.Event)(nil),              // 25: vigil.common.v1.Event
 }
 var file_vigil_control_v1_resources_proto_depIdxs = []int32{
 	0,  // 0: vigil.control.v1.Node.state:type_name -> vigil.control.v1.NodeState
-	14, // 1: vigil.control.v1.Node.facts:type_name -> vigil.control.v1.Node.FactsEntry
-	18, // 2: vigil.control.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
-	15, // 3: vigil.control.v1.Node.collectors:type_name -> vigil.control.v1.Node.CollectorsEntry
+	15, // 1: vigil.control.v1.Node.facts:type_name -> vigil.control.v1.Node.FactsEntry
+	19, // 2: vigil.control.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
+	16, // 3: vigil.control.v1.Node.collectors:type_name -> vigil.control.v1.Node.CollectorsEntry
 	1,  // 4: vigil.control.v1.Run.state:type_name -> vigil.control.v1.RunState
-	18, // 5: vigil.control.v1.Run.started:type_name -> google.protobuf.Timestamp
-	18, // 6: vigil.control.v1.Run.ended:type_name -> google.protobuf.Timestamp
-	16, // 7: vigil.control.v1.Run.settings:type_name -> vigil.control.v1.Run.SettingsEntry
-	18, // 8: vigil.control.v1.Attempt.started:type_name -> google.protobuf.Timestamp
-	18, // 9: vigil.control.v1.Attempt.ended:type_name -> google.protobuf.Timestamp
-	19, // 10: vigil.control.v1.Attempt.failure:type_name -> vigil.common.v1.FailureKind
-	20, // 11: vigil.control.v1.Checkpoint.state:type_name -> vigil.common.v1.CheckpointState
-	21, // 12: vigil.control.v1.Checkpoint.health:type_name -> vigil.common.v1.CheckpointHealth
-	22, // 13: vigil.control.v1.Checkpoint.reason:type_name -> vigil.common.v1.CheckpointReason
+	19, // 5: vigil.control.v1.Run.started:type_name -> google.protobuf.Timestamp
+	19, // 6: vigil.control.v1.Run.ended:type_name -> google.protobuf.Timestamp
+	17, // 7: vigil.control.v1.Run.settings:type_name -> vigil.control.v1.Run.SettingsEntry
+	19, // 8: vigil.control.v1.Attempt.started:type_name -> google.protobuf.Timestamp
+	19, // 9: vigil.control.v1.Attempt.ended:type_name -> google.protobuf.Timestamp
+	20, // 10: vigil.control.v1.Attempt.failure:type_name -> vigil.common.v1.FailureKind
+	21, // 11: vigil.control.v1.Checkpoint.state:type_name -> vigil.common.v1.CheckpointState
+	22, // 12: vigil.control.v1.Checkpoint.health:type_name -> vigil.common.v1.CheckpointHealth
+	23, // 13: vigil.control.v1.Checkpoint.reason:type_name -> vigil.common.v1.CheckpointReason
 	8,  // 14: vigil.control.v1.Checkpoint.stages:type_name -> vigil.control.v1.StageTime
-	20, // 15: vigil.control.v1.StageTime.state:type_name -> vigil.common.v1.CheckpointState
-	18, // 16: vigil.control.v1.StageTime.time:type_name -> google.protobuf.Timestamp
-	23, // 17: vigil.control.v1.Finding.severity:type_name -> vigil.common.v1.Severity
-	17, // 18: vigil.control.v1.Finding.evidence:type_name -> vigil.control.v1.Finding.EvidenceEntry
-	18, // 19: vigil.control.v1.Finding.event_time:type_name -> google.protobuf.Timestamp
-	18, // 20: vigil.control.v1.Finding.created:type_name -> google.protobuf.Timestamp
-	23, // 21: vigil.control.v1.Incident.severity:type_name -> vigil.common.v1.Severity
-	2,  // 22: vigil.control.v1.Incident.state:type_name -> vigil.control.v1.IncidentState
-	18, // 23: vigil.control.v1.Incident.opened:type_name -> google.protobuf.Timestamp
-	18, // 24: vigil.control.v1.Incident.resolved:type_name -> google.protobuf.Timestamp
-	9,  // 25: vigil.control.v1.Incident.findings:type_name -> vigil.control.v1.Finding
-	11, // 26: vigil.control.v1.Incident.timeline:type_name -> vigil.control.v1.TimelineEntry
-	12, // 27: vigil.control.v1.Incident.notifications:type_name -> vigil.control.v1.Notification
-	18, // 28: vigil.control.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
-	2,  // 29: vigil.control.v1.Notification.incident_state:type_name -> vigil.control.v1.IncidentState
-	3,  // 30: vigil.control.v1.Notification.state:type_name -> vigil.control.v1.NotificationState
-	18, // 31: vigil.control.v1.Notification.delivered:type_name -> google.protobuf.Timestamp
-	24, // 32: vigil.control.v1.RunEvent.event:type_name -> vigil.common.v1.Event
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	21, // 15: vigil.control.v1.StageTime.state:type_name -> vigil.common.v1.CheckpointState
+	19, // 16: vigil.control.v1.StageTime.time:type_name -> google.protobuf.Timestamp
+	24, // 17: vigil.control.v1.Finding.severity:type_name -> vigil.common.v1.Severity
+	18, // 18: vigil.control.v1.Finding.evidence:type_name -> vigil.control.v1.Finding.EvidenceEntry
+	19, // 19: vigil.control.v1.Finding.event_time:type_name -> google.protobuf.Timestamp
+	19, // 20: vigil.control.v1.Finding.created:type_name -> google.protobuf.Timestamp
+	10, // 21: vigil.control.v1.Finding.cause:type_name -> vigil.control.v1.Cause
+	19, // 22: vigil.control.v1.Cause.event_time:type_name -> google.protobuf.Timestamp
+	24, // 23: vigil.control.v1.Incident.severity:type_name -> vigil.common.v1.Severity
+	2,  // 24: vigil.control.v1.Incident.state:type_name -> vigil.control.v1.IncidentState
+	19, // 25: vigil.control.v1.Incident.opened:type_name -> google.protobuf.Timestamp
+	19, // 26: vigil.control.v1.Incident.resolved:type_name -> google.protobuf.Timestamp
+	9,  // 27: vigil.control.v1.Incident.findings:type_name -> vigil.control.v1.Finding
+	12, // 28: vigil.control.v1.Incident.timeline:type_name -> vigil.control.v1.TimelineEntry
+	13, // 29: vigil.control.v1.Incident.notifications:type_name -> vigil.control.v1.Notification
+	19, // 30: vigil.control.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
+	2,  // 31: vigil.control.v1.Notification.incident_state:type_name -> vigil.control.v1.IncidentState
+	3,  // 32: vigil.control.v1.Notification.state:type_name -> vigil.control.v1.NotificationState
+	19, // 33: vigil.control.v1.Notification.delivered:type_name -> google.protobuf.Timestamp
+	25, // 34: vigil.control.v1.RunEvent.event:type_name -> vigil.common.v1.Event
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_vigil_control_v1_resources_proto_init() }
@@ -1571,13 +1771,15 @@ func file_vigil_control_v1_resources_proto_init() {
 		return
 	}
 	file_vigil_control_v1_resources_proto_msgTypes[1].OneofWrappers = []any{}
+	file_vigil_control_v1_resources_proto_msgTypes[5].OneofWrappers = []any{}
+	file_vigil_control_v1_resources_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_control_v1_resources_proto_rawDesc), len(file_vigil_control_v1_resources_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1049,7 +1049,7 @@ var File_vigil_control_v1_services_proto protoreflect.FileDescriptor
 
 const file_vigil_control_v1_services_proto_rawDesc = "" +
 	"\n" +
-	"\x1fvigil/control/v1/services.proto\x12\x10vigil.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1dvigil/common/v1/options.proto\x1a vigil/control/v1/resources.proto\"\x12\n" +
+	"\x1fvigil/control/v1/services.proto\x12\x10vigil.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1dvigil/common/v1/options.proto\x1a\x1cvigil/control/v1/nodes.proto\x1a vigil/control/v1/resources.proto\"\x12\n" +
 	"\x10ListNodesRequest\"A\n" +
 	"\x11ListNodesResponse\x12,\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x16.vigil.control.v1.NodeR\x05nodes\"'\n" +
@@ -1108,9 +1108,11 @@ const file_vigil_control_v1_services_proto_rawDesc = "" +
 	"\astarted\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x1a<\n" +
 	"\x0eListenersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012p\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xc1\x02\n" +
 	"\vNodeService\x12a\n" +
-	"\tListNodes\x12\".vigil.control.v1.ListNodesRequest\x1a#.vigil.control.v1.ListNodesResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x012\xae\x02\n" +
+	"\tListNodes\x12\".vigil.control.v1.ListNodesRequest\x1a#.vigil.control.v1.ListNodesResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12[\n" +
+	"\aGetNode\x12 .vigil.control.v1.GetNodeRequest\x1a!.vigil.control.v1.GetNodeResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12r\n" +
+	"\x0fWatchNodeEvents\x12(.vigil.control.v1.WatchNodeEventsRequest\x1a).vigil.control.v1.WatchNodeEventsResponse\"\b\xca\xf3\x18\x04\b\x01\x10\x010\x012\xae\x02\n" +
 	"\n" +
 	"RunService\x12^\n" +
 	"\bListRuns\x12!.vigil.control.v1.ListRunsRequest\x1a\".vigil.control.v1.ListRunsResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12X\n" +
@@ -1170,6 +1172,10 @@ var file_vigil_control_v1_services_proto_goTypes = []any{
 	(v1.AfterCheckpoint)(0),           // 27: vigil.common.v1.AfterCheckpoint
 	(*durationpb.Duration)(nil),       // 28: google.protobuf.Duration
 	(*timestamppb.Timestamp)(nil),     // 29: google.protobuf.Timestamp
+	(*GetNodeRequest)(nil),            // 30: vigil.control.v1.GetNodeRequest
+	(*WatchNodeEventsRequest)(nil),    // 31: vigil.control.v1.WatchNodeEventsRequest
+	(*GetNodeResponse)(nil),           // 32: vigil.control.v1.GetNodeResponse
+	(*WatchNodeEventsResponse)(nil),   // 33: vigil.control.v1.WatchNodeEventsResponse
 }
 var file_vigil_control_v1_services_proto_depIdxs = []int32{
 	21, // 0: vigil.control.v1.ListNodesResponse.nodes:type_name -> vigil.control.v1.Node
@@ -1190,27 +1196,31 @@ var file_vigil_control_v1_services_proto_depIdxs = []int32{
 	20, // 15: vigil.control.v1.GetStatusResponse.listeners:type_name -> vigil.control.v1.GetStatusResponse.ListenersEntry
 	29, // 16: vigil.control.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
 	0,  // 17: vigil.control.v1.NodeService.ListNodes:input_type -> vigil.control.v1.ListNodesRequest
-	2,  // 18: vigil.control.v1.RunService.ListRuns:input_type -> vigil.control.v1.ListRunsRequest
-	4,  // 19: vigil.control.v1.RunService.GetRun:input_type -> vigil.control.v1.GetRunRequest
-	6,  // 20: vigil.control.v1.RunService.WatchEvents:input_type -> vigil.control.v1.WatchEventsRequest
-	8,  // 21: vigil.control.v1.IncidentService.ListIncidents:input_type -> vigil.control.v1.ListIncidentsRequest
-	10, // 22: vigil.control.v1.IncidentService.GetIncident:input_type -> vigil.control.v1.GetIncidentRequest
-	12, // 23: vigil.control.v1.CheckpointService.ListCheckpoints:input_type -> vigil.control.v1.ListCheckpointsRequest
-	14, // 24: vigil.control.v1.CheckpointService.RequestCheckpoint:input_type -> vigil.control.v1.RequestCheckpointRequest
-	16, // 25: vigil.control.v1.CheckpointService.WatchCheckpoint:input_type -> vigil.control.v1.WatchCheckpointRequest
-	18, // 26: vigil.control.v1.SystemService.GetStatus:input_type -> vigil.control.v1.GetStatusRequest
-	1,  // 27: vigil.control.v1.NodeService.ListNodes:output_type -> vigil.control.v1.ListNodesResponse
-	3,  // 28: vigil.control.v1.RunService.ListRuns:output_type -> vigil.control.v1.ListRunsResponse
-	5,  // 29: vigil.control.v1.RunService.GetRun:output_type -> vigil.control.v1.GetRunResponse
-	7,  // 30: vigil.control.v1.RunService.WatchEvents:output_type -> vigil.control.v1.WatchEventsResponse
-	9,  // 31: vigil.control.v1.IncidentService.ListIncidents:output_type -> vigil.control.v1.ListIncidentsResponse
-	11, // 32: vigil.control.v1.IncidentService.GetIncident:output_type -> vigil.control.v1.GetIncidentResponse
-	13, // 33: vigil.control.v1.CheckpointService.ListCheckpoints:output_type -> vigil.control.v1.ListCheckpointsResponse
-	15, // 34: vigil.control.v1.CheckpointService.RequestCheckpoint:output_type -> vigil.control.v1.RequestCheckpointResponse
-	17, // 35: vigil.control.v1.CheckpointService.WatchCheckpoint:output_type -> vigil.control.v1.WatchCheckpointResponse
-	19, // 36: vigil.control.v1.SystemService.GetStatus:output_type -> vigil.control.v1.GetStatusResponse
-	27, // [27:37] is the sub-list for method output_type
-	17, // [17:27] is the sub-list for method input_type
+	30, // 18: vigil.control.v1.NodeService.GetNode:input_type -> vigil.control.v1.GetNodeRequest
+	31, // 19: vigil.control.v1.NodeService.WatchNodeEvents:input_type -> vigil.control.v1.WatchNodeEventsRequest
+	2,  // 20: vigil.control.v1.RunService.ListRuns:input_type -> vigil.control.v1.ListRunsRequest
+	4,  // 21: vigil.control.v1.RunService.GetRun:input_type -> vigil.control.v1.GetRunRequest
+	6,  // 22: vigil.control.v1.RunService.WatchEvents:input_type -> vigil.control.v1.WatchEventsRequest
+	8,  // 23: vigil.control.v1.IncidentService.ListIncidents:input_type -> vigil.control.v1.ListIncidentsRequest
+	10, // 24: vigil.control.v1.IncidentService.GetIncident:input_type -> vigil.control.v1.GetIncidentRequest
+	12, // 25: vigil.control.v1.CheckpointService.ListCheckpoints:input_type -> vigil.control.v1.ListCheckpointsRequest
+	14, // 26: vigil.control.v1.CheckpointService.RequestCheckpoint:input_type -> vigil.control.v1.RequestCheckpointRequest
+	16, // 27: vigil.control.v1.CheckpointService.WatchCheckpoint:input_type -> vigil.control.v1.WatchCheckpointRequest
+	18, // 28: vigil.control.v1.SystemService.GetStatus:input_type -> vigil.control.v1.GetStatusRequest
+	1,  // 29: vigil.control.v1.NodeService.ListNodes:output_type -> vigil.control.v1.ListNodesResponse
+	32, // 30: vigil.control.v1.NodeService.GetNode:output_type -> vigil.control.v1.GetNodeResponse
+	33, // 31: vigil.control.v1.NodeService.WatchNodeEvents:output_type -> vigil.control.v1.WatchNodeEventsResponse
+	3,  // 32: vigil.control.v1.RunService.ListRuns:output_type -> vigil.control.v1.ListRunsResponse
+	5,  // 33: vigil.control.v1.RunService.GetRun:output_type -> vigil.control.v1.GetRunResponse
+	7,  // 34: vigil.control.v1.RunService.WatchEvents:output_type -> vigil.control.v1.WatchEventsResponse
+	9,  // 35: vigil.control.v1.IncidentService.ListIncidents:output_type -> vigil.control.v1.ListIncidentsResponse
+	11, // 36: vigil.control.v1.IncidentService.GetIncident:output_type -> vigil.control.v1.GetIncidentResponse
+	13, // 37: vigil.control.v1.CheckpointService.ListCheckpoints:output_type -> vigil.control.v1.ListCheckpointsResponse
+	15, // 38: vigil.control.v1.CheckpointService.RequestCheckpoint:output_type -> vigil.control.v1.RequestCheckpointResponse
+	17, // 39: vigil.control.v1.CheckpointService.WatchCheckpoint:output_type -> vigil.control.v1.WatchCheckpointResponse
+	19, // 40: vigil.control.v1.SystemService.GetStatus:output_type -> vigil.control.v1.GetStatusResponse
+	29, // [29:41] is the sub-list for method output_type
+	17, // [17:29] is the sub-list for method input_type
 	17, // [17:17] is the sub-list for extension type_name
 	17, // [17:17] is the sub-list for extension extendee
 	0,  // [0:17] is the sub-list for field type_name
@@ -1221,6 +1231,7 @@ func file_vigil_control_v1_services_proto_init() {
 	if File_vigil_control_v1_services_proto != nil {
 		return
 	}
+	file_vigil_control_v1_nodes_proto_init()
 	file_vigil_control_v1_resources_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
