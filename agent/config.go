@@ -50,7 +50,8 @@ type Config struct {
 type Collector struct {
 	// Off leaves it out.
 	Off bool `yaml:"off"`
-	// Interval is the time from one call to the next; 0 means ten seconds.
+	// Interval is the time from one call to the next; 0 means ten seconds,
+	// or what the kind itself says.
 	Interval time.Duration `yaml:"interval"`
 	// Timeout bounds a call; 0 means the interval.
 	Timeout time.Duration `yaml:"timeout"`
@@ -140,6 +141,9 @@ func (c *Config) sources(deps collect.Deps) ([]collect.Source, error) {
 		}
 		if chosen.Interval == 0 {
 			chosen.Interval = collectInterval
+			if paced, ok := collector.(collect.Paced); ok {
+				chosen.Interval = paced.Pace()
+			}
 		}
 		sources = append(sources, collect.Source{
 			Name: kind, Collector: collector, Interval: chosen.Interval, Timeout: chosen.Timeout,

@@ -48,7 +48,12 @@ func line(path string) string {
 
 // fault records what the node says is broken.
 func (a *agent) fault(ctx context.Context, fault *commonv1.NodeFault) error {
-	return a.journal.Events(ctx, "", &commonv1.Event{Body: &commonv1.Event_NodeFault{NodeFault: fault}})
+	return a.record(ctx, &commonv1.Event{Body: &commonv1.Event_NodeFault{NodeFault: fault}})
+}
+
+// record records an event that the node has given its id and time.
+func (a *agent) record(ctx context.Context, event *commonv1.Event) error {
+	return a.journal.Events(ctx, "", event)
 }
 
 // registered gives the training processes as collectors know them.

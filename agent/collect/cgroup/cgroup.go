@@ -7,18 +7,15 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/vigil-ml/vigil/agent/collect"
+	"github.com/vigil-ml/vigil/agent/collect/family"
 	"github.com/vigil-ml/vigil/agent/collect/sysfile"
-	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/plug"
 )
@@ -77,7 +74,7 @@ func (c *collector) Collect(ctx context.Context, emit func(metric.Sample)) (coll
 		if err := ctx.Err(); err != nil {
 			return collect.Unknown, errors.Join(wrong, err)
 		}
-		where, err := Of(&c.read, c.config.Proc, t.PID)
+		where, err := family.Group(&c.read, c.config.Proc, t.PID)
 		if err != nil {
 			wrong = errors.Join(wrong, err)
 			continue
@@ -95,35 +92,6 @@ func (c *collector) Collect(ctx context.Context, emit func(metric.Sample)) (coll
 		return collect.Unknown, wrong
 	}
 	return collect.Ok, nil
-}
-
-// Of gives the control group of a process, version 2, as a path below the
-// tree's root; empty when the process is not there any more or is in none. A
-// group above what this process may see is an error that says so.
-func Of(read *sysfile.Reader, proc string, pid int64) (string, error) {
-	if pid <= 0 {
-		return "", nil
-	}
-	data, err := read.Read(proc + "/" + strconv.FormatInt(pid, 10) + "/cgroup")
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-		return "", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("find control group: %w", err)
-	}
-	for line := range sysfile.Lines(data) {
-		where, ok := bytes.CutPrefix(line, []byte("0::"))
-		if !ok {
-			continue
-		}
-		if bytes.HasPrefix(where, []byte("/..")) {
-			return "", fault.WithHint(
-				fault.New(fault.Precondition, "find control group of process %d: %s lies outside the agent's own namespace", pid, where),
-				"run the agent's container with the host's cgroup namespace (--cgroupns=host)")
-		}
-		return path.Clean(string(where)), nil
-	}
-	return "", nil
 }
 
 // measure emits what a group says of itself. A file that is not there belongs

@@ -959,7 +959,10 @@ type NodeFault struct {
 	// Who said so: "kmsg", "nvml", "agent".
 	Source string `protobuf:"bytes,12,opt,name=source,proto3" json:"source,omitempty"`
 	// The line or message as it was said, at most 512 bytes.
-	Message       string `protobuf:"bytes,13,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,13,opt,name=message,proto3" json:"message,omitempty"`
+	// How many like it came within a minute and are not reported apart; this is
+	// the last of them. 0 for a fault that is reported for itself.
+	Folded        int64 `protobuf:"varint,14,opt,name=folded,proto3" json:"folded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1083,6 +1086,13 @@ func (x *NodeFault) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *NodeFault) GetFolded() int64 {
+	if x != nil {
+		return x.Folded
+	}
+	return 0
 }
 
 // NodeLink is the control plane's own word on a node, sent when the state
@@ -1254,7 +1264,7 @@ const file_vigil_common_v1_node_proto_rawDesc = "" +
 	"\x13_memory_limit_bytesB\x16\n" +
 	"\x14_cgroup_memory_bytesB\f\n" +
 	"\n" +
-	"_cpu_ratio\"\x87\x03\n" +
+	"_cpu_ratio\"\x9f\x03\n" +
 	"\tNodeFault\x12.\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1a.vigil.common.v1.FaultKindR\x04kind\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\x05R\x04code\x12\x14\n" +
@@ -1269,7 +1279,8 @@ const file_vigil_common_v1_node_proto_rawDesc = "" +
 	" \x01(\tR\x05runId\x12\x17\n" +
 	"\x04rank\x18\v \x01(\rH\x01R\x04rank\x88\x01\x01\x12\x16\n" +
 	"\x06source\x18\f \x01(\tR\x06source\x12\x18\n" +
-	"\amessage\x18\r \x01(\tR\amessageB\x06\n" +
+	"\amessage\x18\r \x01(\tR\amessage\x12\x16\n" +
+	"\x06folded\x18\x0e \x01(\x03R\x06foldedB\x06\n" +
 	"\x04_gpuB\a\n" +
 	"\x05_rank\"\xc4\x01\n" +
 	"\bNodeLink\x120\n" +
