@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/procfs"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
@@ -342,14 +343,45 @@ func TestRemoteFileSystem(t *testing.T) {
 	testkit.Eventually(t, "the answers", func() bool { f.mu.Lock(); defer f.mu.Unlock(); return len(f.pending) == 0 })
 }
 
+// BenchmarkCollect puts the collector beside a general parser that reads a part
+// of the same files, in one run: the ratio is what counts.
 func BenchmarkCollect(b *testing.B) {
 	c, err := Kind.Build(Kind.Defaults(), collect.Deps{})
 	if err != nil {
 		b.Fatal(err)
 	}
-	for b.Loop() {
-		if _, err := c.Collect(b.Context(), func(metric.Sample) {}); err != nil {
-			b.Fatal(fmt.Errorf("collect: %w", err))
-		}
+	proc, err := procfs.NewFS("/proc")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, bench := range []struct {
+		name string
+		read func() error
+	}{
+		{"everything", func() error { _, err := c.Collect(b.Context(), func(metric.Sample) {}); return err }},
+		{"procfs stat meminfo net mounts", func() error {
+			_, err1 := proc.Stat()
+			_, err2 := proc.Meminfo()
+			_, err3 := proc.NetDev()
+			_, err4 := proc.GetMounts()
+			return errors.Join(err1, err2, err3, err4)
+		}},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := bench.read(); err != nil {
+					b.Fatal(fmt.Errorf("collect: %w", err))
+				}
+			}
+		})
+	}
+	for _, p := range c.(*collector).parts {
+		b.Run("part "+p.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				_ = p.measure(b.Context(), func(metric.Def, float64, []string) {})
+			}
+		})
 	}
 }
