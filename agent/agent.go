@@ -132,7 +132,7 @@ func (a *agent) setup(services *life.Group) error {
 		Log: a.log, Metrics: a.metrics, Clock: time.Now, FS: durable.OS{}, Saver: orders, Events: a.journal.Events,
 	})
 	sources, err := a.config.sources(collect.Deps{
-		Log: a.log, Record: a.record, Faults: a.fault, Trainers: registered(sessions), StateDir: a.config.StateDir,
+		Log: a.log, Faults: a.fault, Trainers: registered(sessions), StateDir: a.config.StateDir,
 	})
 	if err != nil {
 		return err

@@ -59,12 +59,9 @@ type Paced interface {
 // Deps is what code injects into a collector.
 type Deps struct {
 	Log *slog.Logger
-	// Record records an event of the node, with the id and the time that the
-	// collector gives it; it is on disk on return. One whose id was recorded
-	// lately is left out, so that a collector that is not sure tells it again.
-	Record func(ctx context.Context, event *commonv1.Event) error
 	// Faults records one thing that the node says is broken; it is on disk on
-	// return. An error means that it is not, and should be told again.
+	// return. An error means that it is not, and should be told again. One whose
+	// key was recorded lately is left out.
 	Faults func(ctx context.Context, fault *commonv1.NodeFault) error
 	// Trainers gives the training processes that are registered now.
 	Trainers func() []Trainer

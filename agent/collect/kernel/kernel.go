@@ -4,7 +4,7 @@
 // hang.
 //
 // Each record is taken once. How far the log was read is on disk, with the id
-// of the machine's start; a fault has an id made of that and its record's
+// of the machine's start; a fault has a key made of that and its record's
 // number, so that one that is told again after a crash is known. Records that
 // the kernel wrote over before they were read are counted.
 package kernel
@@ -19,7 +19,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -71,7 +70,7 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 
 type collector struct {
 	config  Config
-	record  func(ctx context.Context, event *commonv1.Event) error
+	faults  func(ctx context.Context, fault *commonv1.NodeFault) error
 	log     *slog.Logger
 	fs      durable.FS
 	path    string // of the cursor
@@ -102,7 +101,7 @@ type counts struct {
 // New makes the collector.
 func New(config Config, deps collect.Deps) (collect.Collector, error) {
 	return &collector{
-		config: config, record: deps.Record, log: deps.Log, fs: durable.OS{},
+		config: config, faults: deps.Faults, log: deps.Log, fs: durable.OS{},
 		path: filepath.Join(deps.StateDir, cursorFile), clock: time.Now, uptime: sinceStart,
 		source: source{path: config.Log}, words: newInterpreter(),
 		victims: newVictims(config.Proc, deps.Trainers), limit: newLimiter(),
@@ -238,13 +237,11 @@ func (c *collector) fold(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// tell records a fault under an id that is the same every time it is told.
+// tell records a fault under a key that is the same every time it is told.
 func (c *collector) tell(ctx context.Context, f found, suffix string) error {
-	name := fmt.Sprintf("kmsg/%s/%d%s", c.at.BootID, f.last, suffix)
-	err := c.record(ctx, &commonv1.Event{
-		EventId: uuid.NewSHA1(uuid.NameSpaceOID, []byte(name)).String(), Time: timestamppb.New(f.at),
-		Body: &commonv1.Event_NodeFault{NodeFault: f.fault},
-	})
+	f.fault.Key = fmt.Sprintf("kmsg/%s/%d%s", c.at.BootID, f.last, suffix)
+	f.fault.Time = timestamppb.New(f.at)
+	err := c.faults(ctx, f.fault)
 	c.told = c.told || err == nil
 	return err
 }

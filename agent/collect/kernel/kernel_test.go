@@ -30,14 +30,14 @@ type machine struct {
 	config Config
 	state  string
 	now    time.Duration // since the start
-	ids    map[string]bool
-	events []*commonv1.Event
+	keys   map[string]bool
+	faults []*commonv1.NodeFault
 	fail   error
 	said   bytes.Buffer
 }
 
 func newMachine(t *testing.T) *machine {
-	m := &machine{t: t, state: t.TempDir(), now: 100 * time.Second, ids: map[string]bool{}}
+	m := &machine{t: t, state: t.TempDir(), now: 100 * time.Second, keys: map[string]bool{}}
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS("testdata/proc")); err != nil {
 		t.Fatal(err)
@@ -79,17 +79,17 @@ func (m *machine) say(sequence int, at time.Duration, texts ...string) {
 	}
 }
 
-// record takes events as the journal does: one id once.
-func (m *machine) record(_ context.Context, event *commonv1.Event) error {
+// record takes faults as the journal does: one key once.
+func (m *machine) record(_ context.Context, fault *commonv1.NodeFault) error {
 	if m.fail != nil {
 		return m.fail
 	}
-	if event.EventId == "" || event.Time == nil {
-		m.t.Error("an event without id or time")
+	if fault.Key == "" || fault.Time == nil {
+		m.t.Error("a fault without key or time")
 	}
-	if !m.ids[event.EventId] {
-		m.ids[event.EventId] = true
-		m.events = append(m.events, event)
+	if !m.keys[fault.Key] {
+		m.keys[fault.Key] = true
+		m.faults = append(m.faults, fault)
 	}
 	return nil
 }
@@ -98,7 +98,7 @@ func (m *machine) record(_ context.Context, event *commonv1.Event) error {
 func (m *machine) start() *collector {
 	m.t.Helper()
 	c, err := New(m.config, collect.Deps{
-		Log: slog.New(slog.NewTextHandler(&m.said, nil)), StateDir: m.state, Record: m.record,
+		Log: slog.New(slog.NewTextHandler(&m.said, nil)), StateDir: m.state, Faults: m.record,
 		Trainers: func() []collect.Trainer { return []collect.Trainer{{RunID: "run", Attempt: 1, Rank: 3, PID: 11}} },
 	})
 	if err != nil {
@@ -126,8 +126,7 @@ func (m *machine) collect(c *collector) map[string]float64 {
 
 // told gives what was reported: kind, device, folded.
 func (m *machine) told() (all []string) {
-	for _, e := range m.events {
-		f := e.GetNodeFault()
+	for _, f := range m.faults {
 		kind := strings.ToLower(strings.TrimPrefix(f.Kind.String(), "FAULT_KIND_"))
 		all = append(all, strings.TrimSpace(fmt.Sprintf("%s %s +%d", kind, f.Device, f.Folded)))
 	}
@@ -142,7 +141,7 @@ func TestLogOfAMachine(t *testing.T) {
 	}
 	m.put("kmsg", string(data))
 	got := m.collect(m.start())
-	want := []string{"xid 0000:3b:00 +0", "oom_kill /slurm/job_42/step_0 +0", "memory_error MC0 +0"}
+	want := []string{"xid 0000:3b:00.0 +0", "oom_kill /slurm/job_42/step_0 +0", "memory_error MC0 +0"}
 	if diff := cmp.Diff(want, m.told()); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
@@ -152,9 +151,9 @@ func TestLogOfAMachine(t *testing.T) {
 	}, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	xid, oom := m.events[0], m.events[1].GetNodeFault()
-	if f := xid.GetNodeFault(); f.GetGpu() != 1 || f.Rank == nil || f.GetRank() != 3 || f.RunId != "run" {
-		t.Errorf("the XID is of GPU 1 and of rank 3: %v", f)
+	xid, oom := m.faults[0], m.faults[1]
+	if xid.GetGpu() != 1 || xid.Rank == nil || xid.GetRank() != 3 || xid.RunId != "run" {
+		t.Errorf("the XID is of GPU 1 and of rank 3: %v", xid)
 	}
 	if at := xid.Time.AsTime(); !at.Equal(time.Unix(1_000_060, 0)) {
 		t.Errorf("the XID was at %v", at)
@@ -177,13 +176,13 @@ func TestVictimThatHasEndedIsKnown(t *testing.T) {
 	m.now += 10 * time.Second
 	m.say(0, m.now, "Out of memory: Killed process 12 (pt_data_worker) total-vm:1kB")
 	m.collect(c)
-	if f := m.events[0].GetNodeFault(); f.RunId != "run" || f.GetRank() != 3 || f.Severity != critical {
+	if f := m.faults[0]; f.RunId != "run" || f.GetRank() != 3 || f.Severity != critical {
 		t.Errorf("%v", f)
 	}
 	m.now += remember + lookEvery
 	m.say(1, m.now, "Out of memory: Killed process 12 (other) total-vm:1kB")
 	m.collect(c)
-	if f := m.events[1].GetNodeFault(); f.RunId != "" || f.Rank != nil || f.Severity != warning {
+	if f := m.faults[1]; f.RunId != "" || f.Rank != nil || f.Severity != warning {
 		t.Errorf("long after, the number is another's: %v", f)
 	}
 }
@@ -206,7 +205,7 @@ func TestNothingTwiceAndNothingMissedOverRestarts(t *testing.T) {
 	m.now += time.Second
 	m.collect(m.start()) // and is killed: no Close
 	m.collect(m.start())
-	want := []string{"xid 0000:3b:00 +0", "file_system sda1 +0"}
+	want := []string{"xid 0000:3b:00.0 +0", "file_system sda1 +0"}
 	if diff := cmp.Diff(want, m.told()); diff != "" {
 		t.Errorf("after restarts of the agent: %s", diff)
 	}
@@ -217,7 +216,7 @@ func TestNothingTwiceAndNothingMissedOverRestarts(t *testing.T) {
 	m.now = 10 * time.Second
 	m.collect(m.start())
 	m.collect(m.start())
-	if diff := cmp.Diff(append(want, "xid 0000:3b:00 +0"), m.told()); diff != "" {
+	if diff := cmp.Diff(append(want, "xid 0000:3b:00.0 +0"), m.told()); diff != "" {
 		t.Errorf("after a restart of the machine: %s", diff)
 	}
 }
@@ -260,7 +259,7 @@ func TestFaultThatCannotBeRecordedIsToldAgain(t *testing.T) {
 	}
 	m.fail = nil
 	m.collect(c)
-	if diff := cmp.Diff([]string{"file_system sda1 +0", "xid 0000:3b:00 +0"}, m.told()); diff != "" {
+	if diff := cmp.Diff([]string{"file_system sda1 +0", "xid 0000:3b:00.0 +0"}, m.told()); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -273,20 +272,20 @@ func TestStormIsFolded(t *testing.T) {
 	}
 	m.say(100, m.now, fsErr)
 	m.collect(c)
-	if len(m.events) != burst+1 {
-		t.Errorf("%d faults are told at once: %v", len(m.events), m.told())
+	if len(m.faults) != burst+1 {
+		t.Errorf("%d faults are told at once: %v", len(m.faults), m.told())
 	}
 	if got := m.start(); got.begin() != nil || got.at.Next != burst {
 		t.Errorf("the cursor on disk is at %d: what is folded and not told stands behind it", got.at.Next)
 	}
 	m.now += window
 	m.collect(c)
-	if diff := cmp.Diff(fmt.Sprintf("xid 0000:3b:00 +%d", 100-burst), m.told()[burst+1]); diff != "" {
+	if diff := cmp.Diff(fmt.Sprintf("xid 0000:3b:00.0 +%d", 100-burst), m.told()[burst+1]); diff != "" {
 		t.Error(diff)
 	}
 	m.now += time.Second
 	m.say(101, m.now, xid79)
-	if got := m.collect(c); len(m.events) != burst+3 || got["folded_faults_total"] != 100-burst {
+	if got := m.collect(c); len(m.faults) != burst+3 || got["folded_faults_total"] != 100-burst {
 		t.Errorf("after the minute the next one is told: %v, %v", m.told(), got)
 	}
 }
@@ -302,9 +301,9 @@ func TestStormIsFoldedAlsoWhenTheAgentIsKilledInIt(t *testing.T) {
 	m.now += window
 	m.collect(again)
 	told := int64(0)
-	for _, e := range m.events {
-		told += 1
-		if folded := e.GetNodeFault().Folded; folded > 0 {
+	for _, f := range m.faults {
+		told++
+		if folded := f.Folded; folded > 0 {
 			told += folded - 1
 		}
 	}
@@ -321,7 +320,7 @@ func TestCursorThatIsDamagedLosesNothing(t *testing.T) {
 	m.now = 10 * time.Hour
 	m.say(0, time.Second, xid79)
 	m.collect(m.start())
-	if len(m.events) != 1 || !strings.Contains(m.said.String(), "cursor is lost") {
+	if len(m.faults) != 1 || !strings.Contains(m.said.String(), "cursor is lost") {
 		t.Errorf("told %v; log:\n%s", m.told(), &m.said)
 	}
 }
@@ -333,7 +332,7 @@ func TestCursorThatCannotBeSavedIsSaid(t *testing.T) {
 	c.fs = disk
 	m.say(0, m.now, xid79)
 	disk.FailWith(func(faultfs.Op, string) error { return errors.New("disk is full") })
-	if status, err := c.Collect(t.Context(), func(metric.Sample) {}); status != collect.Unknown || err == nil || len(m.events) != 1 {
+	if status, err := c.Collect(t.Context(), func(metric.Sample) {}); status != collect.Unknown || err == nil || len(m.faults) != 1 {
 		t.Errorf("%s, %v, told %v", status, err, m.told())
 	}
 }

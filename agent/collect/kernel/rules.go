@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/vigil-ml/vigil/internal/xid"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
@@ -98,16 +99,17 @@ func gpuRules() []rule {
 				if f.Process == "<unknown>" {
 					f.Process = ""
 				}
-				known := Xid(f.Code)
+				known := xid.Lookup(f.Code)
 				f.Title, f.Advice, f.Severity = known.Title, known.Advice, known.Severity
+				f.Device = xid.Device(f.Device)
 			},
 		},
 		{
 			kind: commonv1.FaultKind_FAULT_KIND_SXID, hint: "SXid",
 			pattern: re(`^nvidia-nvswitch\d+: SXid \(PCI:(?P<device>[0-9a-fA-F:.]+)\): (?P<code>\d+),`),
 			finish: func(f *commonv1.NodeFault, line string) {
-				known := Sxid(f.Code, strings.Contains(line, ", Fatal,"))
-				f.Title, f.Advice, f.Severity = known.Title, known.Advice, known.Severity
+				f.Title, f.Advice, f.Severity = sxid(f.Code, strings.Contains(line, ", Fatal,"))
+				f.Device = xid.Device(f.Device)
 			},
 		},
 	}

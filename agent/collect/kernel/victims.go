@@ -11,6 +11,7 @@ import (
 	"github.com/vigil-ml/vigil/agent/collect"
 	"github.com/vigil-ml/vigil/agent/collect/family"
 	"github.com/vigil-ml/vigil/agent/collect/sysfile"
+	"github.com/vigil-ml/vigil/internal/xid"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
@@ -123,18 +124,10 @@ func (v *victims) gpu(address string) *uint32 {
 		return nil
 	}
 	slices.Sort(names)
-	at := slices.IndexFunc(names, func(name string) bool { return sameDevice(name, address) })
+	at := slices.Index(names, xid.Device(address))
 	if at < 0 {
 		return nil
 	}
 	index := uint32(at)
 	return &index
-}
-
-// sameDevice compares "0000:3b:00.0" with "0000:3b:00" or "00000000:3B:00.0".
-func sameDevice(a, b string) bool { return deviceOf(a) == deviceOf(b) }
-
-func deviceOf(address string) string {
-	address, _, _ = strings.Cut(strings.ToLower(address), ".")
-	return strings.TrimLeft(address, "0")
 }
