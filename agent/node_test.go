@@ -53,6 +53,7 @@ node: n1
 state_dir: %s
 listen: 127.0.0.1:0
 report: {interval: 1s}
+uplink: {address: "127.0.0.1:1"}
 collectors: {kernel: {interval: 20ms, timeout: 1s, settings: {log: %s, history: 1000000h}}, nvml: {off: true}}
 `, filepath.Join(dir, "state"), log))
 	if err != nil {
