@@ -38,9 +38,9 @@ type message struct {
 
 // feed starts reading at a sequence, or at the first message behind it that
 // exists. Whoever calls it calls stop.
-func (b *Bus) feed(ctx context.Context, from uint64, filter string) (*feed, error) {
+func (b *Bus) feed(ctx context.Context, from uint64, filters ...string) (*feed, error) {
 	consumer, err := b.js.OrderedConsumer(ctx, streamName, jetstream.OrderedConsumerConfig{
-		FilterSubjects:    []string{filter},
+		FilterSubjects:    filters,
 		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:       from,
 		InactiveThreshold: readerTimeout,

@@ -19,14 +19,21 @@ const recheckInterval = time.Second
 // was called; with follow it goes on with those that come until ctx ends, which
 // gives no error. When yield fails, its error is returned.
 func (b *Bus) History(ctx context.Context, runID string, follow bool, yield func(Delivery) error) error {
-	err := b.history(ctx, runID, follow, yield)
+	return b.HistoryWithNodes(ctx, runID, nil, follow, yield)
+}
+
+// HistoryWithNodes is History with, between the run's frames, those frames of
+// the nodes that have no run; none of these before the run's first and, without
+// follow, after its last.
+func (b *Bus) HistoryWithNodes(ctx context.Context, runID string, nodes []string, follow bool, yield func(Delivery) error) error {
+	err := b.history(ctx, runID, nodes, follow, yield)
 	if ctx.Err() != nil && follow {
 		return nil
 	}
 	return err
 }
 
-func (b *Bus) history(ctx context.Context, runID string, follow bool, yield func(Delivery) error) error {
+func (b *Bus) history(ctx context.Context, runID string, nodes []string, follow bool, yield func(Delivery) error) error {
 	var last uint64
 	if !follow {
 		var err error
@@ -34,12 +41,18 @@ func (b *Bus) history(ctx context.Context, runID string, follow bool, yield func
 			return err
 		}
 	}
-	f, err := b.feed(ctx, 1, subjectOfRun(runID))
+	subjects := []string{subjectOfRun(runID)}
+	if runID != "" { // the frames without a run are there already
+		for _, node := range nodes {
+			subjects = append(subjects, subjectOf(node, ""))
+		}
+	}
+	f, err := b.feed(ctx, 1, subjects...)
 	if err != nil {
 		return err
 	}
 	defer f.stop()
-	next := uint64(1)
+	next, begun := uint64(1), false
 	for {
 		messages, err := b.historyBatch(ctx, f, follow, last)
 		if err != nil || messages == nil {
@@ -54,8 +67,11 @@ func (b *Bus) history(ctx context.Context, runID string, follow bool, yield func
 			}
 			next = m.sequence + 1
 			d, err := m.delivery()
+			begun = begun || (err == nil && d.Batch.GetRunId() == runID)
 			if err != nil {
 				b.countDamaged(m.sequence, err)
+			} else if !begun {
+				continue // of a node, from before the run
 			} else if err := yield(d); err != nil {
 				return err
 			}

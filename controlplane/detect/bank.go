@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"slices"
 
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
@@ -17,78 +16,51 @@ const endedRuns = 1024
 // Bank has the detectors of every run that goes on. Runs do not influence each
 // other. It is used by one goroutine at a time.
 type Bank struct {
-	rules []Rule
-	under [][]int // for each rule, the places of those that explain it
-	runs  map[string][]Detector
-	ended ring
+	choose Choose
+	runs   map[string]*watch
+	ended  ring
 }
 
-// NewBank makes a bank without runs. Two rules with one code are a bug and
-// panic. A rule under a kind that is not in the list is under nothing.
+// NewBank makes a bank without runs that has the same rules for each; see
+// [NewSet].
 func NewBank(rules []Rule) *Bank {
-	places := map[string]int{}
-	for i, rule := range rules {
-		if _, ok := places[rule.Code]; ok {
-			panic(fmt.Sprintf("detection rule %q is listed twice", rule.Code))
-		}
-		places[rule.Code] = i
-	}
-	under := make([][]int, len(rules))
-	for i, rule := range rules {
-		for _, code := range rule.Under {
-			if place, ok := places[code]; ok {
-				under[i] = append(under[i], place)
-			}
-		}
-	}
-	return &Bank{rules: rules, under: under, runs: map[string][]Detector{}, ended: newRing(endedRuns)}
+	set := NewSet(rules)
+	return NewBankOf(func(string, string) *Set { return set })
+}
+
+// NewBankOf makes a bank without runs that asks which rules each is to have:
+// when it begins, and when a trainer says which project it belongs to.
+func NewBankOf(choose Choose) *Bank {
+	return &Bank{choose: choose, runs: map[string]*watch{}, ended: newRing(endedRuns)}
 }
 
 // Observe takes the next event of any run and gives what it shows, with ids
 // that are the same whenever the same events are observed. Created is left for
 // the caller, since a bank has no clock. An event without a run shows nothing.
 func (b *Bank) Observe(event *commonv1.Event) []*controlv1.Finding {
-	detectors := b.detectors(event)
-	var findings []*controlv1.Finding
-	var from []int // the rule of each finding; all rules see the event before any is dropped
-	for i, detector := range detectors {
-		for _, finding := range detector.Observe(event) {
-			b.complete(finding, b.rules[i], event)
-			findings, from = append(findings, finding), append(from, i)
-		}
+	w := b.watch(event)
+	if w == nil {
+		return nil
 	}
-	if findings != nil {
-		findings = b.unexplained(detectors, findings, from)
-	}
-	if _, ok := event.GetBody().(*commonv1.Event_RunEnded); ok && detectors != nil {
+	w.learn(event, b.choose)
+	findings := w.observe(event)
+	if _, ok := event.GetBody().(*commonv1.Event_RunEnded); ok {
 		delete(b.runs, event.GetRunId())
 		b.ended.add(event.GetRunId())
 	}
 	return findings
 }
 
-// unexplained leaves out the findings that a problem of another kind explains.
-func (b *Bank) unexplained(detectors []Detector, findings []*controlv1.Finding, from []int) []*controlv1.Finding {
-	var kept []*controlv1.Finding
-	for i, finding := range findings {
-		explained := slices.ContainsFunc(b.under[from[i]], func(place int) bool { return detectors[place].Open() })
-		if !explained {
-			kept = append(kept, finding)
-		}
-	}
-	return kept
-}
-
 // Runs gives the number of runs whose detectors the bank holds.
 func (b *Bank) Runs() int { return len(b.runs) }
 
-// detectors gives the detectors of the event's run. Only what happens to
+// watch gives the detectors of the event's run; nil where there are none. Only what happens to
 // training processes starts a run; word of its checkpoints may come after its
 // end. A run that ended begins again when its processes are launched again.
-func (b *Bank) detectors(event *commonv1.Event) []Detector {
+func (b *Bank) watch(event *commonv1.Event) *watch {
 	run := event.GetRunId()
-	if detectors, ok := b.runs[run]; ok {
-		return detectors
+	if w, ok := b.runs[run]; ok {
+		return w
 	}
 	if run == "" {
 		return nil
@@ -103,16 +75,14 @@ func (b *Bank) detectors(event *commonv1.Event) []Detector {
 	default:
 		return nil
 	}
-	detectors := make([]Detector, len(b.rules))
-	for i, rule := range b.rules {
-		detectors[i] = rule.New()
-	}
-	b.runs[run] = detectors
-	return detectors
+	w := &watch{}
+	w.begin(b.choose(run, ""))
+	b.runs[run] = w
+	return w
 }
 
-func (b *Bank) complete(finding *controlv1.Finding, rule Rule, event *commonv1.Event) {
-	finding.Kind = rule.Code
+func complete(finding *controlv1.Finding, rule Rule, event *commonv1.Event) {
+	finding.Kind, finding.Shadow = rule.Code, rule.Shadow
 	if finding.GetSeverity() == commonv1.Severity_SEVERITY_UNSPECIFIED {
 		finding.Severity = rule.Severity
 	}

@@ -24,6 +24,9 @@ type Rule struct {
 	// Under names the kinds that explain this one: while a problem of such a
 	// kind goes on, this rule's findings are dropped, as its consequences.
 	Under []string
+	// Shadow says that the rule is only tried: its findings are kept and shown,
+	// and open no incident.
+	Shadow bool
 	// New makes the detector of one run.
 	New func() Detector
 }

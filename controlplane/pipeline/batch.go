@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"go.opentelemetry.io/otel/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -111,7 +112,12 @@ func (b *batch) event(ctx context.Context, tx *store.Tx, sequence uint64, event 
 		return err
 	}
 	b.findings = append(b.findings, findings...)
-	return b.deps.Incidents.Apply(ctx, tx, event, findings)
+	return b.deps.Incidents.Apply(ctx, tx, event, counting(findings))
+}
+
+// counting leaves out the findings of rules that are only tried.
+func counting(findings []*controlv1.Finding) []*controlv1.Finding {
+	return slices.DeleteFunc(slices.Clone(findings), (*controlv1.Finding).GetShadow)
 }
 
 // detect stores what an event shows and gives what is new of it.

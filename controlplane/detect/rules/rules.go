@@ -5,9 +5,12 @@ import (
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
-// All is every rule, with its settings. The live control plane and a replay
-// use this one list.
-func All(s Settings) []detect.Rule {
+// All is every rule that is not off, with its settings. The live control plane
+// and a replay use this one list.
+func All(s Settings) []detect.Rule { return s.Modes.apply(list(s)) }
+
+// list is every rule.
+func list(s Settings) []detect.Rule {
 	return []detect.Rule{
 		NonFinite(),
 		Divergence(s.Divergence),

@@ -5,6 +5,10 @@ import "reflect"
 // Settings is what can be set of the rules; [Defaults] has the values that
 // docs/detection.md explains. Counts are of rows: reports of one rank.
 type Settings struct {
+	// Modes says of a rule that it is on, off or shadow; one that is not named is
+	// on.
+	Modes Modes `yaml:"modes,omitempty"`
+
 	Divergence DivergenceSettings `yaml:"divergence"`
 	Spike      SpikeSettings      `yaml:"spike"`
 	Explosion  ExplosionSettings  `yaml:"explosion"`
@@ -34,8 +38,10 @@ func Defaults() Settings {
 // maxCount bounds windows and other counts of rows, and so a run's memory.
 const maxCount = 4096
 
-// Check reports every setting that is not positive, or too large.
+// Check reports every setting that is not positive, or too large, and modes of
+// rules that there are not.
 func (s Settings) Check(report func(key, format string, args ...any)) {
+	s.Modes.check(report)
 	checkNumbers(reflect.ValueOf(s), "", report)
 }
 
