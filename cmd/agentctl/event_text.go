@@ -32,6 +32,8 @@ func eventText(event *commonv1.Event) (string, style) {
 		return fmt.Sprintf("no step has finished since step %d", body.Tick.LastStep), warn
 	case *commonv1.Event_Phase:
 		return fmt.Sprintf("phase %s: %s, after step %d", word(body.Phase.Kind), word(body.Phase.Edge), body.Phase.Step), plainStyle
+	case *commonv1.Event_Evaluation:
+		return fmt.Sprintf("evaluated after step %d: loss %s", body.Evaluation.Step, number(body.Evaluation.Loss)), plainStyle
 	default:
 		return "something that this agentctl does not know", faint
 	}

@@ -43,7 +43,11 @@ func (b *Bank) Observe(event *commonv1.Event) []*controlv1.Finding {
 		return nil
 	}
 	w.learn(event, b.choose)
-	findings := w.observe(event)
+	var findings []*controlv1.Finding
+	if change := w.resized(event); change != nil {
+		findings = w.observe(change)
+	}
+	findings = append(findings, w.observe(event)...)
 	if _, ok := event.GetBody().(*commonv1.Event_RunEnded); ok {
 		delete(b.runs, event.GetRunId())
 		b.ended.add(event.GetRunId())

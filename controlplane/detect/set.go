@@ -45,6 +45,7 @@ type Choose func(run, project string) *Set
 type watch struct {
 	set       *Set
 	project   string
+	world     uint32 // ranks, as a trainer said last; 0 before
 	detectors []Detector
 }
 
@@ -66,6 +67,25 @@ func (w *watch) learn(event *commonv1.Event, choose Choose) {
 	w.project = project
 	if set := choose(event.GetRunId(), project); set != w.set {
 		w.begin(set)
+	}
+}
+
+// resized gives the change of the number of ranks that a registration tells of,
+// as a phase like those that trainers declare: nil when there is none.
+func (w *watch) resized(event *commonv1.Event) *commonv1.Event {
+	world, was := event.GetTrainerRegistered().GetWorldSize(), w.world
+	if world == 0 {
+		return nil
+	}
+	if w.world = world; was == 0 || world == was {
+		return nil
+	}
+	return &commonv1.Event{
+		EventId: event.GetEventId(), Time: event.GetTime(), RunId: event.GetRunId(), Attempt: event.GetAttempt(),
+		Rank: event.GetRank(), Node: event.GetNode(),
+		Body: &commonv1.Event_Phase{Phase: &commonv1.Phase{
+			Kind: commonv1.PhaseKind_PHASE_KIND_WORLD_SIZE_CHANGE, Edge: commonv1.PhaseEdge_PHASE_EDGE_BEGIN,
+		}},
 	}
 }
 

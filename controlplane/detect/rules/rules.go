@@ -26,7 +26,7 @@ func list(s Settings) []detect.Rule {
 }
 
 // changes tells whether an event is a declared change after which the old
-// level of loss and gradient means nothing.
+// level of loss, gradient and time means nothing.
 func changes(event *commonv1.Event) bool {
 	p := event.GetPhase()
 	if p.GetEdge() != commonv1.PhaseEdge_PHASE_EDGE_BEGIN {
@@ -34,7 +34,8 @@ func changes(event *commonv1.Event) bool {
 	}
 	switch p.GetKind() {
 	case commonv1.PhaseKind_PHASE_KIND_DATA_CHANGE, commonv1.PhaseKind_PHASE_KIND_LOSS_CHANGE,
-		commonv1.PhaseKind_PHASE_KIND_LEARNING_RATE_RESTART:
+		commonv1.PhaseKind_PHASE_KIND_LEARNING_RATE_RESTART, commonv1.PhaseKind_PHASE_KIND_WORLD_SIZE_CHANGE,
+		commonv1.PhaseKind_PHASE_KIND_SEQUENCE_LENGTH_CHANGE:
 		return true
 	}
 	return false
