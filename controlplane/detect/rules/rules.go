@@ -22,6 +22,15 @@ func list(s Settings) []detect.Rule {
 		Starvation(s.Starvation),
 		Straggler(s.Straggler),
 		Hang(s.Hang),
+		Parameters(),
+		Overfitting(s.Overfitting),
+		DeadUnits(s.DeadUnits),
+		Saturated(s.Saturated),
+		UpdateRatio(s.UpdateRatio),
+		WeightCollapse(s.WeightCollapse),
+		GradientConflict(s.GradientConflict),
+		Slowdown(s.Slowdown),
+		Fragmentation(s.Fragmentation),
 	}
 }
 

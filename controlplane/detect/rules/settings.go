@@ -18,6 +18,15 @@ type Settings struct {
 	Starvation StarvationSettings `yaml:"starvation"`
 	Straggler  StragglerSettings  `yaml:"straggler"`
 	Hang       HangSettings       `yaml:"hang"`
+
+	Overfitting      OverfittingSettings      `yaml:"overfitting"`
+	DeadUnits        UnitSettings             `yaml:"dead_units"`
+	Saturated        UnitSettings             `yaml:"saturated"`
+	UpdateRatio      UpdateRatioSettings      `yaml:"update_ratio"`
+	WeightCollapse   WeightCollapseSettings   `yaml:"weight_collapse"`
+	GradientConflict GradientConflictSettings `yaml:"gradient_conflict"`
+	Slowdown         SlowdownSettings         `yaml:"slowdown"`
+	Fragmentation    FragmentationSettings    `yaml:"fragmentation"`
 }
 
 // Defaults gives the settings that are used when nobody says otherwise.
@@ -32,6 +41,15 @@ func Defaults() Settings {
 		Starvation: defaultStarvation(),
 		Straggler:  defaultStraggler(),
 		Hang:       defaultHang(),
+
+		Overfitting:      defaultOverfitting(),
+		DeadUnits:        defaultDeadUnits(),
+		Saturated:        defaultSaturated(),
+		UpdateRatio:      defaultUpdateRatio(),
+		WeightCollapse:   defaultWeightCollapse(),
+		GradientConflict: defaultGradientConflict(),
+		Slowdown:         defaultSlowdown(),
+		Fragmentation:    defaultFragmentation(),
 	}
 }
 
