@@ -127,7 +127,7 @@ func (a *app) detectionLine(result replay.Result) error {
 		Trace      string      `json:"trace"`
 		Detections []detection `json:"detections"`
 		Recorded   []verdict   `json:"recorded,omitempty"`
-	}{result.Trace, []detection{}, verdicts(&result)}
+	}{result.Trace, []detection{}, verdicts(&result, kindOutside)}
 	for _, d := range result.Detections {
 		f := d.Finding
 		line := detection{
@@ -178,7 +178,7 @@ func (a *app) detectionTable(result replay.Result) error {
 			{head: "KIND"}, {head: "SEVERITY"}, {head: "STEP", right: true}, {head: "ROW", right: true}, {head: "FINDING"},
 		}, rows)
 	}
-	verdictTable(p, verdicts(&result))
+	verdictTable(p, verdicts(&result, func(kind string) string { return kind }))
 	_, err := a.stdout.Write(p.bytes())
 	return fault.Mark(fault.Unavailable, err)
 }

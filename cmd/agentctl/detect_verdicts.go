@@ -18,8 +18,9 @@ type verdict struct {
 	Again   bool   `json:"again"`
 }
 
-// verdicts gives every recorded finding that a person said something of.
-func verdicts(result *replay.Result) (all []verdict) {
+// verdicts gives every recorded finding that a person said something of; name
+// gives the name of a kind.
+func verdicts(result *replay.Result, name func(kind string) string) (all []verdict) {
 	for _, record := range result.Recorded {
 		said := record.GetFeedback()
 		if said.GetVerdict() == controlv1.Verdict_VERDICT_UNSPECIFIED {
@@ -27,7 +28,7 @@ func verdicts(result *replay.Result) (all []verdict) {
 		}
 		f := record.GetFinding()
 		_, again := result.Again(f)
-		all = append(all, verdict{f.GetFindingId(), kindOutside(f.GetKind()), f.GetStep(), word(said.GetVerdict()), said.GetNote(), again})
+		all = append(all, verdict{f.GetFindingId(), name(f.GetKind()), f.GetStep(), word(said.GetVerdict()), said.GetNote(), again})
 	}
 	return all
 }

@@ -36,6 +36,7 @@ func Run(t *testing.T, open Open) {
 		{"checkpoints", testCheckpoints},
 		{"checkpoint advance", testAdvance},
 		{"findings", testFindings},
+		{"finding records and feedback", testFeedback},
 		{"incidents", testIncidentRecords},
 		{"timeline", testTimeline},
 		{"awaited checkpoints", testAwaited},
