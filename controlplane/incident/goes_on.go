@@ -17,7 +17,7 @@ const hang = "hang"
 // incident, since it begins at another step. With findings of other kinds in
 // it the incident waits for what ends those.
 func (e *Engine) goesOn(tx *store.Tx, event *commonv1.Event, s *commonv1.StepReport, record store.IncidentRecord) (string, error) {
-	if record.Incident.GetKind() != hang || event.GetAttempt() != record.Attempt || s.GetStep() <= record.OnsetStep {
+	if event.GetAttempt() != record.Attempt || s.GetStep() <= record.OnsetStep {
 		return "", nil
 	}
 	i, err := tx.Incident(record.Incident.GetIncidentId())
@@ -37,7 +37,7 @@ func (e *Engine) goesOn(tx *store.Tx, event *commonv1.Event, s *commonv1.StepRep
 
 // resumeHangs resolves the hangs that a step of any rank shows to be over.
 func (e *Engine) resumeHangs(ctx context.Context, tx *store.Tx, event *commonv1.Event, s *commonv1.StepReport) error {
-	open, err := tx.OpenIncidents(event.GetRunId())
+	open, err := tx.OpenOfKind(event.GetRunId(), hang)
 	if err != nil {
 		return err
 	}

@@ -137,3 +137,46 @@ func TestShadowFindingsOpenNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestChangedSettingsHoldForNewEvents: a pipeline that starts again with other
+// rules leaves what was found as it was, and finds what comes as they say.
+func TestChangedSettingsHoldForNewEvents(t *testing.T) {
+	frames := write(1, 8)
+	path := filepath.Join(t.TempDir(), "vigil.db")
+	half := len(frames) * 5 / 8
+	kept := map[string]*controlv1.Finding{}
+	for n, shadow := range []bool{true, false} {
+		stop, had := []int{half, len(frames)}[n], len(kept)
+		p, s := setup(t, path, &fakeBus{frames: frames[:stop]})
+		p.deps.NewBank = func() Bank {
+			rule := rules.NonFinite()
+			rule.Shadow = shadow
+			return detect.NewBank([]detect.Rule{rule})
+		}
+		run(t, p)
+		err := s.View(t.Context(), func(tx *store.Tx) error {
+			found, err := tx.Findings("", "", 0)
+			for _, record := range found {
+				f := record.Finding
+				if before := kept[f.GetFindingId()]; before != nil {
+					if diff := cmp.Diff(before, f, protocmp.Transform()); diff != "" {
+						t.Errorf("a finding changed: %s", diff)
+					}
+				} else if f.GetShadow() != shadow {
+					t.Errorf("pass %d: finding %v, want shadow %v", n, f, shadow)
+				}
+				kept[f.GetFindingId()] = f
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(kept) == had {
+			t.Errorf("pass %d: no new finding", n)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

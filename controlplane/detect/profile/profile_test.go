@@ -70,7 +70,7 @@ func TestLaterLayersLieOverEarlier(t *testing.T) {
 		if sources := strings.Join(got.Sources, "|"); sources != tc.sources {
 			t.Errorf("%s of %s: sources %s, want %s", tc.run, tc.project, sources, tc.sources)
 		}
-		if profiles.Choose(tc.run, tc.project) != profiles.Choose(tc.run, tc.project) {
+		if first := profiles.Choose(tc.run, tc.project); first != profiles.Choose(tc.run, tc.project) {
 			t.Errorf("%s of %s: the same run gets different sets", tc.run, tc.project)
 		}
 	}

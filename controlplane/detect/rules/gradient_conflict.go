@@ -19,7 +19,7 @@ type GradientConflictSettings struct {
 }
 
 func defaultGradientConflict() GradientConflictSettings {
-	return GradientConflictSettings{Cosine: 0.1, Share: 0.9, Window: 100}
+	return GradientConflictSettings{Cosine: 0.1, Share: 0.9, Window: 50}
 }
 
 // GradientConflict finds tasks whose gradients point against each other, step

@@ -37,6 +37,7 @@ func Run(t *testing.T, open Open) {
 		{"checkpoint advance", testAdvance},
 		{"findings", testFindings},
 		{"finding records and feedback", testFeedback},
+		{"open incidents of a kind", testOpenOfKind},
 		{"incidents", testIncidentRecords},
 		{"timeline", testTimeline},
 		{"awaited checkpoints", testAwaited},
