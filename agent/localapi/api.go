@@ -56,7 +56,7 @@ type Config struct {
 func Defaults(socket string) Config {
 	return Config{
 		Socket: socket, Hold: 10 * time.Second, CallTimeout: 30 * time.Second,
-		ResolveTimeout: 15 * time.Minute, LostAfter: time.Minute, TickAfter: 2 * time.Second,
+		ResolveTimeout: 15 * time.Minute, LostAfter: time.Minute, TickAfter: 10 * time.Second,
 	}
 }
 

@@ -115,6 +115,7 @@ func (a *API) Report(ctx context.Context, in *trainerv1.ReportRequest) (*trainer
 		return nil, fault.New(fault.Invalid, "%d events in one call; at most %d", len(in.Events), maxEvents)
 	}
 	a.sessions.heard(s, connectionOf(ctx))
+	defer a.sessions.reporting(s)()
 	var events []*commonv1.Event
 	for i, event := range in.Events {
 		if err := checkEvent(event); err != nil {

@@ -38,6 +38,7 @@ type Session struct {
 	watched     bool          // there was a watch
 	clamped     bool          // it was said that its times are off
 	steps       stepping      // how its steps go
+	reporting   int           // reports that are being written
 	conn        *connection   // of its last call but for the watch's; nil in a test
 }
 

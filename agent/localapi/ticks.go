@@ -21,7 +21,7 @@ const (
 	tickMost   = time.Minute
 	// firstStepFactor is how many times TickAfter a trainer may take for its
 	// first two steps: it compiles and connects, and nobody knows its pace.
-	firstStepFactor = 15
+	firstStepFactor = 12
 	// usualMemory is over how many steps their usual time is averaged.
 	usualMemory = 16
 )
@@ -73,13 +73,27 @@ func (t *Sessions) finished(s *Session, step int64, at, now time.Time) {
 	s.steps.finished(step, at, now)
 }
 
+// reporting notes that a report of a session begins to be written; the caller
+// calls what it gives when that has ended.
+func (t *Sessions) reporting(s *Session) (ended func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.reporting++
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		s.reporting--
+	}
+}
+
 // overdue gives the last step of each training process that is there and of
 // which it is time to say that it finished no step since.
 func (t *Sessions) overdue(now time.Time, least time.Duration) map[*Session]int64 {
 	var found map[*Session]int64
 	for _, s := range t.Everyone() {
 		t.mu.Lock()
-		if !s.away && s.steps.due(now, least) {
+		// A report that waits for this node's disk says that steps finish.
+		if !s.away && s.reporting == 0 && s.steps.due(now, least) {
 			if found == nil {
 				found = map[*Session]int64{}
 			}
