@@ -38,7 +38,7 @@ func hangs(r *controlv1.GetRunResponse) (found []*controlv1.Incident) {
 func TestHang(t *testing.T) {
 	h := open(t, "", "")
 	const run = "stands-still"
-	h.train(run, "--steps", "4000", "--pace", "2ms")
+	h.train(run, "--steps", "900", "--pace", "2ms")
 	h.await(run, func(r *controlv1.GetRunResponse) bool { return r.Run.Step > 200 })
 	pid := h.pidOf(run)
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
