@@ -24,7 +24,8 @@ type SlowdownSettings struct {
 	// Memory over which its usual one is.
 	Recent float64 `yaml:"recent"`
 	Memory float64 `yaml:"memory"`
-	// Warmup is the number of rows before which a rank is not judged.
+	// Warmup is the number of rows before which a rank is not judged. Early in a
+	// run its pace changes by intent: curricula, caches that fill, autotuning.
 	Warmup int `yaml:"warmup"`
 	// Shortest is the time of a step, in seconds, below which it is not judged;
 	// see [StragglerSettings].
@@ -35,7 +36,7 @@ type SlowdownSettings struct {
 
 func defaultSlowdown() SlowdownSettings {
 	return SlowdownSettings{
-		Factor: 1.25, Sigmas: 3, MaxFactor: 1.65, Share: 0.9, Hold: 32, Recent: 8, Memory: 256, Warmup: 64,
+		Factor: 1.25, Sigmas: 3, MaxFactor: 1.65, Share: 0.9, Hold: 128, Recent: 8, Memory: 256, Warmup: 512,
 		Shortest: 0.005, Patience: 512,
 	}
 }

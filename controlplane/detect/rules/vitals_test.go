@@ -49,7 +49,7 @@ func ailments() []ailment {
 			s.TaskWeights["ink"] *= math.Exp(-float64(since) / 10)
 		}},
 		{kind: "gradient_conflict", by: 150, report: func(s *commonv1.StepReport, _ int64) { *s.GradientCosine -= 0.6 }},
-		{kind: "slowdown", by: 60, report: func(s *commonv1.StepReport, _ int64) { *s.ComputeSeconds *= 1.5; *s.StepSeconds *= 1.5 }},
+		{kind: "slowdown", by: 160, report: func(s *commonv1.StepReport, _ int64) { *s.ComputeSeconds *= 1.5; *s.StepSeconds *= 1.5 }},
 		{kind: "fragmentation", by: 400, report: func(s *commonv1.StepReport, since int64) {
 			*s.GpuMemoryReservedBytes += since * 8e6
 		}},
