@@ -860,9 +860,9 @@ type Finding struct {
 	// When the finding was made.
 	Created *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=created,proto3" json:"created,omitempty"`
 	// The rule is being tried: the finding opens no incident.
-	Shadow bool `protobuf:"varint,20,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	Shadow bool `protobuf:"varint,30,opt,name=shadow,proto3" json:"shadow,omitempty"`
 	// The layer or the task to blame; empty where there is none.
-	Layer         string `protobuf:"bytes,21,opt,name=layer,proto3" json:"layer,omitempty"`
+	Layer         string `protobuf:"bytes,31,opt,name=layer,proto3" json:"layer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1447,8 +1447,8 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\n" +
 	"event_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\teventTime\x124\n" +
 	"\acreated\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x16\n" +
-	"\x06shadow\x18\x14 \x01(\bR\x06shadow\x12\x14\n" +
-	"\x05layer\x18\x15 \x01(\tR\x05layer\x1a;\n" +
+	"\x06shadow\x18\x1e \x01(\bR\x06shadow\x12\x14\n" +
+	"\x05layer\x18\x1f \x01(\tR\x05layer\x1a;\n" +
 	"\rEvidenceEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\x84\x04\n" +
