@@ -3,6 +3,7 @@ package controlplane
 import (
 	"github.com/vigil-ml/vigil/alerting"
 	"github.com/vigil-ml/vigil/controlplane/bus"
+	"github.com/vigil-ml/vigil/controlplane/detect/profile"
 	"github.com/vigil-ml/vigil/controlplane/fleet"
 	"github.com/vigil-ml/vigil/controlplane/incident"
 	"github.com/vigil-ml/vigil/controlplane/ingest"
@@ -23,15 +24,18 @@ type Config struct {
 	// Agents is for agents.
 	Agents Listener `yaml:"agents"`
 
-	Store    store.Config          `yaml:"store"`
-	Bus      bus.Config            `yaml:"bus"`
-	Metrics  metrics.Config        `yaml:"metrics"`
-	Ingest   ingest.Config         `yaml:"ingest"`
-	Fleet    fleet.Config          `yaml:"fleet"`
-	Incident incident.Config       `yaml:"incident"`
-	Alerting alerting.Config       `yaml:"alerting"`
-	Log      telemetry.LogConfig   `yaml:"log"`
-	Trace    telemetry.TraceConfig `yaml:"trace"`
+	Store    store.Config    `yaml:"store"`
+	Bus      bus.Config      `yaml:"bus"`
+	Metrics  metrics.Config  `yaml:"metrics"`
+	Ingest   ingest.Config   `yaml:"ingest"`
+	Fleet    fleet.Config    `yaml:"fleet"`
+	Incident incident.Config `yaml:"incident"`
+	// Detection is the settings of the detection rules, for all runs, for
+	// projects and for single runs; docs/detection.md.
+	Detection profile.Config        `yaml:"detection"`
+	Alerting  alerting.Config       `yaml:"alerting"`
+	Log       telemetry.LogConfig   `yaml:"log"`
+	Trace     telemetry.TraceConfig `yaml:"trace"`
 }
 
 // Listener is a place to listen.

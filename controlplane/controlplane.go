@@ -23,12 +23,14 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/api"
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/detect"
+	"github.com/vigil-ml/vigil/controlplane/detect/profile"
 	"github.com/vigil-ml/vigil/controlplane/fleet"
 	"github.com/vigil-ml/vigil/controlplane/incident"
 	"github.com/vigil-ml/vigil/controlplane/ingest"
 	"github.com/vigil-ml/vigil/controlplane/metrics"
 	"github.com/vigil-ml/vigil/controlplane/pipeline"
 	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/conf"
 	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/serve"
 	"github.com/vigil-ml/vigil/internal/telemetry"
@@ -63,8 +65,12 @@ func Run(ctx context.Context, config Config, w io.Writer) error {
 	})
 }
 
-// Check finds the mistakes in the receivers' settings; it starts nothing.
-func Check(config Config) error { return alerting.Check(config.Alerting) }
+// Check finds the mistakes in the settings of receivers and detection rules; it
+// starts nothing.
+func Check(config Config) error {
+	_, err := profile.New(config.Detection)
+	return conf.Join(alerting.Check(config.Alerting), err)
+}
 
 // controlPlane is the parts while they are put together.
 type controlPlane struct {
@@ -110,6 +116,10 @@ func (c *controlPlane) setup(services *life.Group) error {
 	}
 	listeners := map[string]string{"api": operators.Addr().String(), "agents": agents.Addr().String()}
 
+	profiles, err := profile.New(c.config.Detection)
+	if err != nil {
+		return errors.Join(err, agents.Close(), operators.Close())
+	}
 	alerts, err := alerting.New(c.config.Alerting, alerting.Deps{
 		Queue: c.store.Outbox(), Log: c.log, Metrics: c.metrics, Tracer: c.tracer,
 		ExternalURL: "http://" + listeners["api"],
@@ -125,7 +135,8 @@ func (c *controlPlane) setup(services *life.Group) error {
 		Clock: time.Now, Tracer: c.tracer, Metrics: c.metrics,
 	})
 	events := pipeline.New(pipeline.Deps{
-		Bus: c.bus, Store: c.store, NewBank: func() pipeline.Bank { return detect.NewBank(Rules()).WatchNodes(NodeRules()) }, Incidents: incidents,
+		Bus: c.bus, Store: c.store, Incidents: incidents,
+		NewBank: func() pipeline.Bank { return detect.NewBankOf(profiles.Choose).WatchNodes(profiles.Nodes()) },
 		Clock: time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
 	})
 	frames := ingest.New(c.config.Ingest, ingest.Deps{
@@ -133,7 +144,7 @@ func (c *controlPlane) setup(services *life.Group) error {
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
 	operatorAPI := api.New(api.Deps{
-		Listener: operators, HTTP: c.web(events), Store: c.store, Saver: nodes, History: c.bus,
+		Listener: operators, HTTP: c.web(events), Store: c.store, Saver: nodes, History: c.bus, Profiles: profiles,
 		Version: version.String(), Listeners: listeners,
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})

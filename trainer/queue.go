@@ -49,11 +49,11 @@ func (q *queue) putStep(at time.Time, report *StepReport) {
 	q.next++
 }
 
-// copyStep fills an item and keeps the room of its task list.
+// copyStep fills an item and keeps the room of its lists.
 func (i *item) copyStep(order uint64, at time.Time, report *StepReport) {
-	tasks := append(i.step.Tasks[:0], report.Tasks...)
+	tasks, layers := append(i.step.Tasks[:0], report.Tasks...), append(i.step.Layers[:0], report.Layers...)
 	i.order, i.at, i.step, i.event = order, at, *report, nil
-	i.step.Tasks = tasks
+	i.step.Tasks, i.step.Layers = tasks, layers
 }
 
 // putEvent adds an event.

@@ -31,6 +31,21 @@ type StepReport struct {
 	CommTime      Measured[time.Duration] // collective communication
 	ResidentBytes Measured[int64]         // resident memory of the process
 	GPUBytes      Measured[int64]         // GPU memory of the process
+
+	GPUReservedBytes    Measured[int64]   // GPU memory that the framework's allocator holds
+	DeviceUtilization   Measured[float64] // share of the step in which the device was busy, 0 to 1
+	UpdateRatio         Measured[float64] // L2 norm of the update over that of the parameters
+	ParameterNorm       Measured[float64] // L2 norm of the parameters after the step; may be non-finite
+	NonFiniteParameters Measured[int64]   // parameters that are not finite, after the step
+	GradientCosine      Measured[float64] // least cosine between two tasks' gradients, -1 to 1
+	Layers              []Layer           // of layers whose units were looked at; Step copies them
+}
+
+// Layer is how the units of a layer were in a step.
+type Layer struct {
+	Name      string
+	Dead      Measured[float64] // share that was zero for the whole batch, 0 to 1
+	Saturated Measured[float64] // share that was at its bound, 0 to 1
 }
 
 // Task is one task of a multi-task step.
@@ -55,6 +70,21 @@ func (r *StepReport) message() *commonv1.StepReport {
 		CommunicationSeconds: seconds(r.CommTime),
 		ResidentBytes:        r.ResidentBytes.pointer(),
 		GpuMemoryBytes:       r.GPUBytes.pointer(),
+
+		GpuMemoryReservedBytes: r.GPUReservedBytes.pointer(),
+		DeviceUtilization:      r.DeviceUtilization.pointer(),
+		UpdateRatio:            r.UpdateRatio.pointer(),
+		ParameterNorm:          r.ParameterNorm.pointer(),
+		NonfiniteParameters:    r.NonFiniteParameters.pointer(),
+		GradientCosine:         r.GradientCosine.pointer(),
+	}
+	for _, layer := range r.Layers {
+		if layer.Dead.Known {
+			put(&m.DeadRatios, layer.Name, layer.Dead.Value, len(r.Layers))
+		}
+		if layer.Saturated.Known {
+			put(&m.SaturatedRatios, layer.Name, layer.Saturated.Value, len(r.Layers))
+		}
 	}
 	for _, task := range r.Tasks {
 		if task.Loss.Known {

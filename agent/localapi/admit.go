@@ -74,6 +74,7 @@ func (a *API) learn(s *Session, event *commonv1.Event) {
 	switch body := event.Body.(type) {
 	case *commonv1.Event_Step:
 		a.book.stepped(s.RunID, body.Step.GetStep())
+		a.sessions.finished(s, body.Step.GetStep(), event.GetTime().AsTime(), a.deps.Clock())
 	case *commonv1.Event_AttemptStarted:
 		a.book.launched(s.RunID, event.Attempt, body.AttemptStarted.GetPid(), a.deps.Clock())
 	case *commonv1.Event_RunEnded:

@@ -44,6 +44,9 @@ type Config struct {
 	// LostAfter is how long all processes of a run that has not ended must be
 	// away before the agent says that it has failed.
 	LostAfter time.Duration `yaml:"lost_after"`
+	// TickAfter is how long a trainer must at least have finished no step before
+	// the agent says so; see [API.Run]. What becomes of it the hang rule says.
+	TickAfter time.Duration `yaml:"tick_after"`
 	// Runs is the file that remembers this node's runs and how often each was
 	// launched; empty: beside the socket.
 	Runs string `yaml:"runs"`
@@ -53,7 +56,7 @@ type Config struct {
 func Defaults(socket string) Config {
 	return Config{
 		Socket: socket, Hold: 10 * time.Second, CallTimeout: 30 * time.Second,
-		ResolveTimeout: 15 * time.Minute, LostAfter: time.Minute,
+		ResolveTimeout: 15 * time.Minute, LostAfter: time.Minute, TickAfter: 10 * time.Second,
 	}
 }
 
@@ -67,7 +70,7 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 	}
 	for key, d := range map[string]time.Duration{
 		"hold": c.Hold, "call_timeout": c.CallTimeout, "resolve_timeout": c.ResolveTimeout,
-		"lost_after": c.LostAfter,
+		"lost_after": c.LostAfter, "tick_after": c.TickAfter,
 	} {
 		if d <= 0 {
 			report(key, "is %s; want a positive duration", d)
@@ -134,6 +137,7 @@ type API struct {
 	refused  prometheus.Counter
 	clamped  prometheus.Counter
 	lost     prometheus.Counter
+	ticks    prometheus.Counter
 	closing  chan struct{} // closed when Run ends
 }
 
@@ -146,11 +150,13 @@ func New(config Config, deps Deps) *API {
 		refused: metric.NewCounter(deps.Metrics, metric.AgentEventsRefused).WithLabelValues(),
 		clamped: metric.NewCounter(deps.Metrics, metric.AgentEventsClamped).WithLabelValues(),
 		lost:    metric.NewCounter(deps.Metrics, metric.AgentRunsLost).WithLabelValues(),
+		ticks:   metric.NewCounter(deps.Metrics, metric.AgentTicks).WithLabelValues(),
 		closing: make(chan struct{}),
 	}
 }
 
-// Run serves the socket until ctx ends. It fails with [fault.Exists] when
+// Run serves the socket until ctx ends. It also says of trainers that finish no
+// step that time passes (ticks.go). It fails with [fault.Exists] when
 // another agent serves it. A socket that a dead agent left is replaced.
 func (a *API) Run(ctx context.Context) error {
 	a.book.load(durable.OS{}, cmp.Or(a.config.Runs, a.config.Socket+".runs"))
@@ -180,6 +186,7 @@ func (a *API) Run(ctx context.Context) error {
 			})
 		}},
 		life.Task{Name: "watch runs", Run: a.watchRuns},
+		life.Task{Name: "watch steps", Run: a.watchSteps},
 	)
 }
 

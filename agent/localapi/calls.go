@@ -115,6 +115,7 @@ func (a *API) Report(ctx context.Context, in *trainerv1.ReportRequest) (*trainer
 		return nil, fault.New(fault.Invalid, "%d events in one call; at most %d", len(in.Events), maxEvents)
 	}
 	a.sessions.heard(s, connectionOf(ctx))
+	defer a.sessions.reporting(s)()
 	var events []*commonv1.Event
 	for i, event := range in.Events {
 		if err := checkEvent(event); err != nil {
@@ -168,6 +169,13 @@ func checkEvent(event *commonv1.Event) error {
 		}
 	case *commonv1.Event_CommandResult:
 		return fault.New(fault.Invalid, "a trainer does not report command results")
+	case *commonv1.Event_NodeReport, *commonv1.Event_NodeFault, *commonv1.Event_NodeLink:
+		return fault.New(fault.Invalid, "a trainer does not speak for its node")
+	case *commonv1.Event_Phase:
+		if body.Phase.GetKind() == 0 || body.Phase.GetEdge() == 0 {
+			return fault.New(fault.Invalid, "phase says %s and %s; want a kind such as PHASE_KIND_EVALUATION, and PHASE_EDGE_BEGIN or PHASE_EDGE_END",
+				body.Phase.GetKind(), body.Phase.GetEdge())
+		}
 	}
 	return nil
 }

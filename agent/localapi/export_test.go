@@ -9,6 +9,9 @@ import (
 // WatchRuns is the part of Run that ends lost runs.
 func (a *API) WatchRuns(ctx context.Context) error { return a.watchRuns(ctx) }
 
+// WatchSteps is the part of Run that makes ticks.
+func (a *API) WatchSteps(ctx context.Context) error { return a.watchSteps(ctx) }
+
 // LoadRuns has the API keep its runs in a file, as Run does.
 func (a *API) LoadRuns(path string) { a.book.load(durable.OS{}, path) }
 

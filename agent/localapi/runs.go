@@ -120,6 +120,14 @@ func (b *book) ended(runIDs ...string) {
 	}
 }
 
+// isOpen tells whether a run is known and was not said to have ended.
+func (b *book) isOpen(runID string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := b.runs[runID]
+	return n != nil && n.Open
+}
+
 // next gives the attempt that a supervisor launches first.
 func (b *book) next(runID string) uint32 {
 	b.mu.Lock()

@@ -37,6 +37,8 @@ type Session struct {
 	lastCall    uint64        // grows with each call, for the bound on sessions
 	watched     bool          // there was a watch
 	clamped     bool          // it was said that its times are off
+	steps       stepping      // how its steps go
+	reporting   int           // reports that are being written
 	conn        *connection   // of its last call but for the watch's; nil in a test
 }
 

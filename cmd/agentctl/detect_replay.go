@@ -21,27 +21,29 @@ func detectReplay(a *app) *cobra.Command {
 		Use:   "replay PATH...",
 		Short: "Run the detection rules over recorded runs",
 		Long: `Run the detection rules, the same code that watches live runs, over traces: JSON
-lines, plain or gzipped, one row a step or one event as the product has it. A directory stands for its .jsonl and
-.jsonl.gz files. Lines that cannot be read are named and passed over.`,
+lines, plain or gzipped, one row a step or one event as the product has it; or
+over runs that agentctl runs export wrote, with the settings that held for them unless --rules says otherwise. Of
+findings that people called false alarms or confirmed it says whether they are
+found again. A directory stands for its .jsonl and .jsonl.gz files. Lines that
+cannot be read are named and passed over.`,
 		Example: `  agentctl detect replay run.jsonl
   agentctl detect replay --format jsonl traces/ > found.jsonl
-  agentctl detect replay --rules stricter.yaml traces/`,
+  agentctl detect replay --rules stricter.yaml traces/
+  agentctl runs export digits-7f3a -o digits.jsonl && agentctl detect replay --rules stricter.yaml digits.jsonl`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if as != "table" && as != "jsonl" {
 				return fault.New(fault.Invalid, "--format is %q; want table or jsonl", as)
 			}
-			s := rules.Defaults()
-			if settings != "" {
-				if err := conf.Load(settings, &s); err != nil {
-					return err
-				}
+			rulesFor, err := rulesOf(settings)
+			if err != nil {
+				return err
 			}
 			files, err := replay.Files(args...)
 			if err != nil {
 				return err
 			}
-			return a.replay(files, rules.All(s), rules.Nodes(s.Nodes), as)
+			return a.replay(files, rulesFor, as)
 		},
 	}
 	cmd.Flags().StringVar(&as, "format", "table", "table, or jsonl for programs")
@@ -54,10 +56,10 @@ lines, plain or gzipped, one row a step or one event as the product has it. A di
 
 // replay runs the rules over every file, also after one could not be read to
 // its end.
-func (a *app) replay(files []string, list []detect.Rule, nodes []detect.NodeRule, as string) error {
+func (a *app) replay(files []string, rulesFor replay.RulesFor, as string) error {
 	var problems []error
 	for _, path := range files {
-		result, err := replay.File(path, list, nodes...)
+		result, err := replay.FileWith(path, rulesFor)
 		if err != nil {
 			problems = append(problems, err)
 		}
@@ -82,6 +84,27 @@ func (a *app) replay(files []string, list []detect.Rule, nodes []detect.NodeRule
 	return errors.Join(problems...)
 }
 
+// rulesOf gives the rules of a file with settings; without one, those that a
+// run's export says, and the defaults for a trace.
+func rulesOf(path string) (replay.RulesFor, error) {
+	fixed := rules.Defaults()
+	if path != "" {
+		if err := conf.Load(path, &fixed); err != nil {
+			return nil, err
+		}
+	}
+	return func(recorded string) ([]detect.Rule, []detect.NodeRule, error) {
+		if path != "" || recorded == "" {
+			return rules.All(fixed), rules.Nodes(fixed.Nodes), nil
+		}
+		s := rules.Defaults()
+		if err := conf.Decode("settings in the export", []byte(recorded), &s); err != nil {
+			return nil, nil, fault.WithHint(err, "the export is of another version; name settings with --rules")
+		}
+		return rules.All(s), rules.Nodes(s.Nodes), nil
+	}, nil
+}
+
 // detection is a finding as score.py reads it; docs/formats/trace.md.
 type detection struct {
 	Kind     string             `json:"kind"`
@@ -94,18 +117,25 @@ type detection struct {
 	Onset    int64              `json:"onset_step"`
 	Summary  string             `json:"summary"`
 	Evidence map[string]float64 `json:"evidence,omitempty"`
+	ID       string             `json:"finding_id,omitempty"` // of exports alone: a trace's events have no ids
+	Shadow   bool               `json:"shadow,omitempty"`
+	Layer    string             `json:"layer,omitempty"`
 }
 
 func (a *app) detectionLine(result replay.Result) error {
 	out := struct {
 		Trace      string      `json:"trace"`
 		Detections []detection `json:"detections"`
-	}{result.Trace, []detection{}}
+		Recorded   []verdict   `json:"recorded,omitempty"`
+	}{result.Trace, []detection{}, verdicts(&result, kindOutside)}
 	for _, d := range result.Detections {
 		f := d.Finding
 		line := detection{
 			Kind: kindOutside(f.Kind), Severity: word(f.Severity), Step: f.Step, Row: d.Row, Time: d.Time,
-			Node: f.Node, Onset: f.OnsetStep, Summary: f.Summary, Evidence: f.Evidence,
+			Node: f.Node, Onset: f.OnsetStep, Summary: f.Summary, Evidence: f.Evidence, Shadow: f.Shadow, Layer: f.Layer,
+		}
+		if result.Exported {
+			line.ID = f.FindingId
 		}
 		if result.Ranked {
 			line.Rank = &f.Rank
@@ -148,6 +178,7 @@ func (a *app) detectionTable(result replay.Result) error {
 			{head: "KIND"}, {head: "SEVERITY"}, {head: "STEP", right: true}, {head: "ROW", right: true}, {head: "FINDING"},
 		}, rows)
 	}
+	verdictTable(p, verdicts(&result, func(kind string) string { return kind }))
 	_, err := a.stdout.Write(p.bytes())
 	return fault.Mark(fault.Unavailable, err)
 }

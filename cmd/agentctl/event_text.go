@@ -38,6 +38,8 @@ func eventText(event *commonv1.Event) (string, style) {
 		return nodeFaultText(body.NodeFault)
 	case *commonv1.Event_NodeLink:
 		return nodeLinkText(body.NodeLink)
+	case *commonv1.Event_Evaluation:
+		return fmt.Sprintf("evaluated after step %d: loss %s", body.Evaluation.Step, number(body.Evaluation.Loss)), plainStyle
 	default:
 		return "something that this agentctl does not know", faint
 	}

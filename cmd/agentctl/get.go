@@ -11,11 +11,11 @@ type listFlags struct {
 func getCommand(a *app) *cobra.Command {
 	get := &cobra.Command{
 		Use:   "get",
-		Short: "List nodes, runs, incidents, checkpoints or events",
+		Short: "List nodes, runs, incidents, findings, checkpoints or events",
 		Args:  cobra.ArbitraryArgs,
 		RunE:  needsSubcommand,
 	}
-	get.AddCommand(getNodes(a), getRuns(a), getIncidents(a), getCheckpoints(a), getEvents(a))
+	get.AddCommand(getNodes(a), getRuns(a), getIncidents(a), getCheckpoints(a), getEvents(a), getFindings(a))
 	return get
 }
 

@@ -33,6 +33,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		describeCommand(a),
 		checkpointCommand(a),
 		detectCommand(a),
+		findingsCommand(a),
+		runsCommand(a),
 		versionCommand(a),
 		demo.Command(),
 	)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/vigil-ml/vigil/controlplane/api"
 	"github.com/vigil-ml/vigil/controlplane/bus"
+	"github.com/vigil-ml/vigil/controlplane/detect/profile"
 	"github.com/vigil-ml/vigil/controlplane/fleet"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/life"
@@ -98,8 +99,12 @@ func install(t *testing.T, dir string, later func(func())) *installation {
 
 // serve serves the API until stop is called.
 func (in *installation) serve(t *testing.T, listener net.Listener) {
+	profiles, err := profile.New(profile.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	served := api.New(api.Deps{
-		Listener: listener, Store: in.store, Saver: in.fleet, History: in.bus, Version: "v9",
+		Listener: listener, Store: in.store, Saver: in.fleet, History: in.bus, Profiles: profiles, Version: "v9",
 		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 		Tracer: noop.NewTracerProvider().Tracer(""), Clock: time.Now,
 	})

@@ -16,7 +16,7 @@ import (
 
 func trainCommand(a *app) *cobra.Command {
 	config := multitask.LoopConfig{Training: multitask.Defaults()}
-	var runID, name string
+	var runID, name, project string
 	cmd := &cobra.Command{
 		Use:   "train [flags]",
 		Short: "Train the reference model: two overlaid handwritten digits, three tasks",
@@ -37,7 +37,7 @@ they come in every attempt.`,
   vigil-trainer run -- vigil-trainer train --inject nan-grad@800,kill@1200`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.train(cmd.Context(), config, runID, name)
+			return a.train(cmd.Context(), config, runID, name, project)
 		},
 	}
 	flags := cmd.Flags()
@@ -48,13 +48,16 @@ they come in every attempt.`,
 	flags.IntVar(&config.Training.Batch, "batch", config.Training.Batch, "samples a step")
 	flags.Float64Var(&config.Training.LearningRate, "learning-rate", config.Training.LearningRate, "Adam's learning rate")
 	flags.Int64Var(&config.CheckpointEvery, "checkpoint-every", 1000, "`steps` between checkpoints; 0 for none but the last")
+	flags.Int64Var(&config.EvaluateEvery, "evaluate-every", 500, "`steps` between evaluations on held-out data; 0 for none but the last")
+	flags.Int64Var(&config.RestartEvery, "restart-rate-every", 0, "`steps` from one restart of the learning rate to the next, with a cosine between; 0 for a constant rate")
+	flags.StringVar(&project, "project", "", "the project that the run belongs to; detection can be set by it")
 	flags.DurationVar(&config.Pace, "pace", 0, "a step takes at least this long")
 	flags.Var(&config.Faults, "inject", "faults to come")
 	return cmd
 }
 
 // train makes one attempt of the reference run.
-func (a *app) train(ctx context.Context, config multitask.LoopConfig, runID, name string) error {
+func (a *app) train(ctx context.Context, config multitask.LoopConfig, runID, name, project string) error {
 	log, err := a.logger()
 	if err != nil {
 		return err
@@ -71,6 +74,9 @@ func (a *app) train(ctx context.Context, config multitask.LoopConfig, runID, nam
 		"batch":            strconv.Itoa(config.Training.Batch),
 		"learning_rate":    strconv.FormatFloat(config.Training.LearningRate, 'g', -1, 64),
 		"checkpoint_every": strconv.FormatInt(config.CheckpointEvery, 10),
+	}
+	if project != "" {
+		who.Settings["project"] = project
 	}
 	if faults := config.Faults.String(); faults != "" {
 		who.Settings["inject"] = faults

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/vigil-ml/vigil/controlplane/bus"
+	"github.com/vigil-ml/vigil/controlplane/detect/profile"
 	"github.com/vigil-ml/vigil/controlplane/fleet"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/serve"
@@ -35,10 +36,11 @@ type Saver interface {
 
 // History has the events of runs; the bus does.
 type History interface {
-	// History yields one run's frames from the first, and where told to follow
-	// those that come, until ctx ends, which is no error, or yield fails.
-	History(ctx context.Context, runID string, follow bool, yield func(bus.Delivery) error) error
-	// NodeHistory does the same for a node's own events.
+	// HistoryWithNodes yields the frames of one run, and those of the nodes that are named
+	// which have no run, from the run's first, and where told to follow those that
+	// come, until ctx ends, which is no error, or yield fails.
+	HistoryWithNodes(ctx context.Context, runID string, nodes []string, follow bool, yield func(bus.Delivery) error) error
+	// NodeHistory does the same for a node's own events alone.
 	NodeHistory(ctx context.Context, node string, follow bool, yield func(bus.Delivery) error) error
 }
 
@@ -49,6 +51,7 @@ type Deps struct {
 	Store     *store.Store
 	Saver     Saver
 	History   History
+	Profiles  *profile.Profiles // the settings of the detection rules
 	Version   string            // of the control plane
 	Listeners map[string]string // addresses by purpose, for GetStatus
 	Log       *slog.Logger
@@ -85,6 +88,7 @@ func (a *API) Run(ctx context.Context) error {
 			gateway.RegisterIncidentServiceHandler,
 			gateway.RegisterCheckpointServiceHandler,
 			gateway.RegisterSystemServiceHandler,
+			gateway.RegisterFindingServiceHandler,
 		},
 		HTTP:                a.deps.HTTP,
 		RefuseUnknownFields: true,
@@ -95,6 +99,7 @@ func (a *API) register(to grpc.ServiceRegistrar) {
 	controlv1.RegisterNodeServiceServer(to, &nodes{store: a.deps.Store, history: a.deps.History})
 	controlv1.RegisterRunServiceServer(to, &runs{store: a.deps.Store, history: a.deps.History})
 	controlv1.RegisterIncidentServiceServer(to, &incidents{store: a.deps.Store})
+	controlv1.RegisterFindingServiceServer(to, &findings{store: a.deps.Store, profiles: a.deps.Profiles, clock: a.deps.Clock})
 	controlv1.RegisterCheckpointServiceServer(to, &checkpoints{
 		store: a.deps.Store, saver: a.deps.Saver, tracer: a.deps.Tracer,
 	})

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/controlplane/bus"
+	"github.com/vigil-ml/vigil/controlplane/detect/profile"
 	"github.com/vigil-ml/vigil/controlplane/fleet"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/life"
@@ -63,8 +64,12 @@ func install(t *testing.T) *installation {
 		t.Fatal(err)
 	}
 	in.address = listener.Addr().String()
+	profiles, err := profile.New(profile.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	served := New(Deps{
-		Listener: listener, HTTP: http.NotFoundHandler(), Store: in.store, Saver: in.fleet, History: in.bus,
+		Listener: listener, HTTP: http.NotFoundHandler(), Store: in.store, Saver: in.fleet, History: in.bus, Profiles: profiles,
 		Version: "v9", Listeners: map[string]string{"operators": in.address},
 		Log: testkit.Logger(t), Metrics: in.metrics, Tracer: tracer, Clock: time.Now,
 	})

@@ -101,14 +101,21 @@ func (s *runs) WatchEvents(in *controlv1.WatchEventsRequest, out grpc.ServerStre
 	if err := required("run_id", in.RunId, hintRuns); err != nil {
 		return err
 	}
-	err := s.store.View(out.Context(), func(tx *store.Tx) error { return known(tx, in.RunId) })
+	var nodes []string
+	err := s.store.View(out.Context(), func(tx *store.Tx) error {
+		run, err := findRun(tx, in.RunId)
+		if in.WithNodes {
+			nodes = run.GetNodes()
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}
 	if err := out.Send(&controlv1.WatchEventsResponse{}); err != nil {
 		return err
 	}
-	err = s.history.History(out.Context(), in.RunId, in.Follow, func(frame bus.Delivery) error {
+	err = s.history.HistoryWithNodes(out.Context(), in.RunId, nodes, in.Follow, func(frame bus.Delivery) error {
 		for _, event := range frame.Batch.GetEvents() {
 			response := &controlv1.WatchEventsResponse{Event: &controlv1.RunEvent{Sequence: frame.Sequence, Event: event}}
 			if err := out.Send(response); err != nil {

@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -19,29 +20,41 @@ const recheckInterval = time.Second
 // was called; with follow it goes on with those that come until ctx ends, which
 // gives no error. When yield fails, its error is returned.
 func (b *Bus) History(ctx context.Context, runID string, follow bool, yield func(Delivery) error) error {
+	return b.HistoryWithNodes(ctx, runID, nil, follow, yield)
+}
+
+// HistoryWithNodes is History with, between the run's frames, those of the nodes
+// that have no run; none of these before the run's first and, without follow,
+// after its last.
+func (b *Bus) HistoryWithNodes(ctx context.Context, runID string, nodes []string, follow bool, yield func(Delivery) error) error {
 	if runID == "" {
 		return fault.New(fault.Invalid, "read history: no run is named")
 	}
-	return b.history(ctx, follow, yield, subjectOfRun(runID))
+	var beside []string
+	for _, node := range nodes {
+		beside = append(beside, subjectsOfNode(node)...)
+	}
+	return b.history(ctx, follow, yield, runID, []string{subjectOfRun(runID)}, beside)
 }
 
 // NodeHistory yields the frames of a node's own events, those that belong to no
 // run, as [Bus.History] does: what its agent says of it, and what the control
 // plane does.
 func (b *Bus) NodeHistory(ctx context.Context, node string, follow bool, yield func(Delivery) error) error {
-	return b.history(ctx, follow, yield, subjectsOfNode(node)...)
+	return b.history(ctx, follow, yield, "", subjectsOfNode(node), nil)
 }
 
-// history yields the frames of some subjects.
-func (b *Bus) history(ctx context.Context, follow bool, yield func(Delivery) error, subjects ...string) error {
-	err := b.readHistory(ctx, follow, yield, subjects)
+// history yields the frames of some subjects, those of a run or without one, and
+// those of others from the first of these on.
+func (b *Bus) history(ctx context.Context, follow bool, yield func(Delivery) error, runID string, subjects, beside []string) error {
+	err := b.readHistory(ctx, follow, yield, runID, subjects, beside)
 	if ctx.Err() != nil && follow {
 		return nil
 	}
 	return err
 }
 
-func (b *Bus) readHistory(ctx context.Context, follow bool, yield func(Delivery) error, subjects []string) error {
+func (b *Bus) readHistory(ctx context.Context, follow bool, yield func(Delivery) error, runID string, subjects, beside []string) error {
 	var last uint64
 	if !follow {
 		for _, subject := range subjects {
@@ -55,12 +68,12 @@ func (b *Bus) readHistory(ctx context.Context, follow bool, yield func(Delivery)
 			return nil
 		}
 	}
-	f, err := b.feed(ctx, 1, subjects...)
+	f, err := b.feed(ctx, 1, slices.Concat(subjects, beside)...)
 	if err != nil {
 		return err
 	}
 	defer f.stop()
-	next := uint64(1)
+	next, begun := uint64(1), false
 	for {
 		messages, err := b.historyBatch(ctx, f, follow, last)
 		if err != nil || messages == nil {
@@ -75,8 +88,11 @@ func (b *Bus) readHistory(ctx context.Context, follow bool, yield func(Delivery)
 			}
 			next = m.sequence + 1
 			d, err := m.delivery()
+			begun = begun || (err == nil && d.Batch.GetRunId() == runID)
 			if err != nil {
 				b.countDamaged(m.sequence, err)
+			} else if !begun {
+				continue // of a node, from before the run
 			} else if err := yield(d); err != nil {
 				return err
 			}

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"slices"
 
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
@@ -18,32 +17,23 @@ const endedRuns = 1024
 // not influence each other; nodes only name the causes of what runs show. It is
 // used by one goroutine at a time.
 type Bank struct {
-	rules []Rule
-	under [][]int // for each rule, the places of those that explain it
-	runs  map[string][]Detector
-	ended ring
-	nodes nodes
+	choose Choose
+	runs   map[string]*watch
+	ended  ring
+	nodes  nodes
 }
 
-// NewBank makes a bank without runs. Two rules with one code are a bug and
-// panic. A rule under a kind that is not in the list is under nothing.
+// NewBank makes a bank without runs that has the same rules for each; see
+// [NewSet].
 func NewBank(rules []Rule) *Bank {
-	places := map[string]int{}
-	for i, rule := range rules {
-		if _, ok := places[rule.Code]; ok {
-			panic(fmt.Sprintf("detection rule %q is listed twice", rule.Code))
-		}
-		places[rule.Code] = i
-	}
-	under := make([][]int, len(rules))
-	for i, rule := range rules {
-		for _, code := range rule.Under {
-			if place, ok := places[code]; ok {
-				under[i] = append(under[i], place)
-			}
-		}
-	}
-	return &Bank{rules: rules, under: under, runs: map[string][]Detector{}, ended: newRing(endedRuns), nodes: newNodes(nil)}
+	set := NewSet(rules)
+	return NewBankOf(func(string, string) *Set { return set })
+}
+
+// NewBankOf makes a bank without runs that asks which rules each is to have:
+// when it begins, and when a trainer says which project it belongs to.
+func NewBankOf(choose Choose) *Bank {
+	return &Bank{choose: choose, runs: map[string]*watch{}, ended: newRing(endedRuns), nodes: newNodes(nil)}
 }
 
 // Observe takes the next event of any run or node and gives what it shows, with
@@ -54,12 +44,17 @@ func (b *Bank) Observe(event *commonv1.Event) []*controlv1.Finding {
 	if isOfNode(event) {
 		return b.observeNode(event)
 	}
-	detectors := b.detectors(event)
-	if detectors == nil {
+	w := b.watch(event)
+	if w == nil {
 		return nil
 	}
+	w.learn(event, b.choose)
 	b.nodes.place(event)
-	findings := b.observeRun(event.GetRunId(), detectors, event)
+	var findings []*controlv1.Finding
+	if change := w.resized(event); change != nil {
+		findings = w.observe(change, &b.nodes)
+	}
+	findings = append(findings, w.observe(event, &b.nodes)...)
 	switch body := event.GetBody().(type) {
 	case *commonv1.Event_RunEnded:
 		delete(b.runs, event.GetRunId())
@@ -80,12 +75,8 @@ func (b *Bank) observeNode(event *commonv1.Event) []*controlv1.Finding {
 	for _, s := range b.nodes.observe(event) {
 		findings = append(findings, s.finding)
 	}
-	n := b.nodes.byName[event.GetNode()]
-	if len(n.runs) == 0 {
-		return findings
-	}
-	for _, run := range n.runs {
-		findings = append(findings, b.observeRun(run, b.runs[run], event)...)
+	for _, run := range b.nodes.byName[event.GetNode()].runs {
+		findings = append(findings, b.runs[run].observe(event, &b.nodes)...)
 	}
 	return findings
 }
@@ -111,44 +102,16 @@ func (b *Bank) Restore(open []*controlv1.Finding) {
 	}
 }
 
-// observeRun has a run's detectors see an event.
-func (b *Bank) observeRun(run string, detectors []Detector, event *commonv1.Event) []*controlv1.Finding {
-	var findings []*controlv1.Finding
-	var from []int // the rule of each finding; all rules see the event before any is dropped
-	for i, detector := range detectors {
-		for _, finding := range detector.Observe(event) {
-			b.complete(finding, run, b.rules[i], event)
-			findings, from = append(findings, finding), append(from, i)
-		}
-	}
-	if findings != nil {
-		findings = b.unexplained(detectors, findings, from)
-	}
-	return findings
-}
-
-// unexplained leaves out the findings that a problem of another kind explains.
-func (b *Bank) unexplained(detectors []Detector, findings []*controlv1.Finding, from []int) []*controlv1.Finding {
-	var kept []*controlv1.Finding
-	for i, finding := range findings {
-		explained := slices.ContainsFunc(b.under[from[i]], func(place int) bool { return detectors[place].Open() })
-		if !explained && b.nodes.attribute(b.rules[from[i]], finding) {
-			kept = append(kept, finding)
-		}
-	}
-	return kept
-}
-
 // Runs gives the number of runs whose detectors the bank holds.
 func (b *Bank) Runs() int { return len(b.runs) }
 
-// detectors gives the detectors of the event's run. Only what happens to
-// training processes starts a run; word of its checkpoints may come after its
-// end. A run that ended begins again when its processes are launched again.
-func (b *Bank) detectors(event *commonv1.Event) []Detector {
+// watch gives the detectors of the event's run; nil where there are none. Only
+// what happens to training processes starts a run; word of its checkpoints may
+// come after its end. A run that ended begins again when its processes are launched again.
+func (b *Bank) watch(event *commonv1.Event) *watch {
 	run := event.GetRunId()
-	if detectors, ok := b.runs[run]; ok {
-		return detectors
+	if w, ok := b.runs[run]; ok {
+		return w
 	}
 	if run == "" {
 		return nil
@@ -163,23 +126,10 @@ func (b *Bank) detectors(event *commonv1.Event) []Detector {
 	default:
 		return nil
 	}
-	detectors := make([]Detector, len(b.rules))
-	for i, rule := range b.rules {
-		detectors[i] = rule.New()
-	}
-	b.runs[run] = detectors
-	return detectors
-}
-
-func (b *Bank) complete(finding *controlv1.Finding, run string, rule Rule, event *commonv1.Event) {
-	finding.Kind, finding.RunId = rule.Code, run
-	if p := b.nodes.ofRun[run]; event.GetRunId() == "" && p != nil {
-		finding.Attempt = p.attempt
-	}
-	if finding.GetSeverity() == commonv1.Severity_SEVERITY_UNSPECIFIED {
-		finding.Severity = rule.Severity
-	}
-	finding.FindingId = idOf(run, rule.Code, event, finding.GetOnsetStep())
+	w := &watch{run: run}
+	w.begin(b.choose(run, ""))
+	b.runs[run] = w
+	return w
 }
 
 // ID is the id of a finding that an event shows: the same whenever the same

@@ -30,6 +30,9 @@ type Rule struct {
 	// OnlyCaused says that a finding is worth saying only where a node's problem
 	// explains it.
 	OnlyCaused bool
+	// Shadow says that the rule is only tried: its findings are kept and shown,
+	// and open no incident.
+	Shadow bool
 	// New makes the detector of one run.
 	New func() Detector
 }

@@ -21,6 +21,9 @@ func (e *Engine) follow(ctx context.Context, tx *store.Tx, event *commonv1.Event
 	case *commonv1.Event_Checkpoint:
 		return e.checkpoint(tx, body.Checkpoint)
 	case *commonv1.Event_Step:
+		if err := e.resumeHangs(ctx, tx, event, body.Step); err != nil {
+			return err
+		}
 		return e.step(ctx, tx, event, body.Step)
 	case *commonv1.Event_Resumed:
 		return e.note(tx, event, fmt.Sprintf("Attempt %d goes on from checkpoint %s of step %d.",

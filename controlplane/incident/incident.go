@@ -9,7 +9,8 @@
 // again instead of opening another one: see again.go. An incident, its timeline
 // and the notifications about it are written in the transaction of the event
 // that caused them. An incident is resolved when a later attempt of the run gets
-// past the steps at which its findings began, or when the run ends.
+// past the steps at which its findings began, when the run ends, and that of a
+// hang when the rank that stood still makes a step (goes_on.go).
 //
 // A problem of a node opens an incident of the node, one for each of its parts.
 // A run that it hits becomes part of it: there is one incident, which names the

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/codes"
@@ -151,7 +152,7 @@ func (b *batch) event(ctx context.Context, tx *store.Tx, sequence uint64, event 
 		return err
 	}
 	b.findings = append(b.findings, findings...)
-	if err := b.deps.Incidents.Apply(ctx, tx, event, findings); err != nil {
+	if err := b.deps.Incidents.Apply(ctx, tx, event, counting(findings)); err != nil {
 		return err
 	}
 	ended := b.bank.Ended()
@@ -164,6 +165,11 @@ func (b *batch) event(ctx context.Context, tx *store.Tx, sequence uint64, event 
 		}
 	}
 	return b.deps.Incidents.Over(ctx, tx, event, ended)
+}
+
+// counting leaves out the findings of rules that are only tried.
+func counting(findings []*controlv1.Finding) []*controlv1.Finding {
+	return slices.DeleteFunc(slices.Clone(findings), (*controlv1.Finding).GetShadow)
 }
 
 // detect stores what an event shows and gives what is new of it.

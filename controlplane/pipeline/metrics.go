@@ -38,7 +38,11 @@ func (m metrics) committed(b *batch, frames []bus.Delivery, now time.Time) {
 	}
 	for _, f := range b.findings {
 		severity := strings.ToLower(strings.TrimPrefix(f.GetSeverity().String(), "SEVERITY_"))
-		m.findings.WithLabelValues(f.GetKind(), severity).Inc()
+		mode := "on"
+		if f.GetShadow() {
+			mode = "shadow"
+		}
+		m.findings.WithLabelValues(f.GetKind(), severity, mode).Inc()
 		m.detect.WithLabelValues(f.GetKind()).Observe(max(0, f.GetCreated().AsTime().Sub(f.GetEventTime().AsTime())).Seconds())
 	}
 }

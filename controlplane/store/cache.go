@@ -15,9 +15,13 @@ import (
 type cache struct {
 	runs  map[string]*cachedRun
 	quiet map[string]bool // runs that have no open incident
+	none  map[ofKind]bool // and those that have none of a kind
 
 	relaunched map[string]time.Time // when runs were launched again; zero when they were not
 }
+
+// ofKind is incidents of one run and kind.
+type ofKind struct{ runID, kind string }
 
 // cachedRun is a run as the transaction has it. One that the database does not
 // have yet is never only here, since other rows refer to it.
@@ -28,7 +32,7 @@ type cachedRun struct {
 }
 
 func newCache() cache {
-	return cache{runs: map[string]*cachedRun{}, quiet: map[string]bool{}, relaunched: map[string]time.Time{}}
+	return cache{runs: map[string]*cachedRun{}, quiet: map[string]bool{}, none: map[ofKind]bool{}, relaunched: map[string]time.Time{}}
 }
 
 // flushRuns writes the runs that were put and not yet written. It is called

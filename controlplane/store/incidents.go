@@ -65,6 +65,7 @@ func (tx *Tx) PutIncident(r IncidentRecord) error {
 	}
 	tx.touch(TopicIncidents)
 	delete(tx.cache.quiet, i.GetRunId())
+	delete(tx.cache.none, ofKind{i.GetRunId(), i.GetKind()})
 	_, err = tx.exec(`INSERT INTO incidents
 		(incident_id, run_id, attempt, onset_step, finding_count, state, opened, resolved, body,
 		occurrences, latest, resolved_event, node)
@@ -90,6 +91,19 @@ func (tx *Tx) OpenIncidents(runID string) ([]IncidentRecord, error) {
 	open, err := tx.incidentRecords("open incidents of run "+runID,
 		"run_id = $1 AND resolved = 0 ORDER BY opened, incident_id", runID)
 	tx.cache.quiet[runID] = err == nil && len(open) == 0
+	return open, err
+}
+
+// OpenOfKind gives the incidents of a run and kind that are not resolved, the
+// oldest first. Within a transaction it asks the database once where there are
+// none, so that it may be called for every step of every rank.
+func (tx *Tx) OpenOfKind(runID, kind string) ([]IncidentRecord, error) {
+	if tx.cache.none[ofKind{runID, kind}] {
+		return nil, nil
+	}
+	open, err := tx.OpenIncidents(runID)
+	open = slices.DeleteFunc(open, func(r IncidentRecord) bool { return r.Incident.GetKind() != kind })
+	tx.cache.none[ofKind{runID, kind}] = err == nil && len(open) == 0
 	return open, err
 }
 

@@ -7,10 +7,12 @@
 package conf
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -112,4 +114,23 @@ func (r Raw) Problem(format string, args ...any) error {
 		p.Line = r.node.Line
 	}
 	return fault.Mark(fault.Invalid, Problems{p})
+}
+
+// Join gives the mistakes of several checks of one file as one error, in the
+// order of the file; nil when there are none. An error that is not [Problems]
+// is given as it is, before all others.
+func Join(errs ...error) error {
+	var all Problems
+	for _, err := range errs {
+		problems, ok := errors.AsType[Problems](err)
+		if err != nil && !ok {
+			return err
+		}
+		all = append(all, problems...)
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(all, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
+	return fault.Mark(fault.Invalid, all)
 }

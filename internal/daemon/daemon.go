@@ -68,10 +68,12 @@ func (p Program[C]) parse(args []string, stdout io.Writer) (config C, done bool,
 		_, _ = fmt.Fprintf(stdout, "%s %s\n", p.Name, version.String())
 		return config, true, nil
 	}
-	if err := conf.Load(*path, &config); err != nil {
+	err = conf.Load(*path, &config)
+	if _, mistakes := errors.AsType[conf.Problems](err); err != nil && !mistakes {
 		return config, false, err
 	}
-	if err := p.Check(config); err != nil {
+	// What decoding can see and what only the parts can see is told together.
+	if err := conf.Join(err, p.Check(config)); err != nil {
 		return config, false, err
 	}
 	if *check {

@@ -8,7 +8,7 @@ var (
 	ControlBusSkipped      = Def{"vigil_control_bus_skipped_frames_total", "1", Counter, []string{"reason"}, "Frames that a reader of the bus missed: discarded by age or size before they were read, or damaged."}
 	ControlEvents          = Def{"vigil_control_events_total", "1", Counter, nil, "Events that went through the pipeline."}
 	ControlPipelineLag     = Def{"vigil_control_pipeline_lag_seconds", "seconds", Histogram, nil, "Time from an event's arrival until its effects are committed."}
-	ControlFindings        = Def{"vigil_control_findings_total", "1", Counter, []string{"kind", "severity"}, "Findings by kind and severity."}
+	ControlFindings        = Def{"vigil_control_findings_total", "1", Counter, []string{"kind", "severity", "mode"}, "Findings by kind, severity and the rule's mode: on, or shadow, which opens no incident."}
 	ControlDetectSeconds   = Def{"vigil_control_detect_seconds", "seconds", Histogram, []string{"kind"}, "Time from the event on its node to the finding."}
 	ControlIncidentsFiring = Def{"vigil_control_incidents_firing", "1", Gauge, nil, "Incidents that nobody has taken."}
 	ControlNotifications   = Def{"vigil_control_notifications_total", "1", Counter, []string{"receiver", "result"}, "Notifications by receiver and result: delivered, retried, failed, deferred (put back untried)."}

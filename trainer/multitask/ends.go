@@ -64,7 +64,7 @@ func (l *loop) finish(ctx context.Context) {
 	if l.savedAt < l.training.Step() && session.Connected() {
 		l.save(ctx, trainer.Own(commonv1.CheckpointReason_CHECKPOINT_REASON_FINAL, commonv1.AfterCheckpoint_AFTER_CHECKPOINT_CONTINUE), saveTimeout)
 	}
-	score, digest := l.training.Evaluate(), l.training.Digest()
+	score, digest := l.score(), l.training.Digest()
 	l.progress.last(score, digest)
 	session.RunEnded(&commonv1.RunEnded{
 		Outcome: commonv1.Outcome_OUTCOME_SUCCEEDED, Step: l.training.Step(), ParametersSha256: digest,

@@ -14,7 +14,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/life"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	"github.com/vigil-ml/vigil/trainer"
@@ -38,6 +37,8 @@ type LoopConfig struct {
 	Training        Config
 	Steps           int64         // steps to make in all; at least 1
 	CheckpointEvery int64         // steps between the run's own checkpoints; 0: none but the last
+	EvaluateEvery   int64         // steps between evaluations on held-out data; 0: none but the last
+	RestartEvery    int64         // steps from one restart of the learning rate to the next; 0: it is constant
 	Pace            time.Duration // a step takes at least this long; 0: as fast as it goes
 	Faults          inject.Plan
 }
@@ -77,9 +78,8 @@ type loop struct {
 // it was to end before, and any other error when it cannot train. It does not
 // close the session.
 func Run(ctx context.Context, config LoopConfig, deps LoopDeps) error {
-	if config.Steps < 1 || config.CheckpointEvery < 0 || config.Pace < 0 {
-		return fault.New(fault.Invalid, "begin training: %d steps, a checkpoint every %d, %s a step; want at least 1, 0 and 0",
-			config.Steps, config.CheckpointEvery, config.Pace)
+	if err := config.check(); err != nil {
+		return err
 	}
 	training, err := New(config.Training)
 	if err != nil {
@@ -108,6 +108,7 @@ func (l *loop) train(ctx context.Context) error {
 			return err
 		}
 		l.periodic(ctx)
+		l.evaluate()
 		if rest := l.config.Pace - time.Since(started); rest > 0 {
 			life.Sleep(ctx, rest)
 		}
@@ -118,7 +119,7 @@ func (l *loop) train(ctx context.Context) error {
 
 // step makes one step, or stops before its update when a value is not finite.
 func (l *loop) step(ctx context.Context, step int64, started time.Time) error {
-	attempt, rateScale := l.deps.Session.Attempt(), 1.0
+	attempt, rateScale := l.deps.Session.Attempt(), l.rate(step)
 	if l.config.Faults.At(inject.Kill, attempt, step) {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	}
@@ -129,13 +130,13 @@ func (l *loop) step(ctx context.Context, step int64, started time.Time) error {
 		l.training.Poison()
 	}
 	if l.config.Faults.From(inject.Diverge, attempt, step) {
-		rateScale = divergeFactor
+		rateScale *= divergeFactor
 	}
 	outcome := l.training.Compute()
 	if what := l.training.NonFinite(outcome); what != nil {
 		return l.nonFinite(ctx, what)
 	}
-	l.training.Apply(rateScale)
+	health := l.training.applyMeasured(rateScale)
 	elapsed := time.Since(started)
 	l.progress.step(step, outcome, l.training.Config().Batch)
 	tasks := [...]trainer.Task{
@@ -150,6 +151,7 @@ func (l *loop) step(ctx context.Context, step int64, started time.Time) error {
 		Samples:      trainer.Known(int64(l.training.Config().Batch)),
 		StepTime:     trainer.Known(elapsed), ComputeTime: trainer.Known(elapsed),
 		ResidentBytes: l.progress.residentBytes(),
+		UpdateRatio:   health.updateRatio, ParameterNorm: health.parameterNorm, Layers: health.layers,
 	})
 	return nil
 }
@@ -242,6 +244,7 @@ func (l *loop) save(ctx context.Context, order *trainer.Order, timeout time.Dura
 		// to do than to wait.
 		order.Patience = agentPatience
 	}
+	defer l.deps.Session.Phase(commonv1.PhaseKind_PHASE_KIND_CHECKPOINT)()
 	id, err := l.deps.Session.Save(ctx, order, metadata, l.write)
 	if err != nil {
 		l.deps.Log.Error("nothing was saved", "step", l.training.Step(), "reason", word(order.Reason), "cause", err)

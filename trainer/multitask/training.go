@@ -9,6 +9,7 @@ import (
 
 	"github.com/vigil-ml/vigil/internal/fault"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	"github.com/vigil-ml/vigil/trainer"
 	"github.com/vigil-ml/vigil/trainer/digits"
 )
 
@@ -42,7 +43,9 @@ type Training struct {
 	set    *digits.Set
 	net    *network
 	adam   adam
-	step   int64 // steps applied
+	step   int64     // steps applied
+	before []float32 // parameters before a measured step
+	layers []trainer.Layer
 	drawn  int64 // samples that they consumed
 
 	random rand.PCG   // as the last applied step left it

@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"bufio"
 	"compress/gzip"
 	"errors"
 	"fmt"
@@ -30,6 +31,9 @@ type Result struct {
 	Detections []Detection
 	Damaged    int      // lines that could not be read
 	Damage     []Damage // the first of them
+
+	Exported bool                       // it is a run's export, not a trace
+	Recorded []*controlv1.FindingRecord // what the control plane had found, and what people said of it
 }
 
 // Run reads a trace to its end. With an error, the result has what was found
@@ -56,6 +60,12 @@ func Run(name string, from io.Reader, rules []detect.Rule, nodes ...detect.NodeR
 
 // File runs the rules over a file, which is gzipped if its name ends in ".gz".
 func File(path string, rules []detect.Rule, nodes ...detect.NodeRule) (result Result, err error) {
+	return FileWith(path, func(string) ([]detect.Rule, []detect.NodeRule, error) { return rules, nodes, nil })
+}
+
+// FileWith is File with rules that depend on what the file says of them. It may
+// be a trace or a run's export.
+func FileWith(path string, rulesFor RulesFor) (result Result, err error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return Result{}, fmt.Errorf("open trace: %w", err)
@@ -71,7 +81,16 @@ func File(path string, rules []detect.Rule, nodes ...detect.NodeRule) (result Re
 		}
 		from = unzipped
 	}
-	result, err = Run(strings.TrimSuffix(name, ".jsonl"), from, rules, nodes...)
+	buffered := bufio.NewReader(from)
+	if begin, _ := buffered.Peek(len(exportBegin)); string(begin) == exportBegin {
+		result, err = runExport(buffered, rulesFor)
+	} else {
+		var rules []detect.Rule
+		var nodes []detect.NodeRule
+		if rules, nodes, err = rulesFor(""); err == nil {
+			result, err = Run(strings.TrimSuffix(name, ".jsonl"), buffered, rules, nodes...)
+		}
+	}
 	if err != nil {
 		return result, fmt.Errorf("read trace %s: %w", path, err)
 	}

@@ -1,5 +1,5 @@
-// Package rules has the detection rules, one a file. The control plane's
-// builtin.go lists those that are used.
+// Package rules has the detection rules, one a file; rules.go lists those that
+// are used.
 package rules
 
 import (

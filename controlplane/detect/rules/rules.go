@@ -5,9 +5,12 @@ import (
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
-// All is every rule, with its settings. The live control plane and a replay
-// use this one list.
-func All(s Settings) []detect.Rule {
+// All is every rule that is not off, with its settings. The live control plane
+// and a replay use this one list.
+func All(s Settings) []detect.Rule { return s.Modes.apply(list(s)) }
+
+// list is every rule.
+func list(s Settings) []detect.Rule {
 	return []detect.Rule{
 		NonFinite(),
 		Divergence(s.Divergence),
@@ -20,11 +23,20 @@ func All(s Settings) []detect.Rule {
 		Straggler(s.Straggler),
 		Hang(s.Hang),
 		Crash(),
+		Parameters(),
+		Overfitting(s.Overfitting),
+		DeadUnits(s.DeadUnits),
+		Saturated(s.Saturated),
+		UpdateRatio(s.UpdateRatio),
+		WeightCollapse(s.WeightCollapse),
+		GradientConflict(s.GradientConflict),
+		Slowdown(s.Slowdown),
+		Fragmentation(s.Fragmentation),
 	}
 }
 
 // changes tells whether an event is a declared change after which the old
-// level of loss and gradient means nothing.
+// level of loss, gradient and time means nothing.
 func changes(event *commonv1.Event) bool {
 	p := event.GetPhase()
 	if p.GetEdge() != commonv1.PhaseEdge_PHASE_EDGE_BEGIN {
@@ -32,7 +44,8 @@ func changes(event *commonv1.Event) bool {
 	}
 	switch p.GetKind() {
 	case commonv1.PhaseKind_PHASE_KIND_DATA_CHANGE, commonv1.PhaseKind_PHASE_KIND_LOSS_CHANGE,
-		commonv1.PhaseKind_PHASE_KIND_LEARNING_RATE_RESTART:
+		commonv1.PhaseKind_PHASE_KIND_LEARNING_RATE_RESTART, commonv1.PhaseKind_PHASE_KIND_WORLD_SIZE_CHANGE,
+		commonv1.PhaseKind_PHASE_KIND_SEQUENCE_LENGTH_CHANGE:
 		return true
 	}
 	return false

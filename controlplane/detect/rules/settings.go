@@ -5,6 +5,10 @@ import "reflect"
 // Settings is what can be set of the rules; [Defaults] has the values that
 // docs/detection.md explains. Counts are of rows: reports of one rank.
 type Settings struct {
+	// Modes says of a rule that it is on, off or shadow; one that is not named is
+	// on.
+	Modes Modes `yaml:"modes,omitempty"`
+
 	Divergence DivergenceSettings `yaml:"divergence"`
 	Spike      SpikeSettings      `yaml:"spike"`
 	Explosion  ExplosionSettings  `yaml:"explosion"`
@@ -15,6 +19,15 @@ type Settings struct {
 	Straggler  StragglerSettings  `yaml:"straggler"`
 	Hang       HangSettings       `yaml:"hang"`
 	Nodes      NodeSettings       `yaml:"nodes"`
+
+	Overfitting      OverfittingSettings      `yaml:"overfitting"`
+	DeadUnits        UnitSettings             `yaml:"dead_units"`
+	Saturated        UnitSettings             `yaml:"saturated"`
+	UpdateRatio      UpdateRatioSettings      `yaml:"update_ratio"`
+	WeightCollapse   WeightCollapseSettings   `yaml:"weight_collapse"`
+	GradientConflict GradientConflictSettings `yaml:"gradient_conflict"`
+	Slowdown         SlowdownSettings         `yaml:"slowdown"`
+	Fragmentation    FragmentationSettings    `yaml:"fragmentation"`
 }
 
 // Defaults gives the settings that are used when nobody says otherwise.
@@ -30,14 +43,25 @@ func Defaults() Settings {
 		Straggler:  defaultStraggler(),
 		Hang:       defaultHang(),
 		Nodes:      defaultNodes(),
+
+		Overfitting:      defaultOverfitting(),
+		DeadUnits:        defaultDeadUnits(),
+		Saturated:        defaultSaturated(),
+		UpdateRatio:      defaultUpdateRatio(),
+		WeightCollapse:   defaultWeightCollapse(),
+		GradientConflict: defaultGradientConflict(),
+		Slowdown:         defaultSlowdown(),
+		Fragmentation:    defaultFragmentation(),
 	}
 }
 
 // maxCount bounds windows and other counts of rows, and so a run's memory.
 const maxCount = 4096
 
-// Check reports every setting that is not positive, or too large.
+// Check reports every setting that is not positive, or too large, and modes of
+// rules that there are not.
 func (s Settings) Check(report func(key, format string, args ...any)) {
+	s.Modes.check(report)
 	checkNumbers(reflect.ValueOf(s), "", report)
 }
 

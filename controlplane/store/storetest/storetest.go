@@ -36,6 +36,8 @@ func Run(t *testing.T, open Open) {
 		{"checkpoints", testCheckpoints},
 		{"checkpoint advance", testAdvance},
 		{"findings", testFindings},
+		{"finding records and feedback", testFeedback},
+		{"open incidents of a kind", testOpenOfKind},
 		{"incidents", testIncidentRecords},
 		{"problems of nodes", testNodeProblems},
 		{"replay marks", testReplayMarks},

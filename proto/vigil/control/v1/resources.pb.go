@@ -876,7 +876,11 @@ type Finding struct {
 	AffectedRuns []string `protobuf:"bytes,35,rep,name=affected_runs,json=affectedRuns,proto3" json:"affected_runs,omitempty"`
 	// Findings of runs that came shortly before and that this problem of a node
 	// brought about.
-	Explains      []string `protobuf:"bytes,36,rep,name=explains,proto3" json:"explains,omitempty"`
+	Explains []string `protobuf:"bytes,36,rep,name=explains,proto3" json:"explains,omitempty"`
+	// The rule is being tried: the finding opens no incident.
+	Shadow bool `protobuf:"varint,37,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	// The layer or the task to blame; empty where there is none.
+	Layer         string `protobuf:"bytes,38,opt,name=layer,proto3" json:"layer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1049,6 +1053,20 @@ func (x *Finding) GetExplains() []string {
 		return x.Explains
 	}
 	return nil
+}
+
+func (x *Finding) GetShadow() bool {
+	if x != nil {
+		return x.Shadow
+	}
+	return false
+}
+
+func (x *Finding) GetLayer() string {
+	if x != nil {
+		return x.Layer
+	}
+	return ""
 }
 
 // Cause is the problem of a node that brought a run's finding about.
@@ -1587,7 +1605,7 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\x06stages\x18\f \x03(\v2\x1b.vigil.control.v1.StageTimeR\x06stages\"s\n" +
 	"\tStageTime\x126\n" +
 	"\x05state\x18\x01 \x01(\x0e2 .vigil.common.v1.CheckpointStateR\x05state\x12.\n" +
-	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xdf\x05\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x8d\x06\n" +
 	"\aFinding\x12\x1d\n" +
 	"\n" +
 	"finding_id\x18\x01 \x01(\tR\tfindingId\x12\x15\n" +
@@ -1612,7 +1630,9 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\aproblem\x18! \x01(\tR\aproblem\x12\x10\n" +
 	"\x03pid\x18\" \x01(\x03R\x03pid\x12#\n" +
 	"\raffected_runs\x18# \x03(\tR\faffectedRuns\x12\x1a\n" +
-	"\bexplains\x18$ \x03(\tR\bexplains\x1a;\n" +
+	"\bexplains\x18$ \x03(\tR\bexplains\x12\x16\n" +
+	"\x06shadow\x18% \x01(\bR\x06shadow\x12\x14\n" +
+	"\x05layer\x18& \x01(\tR\x05layer\x1a;\n" +
 	"\rEvidenceEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\x06\n" +

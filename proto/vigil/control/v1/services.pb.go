@@ -324,7 +324,10 @@ type WatchEventsRequest struct {
 	// The run.
 	RunId string `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
 	// Go on with the events that come.
-	Follow        bool `protobuf:"varint,2,opt,name=follow,proto3" json:"follow,omitempty"`
+	Follow bool `protobuf:"varint,2,opt,name=follow,proto3" json:"follow,omitempty"`
+	// Also the events of the nodes on which the run trains, which have no run,
+	// from its first event to its last.
+	WithNodes     bool `protobuf:"varint,3,opt,name=with_nodes,json=withNodes,proto3" json:"with_nodes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -369,6 +372,13 @@ func (x *WatchEventsRequest) GetRunId() string {
 func (x *WatchEventsRequest) GetFollow() bool {
 	if x != nil {
 		return x.Follow
+	}
+	return false
+}
+
+func (x *WatchEventsRequest) GetWithNodes() bool {
+	if x != nil {
+		return x.WithNodes
 	}
 	return false
 }
@@ -1063,10 +1073,12 @@ const file_vigil_control_v1_services_proto_rawDesc = "" +
 	"\x03run\x18\x01 \x01(\v2\x15.vigil.control.v1.RunR\x03run\x125\n" +
 	"\battempts\x18\x02 \x03(\v2\x19.vigil.control.v1.AttemptR\battempts\x128\n" +
 	"\tincidents\x18\x03 \x03(\v2\x1a.vigil.control.v1.IncidentR\tincidents\x12>\n" +
-	"\vcheckpoints\x18\x04 \x03(\v2\x1c.vigil.control.v1.CheckpointR\vcheckpoints\"C\n" +
+	"\vcheckpoints\x18\x04 \x03(\v2\x1c.vigil.control.v1.CheckpointR\vcheckpoints\"b\n" +
 	"\x12WatchEventsRequest\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x16\n" +
-	"\x06follow\x18\x02 \x01(\bR\x06follow\"G\n" +
+	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x1d\n" +
+	"\n" +
+	"with_nodes\x18\x03 \x01(\bR\twithNodes\"G\n" +
 	"\x13WatchEventsResponse\x120\n" +
 	"\x05event\x18\x01 \x01(\v2\x1a.vigil.control.v1.RunEventR\x05event\"C\n" +
 	"\x14ListIncidentsRequest\x12\x15\n" +
