@@ -34,12 +34,18 @@ type StragglerSettings struct {
 	Shortest float64 `yaml:"shortest"`
 	// Patience is the number of rows after which the new level is normal.
 	Patience int `yaml:"patience"`
+	// Ranks is how ranks are compared with each other; its unit is the natural
+	// logarithm of the ratio of times.
+	Ranks detect.ExcessSettings `yaml:"ranks"`
 }
 
 func defaultStraggler() StragglerSettings {
 	return StragglerSettings{
 		Window: 24, Memory: 128, Warmup: 64, Factor: 1.25, Sigmas: 3, MaxFactor: 1.65,
 		Outlier: 1.8, OutlierSigmas: 3, MaxOutlier: 3, Outliers: 5, Shortest: 0.005, Patience: 256,
+		Ranks: detect.ExcessSettings{
+			Least: 0.08, Rows: 8, Clip: 2.5, Slow: 0.3, Usual: 0.02, Forgiven: 0.2, Floor: 0.03, Between: 1e5, Warmup: 16,
+		},
 	}
 }
 
@@ -65,7 +71,7 @@ func Straggler(set StragglerSettings) detect.Rule {
 		Severity: commonv1.Severity_SEVERITY_WARNING,
 		Under:    []string{"starvation"},
 		New: func() detect.Detector {
-			return &straggler{set: set, ranks: newPerRank(func() *pace {
+			return &straggler{set: set, others: newSlowRank(set.Ranks), ranks: newPerRank(func() *pace {
 				return &pace{short: detect.NewWindow(max(1, set.Window)), level: detect.Level{Rate: 1 / set.Memory}}
 			})}
 		},
@@ -73,9 +79,10 @@ func Straggler(set StragglerSettings) detect.Rule {
 }
 
 type straggler struct {
-	set   StragglerSettings
-	ranks perRank[pace]
-	slow  *pace // the rank that was found
+	set    StragglerSettings
+	others *slowRank
+	ranks  perRank[pace]
+	slow   *pace // the rank that was found
 }
 
 // pace is how long a rank computes.
@@ -96,7 +103,7 @@ func (p *pace) usual(window int) float64 {
 }
 
 // Open tells whether a rank that was found is still slow.
-func (d *straggler) Open() bool { return d.slow != nil }
+func (d *straggler) Open() bool { return d.slow != nil || d.others.peers.open > 0 }
 
 // Observe takes the run's next event.
 func (d *straggler) Observe(event *commonv1.Event) []*controlv1.Finding {
@@ -107,7 +114,18 @@ func (d *straggler) Observe(event *commonv1.Event) []*controlv1.Finding {
 		d.slow = nil
 		return nil
 	}
+	if reshapes(event) {
+		d.others.steps.Clear()
+		d.others.restart()
+	}
 	s := event.GetStep()
+	if s == nil {
+		return nil
+	}
+	if found, compared := d.others.observe(event); compared {
+		d.slow = nil
+		return found
+	}
 	x := workOf(s)
 	if math.IsNaN(x) || tooShort(s, d.set.Shortest) {
 		return nil

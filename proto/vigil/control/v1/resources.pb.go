@@ -858,7 +858,11 @@ type Finding struct {
 	// When the event that led to it happened.
 	EventTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=event_time,json=eventTime,proto3" json:"event_time,omitempty"`
 	// When the finding was made.
-	Created       *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=created,proto3" json:"created,omitempty"`
+	Created *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=created,proto3" json:"created,omitempty"`
+	// All ranks to blame, ascending, where there are several; rank is the first.
+	Ranks []uint32 `protobuf:"varint,14,rep,packed,name=ranks,proto3" json:"ranks,omitempty"`
+	// Nothing tells which rank is to blame; rank and node mean nothing.
+	BlameUnknown  bool `protobuf:"varint,15,opt,name=blame_unknown,json=blameUnknown,proto3" json:"blame_unknown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -982,6 +986,20 @@ func (x *Finding) GetCreated() *timestamppb.Timestamp {
 		return x.Created
 	}
 	return nil
+}
+
+func (x *Finding) GetRanks() []uint32 {
+	if x != nil {
+		return x.Ranks
+	}
+	return nil
+}
+
+func (x *Finding) GetBlameUnknown() bool {
+	if x != nil {
+		return x.BlameUnknown
+	}
+	return false
 }
 
 // Incident is findings that are one problem.
@@ -1410,7 +1428,7 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\x06stages\x18\f \x03(\v2\x1b.vigil.control.v1.StageTimeR\x06stages\"s\n" +
 	"\tStageTime\x126\n" +
 	"\x05state\x18\x01 \x01(\x0e2 .vigil.common.v1.CheckpointStateR\x05state\x12.\n" +
-	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x8c\x04\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xc7\x04\n" +
 	"\aFinding\x12\x1d\n" +
 	"\n" +
 	"finding_id\x18\x01 \x01(\tR\tfindingId\x12\x15\n" +
@@ -1428,7 +1446,9 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\bevidence\x18\v \x03(\v2'.vigil.control.v1.Finding.EvidenceEntryR\bevidence\x129\n" +
 	"\n" +
 	"event_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\teventTime\x124\n" +
-	"\acreated\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x1a;\n" +
+	"\acreated\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x14\n" +
+	"\x05ranks\x18\x0e \x03(\rR\x05ranks\x12#\n" +
+	"\rblame_unknown\x18\x0f \x01(\bR\fblameUnknown\x1a;\n" +
 	"\rEvidenceEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\x84\x04\n" +
