@@ -64,6 +64,9 @@ func (l *Lockstep[T]) Clear() {
 // Ranks is the number of ranks that were seen in this attempt.
 func (l *Lockstep[T]) Ranks() int { return len(l.ranks) }
 
+// Attempt is the attempt whose ranks these are.
+func (l *Lockstep[T]) Attempt() uint32 { return l.attempt }
+
 // Rank is the rank of a place.
 func (l *Lockstep[T]) Rank(place int) uint32 { return l.ranks[place] }
 

@@ -135,17 +135,25 @@ func (p *peers) companions(c *culprit, limit float64, node func(int) string) (jo
 	return joins
 }
 
-// blame names ranks and, where they are of one node, the node.
+// blame names the ranks of some places and, where they are of one node, the
+// node.
 func blame[T any](f *controlv1.Finding, l *detect.Lockstep[T], places []int) {
-	if len(places) == 0 {
+	named(f, len(places), func(i int) (uint32, string) { return l.Rank(places[i]), l.Node(places[i]) })
+}
+
+// named names n ranks and, where they are of one node, the node; with n = 0
+// nobody is to blame.
+func named(f *controlv1.Finding, n int, of func(int) (uint32, string)) {
+	if n == 0 {
 		f.Rank, f.Node, f.BlameUnknown = 0, "", true
 		return
 	}
-	ranks := make([]uint32, 0, len(places))
-	node := l.Node(places[0])
-	for _, place := range places {
-		ranks = append(ranks, l.Rank(place))
-		if l.Node(place) != node {
+	ranks := make([]uint32, 0, n)
+	_, node := of(0)
+	for i := range n {
+		rank, on := of(i)
+		ranks = append(ranks, rank)
+		if on != node {
 			node = ""
 		}
 	}
