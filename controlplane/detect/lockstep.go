@@ -32,6 +32,7 @@ type Lockstep[T any] struct {
 	attempt uint32
 	begun   bool
 	closed  int64 // the latest step that was handed over
+	stride  int64 // from the one before; 0 when not known
 	open    []*Joint[T]
 	spare   []*Joint[T]
 }
@@ -73,27 +74,28 @@ func (l *Lockstep[T]) Rank(place int) uint32 { return l.ranks[place] }
 // Node is the node of a place; empty when not known.
 func (l *Lockstep[T]) Node(place int) string { return l.nodes[place] }
 
-// Put takes a rank's report of a step, and tells whether the series begins
-// anew with it: with the first, with a new attempt, and when a rank goes back,
-// as after a rollback. It then has forgotten the steps that it had not handed
-// over and, with a new attempt, the ranks. Reports of an attempt that is over
-// count for nothing.
-func (l *Lockstep[T]) Put(attempt, rank uint32, node string, step int64, row T) (restarted bool) {
-	if l.begun && attempt < l.attempt {
-		return false
-	}
-	if restarted = !l.begun || attempt > l.attempt; restarted {
+// Put takes a rank's report of a step. It is Skip where the step was handed over
+// already or its attempt is over; the report counts for nothing then. It is
+// Restart with the first report, with a new attempt, and when a rank goes back
+// farther than ranks are apart, as after a rollback: the steps that were not
+// handed over are forgotten and, with a new attempt, the ranks.
+func (l *Lockstep[T]) Put(attempt, rank uint32, node string, step int64, row T) Change {
+	change := Next
+	switch {
+	case !l.begun || attempt > l.attempt:
 		l.Clear()
-		l.begun, l.attempt = true, attempt
+		l.begun, l.attempt, change = true, attempt, Restart
+	case attempt < l.attempt:
+		return Skip
 	}
 	place, ok := l.place(rank)
 	if !ok {
-		return restarted
+		return Skip
 	}
 	l.nodes[place] = node
-	if step <= l.seen[place] {
+	if seen := l.seen[place]; seen != math.MinInt64 && step < seen-openSteps*max(1, l.stride) {
 		l.rewind()
-		restarted = true
+		change = Restart
 	}
 	l.seen[place] = step
 	if l.missed[place] >= absentAfter {
@@ -101,9 +103,12 @@ func (l *Lockstep[T]) Put(attempt, rank uint32, node string, step int64, row T) 
 	}
 	l.missed[place] = 0
 	if step <= l.closed {
-		return restarted // too late
+		return Skip
 	}
 	joint := l.joint(step)
+	if place < len(joint.Has) && joint.Has[place] {
+		joint.count-- // said twice
+	}
 	for len(joint.Rows) <= place {
 		var none T
 		joint.Rows, joint.Has = append(joint.Rows, none), append(joint.Has, false)
@@ -115,7 +120,7 @@ func (l *Lockstep[T]) Put(attempt, rank uint32, node string, step int64, row T) 
 	if len(l.open) > openSteps {
 		l.Settle(l.open[0].Step)
 	}
-	return restarted
+	return change
 }
 
 // place gives a rank's place, a new one where it is seen first.
@@ -175,6 +180,9 @@ func (l *Lockstep[T]) Settle(step int64) {
 	for len(l.open) > 0 && l.open[0].Step <= step {
 		joint := l.open[0]
 		l.open = slices.Delete(l.open, 0, 1)
+		if l.closed != math.MinInt64 {
+			l.stride = joint.Step - l.closed
+		}
 		l.closed = joint.Step
 		l.hand(joint)
 		l.spare = append(l.spare, joint)

@@ -65,7 +65,7 @@ func (d *leakyRank) observe(event *commonv1.Event) ([]*controlv1.Finding, bool) 
 		row.step = s.GetStepSeconds()
 	}
 	d.event, d.found = event, nil
-	if d.steps.Put(event.GetAttempt(), event.GetRank(), event.GetNode(), s.GetStep(), row) {
+	if d.steps.Put(event.GetAttempt(), event.GetRank(), event.GetNode(), s.GetStep(), row) == detect.Restart {
 		d.clear()
 	}
 	d.event = nil

@@ -87,8 +87,9 @@ func (d *nonFinite) Open() bool {
 func (d *nonFinite) Observe(event *commonv1.Event) []*controlv1.Finding {
 	d.event, d.found = event, nil
 	s := event.GetStep()
-	if d.waits && (s == nil || s.GetStep() > d.bad) {
+	if d.waits && (s == nil || s.GetStep() > d.bad || s.GetStep() < d.bad-far || event.GetAttempt() > d.steps.Attempt()) {
 		d.steps.Settle(d.bad) // the others will not say anything, or what they say is its consequence
+		d.waits = false
 	}
 	if n := event.GetNonFinite(); n != nil {
 		d.found = append(d.found, d.met(event, n)...)
@@ -150,9 +151,16 @@ func (d *nonFinite) step(event *commonv1.Event, s *commonv1.StepReport) {
 	case !e.open && !d.waits:
 		d.waits, d.bad = true, s.GetStep()
 	}
-	d.steps.Put(event.GetAttempt(), event.GetRank(), event.GetNode(), s.GetStep(), m)
-	if bad {
-		e.begin(event.GetRank(), s.GetStep(), false)
+	taken := d.steps.Put(event.GetAttempt(), event.GetRank(), event.GetNode(), s.GetStep(), m)
+	if !bad {
+		return
+	}
+	if begins := e.begin(event.GetRank(), s.GetStep(), taken == detect.Skip); begins { // nobody is waited for any more
+		d.waits = false
+		f := detect.FindingOf(event, s.GetStep(), s.GetStep())
+		d.describe(f, m, who(event)+" reports", s.GetStep())
+		e.addLoss(f)
+		d.found = append(d.found, f)
 	}
 }
 
@@ -186,6 +194,21 @@ func (d *nonFinite) finding(j *detect.Joint[measured], places []int) *controlv1.
 		places = nil
 	}
 	blame(f, d.steps, places)
+	says := whoOf(f, false) + " reports"
+	switch {
+	case f.GetBlameUnknown():
+		says = fmt.Sprintf("%d of %d ranks report", n, of)
+	case n > 1:
+		says = whoOf(f, false) + " report"
+	}
+	d.describe(f, m, says, j.Step)
+	f.Evidence["ranks_nonfinite"], f.Evidence["ranks"] = float64(n), float64(of)
+	d.episode(d.steps.Attempt()).addLoss(f)
+	return f
+}
+
+// describe says what was not finite.
+func (d *nonFinite) describe(f *controlv1.Finding, m measured, says string, step int64) {
 	var what []string
 	if m.badLoss {
 		what = append(what, fmt.Sprintf("the loss is %v", m.loss))
@@ -193,20 +216,8 @@ func (d *nonFinite) finding(j *detect.Joint[measured], places []int) *controlv1.
 	if m.badNorm {
 		what = append(what, fmt.Sprintf("the gradient norm is %v", m.norm))
 	}
-	says := "reports"
-	if n > 1 {
-		says = "report"
-	}
-	subject := whoOf(f, false)
-	if f.GetBlameUnknown() {
-		subject = fmt.Sprintf("%d of %d ranks", n, of)
-	}
-	f.Summary = fmt.Sprintf("%s %s that %s at step %d.", subject, says, strings.Join(what, " and "), j.Step)
-	f.Evidence = map[string]float64{
-		"loss_nonfinite": truth(m.badLoss), "gradient_norm_nonfinite": truth(m.badNorm), "ranks_nonfinite": float64(n), "ranks": float64(of),
-	}
-	d.episode(d.steps.Attempt()).addLoss(f)
-	return f
+	f.Summary = fmt.Sprintf("%s that %s at step %d.", says, strings.Join(what, " and "), step)
+	f.Evidence = map[string]float64{"loss_nonfinite": truth(m.badLoss), "gradient_norm_nonfinite": truth(m.badNorm)}
 }
 
 // begin opens an episode, if it may; false when one is open already.

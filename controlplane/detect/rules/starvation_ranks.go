@@ -38,7 +38,7 @@ func (d *hungryRank) open() bool { return d.peers.open > 0 || d.all.open > 0 }
 func (d *hungryRank) observe(event *commonv1.Event, step, data float64) ([]*controlv1.Finding, bool) {
 	d.event, d.found = event, nil
 	row := loading{float32(data), float32(step)}
-	if d.steps.Put(event.GetAttempt(), event.GetRank(), event.GetNode(), event.GetStep().GetStep(), row) {
+	if d.steps.Put(event.GetAttempt(), event.GetRank(), event.GetNode(), event.GetStep().GetStep(), row) == detect.Restart {
 		d.all = wait{}
 		if d.steps.Ranks() < 2 {
 			d.peers.clear()

@@ -38,7 +38,7 @@ func (d *slowRank) observe(event *commonv1.Event) ([]*controlv1.Finding, bool) {
 	}
 	d.event, d.found = event, nil
 	before := d.steps.Ranks()
-	if d.steps.Put(event.GetAttempt(), event.GetRank(), event.GetNode(), event.GetStep().GetStep(), w) && d.steps.Ranks() < max(2, before) {
+	if d.steps.Put(event.GetAttempt(), event.GetRank(), event.GetNode(), event.GetStep().GetStep(), w) == detect.Restart && d.steps.Ranks() < max(2, before) {
 		d.restart()
 	}
 	d.event = nil
