@@ -20,7 +20,8 @@ type ExcessSettings struct {
 	Clip float64 `yaml:"clip"`
 	// Slow is the value from which on a row counts as one that stands out.
 	Slow float64 `yaml:"slow"`
-	// Usual is the share of rows that stand out, at least, that is taken as usual.
+	// Usual is the share of rows that stand out that is taken as usual before much
+	// is known.
 	Usual float64 `yaml:"usual"`
 	// Forgiven is the greatest usual excess that is taken as a rank's own way.
 	Forgiven float64 `yaml:"forgiven"`
@@ -95,13 +96,16 @@ func (e *Excess) level(s ExcessSettings) float64 {
 	return min(s.Forgiven, float64(e.mean)*float64(e.learnt)/float64(e.learnt+pooled))
 }
 
-// usual is the share of rows that usually stand out, of this rank or of all.
+// usual is the share of rows that usually stand out: that of all ranks or, where
+// it is more, of this one, which is not taken for better than Usual before it is
+// known.
 func (e *Excess) usual(s ExcessSettings, p *Pool) float64 {
-	all := s.Usual
+	all := 0.0
 	if p.n > 0 {
-		all = max(all, p.outside/p.n)
+		all = p.outside / p.n
 	}
-	return min(0.5, max(all, (float64(e.outside)+pooled*all)/(float64(e.learnt)+pooled)))
+	own := (float64(e.outside) + pooled*max(all, s.Usual)) / (float64(e.learnt) + pooled)
+	return min(0.5, max(all, own))
 }
 
 // Add takes in a finite value.
@@ -207,26 +211,32 @@ func mask(n int) uint64 {
 }
 
 // count is the test of how many rows stand out: n times the relative entropy of
-// the share that does against the usual one.
+// the share that does against the usual one. A row after one that stood out
+// counts for half: a host that stutters does so for some steps in a row, which
+// are not as many chances.
 func (e *Excess) count(s ExcessSettings, usual float64, n int, best Verdict) Verdict {
-	k := 0
+	k, rows := 0.0, 0
 	for i := 1; i <= n; i++ {
 		if e.slow>>(i-1)&1 == 0 {
 			continue
 		}
-		if k++; i < s.Rows || k < minSlow {
+		rows++
+		if k++; i < recent && e.slow>>i&1 == 1 {
+			k -= 0.5
+		}
+		if i < s.Rows || k < minSlow {
 			continue
 		}
-		share := float64(k) / float64(i)
+		share := k / float64(i)
 		if share <= usual {
 			continue
 		}
-		score := float64(k) * math.Log(share/usual)
+		score := k * math.Log(share/usual)
 		if share < 1 {
-			score += float64(i-k) * math.Log((1-share)/(1-usual))
+			score += (float64(i) - k) * math.Log((1-share)/(1-usual))
 		}
 		if score > best.Score {
-			best = Verdict{Score: score, Rows: i, Excess: e.Mean(s, i), Slow: k}
+			best = Verdict{Score: score, Rows: i, Excess: e.Mean(s, i), Slow: rows}
 		}
 	}
 	return best

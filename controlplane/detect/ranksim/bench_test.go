@@ -26,7 +26,7 @@ func BenchmarkRightRank(b *testing.B) {
 				for _, fault := range ranksim.Faults() {
 					var delays []int64
 					for seed := range size.seeds {
-						c := ranksim.Case{Fault: fault, Ranks: size.ranks, Steps: 230, Seed: 1000 + seed}
+						c := ranksim.Case{Fault: fault, Ranks: size.ranks, Steps: 260, Seed: 1000 + seed}
 						out := ranksim.Play(c, rules.All(rules.Defaults()))
 						cases++
 						if delays = append(delays, out.Delay); out.Right {

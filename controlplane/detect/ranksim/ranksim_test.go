@@ -12,7 +12,7 @@ func TestTheRightRankIsNamed(t *testing.T) {
 	for _, fault := range ranksim.Faults() {
 		t.Run(string(fault), func(t *testing.T) {
 			for seed := range uint64(3) {
-				play(t, ranksim.Case{Fault: fault, Ranks: 128, Steps: 230, Seed: seed})
+				play(t, ranksim.Case{Fault: fault, Ranks: 128, Steps: 260, Seed: seed})
 			}
 		})
 	}

@@ -115,7 +115,7 @@ func newSim(c Case) *sim {
 	for i := range s.ranks {
 		s.ranks[i] = rank{
 			bias: 0.02 * random.NormFloat64(), scatter: 0.04 + 0.08*random.Float64(),
-			resident: 8e9 * (1 + 0.01*random.Float64()), saw: 2e8 * float64(random.IntN(2)),
+			resident: 8e9 * (1 + 0.01*random.Float64()), saw: 6e7 * float64(random.IntN(2)),
 		}
 	}
 	return s

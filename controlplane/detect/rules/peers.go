@@ -110,17 +110,17 @@ func (p *peers) follow(rank *peer, calm bool) {
 // whether the first only joins a problem of its node that is known.
 func (p *peers) companions(c *culprit, limit float64, node func(int) string) (joins bool) {
 	first, of := c.places[0], node(c.places[0])
-	on, slow := 1, []int{first}
+	all, slow := []int{first}, 1
 	for place := range p.ranks {
 		rank := &p.ranks[place]
 		if place == first {
 			continue
 		}
 		if of != "" && node(place) == of {
-			on++
+			all = append(all, place)
 			joins = joins || rank.open
 			if !rank.open && rank.excess.Mean(p.set, c.verdict.Rows) >= alike*c.verdict.Excess {
-				slow = append(slow, place)
+				slow++
 			}
 			continue
 		}
@@ -128,8 +128,8 @@ func (p *peers) companions(c *culprit, limit float64, node func(int) string) (jo
 			c.places = append(c.places, place)
 		}
 	}
-	if len(slow) > 1 && float64(len(slow)) >= wholeNode*float64(on) {
-		c.whole, c.places = true, slow
+	if slow > 1 && float64(slow) >= wholeNode*float64(len(all)) {
+		c.whole, c.places = true, all
 	}
 	slices.Sort(c.places)
 	return joins
