@@ -37,7 +37,7 @@ func defaultStarvation() StarvationSettings {
 	return StarvationSettings{
 		Memory: 16, Baseline: 128, Warmup: 32, Share: 0.3, Above: 0.2, Least: 2, Shortest: 0.005, Patience: 256,
 		Ranks: detect.ExcessSettings{
-			Least: 0.1, Rows: 8, Clip: 2.5, Slow: 0.2, Usual: 0.03, Forgiven: 0.1, Floor: 0.05, Between: 1e5, Warmup: 16,
+			Least: 0.1, Rows: 8, Clip: 2.5, Slow: 0.2, Usual: 0.03, Forgiven: 0.1, Floor: 0.05, Between: 5e4, Warmup: 16,
 		},
 	}
 }

@@ -44,7 +44,7 @@ func defaultStraggler() StragglerSettings {
 		Window: 24, Memory: 128, Warmup: 64, Factor: 1.25, Sigmas: 3, MaxFactor: 1.65,
 		Outlier: 1.8, OutlierSigmas: 3, MaxOutlier: 3, Outliers: 5, Shortest: 0.005, Patience: 256,
 		Ranks: detect.ExcessSettings{
-			Least: 0.08, Rows: 8, Clip: 2.5, Slow: 0.3, Usual: 0.02, Forgiven: 0.2, Floor: 0.03, Between: 1e5, Warmup: 16,
+			Least: 0.08, Rows: 8, Clip: 2.5, Slow: 0.3, Usual: 0.02, Forgiven: 0.2, Floor: 0.03, Between: 5e4, Warmup: 16,
 		},
 	}
 }
