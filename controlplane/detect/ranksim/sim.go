@@ -154,9 +154,9 @@ func (s *sim) alone(place int, n int64, common float64) row {
 	}
 	switch u := random.Float64(); {
 	case u < 0.004: // a stutter
-		r.compute *= 1.2 + random.ExpFloat64()
+		r.compute *= 1.1 + 0.25*random.ExpFloat64()
 	case u < 0.006: // a slow file
-		r.data += stepSeconds * random.Float64()
+		r.data += 0.5 * stepSeconds * random.Float64()
 	case u < 0.0061:
 		k.storm = 2 + random.IntN(3)
 	}

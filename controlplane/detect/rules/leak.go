@@ -45,7 +45,7 @@ type LeakSettings struct {
 func defaultLeak() LeakSettings {
 	return LeakSettings{
 		Block: 27, Least: 6, Growing: 0.5, Matters: 0.0005, Growth: 0.01, Steady: 0.6, Single: 0.5, Tail: 0.7,
-		RankBlock: 11, RankGrowing: 0.85, Slower: 1.25,
+		RankBlock: 11, RankGrowing: 0.85, Slower: 1.15,
 	}
 }
 
