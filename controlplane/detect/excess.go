@@ -112,20 +112,21 @@ func (e *Excess) usual(s ExcessSettings, p *Pool) float64 {
 func (e *Excess) Add(s ExcessSettings, p *Pool, x float64, learns bool) {
 	sigma := e.sigma(s, p)
 	stands := x > max(s.Slow, 3*sigma)
+	bound, level := s.Clip*sigma, e.level(s)
 	if e.n >= recent && learns {
-		e.learn(float64(e.values[e.n%recent]), e.slow>>(recent-1) == 1)
+		e.learn(clamp(float64(e.values[e.n%recent]), level, bound), e.slow>>(recent-1) == 1)
 	}
-	bound := s.Clip * sigma
-	level := e.level(s)
-	clipped := max(level-bound, min(level+bound, x))
-	p.add(clipped-level, stands)
-	e.values[e.n%recent] = float32(clipped)
+	p.add(clamp(x, level, bound)-level, stands)
+	e.values[e.n%recent] = float32(x)
 	e.slow <<= 1
 	if stands {
 		e.slow |= 1
 	}
 	e.n++
 }
+
+// clamp gives x, but at most bound from level.
+func clamp(x, level, bound float64) float64 { return max(level-bound, min(level+bound, x)) }
 
 func (p *Pool) add(distance float64, stands bool) {
 	// The pool has the values of all ranks: its memory is that of a run's.
@@ -162,7 +163,7 @@ type Verdict struct {
 	Score float64
 	// Rows is since how many rows the change is most likely.
 	Rows int
-	// Excess is their mean above the usual.
+	// Excess is their clipped mean above the usual.
 	Excess float64
 	// Slow is how many of them stand out.
 	Slow int
@@ -177,11 +178,11 @@ func (e *Excess) Judge(s ExcessSettings, p *Pool) Verdict {
 		return best
 	}
 	sigma, level, usual := e.sigma(s, p), e.level(s), e.usual(s, p)
-	variance := 2 * sigma * sigma
+	variance, bound := 2*sigma*sigma, s.Clip*sigma
 	sum, least := 0.0, s.Least
 	known := 1 / (float64(e.learnt) + pooled)
 	for i := 1; i <= n; i++ {
-		sum += float64(e.values[(e.n-i)%recent])
+		sum += clamp(float64(e.values[(e.n-i)%recent]), level, bound)
 		if i < s.Rows {
 			continue
 		}
@@ -195,7 +196,7 @@ func (e *Excess) Judge(s ExcessSettings, p *Pool) Verdict {
 	}
 	best.Slow = bits.OnesCount64(e.slow & mask(best.Rows))
 	if bits.OnesCount64(e.slow&mask(n)) >= minSlow {
-		best = e.count(s, usual, n, best)
+		best = e.count(s, p, usual, n, best)
 	}
 	return best
 }
@@ -214,7 +215,7 @@ func mask(n int) uint64 {
 // the share that does against the usual one. A row after one that stood out
 // counts for half: a host that stutters does so for some steps in a row, which
 // are not as many chances.
-func (e *Excess) count(s ExcessSettings, usual float64, n int, best Verdict) Verdict {
+func (e *Excess) count(s ExcessSettings, p *Pool, usual float64, n int, best Verdict) Verdict {
 	k, rows := 0.0, 0
 	for i := 1; i <= n; i++ {
 		if e.slow>>(i-1)&1 == 0 {
@@ -236,23 +237,35 @@ func (e *Excess) count(s ExcessSettings, usual float64, n int, best Verdict) Ver
 			score += (float64(i) - k) * math.Log((1-share)/(1-usual))
 		}
 		if score > best.Score {
-			best = Verdict{Score: score, Rows: i, Excess: e.Mean(s, i), Slow: rows}
+			best = Verdict{Score: score, Rows: i, Excess: e.Mean(s, p, i), Slow: rows}
 		}
 	}
 	return best
 }
 
 // Mean is the clipped mean of the last rows above the usual; rows is at least 1.
-func (e *Excess) Mean(s ExcessSettings, rows int) float64 {
+func (e *Excess) Mean(s ExcessSettings, p *Pool, rows int) float64 {
+	level, bound := e.level(s), s.Clip*e.sigma(s, p)
 	rows = min(rows, recent, e.n)
-	if rows == 0 {
-		return 0
-	}
 	sum := 0.0
 	for i := 1; i <= rows; i++ {
-		sum += float64(e.values[(e.n-i)%recent])
+		sum += clamp(float64(e.values[(e.n-i)%recent]), level, bound)
 	}
-	return sum/float64(rows) - e.level(s)
+	return sum/float64(max(1, rows)) - level
+}
+
+// Since gives for how many of a verdict's rows the excess has lasted, which
+// leaves out those before the first that has half of it, and the mean of their
+// values as they are.
+func (e *Excess) Since(v Verdict) (rows int, mean float64) {
+	sum := 0.0
+	for i := 1; i <= min(v.Rows, recent, e.n); i++ {
+		x := float64(e.values[(e.n-i)%recent])
+		if sum += x; x > v.Excess/2 {
+			rows, mean = i, sum/float64(i)
+		}
+	}
+	return rows, mean
 }
 
 // N is the number of values.

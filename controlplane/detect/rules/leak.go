@@ -33,10 +33,12 @@ type LeakSettings struct {
 	// Tail is the share of the mean increment that the last one must have where
 	// memory has grown since the first row: what fills a cache does too, and ends.
 	Tail float64 `yaml:"tail"`
-	// RankBlock and RankGrowing are Block and Growing for what a rank holds more
-	// than the median rank: there is less noise in it, and less to confuse.
-	RankBlock   int     `yaml:"rank_block"`
-	RankGrowing float64 `yaml:"rank_growing"`
+	// RankBlock is Block for what a rank holds more than the median rank: there is
+	// less in it that a leak could be confused with.
+	RankBlock int `yaml:"rank_block"`
+	// RankStraight is the least share that the growth must have of all ups and
+	// downs of what a rank holds more than the median rank.
+	RankStraight float64 `yaml:"rank_straight"`
 	// Slower is by how many times the steps may become longer while the memory
 	// of all ranks grows: over it, what grows is the work.
 	Slower float64 `yaml:"slower"`
@@ -45,7 +47,7 @@ type LeakSettings struct {
 func defaultLeak() LeakSettings {
 	return LeakSettings{
 		Block: 27, Least: 6, Growing: 0.5, Matters: 0.0005, Growth: 0.01, Steady: 0.6, Single: 0.5, Tail: 0.7,
-		RankBlock: 11, RankGrowing: 0.85, Slower: 1.15,
+		RankBlock: 16, RankStraight: 0.85, Slower: 1.15,
 	}
 }
 
@@ -127,8 +129,8 @@ func (d *leak) Observe(event *commonv1.Event) []*controlv1.Finding {
 		d.since, d.open = event.GetAttempt(), false
 	}
 	t := seconds(event)
-	leaks := s.ResidentBytes != nil && rank.resident.add(d.set, s.GetStep(), t, float64(s.GetResidentBytes()))
-	leaksGPU := s.GpuMemoryBytes != nil && rank.gpu.add(d.set, s.GetStep(), t, float64(s.GetGpuMemoryBytes()))
+	leaks := s.ResidentBytes != nil && rank.resident.add(d.set, 0, s.GetStep(), t, float64(s.GetResidentBytes()))
+	leaksGPU := s.GpuMemoryBytes != nil && rank.gpu.add(d.set, 0, s.GetStep(), t, float64(s.GetGpuMemoryBytes()))
 	switch {
 	case d.open:
 		return nil
@@ -152,8 +154,9 @@ func seconds(event *commonv1.Event) float64 {
 	return float64(event.GetTime().GetSeconds()) + float64(event.GetTime().GetNanos())/1e9
 }
 
-// add takes a value and tells whether the memory leaks by now.
-func (m *memory) add(set LeakSettings, step int64, t, bytes float64) bool {
+// add takes a value and tells whether the memory leaks by now: grows, and
+// straight is the least share of the growth in all ups and downs.
+func (m *memory) add(set LeakSettings, straight float64, step int64, t, bytes float64) bool {
 	if m.rows == 0 || bytes < m.least {
 		m.least = bytes
 	}
@@ -172,18 +175,18 @@ func (m *memory) add(set LeakSettings, step int64, t, bytes float64) bool {
 	}
 	m.minima[m.n], m.steps[m.n], m.times[m.n] = m.least, step, t
 	m.n, m.rows = m.n+1, 0
-	return m.leaks(set)
+	return m.leaks(set, straight)
 }
 
-func (m *memory) leaks(set LeakSettings) bool {
+func (m *memory) leaks(set LeakSettings, straight float64) bool {
 	count := m.n - 1
 	if count < set.Least || m.minima[0] <= 0 {
 		return false
 	}
-	total, largest, older, growing := 0.0, 0.0, 0.0, 0
+	total, largest, older, path, growing := 0.0, 0.0, 0.0, 0.0, 0
 	for i := range count {
 		grown := m.minima[i+1] - m.minima[i]
-		total, largest = total+grown, max(largest, grown)
+		total, largest, path = total+grown, max(largest, grown), path+math.Abs(grown)
 		if i < count/2 {
 			older += grown
 		}
@@ -198,7 +201,7 @@ func (m *memory) leaks(set LeakSettings) bool {
 		}
 	}
 	return float64(growing) >= set.Growing*float64(count) && total > set.Growth*m.minima[0] &&
-		newer >= set.Steady*older && largest <= set.Single*total
+		newer >= set.Steady*older && largest <= set.Single*total && total >= straight*path
 }
 
 // leakFinding is the finding that a memory gives at a step; event is the one

@@ -37,14 +37,14 @@ type relative struct {
 }
 
 func newLeakyRank(set LeakSettings) *leakyRank {
-	d := &leakyRank{set: set, pace: detect.Level{Rate: 1 / float64(max(1, set.Block))}}
+	d := &leakyRank{set: set}
 	d.steps = detect.NewLockstep(d.judge)
 	return d
 }
 
 func (d *leakyRank) clear() {
 	d.each, d.all, d.base, d.paces = d.each[:0], relative{}, [2]float64{}, [2][increments + 1]float64{}
-	d.pace.Clear()
+	d.pace = 0
 }
 
 func (d *leakyRank) open() bool {
@@ -90,7 +90,10 @@ func (d *leakyRank) judge(j *detect.Joint[held]) {
 		d.each = append(d.each, relative{})
 	}
 	if step := d.median(j, func(h held) float64 { return h.step }); finite(step) {
-		d.pace.Add(step)
+		if d.pace == 0 {
+			d.pace = step
+		}
+		d.pace += (min(step, 3*d.pace) - d.pace) / float64(d.set.Block) // a checkpoint is one long step
 	}
 	for which, value := range [2]func(held) float64{func(h held) float64 { return h.bytes }, func(h held) float64 { return h.gpu }} {
 		median := d.median(j, value)
@@ -108,7 +111,7 @@ func (d *leakyRank) judge(j *detect.Joint[held]) {
 // compare looks for ranks that grow away from the median.
 func (d *leakyRank) compare(j *detect.Joint[held], which int, median float64, value func(held) float64) {
 	set, t := d.set, seconds(d.event)
-	set.Block, set.Growing = d.set.RankBlock, d.set.RankGrowing
+	set.Block = d.set.RankBlock
 	var places []int
 	for place, has := range j.Has {
 		bytes := value(j.Rows[place])
@@ -116,7 +119,7 @@ func (d *leakyRank) compare(j *detect.Joint[held], which int, median float64, va
 			continue
 		}
 		rank := &d.each[place]
-		if rank.of[which].add(set, j.Step, t, bytes-median+d.base[which]) && !rank.open {
+		if rank.of[which].add(set, set.RankStraight, j.Step, t, bytes-median+d.base[which]) && !rank.open {
 			places = append(places, place)
 		}
 	}
@@ -154,9 +157,9 @@ func (d *leakyRank) together(j *detect.Joint[held], which int, median float64) {
 		if m.n == len(paces) {
 			copy(paces[:], paces[1:])
 		}
-		paces[min(m.n, increments)] = d.pace.Mean()
+		paces[min(m.n, increments)] = d.pace
 	}
-	leaks := m.add(d.set, j.Step, seconds(d.event), median)
+	leaks := m.add(d.set, 0, j.Step, seconds(d.event), median)
 	if !leaks || d.open() || paces[m.n-1] > d.set.Slower*paces[0] {
 		return
 	}

@@ -41,6 +41,8 @@ type culprit struct {
 	places  []int
 	whole   bool // the node's ranks are slow together
 	onset   int64
+	rows    int     // since then
+	mean    float64 // of the excess
 	verdict detect.Verdict
 }
 
@@ -75,7 +77,9 @@ func (p *peers) judge(step int64, excess []float64, node func(int) string, may f
 	if first < 0 {
 		return culprit{}, false
 	}
-	c := culprit{places: []int{first}, verdict: worst, onset: p.steps[(p.n-min(worst.Rows, p.n))%len(p.steps)]}
+	c := culprit{places: []int{first}, verdict: worst}
+	c.rows, c.mean = p.ranks[first].excess.Since(worst)
+	c.onset = p.steps[(p.n-max(1, min(c.rows, p.n)))%len(p.steps)]
 	joins := p.companions(&c, limit, node)
 	for _, place := range c.places {
 		p.found(place)
@@ -119,7 +123,7 @@ func (p *peers) companions(c *culprit, limit float64, node func(int) string) (jo
 		if of != "" && node(place) == of {
 			all = append(all, place)
 			joins = joins || rank.open
-			if !rank.open && rank.excess.Mean(p.set, c.verdict.Rows) >= alike*c.verdict.Excess {
+			if !rank.open && rank.excess.Mean(p.set, &p.pool, c.verdict.Rows) >= alike*c.verdict.Excess {
 				slow++
 			}
 			continue

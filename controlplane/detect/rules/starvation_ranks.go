@@ -94,7 +94,7 @@ func (d *hungryRank) finding(step int64, c culprit) *controlv1.Finding {
 	f := detect.FindingOf(d.event, c.onset, step)
 	blame(f, d.steps, c.places)
 	f.Evidence = map[string]float64{
-		"data_share_more": c.verdict.Excess, "slow_steps": float64(c.verdict.Slow), "steps": float64(c.verdict.Rows),
+		"data_share_more": c.mean, "slow_steps": float64(c.verdict.Slow), "steps": float64(c.rows),
 		"score": c.verdict.Score, "ranks": float64(d.steps.Ranks()),
 	}
 	verb := "waits"
@@ -102,6 +102,6 @@ func (d *hungryRank) finding(step int64, c culprit) *controlv1.Finding {
 		verb = "wait"
 	}
 	f.Summary = fmt.Sprintf("%s %s for data while the median of %d ranks does not: %.0f %% of a step more, long on %d of %d steps since step %d.",
-		whoOf(f, c.whole), verb, d.steps.Ranks(), 100*c.verdict.Excess, c.verdict.Slow, c.verdict.Rows, c.onset)
+		whoOf(f, c.whole), verb, d.steps.Ranks(), 100*c.mean, c.verdict.Slow, c.rows, c.onset)
 	return f
 }

@@ -111,9 +111,9 @@ func (d *slowRank) judge(j *detect.Joint[work]) {
 func (d *slowRank) finding(step int64, c culprit) *controlv1.Finding {
 	f := detect.FindingOf(d.event, c.onset, step)
 	blame(f, d.steps, c.places)
-	ratio := math.Exp(c.verdict.Excess)
+	ratio := math.Exp(c.mean)
 	f.Evidence = map[string]float64{
-		"ratio": ratio, "slow_steps": float64(c.verdict.Slow), "steps": float64(c.verdict.Rows), "score": c.verdict.Score,
+		"ratio": ratio, "slow_steps": float64(c.verdict.Slow), "steps": float64(c.rows), "score": c.verdict.Score,
 		"ranks": float64(d.steps.Ranks()), "communication_share_less": float64(d.gate[c.places[0]]),
 	}
 	who, verb := whoOf(f, c.whole), "computes"
@@ -121,9 +121,9 @@ func (d *slowRank) finding(step int64, c culprit) *controlv1.Finding {
 		verb = "compute"
 	}
 	f.Summary = fmt.Sprintf("%s %s %.2f times as long on a step as the median of %d ranks since step %d, and the others wait.", who, verb, ratio, d.steps.Ranks(), c.onset)
-	if 2*c.verdict.Slow < c.verdict.Rows {
+	if 2*c.verdict.Slow < c.rows && ratio < 1.3 {
 		f.Summary = fmt.Sprintf("%s %s far longer than the median of %d ranks on %d of %d steps since step %d, and the others wait.",
-			who, verb, d.steps.Ranks(), c.verdict.Slow, c.verdict.Rows, c.onset)
+			who, verb, d.steps.Ranks(), c.verdict.Slow, c.rows, c.onset)
 	}
 	return f
 }
