@@ -48,10 +48,15 @@ func defaultHang() HangSettings {
 // far: what was longest was compilation, evaluation or a checkpoint, and was no
 // hang. Declared pauses are not counted at all.
 //
+// Of several ranks, all must stand still. It is enough that they do for Apart
+// where some are seen to wait for others. Who is to blame, in this order: ranks
+// that give no sign of life, that work while the others are in a collective
+// operation, that are at another step; more than half of the ranks never are.
+// Else nobody is named.
+//
 // What it confuses: the first long evaluation of a run that does not declare
 // it, when it is longer than both. It sees nothing without ticks, and nothing
-// in the first Warmup rows. It names the rank that was found first, which is
-// not yet who stopped first.
+// in the first Warmup rows.
 func Hang(set HangSettings) detect.Rule {
 	return detect.Rule{
 		Code:     "hang",

@@ -62,6 +62,11 @@ func defaultLeak() LeakSettings {
 // than the others. The evidence has the rate, its range from block to block,
 // and the time until the memory has doubled; the limit is not known here.
 //
+// Of several ranks, each is judged by what it holds more than the median rank,
+// in blocks of RankBlock, where ups and downs must not eat up the growth. The
+// method above then judges the median rank, unless steps become longer too, and
+// a finding of it blames nobody.
+//
 // What it confuses: a cache that takes more than 9 blocks to fill, and
 // sequences that become longer and longer.
 func Leak(set LeakSettings) detect.Rule {

@@ -18,7 +18,7 @@ type leakyRank struct {
 	each    []relative
 	all     relative // the median rank
 	base    [2]float64
-	pace    detect.Level // time of a step
+	pace    float64 // time of a step of late, in seconds
 	paces   [2][increments + 1]float64
 	scratch []float64
 	found   []*controlv1.Finding

@@ -49,6 +49,10 @@ func defaultStarvation() StarvationSettings {
 // than Least rows that waited so. A finding of this kind suppresses stragglers:
 // steps that wait for data are slow.
 //
+// Of several ranks, each is compared with the median rank at the same step: the
+// time that it waits longer, as a share of the step ([detect.Excess]). The
+// method above then judges the median rank, and a finding of it blames nobody.
+//
 // What it confuses: a loader that is slow from the first row is not found,
 // since that is the usual share; bursts further apart than Memory rows are not
 // either.

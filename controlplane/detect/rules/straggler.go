@@ -59,11 +59,17 @@ func defaultStraggler() StragglerSettings {
 // or Outliers rows of the window exceed it by Outlier, when so many are not
 // usual for this rank (three standard deviations of the usual count).
 //
+// Where several ranks report what they compute, or step and communication, each
+// is compared with the median rank at the same step instead, since a step takes
+// equally long on all of them: see [detect.Excess] and docs/detection.md. What
+// it exceeds that by, as a logarithm, must be more than chance, and it must not
+// wait for the others more than the median rank does. A node whose ranks are
+// slow together is one finding.
+//
 // What it confuses: longer sequences where tokens are not reported, and
-// neighbours on a shared host, which do make the steps slow. Each rank is
-// compared with its own past: in lockstep training without compute times every
-// rank slows down together, and the one that is named need not be the culprit.
-// A run that is slow from its first row is not found.
+// neighbours on a shared host, which do make the steps slow. A run of one rank
+// that is slow from its first row is not found, nor ranks that all become slow.
+// Without compute times nothing tells which of several ranks is to blame.
 func Straggler(set StragglerSettings) detect.Rule {
 	return detect.Rule{
 		Code:     "straggler",
@@ -126,6 +132,11 @@ func (d *straggler) Observe(event *commonv1.Event) []*controlv1.Finding {
 		d.slow = nil
 		return found
 	}
+	return d.own(event, s)
+}
+
+// own compares a rank with its own past.
+func (d *straggler) own(event *commonv1.Event, s *commonv1.StepReport) []*controlv1.Finding {
 	x := workOf(s)
 	if math.IsNaN(x) || tooShort(s, d.set.Shortest) {
 		return nil
@@ -167,7 +178,12 @@ func (d *straggler) Observe(event *commonv1.Event) []*controlv1.Finding {
 		return nil // what several ranks have at once is one finding
 	}
 	d.slow = p
-	return p.finding(event, level, median, outliers)
+	f := p.finding(event, level, median, outliers)
+	if len(d.ranks.states) > 1 {
+		f.Summary += " Without the times that each rank computes or communicates nothing tells who makes the others wait."
+		named(f, 0, nil)
+	}
+	return []*controlv1.Finding{f}
 }
 
 // follow ends a slowness: it is over, or has become normal.
@@ -216,7 +232,7 @@ func workOf(s *commonv1.StepReport) float64 {
 	return logOf(t)
 }
 
-func (p *pace) finding(event *commonv1.Event, level, median float64, outliers int) []*controlv1.Finding {
+func (p *pace) finding(event *commonv1.Event, level, median float64, outliers int) *controlv1.Finding {
 	s := event.GetStep()
 	f := detect.FindingOf(event, p.onset.Step(s.GetStep()), s.GetStep())
 	ratio := math.Exp(median - level)
@@ -228,5 +244,5 @@ func (p *pace) finding(event *commonv1.Event, level, median float64, outliers in
 	if ratio < 1.25 {
 		f.Summary = fmt.Sprintf("%s is slow on some steps: %d of the last few before step %d.", who(event), outliers, s.GetStep())
 	}
-	return []*controlv1.Finding{f}
+	return f
 }
