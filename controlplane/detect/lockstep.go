@@ -125,6 +125,9 @@ func (l *Lockstep[T]) Put(attempt, rank uint32, node string, step int64, row T) 
 
 // place gives a rank's place, a new one where it is seen first.
 func (l *Lockstep[T]) place(rank uint32) (int, bool) {
+	if len(l.ranks) == 1 && l.ranks[0] == rank {
+		return 0, true
+	}
 	if place, ok := l.places[rank]; ok {
 		return place, true
 	}
