@@ -2,6 +2,7 @@ package ranksim_test
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -58,7 +59,8 @@ func BenchmarkRightRank(b *testing.B) {
 }
 
 // BenchmarkManyRanks has all rules observe a healthy run of 16,384 ranks, and
-// says what share of one core two steps a second take.
+// says what share of one core two steps a second take, and what memory a rank
+// takes in all rules.
 func BenchmarkManyRanks(b *testing.B) {
 	const ranks, steps = 16384, 24
 	var events []*commonv1.Event
@@ -67,8 +69,13 @@ func BenchmarkManyRanks(b *testing.B) {
 			events = append(events, e)
 		}
 	})
+	before := heap()
 	bank := detect.NewBank(rules.All(rules.Defaults()))
-	turn, i := int64(0), 0
+	for _, event := range events {
+		bank.Observe(event)
+	}
+	perRank := float64(heap()-before) / ranks
+	turn, i := int64(steps), 0
 	b.ReportAllocs()
 	for b.Loop() {
 		event := events[i]
@@ -81,4 +88,13 @@ func BenchmarkManyRanks(b *testing.B) {
 	}
 	perReport := b.Elapsed().Seconds() / float64(b.N)
 	b.ReportMetric(2*ranks*perReport, "cores@2steps/s")
+	b.ReportMetric(perRank, "B/rank")
+}
+
+// heap gives the bytes that are in use.
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
