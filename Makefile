@@ -14,7 +14,7 @@ GOTESTFLAGS ?= -count=1
 export CGO_CFLAGS := -O2 -Wno-deprecated-declarations
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test deps gen build race fuzz lint bench bench-detect bench-detect-sensitivity bench-detect-speed check cross $(PROGRAMS)
+.PHONY: help run demo test deps gen build race fuzz lint bench bench-detect bench-detect-sensitivity bench-detect-ranks bench-detect-ranks-sensitivity bench-detect-speed check cross $(PROGRAMS)
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,8 +69,16 @@ bench-detect: agentctl ## Score the detection rules on labelled traces in TRACES
 bench-detect-sensitivity: agentctl ## The same with every setting moved by 20 % either way
 	@internal/tools/bench-detect.sh $(BIN)/agentctl $(TRACES) sensitivity
 
-bench-detect-speed: ## Nanoseconds and bytes for each series and observation, by rule
+bench-detect-ranks: agentctl ## The same for ranks: labelled multi-rank traces, then simulated runs of 1,024 and 16,384 ranks
+	@internal/tools/bench-detect-ranks.sh $(BIN)/agentctl $(TRACES)
+	@go test ./controlplane/detect/ranksim -run '^$$' -bench RightRank -benchtime 1x -v | grep -vE '^(goos|goarch|pkg|cpu|ok)'
+
+bench-detect-ranks-sensitivity: agentctl ## Labelled multi-rank traces with every setting for ranks moved by 20 % either way
+	@internal/tools/bench-detect-ranks.sh $(BIN)/agentctl $(TRACES) sensitivity
+
+bench-detect-speed: ## Nanoseconds and bytes for each series and observation, by rule; and of a core, 16,384 ranks
 	@go test ./controlplane/detect/rules -run '^$$' -bench 'Kinds|Observe|NewRun' -benchmem | grep -E '^Benchmark'
+	@go test ./controlplane/detect/ranksim -run '^$$' -bench ManyRanks -benchmem | grep -E '^Benchmark'
 
 cross: ## Build for every platform that is promised
 	@for target in linux/amd64 linux/arm64; do \

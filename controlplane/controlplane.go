@@ -137,7 +137,7 @@ func (c *controlPlane) setup(services *life.Group) error {
 	events := pipeline.New(pipeline.Deps{
 		Bus: c.bus, Store: c.store, Incidents: incidents,
 		NewBank: func() pipeline.Bank { return detect.NewBankOf(profiles.Choose).WatchNodes(profiles.Nodes()) },
-		Clock: time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
+		Clock:   time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
 	})
 	frames := ingest.New(c.config.Ingest, ingest.Deps{
 		Bus: c.bus, Samples: c.samples, Fleet: nodes,

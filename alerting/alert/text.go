@@ -115,7 +115,7 @@ func (d Delivery) Fields() []Field {
 	} else if f != nil {
 		fields = append(fields,
 			Field{"Node", f.GetNode()},
-			Field{"Rank", strconv.FormatUint(uint64(f.GetRank()), 10)},
+			Field{"Rank", Ranks(f)},
 			Field{"Step", steps(f)},
 			Field{"Attempt", strconv.FormatUint(uint64(f.GetAttempt()), 10)},
 		)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vigil-ml/vigil/alerting/alert"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
@@ -98,7 +99,7 @@ func findingTable(p *page, findings []*controlv1.Finding) {
 		}
 		rows = append(rows, []cell{
 			{text: f.Kind}, state(f.Severity), {text: fmt.Sprint(f.OnsetStep)}, {text: fmt.Sprint(f.Step)},
-			{text: fmt.Sprint(f.Rank)}, {text: orNone(f.Node)}, {text: evidence(f.Evidence)},
+			{text: orNone(alert.Ranks(f))}, {text: orNone(f.Node)}, {text: evidence(f.Evidence)},
 		})
 	}
 	p.table(2, []column{

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/vigil-ml/vigil/internal/conf"
 	"github.com/vigil-ml/vigil/internal/fault"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
 func detectReplay(a *app) *cobra.Command {
@@ -112,7 +114,7 @@ type detection struct {
 	Step     int64              `json:"step"`
 	Row      int                `json:"row"`
 	Time     float64            `json:"t"`
-	Rank     *uint32            `json:"rank,omitempty"`
+	Rank     json.RawMessage    `json:"rank,omitempty"`
 	Node     string             `json:"node,omitempty"`
 	Onset    int64              `json:"onset_step"`
 	Summary  string             `json:"summary"`
@@ -138,7 +140,7 @@ func (a *app) detectionLine(result replay.Result) error {
 			line.ID = f.FindingId
 		}
 		if result.Ranked {
-			line.Rank = &f.Rank
+			line.Rank = blamed(f)
 		}
 		out.Detections = append(out.Detections, line)
 	}
@@ -148,6 +150,17 @@ func (a *app) detectionLine(result replay.Result) error {
 	}
 	_, err = a.stdout.Write(append(text, '\n'))
 	return fault.Mark(fault.Unavailable, err)
+}
+
+// blamed is who a finding blames: a rank, a list of them, or null for nobody.
+func blamed(f *controlv1.Finding) json.RawMessage {
+	switch {
+	case f.BlameUnknown:
+		return json.RawMessage("null")
+	case len(f.Ranks) > 1:
+		return json.RawMessage("[" + strings.Trim(strings.ReplaceAll(fmt.Sprint(f.Ranks), " ", ","), "[]") + "]")
+	}
+	return json.RawMessage(fmt.Sprint(f.Rank))
 }
 
 // kindOutside is a kind's name in the format of traces, where a non-finite

@@ -50,6 +50,7 @@ func (b *Bank) Observe(event *commonv1.Event) []*controlv1.Finding {
 	}
 	w.learn(event, b.choose)
 	b.nodes.place(event)
+	event = b.nodes.onOneClock(event)
 	var findings []*controlv1.Finding
 	if change := w.resized(event); change != nil {
 		findings = w.observe(change, &b.nodes)

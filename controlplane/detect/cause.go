@@ -61,9 +61,6 @@ func (s *nodes) attribute(rule Rule, f *controlv1.Finding) bool {
 	}
 	own := symptom{finding: f, silent: rule.OnlyCaused}
 	own.to = float64(f.GetEventTime().GetSeconds()) + float64(f.GetEventTime().GetNanos())/1e9
-	if n := s.byName[f.GetNode()]; n != nil {
-		own.to -= n.ahead
-	}
 	own.from = own.to - f.GetEvidence()[stillSeconds]
 	if p := s.ofRun[f.GetRunId()]; p != nil {
 		own.nodes = slices.Clone(p.nodes)

@@ -3,6 +3,9 @@ package detect
 import (
 	"fmt"
 	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
@@ -48,6 +51,20 @@ func (s *nodes) node(name string) *Node {
 		s.byName[name] = n
 	}
 	return n
+}
+
+// onOneClock gives a run's event with its time on the control plane's clock:
+// the ranks of a run are compared in time, and their nodes' clocks may differ.
+func (s *nodes) onOneClock(event *commonv1.Event) *commonv1.Event {
+	n := s.byName[event.GetNode()]
+	if n == nil || n.ahead == 0 || event.GetTime() == nil {
+		return event
+	}
+	at := event.GetTime().AsTime().Add(-time.Duration(n.ahead * float64(time.Second)))
+	return &commonv1.Event{
+		EventId: event.GetEventId(), Time: timestamppb.New(at), RunId: event.GetRunId(), Attempt: event.GetAttempt(),
+		Rank: event.GetRank(), Node: event.GetNode(), Traceparent: event.GetTraceparent(), Body: event.GetBody(),
+	}
 }
 
 // place learns where a run trains from what its processes say.

@@ -2,22 +2,24 @@ package detect
 
 // Window is the last few values of a series, in the order in which they came
 // and in that of their size, so that median, minimum and maximum cost nothing.
-// Adding costs one binary search and a move of at most the window. Make one
-// with [NewWindow]; it allocates nothing afterwards.
+// Adding costs one binary search and a move of at most the window. Values are
+// kept to 24 bits, which is finer than anything that is measured. Make one with
+// [NewWindow]; it allocates nothing afterwards.
 type Window struct {
-	values []float64 // a ring
-	sorted []float64 // the same values, ascending
+	values []float32 // a ring
+	sorted []float32 // the same values, ascending
 	next   int
 }
 
 // NewWindow makes an empty window of a size of at least 1.
 func NewWindow(size int) *Window {
-	return &Window{values: make([]float64, size), sorted: make([]float64, 0, size)}
+	return &Window{values: make([]float32, size), sorted: make([]float32, 0, size)}
 }
 
 // Add adds a value that is not NaN and drops the oldest where the window is
 // full.
-func (w *Window) Add(x float64) {
+func (w *Window) Add(value float64) {
+	x := float32(value)
 	if len(w.sorted) == len(w.values) {
 		i := search(w.sorted, w.values[w.next])
 		copy(w.sorted[i:], w.sorted[i+1:])
@@ -33,7 +35,7 @@ func (w *Window) Add(x float64) {
 }
 
 // search gives the first place whose value is not below x.
-func search(sorted []float64, x float64) int {
+func search(sorted []float32, x float32) int {
 	low, high := 0, len(sorted)
 	for low < high {
 		if middle := (low + high) / 2; sorted[middle] < x {
@@ -56,30 +58,30 @@ func (w *Window) Full() bool { return len(w.sorted) == len(w.values) }
 func (w *Window) Median() float64 {
 	n := len(w.sorted)
 	if n%2 == 1 {
-		return w.sorted[n/2]
+		return float64(w.sorted[n/2])
 	}
-	return (w.sorted[n/2-1] + w.sorted[n/2]) / 2
+	return (float64(w.sorted[n/2-1]) + float64(w.sorted[n/2])) / 2
 }
 
 // Min is the least value; Len must not be 0.
-func (w *Window) Min() float64 { return w.sorted[0] }
+func (w *Window) Min() float64 { return float64(w.sorted[0]) }
 
 // Max is the greatest value; Len must not be 0.
-func (w *Window) Max() float64 { return w.sorted[len(w.sorted)-1] }
+func (w *Window) Max() float64 { return float64(w.sorted[len(w.sorted)-1]) }
 
 // Oldest is the value that the next one drops once the window is full; Len must
 // not be 0.
 func (w *Window) Oldest() float64 {
 	if w.Full() {
-		return w.values[w.next]
+		return float64(w.values[w.next])
 	}
-	return w.values[0]
+	return float64(w.values[0])
 }
 
 // Above is the number of values over a limit.
 func (w *Window) Above(limit float64) int {
 	n := 0
-	for i := len(w.sorted) - 1; i >= 0 && w.sorted[i] > limit; i-- {
+	for i := len(w.sorted) - 1; i >= 0 && float64(w.sorted[i]) > limit; i-- {
 		n++
 	}
 	return n

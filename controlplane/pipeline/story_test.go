@@ -98,7 +98,8 @@ func (s *story) run(id string, kind int) func() bool {
 			s.frame(id, attempt, 0, stepped(at, 30+float64(at)))
 		case kind == 3 && at == onset:
 			s.frame(id, attempt, 0, stepped(at, math.NaN()))
-			return false // and nothing more is heard of it
+			s.frame(id, attempt, 1, stepped(at, 2)) // what says that rank 0 is to blame
+			return false                            // and nothing more is heard of it
 		case at > length:
 			s.frame(id, attempt, 0, &commonv1.Event{Body: &commonv1.Event_RunEnded{RunEnded: &commonv1.RunEnded{
 				Outcome: commonv1.Outcome_OUTCOME_SUCCEEDED, Step: at}}})

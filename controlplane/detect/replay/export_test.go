@@ -53,7 +53,7 @@ func write(t *testing.T, name string, data []byte) string {
 func asked(settings *string) replay.RulesFor {
 	return func(recorded string) ([]detect.Rule, []detect.NodeRule, error) {
 		*settings = recorded
-		return list(), nil
+		return list(), nil, nil
 	}
 }
 

@@ -133,6 +133,7 @@ type fields struct {
 	Time        number   `json:"t"`
 	Rank        *uint32  `json:"rank"`
 	Node        string   `json:"node"`
+	Phase       string   `json:"phase"`
 	Loss        *number  `json:"loss"`
 	Gradient    *number  `json:"grad_norm"`
 	Rate        *number  `json:"lr"`
@@ -193,11 +194,25 @@ func (r *Reader) row(text []byte) (Row, error) {
 		event.Rank, r.ranked = *f.Rank, true
 	}
 	if f.Heartbeat {
-		event.Body = &commonv1.Event_Tick{Tick: &commonv1.Tick{LastStep: *f.Step}}
+		event.Body = &commonv1.Event_Tick{Tick: &commonv1.Tick{LastStep: *f.Step, Activity: activity(f.Phase)}}
 	} else {
 		event.Body = &commonv1.Event_Step{Step: f.report()}
 	}
 	return Row{Time: t, Event: event}, nil
+}
+
+// activity is what a heartbeat's "phase" says that the process does; a word
+// that is none of the three says nothing.
+func activity(phase string) commonv1.Activity {
+	switch phase {
+	case "compute":
+		return commonv1.Activity_ACTIVITY_COMPUTE
+	case "collective":
+		return commonv1.Activity_ACTIVITY_COLLECTIVE
+	case "data":
+		return commonv1.Activity_ACTIVITY_DATA
+	}
+	return commonv1.Activity_ACTIVITY_UNSPECIFIED
 }
 
 func (f *fields) report() *commonv1.StepReport {

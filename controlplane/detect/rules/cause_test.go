@@ -41,6 +41,24 @@ func (s *stage) steps(node, run string, from, to int) {
 	}
 }
 
+// together has rank 0 on n1 and rank 1 on n2, whose clock is ahead, make steps.
+func (s *stage) together(ahead float64, from, to int) {
+	for i := from; i < to; i++ {
+		s.say("n1", "r", float64(i), at(0, &commonv1.StepReport{Step: int64(i)}))
+		s.say("n2", "r", ahead+float64(i), at(1, &commonv1.StepReport{Step: int64(i)}))
+	}
+}
+
+// still has both say every ten seconds that no step finishes.
+func (s *stage) still(ahead float64, from, to int, last int64) {
+	for i := from; i <= to; i += 10 {
+		s.say("n1", "r", float64(i), tick(last))
+		other := tick(last)
+		other.Rank = 1
+		s.say("n2", "r", ahead+float64(i), other)
+	}
+}
+
 func tick(step int64) *commonv1.Event {
 	return &commonv1.Event{Body: &commonv1.Event_Tick{Tick: &commonv1.Tick{LastStep: step}}}
 }
@@ -97,10 +115,9 @@ func TestCauses(t *testing.T) {
 		want []string
 	}{
 		"a hang after an error of another node": {func(s *stage) {
-			s.steps("n1", "r", 1, 30)
-			s.say("n2", "r", 29, at(1, &commonv1.StepReport{Step: 29}))
+			s.together(0, 1, 30)
 			s.say("n2", "", 31, xid(79, 5))
-			s.say("n1", "r", 400, tick(29))
+			s.still(0, 30, 400, 29)
 		}, []string{"xid n2", "hang r by xid on n2 GPU 5"}},
 		"an error long before": {func(s *stage) {
 			s.say("n1", "r", 0, at(0, &commonv1.StepReport{Step: 0}))
@@ -133,10 +150,9 @@ func TestCauses(t *testing.T) {
 		}, []string{"xid n1"}},
 		"clocks that differ": {func(s *stage) {
 			s.say("n2", "", 0, ahead(1000))
-			s.steps("n1", "r", 1, 30)
-			s.say("n2", "r", 1029, at(1, &commonv1.StepReport{Step: 29}))
+			s.together(1000, 1, 30)
 			s.say("n2", "", 1031, xid(79, 5)) // second 31 by the other's clock
-			s.say("n1", "r", 400, tick(29))
+			s.still(1000, 30, 400, 29)
 		}, []string{"xid n2", "hang r by xid on n2 GPU 5"}},
 		"a GPU of another run": {func(s *stage) {
 			for _, run := range []string{"run0", "run1"} {

@@ -82,7 +82,7 @@ func Divergence(set DivergenceSettings) detect.Rule {
 		Title:    "Loss diverges",
 		Severity: commonv1.Severity_SEVERITY_CRITICAL,
 		New: func() detect.Detector {
-			return &divergence{set: set, rise: newRise(set.Rise), recent: detect.NewWindow(max(1, set.Window)), best: math.Inf(1)}
+			return &divergence{set: &set, rise: newRise(&set.Rise), recent: detect.NewWindow(max(1, set.Window)), best: math.Inf(1)}
 		},
 	}
 }
@@ -95,7 +95,7 @@ const sigmaOfRise = 1.772453850905516
 const wanderMemory = 16
 
 type divergence struct {
-	set  DivergenceSettings
+	set  *DivergenceSettings // the rule's, which its runs share
 	lead detect.Lead
 	rise rise
 

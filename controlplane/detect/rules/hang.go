@@ -20,10 +20,24 @@ type HangSettings struct {
 	Window int `yaml:"window"`
 	// Warmup is the number of rows before which nothing is judged.
 	Warmup int `yaml:"warmup"`
+	// Apart is what is enough where several ranks are seen to be apart: one is
+	// silent, or works while the others wait for it.
+	Apart ApartSettings `yaml:"apart"`
+}
+
+// ApartSettings says when ranks of which some wait for others hang; see
+// [HangSettings].
+type ApartSettings struct {
+	// Medians is how many times the median time between steps none must finish.
+	Medians float64 `yaml:"medians"`
+	// Longest is how many times the longest time between two steps so far.
+	Longest float64 `yaml:"longest"`
+	// Least is the time without a step, in seconds, below which nothing hangs.
+	Least float64 `yaml:"least"`
 }
 
 func defaultHang() HangSettings {
-	return HangSettings{Medians: 100, Longest: 4, Least: 1, Window: 32, Warmup: 8}
+	return HangSettings{Medians: 100, Longest: 4, Least: 1, Window: 32, Warmup: 8, Apart: ApartSettings{Medians: 60, Longest: 2, Least: 2}}
 }
 
 // Hang finds a rank that finishes no step any more.
@@ -34,27 +48,31 @@ func defaultHang() HangSettings {
 // far: what was longest was compilation, evaluation or a checkpoint, and was no
 // hang. Declared pauses are not counted at all.
 //
+// Of several ranks, all must stand still. It is enough that they do for Apart
+// where some are seen to wait for others. Who is to blame, in this order: ranks
+// that give no sign of life, that work while the others are in a collective
+// operation, that are at another step; more than half of the ranks never are.
+// Else nobody is named.
+//
 // What it confuses: the first long evaluation of a run that does not declare
 // it, when it is longer than both. It sees nothing without ticks, and nothing
-// in the first Warmup rows. It names the rank that was found first, which is
-// not yet who stopped first.
+// in the first Warmup rows.
 func Hang(set HangSettings) detect.Rule {
 	return detect.Rule{
 		Code:     "hang",
 		Title:    "No step finishes",
 		Severity: commonv1.Severity_SEVERITY_CRITICAL,
 		New: func() detect.Detector {
-			return &hang{set: set, ranks: newPerRank(func() *progress {
-				return &progress{gaps: detect.NewWindow(max(1, set.Window))}
-			})}
+			return &hang{set: set, alone: newProgress(set), all: newStandstill(set)}
 		},
 	}
 }
 
 type hang struct {
 	set   HangSettings
-	ranks perRank[progress]
-	hung  *progress // the rank that was found
+	alone *progress   // of a run of one rank
+	hung  bool        // it was found to hang
+	all   *standstill // of a run of several
 }
 
 // progress is when a rank's steps finish.
@@ -67,24 +85,41 @@ type progress struct {
 	skip    bool           // the gap that goes on is not to be learnt from
 }
 
-// Open tells whether the rank that was found has made no step since.
-func (d *hang) Open() bool { return d.hung != nil }
+func newProgress(set HangSettings) *progress {
+	return &progress{gaps: detect.NewWindow(max(1, set.Window))}
+}
+
+// Open tells whether the run that was found to hang has made no step since.
+func (d *hang) Open() bool { return d.several() && d.all.hung || !d.several() && d.hung }
+
+// several tells whether more than one rank was seen in this attempt.
+func (d *hang) several() bool { return len(d.all.ranks) > 1 }
 
 // Observe takes the run's next event.
 func (d *hang) Observe(event *commonv1.Event) []*controlv1.Finding {
+	if reshapes(event) {
+		d.all = newStandstill(d.set)
+	}
 	switch body := event.GetBody().(type) {
 	case *commonv1.Event_Step:
-		d.step(event, body.Step)
+		if d.all.report(event, body.Step); !d.several() {
+			d.step(event, body.Step)
+		}
 	case *commonv1.Event_Phase:
-		d.phase(event, body.Phase)
+		if d.all.phase(event, body.Phase); !d.several() {
+			d.phase(event, body.Phase)
+		}
 	case *commonv1.Event_Tick:
+		if found := d.all.tick(event, body.Tick); d.several() {
+			return found
+		}
 		return d.tick(event, body.Tick)
 	}
 	return nil
 }
 
 func (d *hang) step(event *commonv1.Event, s *commonv1.StepReport) {
-	p := d.ranks.of(event.GetRank())
+	p := d.alone
 	change, now := p.series.Take(event.GetAttempt(), s.GetStep()), seconds(event)
 	switch change {
 	case detect.Skip:
@@ -99,14 +134,12 @@ func (d *hang) step(event *commonv1.Event, s *commonv1.StepReport) {
 		}
 	}
 	p.last, p.paused, p.skip = now, false, false
-	if d.hung == p {
-		d.hung = nil
-	}
+	d.hung = false
 }
 
 // phase takes a declared pause, which is no hang however long it takes.
 func (d *hang) phase(event *commonv1.Event, phase *commonv1.Phase) {
-	p := d.ranks.of(event.GetRank())
+	p := d.alone
 	switch phase.GetKind() {
 	case commonv1.PhaseKind_PHASE_KIND_EVALUATION, commonv1.PhaseKind_PHASE_KIND_CHECKPOINT, commonv1.PhaseKind_PHASE_KIND_SETUP:
 		p.paused, p.skip = phase.GetEdge() == commonv1.PhaseEdge_PHASE_EDGE_BEGIN, true
@@ -115,8 +148,8 @@ func (d *hang) phase(event *commonv1.Event, phase *commonv1.Phase) {
 }
 
 func (d *hang) tick(event *commonv1.Event, tick *commonv1.Tick) []*controlv1.Finding {
-	p := d.ranks.of(event.GetRank())
-	if p.gaps.Len() < d.set.Warmup || p.paused || d.hung != nil {
+	p := d.alone
+	if p.gaps.Len() < d.set.Warmup || p.paused || d.hung {
 		return nil
 	}
 	still, median := seconds(event)-p.last, p.gaps.Median()
@@ -124,7 +157,7 @@ func (d *hang) tick(event *commonv1.Event, tick *commonv1.Tick) []*controlv1.Fin
 	if still <= limit {
 		return nil
 	}
-	d.hung, p.skip = p, true
+	d.hung, p.skip = true, true
 	f := detect.FindingOf(event, tick.GetLastStep(), tick.GetLastStep())
 	f.Summary = fmt.Sprintf("%s has finished no step for %.1f s since step %d; steps came every %.3g s, the longest pause was %.3g s.",
 		who(event), still, tick.GetLastStep(), median, p.longest)

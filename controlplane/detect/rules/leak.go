@@ -33,10 +33,22 @@ type LeakSettings struct {
 	// Tail is the share of the mean increment that the last one must have where
 	// memory has grown since the first row: what fills a cache does too, and ends.
 	Tail float64 `yaml:"tail"`
+	// RankBlock is Block for what a rank holds more than the median rank: there is
+	// less in it that a leak could be confused with.
+	RankBlock int `yaml:"rank_block"`
+	// RankStraight is the least share that the growth must have of all ups and
+	// downs of what a rank holds more than the median rank.
+	RankStraight float64 `yaml:"rank_straight"`
+	// Slower is by how many times the steps may become longer while the memory
+	// of all ranks grows: over it, what grows is the work.
+	Slower float64 `yaml:"slower"`
 }
 
 func defaultLeak() LeakSettings {
-	return LeakSettings{Block: 27, Least: 6, Growing: 0.5, Matters: 0.0005, Growth: 0.01, Steady: 0.6, Single: 0.5, Tail: 0.7}
+	return LeakSettings{
+		Block: 27, Least: 6, Growing: 0.5, Matters: 0.0005, Growth: 0.01, Steady: 0.6, Single: 0.5, Tail: 0.7,
+		RankBlock: 16, RankStraight: 0.85, Slower: 1.15,
+	}
 }
 
 // Leak finds memory that grows and does not stop, of the host and of the GPU.
@@ -50,6 +62,11 @@ func defaultLeak() LeakSettings {
 // than the others. The evidence has the rate, its range from block to block,
 // and the time until the memory has doubled; the limit is not known here.
 //
+// Of several ranks, each is judged by what it holds more than the median rank,
+// in blocks of RankBlock, where ups and downs must not eat up the growth. The
+// method above then judges the median rank, unless steps become longer too, and
+// a finding of it blames nobody.
+//
 // What it confuses: a cache that takes more than 9 blocks to fill, and
 // sequences that become longer and longer.
 func Leak(set LeakSettings) detect.Rule {
@@ -58,15 +75,16 @@ func Leak(set LeakSettings) detect.Rule {
 		Title:    "Memory leak",
 		Severity: commonv1.Severity_SEVERITY_CRITICAL,
 		New: func() detect.Detector {
-			return &leak{set: set, ranks: newPerRank(func() *leaks { return &leaks{} })}
+			return &leak{set: set, ranks: newLeakyRank(set)}
 		},
 	}
 }
 
 type leak struct {
 	set   LeakSettings
-	ranks perRank[leaks]
-	open  bool // said once in an attempt: what several ranks do alike is one leak
+	alone leaks      // of a run of one rank
+	ranks *leakyRank // of a run of several
+	open  bool       // said once in an attempt
 	since uint32
 }
 
@@ -89,15 +107,23 @@ type memory struct {
 }
 
 // Open tells whether a leak was found in this attempt.
-func (d *leak) Open() bool { return d.open }
+func (d *leak) Open() bool { return d.open || d.ranks.open() }
 
 // Observe takes the run's next event.
 func (d *leak) Observe(event *commonv1.Event) []*controlv1.Finding {
+	if reshapes(event) {
+		d.ranks.steps.Clear()
+		d.ranks.clear()
+	}
 	s := event.GetStep()
 	if s == nil || (s.ResidentBytes == nil && s.GpuMemoryBytes == nil) {
 		return nil
 	}
-	rank := d.ranks.of(event.GetRank())
+	if found, several := d.ranks.observe(event); several {
+		d.alone, d.open = leaks{}, false
+		return found
+	}
+	rank := &d.alone
 	switch rank.series.Take(event.GetAttempt(), s.GetStep()) {
 	case detect.Skip:
 		return nil
@@ -108,17 +134,24 @@ func (d *leak) Observe(event *commonv1.Event) []*controlv1.Finding {
 		d.since, d.open = event.GetAttempt(), false
 	}
 	t := seconds(event)
-	leaks := s.ResidentBytes != nil && rank.resident.add(d.set, s.GetStep(), t, float64(s.GetResidentBytes()))
-	leaksGPU := s.GpuMemoryBytes != nil && rank.gpu.add(d.set, s.GetStep(), t, float64(s.GetGpuMemoryBytes()))
+	leaks := s.ResidentBytes != nil && rank.resident.add(d.set, 0, s.GetStep(), t, float64(s.GetResidentBytes()))
+	leaksGPU := s.GpuMemoryBytes != nil && rank.gpu.add(d.set, 0, s.GetStep(), t, float64(s.GetGpuMemoryBytes()))
 	switch {
 	case d.open:
 		return nil
 	case leaks:
-		return d.finding(event, &rank.resident, "resident memory")
+		return d.finding(event, &rank.resident, leakKind(0))
 	case leaksGPU:
-		return d.finding(event, &rank.gpu, "GPU memory")
+		return d.finding(event, &rank.gpu, leakKind(1))
 	}
 	return nil
+}
+
+func (d *leak) finding(event *commonv1.Event, m *memory, what string) []*controlv1.Finding {
+	d.open = true
+	f := leakFinding(d.set, event, m, event.GetStep().GetStep())
+	f.Summary = leakSentence(f, who(event), what)
+	return []*controlv1.Finding{f}
 }
 
 // seconds is an event's time in seconds.
@@ -126,8 +159,9 @@ func seconds(event *commonv1.Event) float64 {
 	return float64(event.GetTime().GetSeconds()) + float64(event.GetTime().GetNanos())/1e9
 }
 
-// add takes a value and tells whether the memory leaks by now.
-func (m *memory) add(set LeakSettings, step int64, t, bytes float64) bool {
+// add takes a value and tells whether the memory leaks by now: grows, and
+// straight is the least share of the growth in all ups and downs.
+func (m *memory) add(set LeakSettings, straight float64, step int64, t, bytes float64) bool {
 	if m.rows == 0 || bytes < m.least {
 		m.least = bytes
 	}
@@ -146,18 +180,18 @@ func (m *memory) add(set LeakSettings, step int64, t, bytes float64) bool {
 	}
 	m.minima[m.n], m.steps[m.n], m.times[m.n] = m.least, step, t
 	m.n, m.rows = m.n+1, 0
-	return m.leaks(set)
+	return m.leaks(set, straight)
 }
 
-func (m *memory) leaks(set LeakSettings) bool {
+func (m *memory) leaks(set LeakSettings, straight float64) bool {
 	count := m.n - 1
 	if count < set.Least || m.minima[0] <= 0 {
 		return false
 	}
-	total, largest, older, growing := 0.0, 0.0, 0.0, 0
+	total, largest, older, path, growing := 0.0, 0.0, 0.0, 0.0, 0
 	for i := range count {
 		grown := m.minima[i+1] - m.minima[i]
-		total, largest = total+grown, max(largest, grown)
+		total, largest, path = total+grown, max(largest, grown), path+math.Abs(grown)
 		if i < count/2 {
 			older += grown
 		}
@@ -172,21 +206,19 @@ func (m *memory) leaks(set LeakSettings) bool {
 		}
 	}
 	return float64(growing) >= set.Growing*float64(count) && total > set.Growth*m.minima[0] &&
-		newer >= set.Steady*older && largest <= set.Single*total
+		newer >= set.Steady*older && largest <= set.Single*total && total >= straight*path
 }
 
-func (d *leak) finding(event *commonv1.Event, m *memory, what string) []*controlv1.Finding {
-	d.open = true
-	s, first, last := event.GetStep(), 0, m.n-1
-	for first < last-1 && m.minima[first+1]-m.minima[first] <= d.set.Matters*m.minima[first] {
+// leakFinding is the finding that a memory gives at a step; event is the one
+// that shows it.
+func leakFinding(set LeakSettings, event *commonv1.Event, m *memory, step int64) *controlv1.Finding {
+	first, last := 0, m.n-1
+	for first < last-1 && m.minima[first+1]-m.minima[first] <= set.Matters*m.minima[first] {
 		first++
 	}
-	f := detect.FindingOf(event, m.steps[first], s.GetStep())
+	f := detect.FindingOf(event, m.steps[first], step)
 	grown, steps := m.minima[last]-m.minima[first], m.steps[last]-m.steps[first]
-	perStep := grown / float64(max(1, steps))
-	f.Summary = fmt.Sprintf("%s holds %.1f MB more %s than at step %d, growing by %.1f kB a step, and no sign of an end at step %d.",
-		who(event), grown/1e6, what, m.steps[first], perStep/1e3, s.GetStep())
-	f.Evidence = map[string]float64{"bytes": m.minima[last], "bytes_grown": grown, "bytes_per_step": perStep}
+	f.Evidence = map[string]float64{"bytes": m.minima[last], "bytes_grown": grown, "bytes_per_step": grown / float64(max(1, steps))}
 	if elapsed := m.times[last] - m.times[first]; elapsed > 0 {
 		f.Evidence["bytes_per_second"] = grown / elapsed
 		f.Evidence["seconds_until_doubled"] = m.minima[last] / (grown / elapsed)
@@ -197,5 +229,15 @@ func (d *leak) finding(event *commonv1.Event, m *memory, what string) []*control
 		low, high = min(low, rate), max(high, rate)
 	}
 	f.Evidence["bytes_per_step_low"], f.Evidence["bytes_per_step_high"] = low, high
-	return []*controlv1.Finding{f}
+	return f
+}
+
+// leakSentence says it of someone's memory.
+func leakSentence(f *controlv1.Finding, who, what string) string {
+	verb := "holds"
+	if len(f.GetRanks()) > 1 {
+		verb = "hold"
+	}
+	return fmt.Sprintf("%s %s %.1f MB more %s than at step %d, growing by %.1f kB a step, and no sign of an end at step %d.",
+		who, verb, f.GetEvidence()["bytes_grown"]/1e6, what, f.GetOnsetStep(), f.GetEvidence()["bytes_per_step"]/1e3, f.GetStep())
 }

@@ -25,7 +25,11 @@ const (
 
 // NonFinite finds a NaN or an infinity in loss, gradient or parameters: the
 // step at which one first appears, once until the run has recovered from it.
-// What several ranks meet meanwhile is the same finding.
+// What several ranks meet meanwhile is the same finding. Where ranks report
+// their own losses, it waits for the others' word of the same step, but not
+// longer than for any report of a later one: the gradients are summed then, and
+// every rank has it. Where more than half of the ranks have it at the first
+// step, none is to blame.
 //
 // It believes its first sight: there is no good non-finite value, and none
 // that may wait. But with loss scaling (fp16 mixed precision) an infinite
@@ -39,13 +43,28 @@ func NonFinite() detect.Rule {
 		Code:     "nonfinite",
 		Title:    "Non-finite value",
 		Severity: commonv1.Severity_SEVERITY_CRITICAL,
-		New:      func() detect.Detector { return &nonFinite{} },
+		New: func() detect.Detector {
+			d := &nonFinite{}
+			d.steps = detect.NewLockstep(d.judge)
+			return d
+		},
 	}
 }
 
 // nonFinite has an episode for each of the latest attempts.
 type nonFinite struct {
 	episodes [lateAttempts]episode
+	steps    *detect.Lockstep[measured]
+	bad      int64           // the step that a rank has reported a non-finite value of
+	waits    bool            // for what the other ranks say of it
+	event    *commonv1.Event // the one that is observed
+	found    []*controlv1.Finding
+}
+
+// measured is what of a step must be finite.
+type measured struct {
+	loss, norm       float64
+	badLoss, badNorm bool
 }
 
 // episode is an attempt's state: finite, or non-finite since some step.
@@ -66,13 +85,20 @@ func (d *nonFinite) Open() bool {
 
 // Observe takes the run's next event.
 func (d *nonFinite) Observe(event *commonv1.Event) []*controlv1.Finding {
-	switch body := event.GetBody().(type) {
-	case *commonv1.Event_NonFinite:
-		return d.met(event, body.NonFinite)
-	case *commonv1.Event_Step:
-		return d.step(event, body.Step)
+	d.event, d.found = event, nil
+	s := event.GetStep()
+	if d.waits && (s == nil || s.GetStep() > d.bad || s.GetStep() < d.bad-far || event.GetAttempt() > d.steps.Attempt()) {
+		d.steps.Settle(d.bad) // the others will not say anything, or what they say is its consequence
+		d.waits = false
 	}
-	return nil
+	if n := event.GetNonFinite(); n != nil {
+		d.found = append(d.found, d.met(event, n)...)
+	}
+	if s != nil {
+		d.step(event, s)
+	}
+	d.event = nil
+	return d.found
 }
 
 // episode gives an attempt's episode; nil for one that is long over.
@@ -90,7 +116,7 @@ func (d *nonFinite) episode(attempt uint32) *episode {
 // met takes the trainer's own word.
 func (d *nonFinite) met(event *commonv1.Event, n *commonv1.NonFinite) []*controlv1.Finding {
 	e := d.episode(event.GetAttempt())
-	if e == nil || !e.begin(event.GetRank(), n.GetStep()) {
+	if e == nil || !e.begin(event.GetRank(), n.GetStep(), true) {
 		return nil
 	}
 	f := detect.FindingOf(event, n.GetStep(), n.GetStep())
@@ -109,40 +135,97 @@ func (d *nonFinite) met(event *commonv1.Event, n *commonv1.NonFinite) []*control
 }
 
 // step takes a step's loss and gradient norm.
-func (d *nonFinite) step(event *commonv1.Event, s *commonv1.StepReport) []*controlv1.Finding {
+func (d *nonFinite) step(event *commonv1.Event, s *commonv1.StepReport) {
 	e := d.episode(event.GetAttempt())
 	if e == nil {
-		return nil
+		return
 	}
-	badLoss := s.Loss != nil && !finite(s.GetLoss())
-	badNorm := s.GradientNorm != nil && !finite(s.GetGradientNorm())
-	if !badLoss && !badNorm {
+	m := measured{
+		loss: s.GetLoss(), badLoss: s.Loss != nil && !finite(s.GetLoss()),
+		norm: s.GetGradientNorm(), badNorm: s.GradientNorm != nil && !finite(s.GetGradientNorm()),
+	}
+	bad := m.badLoss || m.badNorm
+	switch {
+	case !bad:
 		e.observeFinite(event.GetRank(), s)
-		return nil
+	case !e.open && !d.waits:
+		d.waits, d.bad = true, s.GetStep()
 	}
-	if !e.begin(event.GetRank(), s.GetStep()) {
-		return nil
+	taken := d.steps.Put(event.GetAttempt(), event.GetRank(), event.GetNode(), s.GetStep(), m)
+	if !bad {
+		return
 	}
-	f := detect.FindingOf(event, s.GetStep(), s.GetStep())
-	var what []string
-	if badLoss {
-		what = append(what, fmt.Sprintf("the loss is %v", s.GetLoss()))
+	if begins := e.begin(event.GetRank(), s.GetStep(), taken == detect.Skip); begins { // nobody is waited for any more
+		d.waits = false
+		f := detect.FindingOf(event, s.GetStep(), s.GetStep())
+		d.describe(f, m, who(event)+" reports", s.GetStep())
+		e.addLoss(f)
+		d.found = append(d.found, f)
 	}
-	if badNorm {
-		what = append(what, fmt.Sprintf("the gradient norm is %v", s.GetGradientNorm()))
-	}
-	f.Summary = fmt.Sprintf("%s reports that %s at step %d.", who(event), strings.Join(what, " and "), s.GetStep())
-	f.Evidence = map[string]float64{"loss_nonfinite": truth(badLoss), "gradient_norm_nonfinite": truth(badNorm)}
-	e.addLoss(f)
-	return []*controlv1.Finding{f}
 }
 
-// begin opens an episode; false when one is open already.
-func (e *episode) begin(rank uint32, step int64) bool {
-	if e.open {
-		if rank == e.rank {
-			e.lastStep, e.finite = max(e.lastStep, step), 0
+// judge takes what all ranks measured at a step: those that are not finite at
+// the first such step are to blame; one step later all are.
+func (d *nonFinite) judge(j *detect.Joint[measured]) {
+	if d.waits && j.Step >= d.bad {
+		d.waits = false
+	}
+	var places []int
+	for place, m := range j.Rows {
+		if j.Has[place] && (m.badLoss || m.badNorm) {
+			places = append(places, place)
 		}
+	}
+	if places == nil {
+		return
+	}
+	first := places[0]
+	if e := d.episode(d.steps.Attempt()); e == nil || !e.begin(d.steps.Rank(first), j.Step, true) {
+		return
+	}
+	d.found = append(d.found, d.finding(j, places))
+}
+
+func (d *nonFinite) finding(j *detect.Joint[measured], places []int) *controlv1.Finding {
+	m, n, of := j.Rows[places[0]], len(places), d.steps.Ranks()
+	f := detect.FindingOf(d.event, j.Step, j.Step)
+	f.Attempt = d.steps.Attempt()
+	if 2*n > of && of > 1 {
+		places = nil
+	}
+	blame(f, d.steps, places)
+	says := whoOf(f, false) + " reports"
+	switch {
+	case f.GetBlameUnknown():
+		says = fmt.Sprintf("%d of %d ranks report", n, of)
+	case n > 1:
+		says = whoOf(f, false) + " report"
+	}
+	d.describe(f, m, says, j.Step)
+	f.Evidence["ranks_nonfinite"], f.Evidence["ranks"] = float64(n), float64(of)
+	d.episode(d.steps.Attempt()).addLoss(f)
+	return f
+}
+
+// describe says what was not finite.
+func (d *nonFinite) describe(f *controlv1.Finding, m measured, says string, step int64) {
+	var what []string
+	if m.badLoss {
+		what = append(what, fmt.Sprintf("the loss is %v", m.loss))
+	}
+	if m.badNorm {
+		what = append(what, fmt.Sprintf("the gradient norm is %v", m.norm))
+	}
+	f.Summary = fmt.Sprintf("%s that %s at step %d.", says, strings.Join(what, " and "), step)
+	f.Evidence = map[string]float64{"loss_nonfinite": truth(m.badLoss), "gradient_norm_nonfinite": truth(m.badNorm)}
+}
+
+// begin opens an episode, if it may; false when one is open already.
+func (e *episode) begin(rank uint32, step int64, may bool) bool {
+	if e.open && rank == e.rank {
+		e.lastStep, e.finite = max(e.lastStep, step), 0
+	}
+	if e.open || !may {
 		return false
 	}
 	e.open, e.rank, e.lastStep, e.finite = true, rank, step, 0

@@ -127,7 +127,7 @@ func TestOnlyTheRankThatBeganItEndsAnEpisode(t *testing.T) {
 	for step := range int64(8) {
 		events = append(events, loss(1, 30+step, 1))
 	}
-	events = append(events, loss(0, 40, math.NaN()))
+	events = append(events, loss(0, 40, math.NaN()), loss(1, 41, 1))
 	if diff := cmp.Diff([][2]int64{{1, 5}, {0, 40}}, onsets(events...)); diff != "" {
 		t.Errorf("after the rank recovered: -want +got:\n%s", diff)
 	}

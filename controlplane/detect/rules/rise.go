@@ -13,7 +13,7 @@ const sigmaOfDifference = 0.886226925452758
 // rise watches the logarithm of a loss for a point above all that the loss has
 // lately done. What the spike rule and the divergence rule have in common.
 type rise struct {
-	set   SpikeSettings
+	set   *SpikeSettings // the rule's, which its runs share
 	level detect.Level
 	top   *detect.Window // residuals above the level, of quiet rows
 
@@ -28,7 +28,7 @@ type rise struct {
 	calm       int // rows in a row that are back
 }
 
-func newRise(set SpikeSettings) rise {
+func newRise(set *SpikeSettings) rise {
 	return rise{set: set, level: detect.Level{Rate: 1 / set.Memory}, top: detect.NewWindow(max(1, set.Window))}
 }
 

@@ -126,7 +126,7 @@ func TestProperties(t *testing.T) {
 		}
 		for _, f := range alone {
 			kinds[f.GetKind()]++
-			if f.GetSummary() == "" || f.GetNode() == "" || f.GetOnsetStep() > f.GetStep() {
+			if f.GetSummary() == "" || (f.GetNode() == "") != f.GetBlameUnknown() || f.GetOnsetStep() > f.GetStep() {
 				t.Fatalf("seed %d: a finding is not complete: %v", seed, f)
 			}
 			for name, v := range f.GetEvidence() {

@@ -64,7 +64,7 @@ func Spike(set SpikeSettings) detect.Rule {
 		Title:    "Loss spike",
 		Severity: commonv1.Severity_SEVERITY_WARNING,
 		Under:    []string{"divergence"},
-		New:      func() detect.Detector { return &spike{rise: newRise(set)} },
+		New:      func() detect.Detector { return &spike{rise: newRise(&set)} },
 	}
 }
 

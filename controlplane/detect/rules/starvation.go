@@ -28,10 +28,18 @@ type StarvationSettings struct {
 	Shortest float64 `yaml:"shortest"`
 	// Patience is the number of rows after which the new share is normal.
 	Patience int `yaml:"patience"`
+	// Ranks is how ranks are compared with each other; its unit is the share of a
+	// step by which a rank waits longer than the median rank.
+	Ranks detect.ExcessSettings `yaml:"ranks"`
 }
 
 func defaultStarvation() StarvationSettings {
-	return StarvationSettings{Memory: 16, Baseline: 128, Warmup: 32, Share: 0.3, Above: 0.2, Least: 2, Shortest: 0.005, Patience: 256}
+	return StarvationSettings{
+		Memory: 16, Baseline: 128, Warmup: 32, Share: 0.3, Above: 0.2, Least: 2, Shortest: 0.005, Patience: 256,
+		Ranks: detect.ExcessSettings{
+			Least: 0.1, Rows: 8, Clip: 2.5, Slow: 0.2, Usual: 0.03, Forgiven: 0.1, Floor: 0.05, Between: 5e4, Warmup: 16,
+		},
+	}
 }
 
 // Starvation finds a rank that waits for its data.
@@ -40,6 +48,10 @@ func defaultStarvation() StarvationSettings {
 // rows: over Share, and by Above over the usual share of this rank, with more
 // than Least rows that waited so. A finding of this kind suppresses stragglers:
 // steps that wait for data are slow.
+//
+// Of several ranks, each is compared with the median rank at the same step: the
+// time that it waits longer, as a share of the step ([detect.Excess]). The
+// method above then judges the median rank, and a finding of it blames nobody.
 //
 // What it confuses: a loader that is slow from the first row is not found,
 // since that is the usual share; bursts further apart than Memory rows are not
@@ -50,20 +62,20 @@ func Starvation(set StarvationSettings) detect.Rule {
 		Title:    "Training waits for data",
 		Severity: commonv1.Severity_SEVERITY_WARNING,
 		New: func() detect.Detector {
-			return &starvation{set: set, ranks: newPerRank(func() *wait { return &wait{} })}
+			return &starvation{set: set, ranks: newHungryRank(set)}
 		},
 	}
 }
 
 type starvation struct {
 	set    StarvationSettings
-	ranks  perRank[wait]
-	hungry *wait // the rank that was found
+	series detect.Series
+	alone  wait        // of a run of one rank
+	ranks  *hungryRank // of a run of several
 }
 
 // wait is how long a rank waits for data, as weighted sums of seconds.
 type wait struct {
-	series               detect.Series
 	n                    int
 	waits                float64 // rows of late whose own share is over the limit
 	data, step           float64 // of late
@@ -73,10 +85,13 @@ type wait struct {
 }
 
 // Open tells whether a rank that was found still waits.
-func (d *starvation) Open() bool { return d.hungry != nil }
+func (d *starvation) Open() bool { return d.alone.open > 0 || d.ranks.open() }
 
 // Observe takes the run's next event.
 func (d *starvation) Observe(event *commonv1.Event) []*controlv1.Finding {
+	if reshapes(event) {
+		d.ranks.clear()
+	}
 	s := event.GetStep()
 	if s == nil || s.StepSeconds == nil || s.DataSeconds == nil {
 		return nil
@@ -85,39 +100,44 @@ func (d *starvation) Observe(event *commonv1.Event) []*controlv1.Finding {
 	if !finite(step) || !finite(data) || step <= 0 || data < 0 || tooShort(s, d.set.Shortest) {
 		return nil
 	}
-	w := d.ranks.of(event.GetRank())
-	switch w.series.Take(event.GetAttempt(), s.GetStep()) {
+	if found, several := d.ranks.observe(event, step, data); several {
+		d.alone = wait{}
+		return found
+	}
+	switch d.series.Take(event.GetAttempt(), s.GetStep()) {
 	case detect.Skip:
 		return nil
 	case detect.Restart:
-		*w = wait{series: w.series}
-		if d.hungry == w {
-			d.hungry = nil
-		}
+		d.alone = wait{}
 	}
-	w.add(d.set, step, min(data, step))
-	w.onset.Mark(s.GetStep(), data > d.set.Share*step)
-	if w.n < d.set.Warmup {
-		return nil
-	}
-	share, usual := w.data/w.step, w.usualData/w.usualStep
-	starves := share > d.set.Share && share > usual+d.set.Above && w.waits > d.set.Least
-	if w.open > 0 {
-		d.follow(w, starves)
-		return nil
-	}
+	share, usual, starves := d.alone.take(d.set, s.GetStep(), step, min(data, step))
 	if !starves {
 		return nil
 	}
-	w.open = 1
-	if d.hungry != nil {
-		return nil // what several ranks have at once is one finding
-	}
-	d.hungry = w
-	f := detect.FindingOf(event, w.onset.Step(s.GetStep()), s.GetStep())
+	f := detect.FindingOf(event, d.alone.onset.Step(s.GetStep()), s.GetStep())
 	f.Summary = fmt.Sprintf("%s waits for data %.0f %% of the time at step %d, %.0f %% before.", who(event), 100*share, s.GetStep(), 100*usual)
 	f.Evidence = map[string]float64{"data_share": share, "data_share_before": usual, "data_seconds": data, "step_seconds": step}
 	return []*controlv1.Finding{f}
+}
+
+// take takes in a row, with data at most step, and tells what share of the time
+// is waited for data, what share usually is, and whether a starvation begins.
+func (w *wait) take(set StarvationSettings, at int64, step, data float64) (share, usual float64, starves bool) {
+	w.add(set, step, data)
+	w.onset.Mark(at, data > set.Share*step)
+	if w.n < set.Warmup {
+		return 0, 0, false
+	}
+	share, usual = w.data/w.step, w.usualData/w.usualStep
+	starves = share > set.Share && share > usual+set.Above && w.waits > set.Least
+	if w.open > 0 {
+		w.follow(set, starves)
+		return share, usual, false
+	}
+	if starves {
+		w.open = 1
+	}
+	return share, usual, starves
 }
 
 func (w *wait) add(set StarvationSettings, step, data float64) {
@@ -136,15 +156,11 @@ func (w *wait) add(set StarvationSettings, step, data float64) {
 }
 
 // follow ends a starvation: it is over, or has become normal.
-func (d *starvation) follow(w *wait, starves bool) {
-	if w.open++; starves && w.open <= d.set.Patience {
-		return
-	}
-	if starves {
-		*w = wait{series: w.series}
-	}
-	w.open = 0
-	if d.hungry == w {
-		d.hungry = nil
+func (w *wait) follow(set StarvationSettings, starves bool) {
+	switch w.open++; {
+	case !starves:
+		w.open = 0
+	case w.open > set.Patience:
+		*w = wait{}
 	}
 }

@@ -34,12 +34,18 @@ type StragglerSettings struct {
 	Shortest float64 `yaml:"shortest"`
 	// Patience is the number of rows after which the new level is normal.
 	Patience int `yaml:"patience"`
+	// Ranks is how ranks are compared with each other; its unit is the natural
+	// logarithm of the ratio of times.
+	Ranks detect.ExcessSettings `yaml:"ranks"`
 }
 
 func defaultStraggler() StragglerSettings {
 	return StragglerSettings{
 		Window: 24, Memory: 128, Warmup: 64, Factor: 1.25, Sigmas: 3, MaxFactor: 1.65,
 		Outlier: 1.8, OutlierSigmas: 3, MaxOutlier: 3, Outliers: 5, Shortest: 0.005, Patience: 256,
+		Ranks: detect.ExcessSettings{
+			Least: 0.08, Rows: 8, Clip: 2.5, Slow: 0.3, Usual: 0.02, Forgiven: 0.2, Floor: 0.03, Between: 5e4, Warmup: 16,
+		},
 	}
 }
 
@@ -53,11 +59,17 @@ func defaultStraggler() StragglerSettings {
 // or Outliers rows of the window exceed it by Outlier, when so many are not
 // usual for this rank (three standard deviations of the usual count).
 //
+// Where several ranks report what they compute, or step and communication, each
+// is compared with the median rank at the same step instead, since a step takes
+// equally long on all of them: see [detect.Excess] and docs/detection.md. What
+// it exceeds that by, as a logarithm, must be more than chance, and it must not
+// wait for the others more than the median rank does. A node whose ranks are
+// slow together is one finding.
+//
 // What it confuses: longer sequences where tokens are not reported, and
-// neighbours on a shared host, which do make the steps slow. Each rank is
-// compared with its own past: in lockstep training without compute times every
-// rank slows down together, and the one that is named need not be the culprit.
-// A run that is slow from its first row is not found.
+// neighbours on a shared host, which do make the steps slow. A run of one rank
+// that is slow from its first row is not found, nor ranks that all become slow.
+// Without compute times nothing tells which of several ranks is to blame.
 func Straggler(set StragglerSettings) detect.Rule {
 	return detect.Rule{
 		Code:     "straggler",
@@ -65,7 +77,7 @@ func Straggler(set StragglerSettings) detect.Rule {
 		Severity: commonv1.Severity_SEVERITY_WARNING,
 		Under:    []string{"starvation"},
 		New: func() detect.Detector {
-			return &straggler{set: set, ranks: newPerRank(func() *pace {
+			return &straggler{set: set, others: newSlowRank(set.Ranks), ranks: newPerRank(func() *pace {
 				return &pace{short: detect.NewWindow(max(1, set.Window)), level: detect.Level{Rate: 1 / set.Memory}}
 			})}
 		},
@@ -73,9 +85,10 @@ func Straggler(set StragglerSettings) detect.Rule {
 }
 
 type straggler struct {
-	set   StragglerSettings
-	ranks perRank[pace]
-	slow  *pace // the rank that was found
+	set    StragglerSettings
+	others *slowRank
+	ranks  perRank[pace]
+	slow   *pace // the rank that was found
 }
 
 // pace is how long a rank computes.
@@ -96,7 +109,7 @@ func (p *pace) usual(window int) float64 {
 }
 
 // Open tells whether a rank that was found is still slow.
-func (d *straggler) Open() bool { return d.slow != nil }
+func (d *straggler) Open() bool { return d.slow != nil || d.others.peers.open > 0 }
 
 // Observe takes the run's next event.
 func (d *straggler) Observe(event *commonv1.Event) []*controlv1.Finding {
@@ -107,7 +120,23 @@ func (d *straggler) Observe(event *commonv1.Event) []*controlv1.Finding {
 		d.slow = nil
 		return nil
 	}
+	if reshapes(event) {
+		d.others.steps.Clear()
+		d.others.restart()
+	}
 	s := event.GetStep()
+	if s == nil {
+		return nil
+	}
+	if found, compared := d.others.observe(event); compared {
+		d.slow = nil
+		return found
+	}
+	return d.own(event, s)
+}
+
+// own compares a rank with its own past.
+func (d *straggler) own(event *commonv1.Event, s *commonv1.StepReport) []*controlv1.Finding {
 	x := workOf(s)
 	if math.IsNaN(x) || tooShort(s, d.set.Shortest) {
 		return nil
@@ -149,7 +178,12 @@ func (d *straggler) Observe(event *commonv1.Event) []*controlv1.Finding {
 		return nil // what several ranks have at once is one finding
 	}
 	d.slow = p
-	return p.finding(event, level, median, outliers)
+	f := p.finding(event, level, median, outliers)
+	if len(d.ranks.states) > 1 {
+		f.Summary += " Without the times that each rank computes or communicates nothing tells who makes the others wait."
+		named(f, 0, nil)
+	}
+	return []*controlv1.Finding{f}
 }
 
 // follow ends a slowness: it is over, or has become normal.
@@ -198,7 +232,7 @@ func workOf(s *commonv1.StepReport) float64 {
 	return logOf(t)
 }
 
-func (p *pace) finding(event *commonv1.Event, level, median float64, outliers int) []*controlv1.Finding {
+func (p *pace) finding(event *commonv1.Event, level, median float64, outliers int) *controlv1.Finding {
 	s := event.GetStep()
 	f := detect.FindingOf(event, p.onset.Step(s.GetStep()), s.GetStep())
 	ratio := math.Exp(median - level)
@@ -210,5 +244,5 @@ func (p *pace) finding(event *commonv1.Event, level, median float64, outliers in
 	if ratio < 1.25 {
 		f.Summary = fmt.Sprintf("%s is slow on some steps: %d of the last few before step %d.", who(event), outliers, s.GetStep())
 	}
-	return []*controlv1.Finding{f}
+	return f
 }

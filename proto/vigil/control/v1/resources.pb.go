@@ -859,6 +859,10 @@ type Finding struct {
 	EventTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=event_time,json=eventTime,proto3" json:"event_time,omitempty"`
 	// When the finding was made.
 	Created *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=created,proto3" json:"created,omitempty"`
+	// All ranks to blame, ascending, where there are several; rank is the first.
+	Ranks []uint32 `protobuf:"varint,14,rep,packed,name=ranks,proto3" json:"ranks,omitempty"`
+	// Nothing tells which rank is to blame; rank and node mean nothing.
+	BlameUnknown bool `protobuf:"varint,15,opt,name=blame_unknown,json=blameUnknown,proto3" json:"blame_unknown,omitempty"`
 	// What brought it about, where that is known.
 	Cause *Cause `protobuf:"bytes,30,opt,name=cause,proto3" json:"cause,omitempty"`
 	// NVML's index of the GPU to blame; absent when it is none or not known.
@@ -1004,6 +1008,20 @@ func (x *Finding) GetCreated() *timestamppb.Timestamp {
 		return x.Created
 	}
 	return nil
+}
+
+func (x *Finding) GetRanks() []uint32 {
+	if x != nil {
+		return x.Ranks
+	}
+	return nil
+}
+
+func (x *Finding) GetBlameUnknown() bool {
+	if x != nil {
+		return x.BlameUnknown
+	}
+	return false
 }
 
 func (x *Finding) GetCause() *Cause {
@@ -1605,7 +1623,7 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\x06stages\x18\f \x03(\v2\x1b.vigil.control.v1.StageTimeR\x06stages\"s\n" +
 	"\tStageTime\x126\n" +
 	"\x05state\x18\x01 \x01(\x0e2 .vigil.common.v1.CheckpointStateR\x05state\x12.\n" +
-	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x8d\x06\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xc8\x06\n" +
 	"\aFinding\x12\x1d\n" +
 	"\n" +
 	"finding_id\x18\x01 \x01(\tR\tfindingId\x12\x15\n" +
@@ -1623,7 +1641,9 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\bevidence\x18\v \x03(\v2'.vigil.control.v1.Finding.EvidenceEntryR\bevidence\x129\n" +
 	"\n" +
 	"event_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\teventTime\x124\n" +
-	"\acreated\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12-\n" +
+	"\acreated\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x14\n" +
+	"\x05ranks\x18\x0e \x03(\rR\x05ranks\x12#\n" +
+	"\rblame_unknown\x18\x0f \x01(\bR\fblameUnknown\x12-\n" +
 	"\x05cause\x18\x1e \x01(\v2\x17.vigil.control.v1.CauseR\x05cause\x12\x15\n" +
 	"\x03gpu\x18\x1f \x01(\rH\x00R\x03gpu\x88\x01\x01\x12\x16\n" +
 	"\x06device\x18  \x01(\tR\x06device\x12\x18\n" +
