@@ -21,6 +21,7 @@ import (
 
 	"github.com/vigil-ml/vigil/agent/journal"
 	"github.com/vigil-ml/vigil/agent/spool"
+	"github.com/vigil-ml/vigil/internal/columns"
 	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/protocol"
@@ -49,6 +50,7 @@ type control struct {
 	last     *agentv1.Position
 	defs     map[uint32]*agentv1.SeriesDef
 	samples  []float64
+	blocks   int // frames of samples
 	unnamed  int // samples whose series was not defined in the session
 	beats    int
 }
@@ -115,11 +117,18 @@ func (c *control) take(request *agentv1.ConnectRequest) *agentv1.Ack {
 }
 
 func (c *control) store(frame *agentv1.Frame) {
-	for i, ref := range frame.GetSamples().GetRefs() {
-		if c.defs[ref] == nil {
-			c.unnamed++
-		}
-		c.samples = append(c.samples, frame.GetSamples().Values[i])
+	for i, ref := range frame.GetSamples().GetRefs() { // of an older agent
+		c.sample(ref, frame.GetSamples().Values[i])
+	}
+	points, err := new(columns.Decoder).Append(nil, frame.GetColumns().GetBlock())
+	if err != nil && frame.GetColumns() != nil {
+		c.unnamed++
+	}
+	if len(points) > 0 {
+		c.blocks++
+	}
+	for _, p := range points {
+		c.sample(p.Ref, p.Value)
 	}
 	if frame.GetEvents() == nil {
 		return
@@ -132,6 +141,13 @@ func (c *control) store(frame *agentv1.Frame) {
 	for _, event := range frame.GetEvents().Events {
 		c.stored = append(c.stored, event.EventId)
 	}
+}
+
+func (c *control) sample(ref uint32, value float64) {
+	if c.defs[ref] == nil {
+		c.unnamed++
+	}
+	c.samples = append(c.samples, value)
 }
 
 // see reads the control plane's memory.
@@ -219,6 +235,7 @@ func newAgent(t *testing.T, dir, address string, commands commandFunc, change fu
 		t.Fatal(err)
 	}
 	config := Defaults()
+	config.BatchInterval = 50 * time.Millisecond
 	config.Address, config.BackoffMin, config.BackoffMax = address, time.Millisecond, 20*time.Millisecond
 	if change != nil {
 		change(&config)

@@ -208,26 +208,6 @@ func (s *session) sendEvents(ctx context.Context) error {
 	})
 }
 
-func (s *session) sendSamples(ctx context.Context) error {
-	defined := map[uint32]bool{}
-	return s.samples.each(ctx, s.deps.Log, func(frame *agentv1.Frame) error {
-		var fresh []uint32
-		for _, ref := range frame.GetSamples().GetRefs() {
-			if !defined[ref] {
-				defined[ref] = true
-				fresh = append(fresh, ref)
-			}
-		}
-		if defs := s.deps.Series.SeriesDefs(fresh); len(defs) > 0 {
-			message := &agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Series{Series: &agentv1.SeriesDefs{Series: defs}}}
-			if err := s.send(ctx, message); err != nil {
-				return err
-			}
-		}
-		return s.send(ctx, &agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Frame{Frame: frame}})
-	})
-}
-
 func (s *session) sendHeartbeats(ctx context.Context) error {
 	interval := defaultHeartbeat
 	if asked := s.welcome.HeartbeatInterval.AsDuration(); asked > 0 {

