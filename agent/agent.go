@@ -25,6 +25,7 @@ import (
 	"github.com/vigil-ml/vigil/agent/vault"
 	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/life"
+	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	"github.com/vigil-ml/vigil/internal/version"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -131,13 +132,17 @@ func (a *agent) setup(services *life.Group) error {
 		Log: a.log, Metrics: a.metrics, Clock: time.Now, FS: durable.OS{}, Saver: orders, Events: a.journal.Events,
 	})
 	sources, err := a.config.sources(collect.Deps{
-		Log: a.log, Faults: a.fault, Trainers: registered(sessions), StateDir: a.config.StateDir,
+		Log: a.log, Faults: a.fault(observe), Trainers: registered(sessions), StateDir: a.config.StateDir,
 	})
 	if err != nil {
 		return err
 	}
 	collectors, err := collect.NewRunner(sources, collect.RunnerDeps{
-		Record: a.journal.Samples, Log: a.log, Metrics: a.metrics, Clock: time.Now,
+		Record: func(ctx context.Context, samples []metric.Sample) error {
+			reflexes.Sampled(samples)
+			return a.journal.Samples(ctx, samples)
+		},
+		Log: a.log, Metrics: a.metrics, Clock: time.Now,
 	})
 	if err != nil {
 		return err
@@ -150,6 +155,7 @@ func (a *agent) setup(services *life.Group) error {
 	})
 	reflexes = reflex.New(a.config.Reflex, reflex.Deps{
 		Log: a.log, Metrics: a.metrics, Clock: time.Now, Orders: orders, Connected: up.Connected,
+		Runs: runs(sessions),
 	})
 	trainers := localapi.New(a.config.Trainers, localapi.Deps{
 		Log: a.log, Metrics: a.metrics, Clock: time.Now, Node: a.config.Node, Sessions: sessions,

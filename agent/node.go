@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -46,9 +48,27 @@ func line(path string) string {
 	return strings.TrimSpace(string(data))
 }
 
-// fault records what the node says is broken.
-func (a *agent) fault(ctx context.Context, fault *commonv1.NodeFault) error {
-	return a.journal.Events(ctx, "", &commonv1.Event{Body: &commonv1.Event_NodeFault{NodeFault: fault}})
+// fault records what the node says is broken, and tells the reflex.
+func (a *agent) fault(observe func(*commonv1.Event)) func(context.Context, *commonv1.NodeFault) error {
+	return func(ctx context.Context, fault *commonv1.NodeFault) error {
+		event := &commonv1.Event{Body: &commonv1.Event_NodeFault{NodeFault: fault}}
+		if err := a.journal.Events(ctx, "", event); err != nil {
+			return err
+		}
+		observe(event)
+		return nil
+	}
+}
+
+// runs gives the runs that have a training process here.
+func runs(sessions *localapi.Sessions) func() []string {
+	return func() []string {
+		names := map[string]bool{}
+		for _, s := range sessions.Everyone() {
+			names[s.RunID] = true
+		}
+		return slices.Collect(maps.Keys(names))
+	}
 }
 
 // registered gives the training processes as collectors know them.

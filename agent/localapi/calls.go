@@ -168,6 +168,8 @@ func checkEvent(event *commonv1.Event) error {
 		}
 	case *commonv1.Event_CommandResult:
 		return fault.New(fault.Invalid, "a trainer does not report command results")
+	case *commonv1.Event_NodeReport, *commonv1.Event_NodeFault, *commonv1.Event_NodeLink:
+		return fault.New(fault.Invalid, "a trainer does not report on its node")
 	}
 	return nil
 }
