@@ -72,16 +72,18 @@ type agent struct {
 
 // open opens what everything stands on.
 func (a *agent) open(foundations *life.Group) (err error) {
-	spoolMetrics := spool.NewMetrics(a.metrics)
+	spoolMetrics, budget := spool.NewMetrics(a.metrics), spool.NewBudget(a.config.Spool.MaxBytes)
 	for _, s := range []struct {
 		into   **spool.Spool
 		config spool.Config
 		class  string
 	}{
-		{&a.events, a.config.Spool.Events, "events"},
 		{&a.samples, a.config.Spool.Samples, "samples"},
+		{&a.events, a.config.Spool.Events, "events"}, // to which samples yield
 	} {
-		opened, err := spool.Open(s.config, spool.Deps{FS: durable.OS{}, Log: a.log, Metrics: spoolMetrics, Class: s.class})
+		opened, err := spool.Open(s.config, spool.Deps{
+			FS: durable.OS{}, Log: a.log, Metrics: spoolMetrics, Class: s.class, Budget: budget, Yields: a.samples,
+		})
 		if err != nil {
 			return err
 		}

@@ -92,7 +92,7 @@ func (a *agent) heartbeat(collectors *collect.Runner) func() *agentv1.Heartbeat 
 		}
 		return &agentv1.Heartbeat{
 			Time: timestamppb.Now(), SpooledEventFrames: events.Frames, SpooledSampleFrames: samples.Frames,
-			DroppedFrames: events.Dropped + samples.Dropped, Collectors: states,
+			DroppedFrames: events.Dropped + samples.Dropped, DroppedEventFrames: events.Dropped, Collectors: states,
 		}
 	}
 }

@@ -106,7 +106,7 @@ func (s *session) open(ctx context.Context, conn *grpc.ClientConn) error {
 	defer late.Stop()
 	stream, err := agentv1.NewAgentServiceClient(conn).Connect(ctx)
 	if err != nil {
-		return fmt.Errorf("open session: %w", fault.FromGRPC(err))
+		return fmt.Errorf("open session: %w", fromServer(err))
 	}
 	s.stream = stream
 	hello := s.deps.Hello()
@@ -149,7 +149,7 @@ func streamEnd(err error) error {
 	if errors.Is(err, io.EOF) {
 		return fault.New(fault.Unavailable, "the control plane closed the stream")
 	}
-	return fault.FromGRPC(err)
+	return fromServer(err)
 }
 
 // send sends one message. When the stream has ended it waits for receive to

@@ -24,7 +24,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"strconv"
 	"sync/atomic"
@@ -178,7 +177,7 @@ func (u *Uplink) keepOpen(ctx context.Context) error {
 		drain, isDrain := errors.AsType[drained](err)
 		switch {
 		case isDrain:
-			wait = drain.after + jitter(u.config.BackoffMin)
+			wait = spread(drain.after, u.config.BackoffMin)
 			u.deps.Log.Info("control plane goes away for a while", "reconnect_after", drain.after)
 		case fault.Is(err, fault.Precondition), fault.Is(err, fault.Invalid):
 			wait = jitter(u.config.RefusedRetry)
@@ -186,6 +185,9 @@ func (u *Uplink) keepOpen(ctx context.Context) error {
 		default:
 			backoff = min(2*backoff, u.config.BackoffMax)
 			u.complain(slog.LevelWarn, "control plane is out of reach; telemetry waits in the spool", err)
+		}
+		if hint, hinted := errors.AsType[busy](err); hinted {
+			wait = max(wait, spread(hint.after, u.config.BackoffMin))
 		}
 		if !life.Sleep(ctx, wait) {
 			return nil
@@ -200,25 +202,4 @@ func (u *Uplink) complain(level slog.Level, text string, err error) {
 		u.complaint = complaint
 		u.deps.Log.Log(context.Background(), level, text, "address", u.config.Address, "err", err)
 	}
-}
-
-// jitter shortens a duration by up to half, so that agents that lost the same
-// control plane do not all come back at once.
-func jitter(d time.Duration) time.Duration {
-	return d/2 + rand.N(max(d/2, 1))
-}
-
-// drained is the end of a session that the control plane asked for.
-type drained struct{ after time.Duration }
-
-func (d drained) Error() string {
-	return fmt.Sprintf("control plane asks to reconnect after %v", d.after)
-}
-
-// maxDrain bounds what a control plane can ask for.
-const maxDrain = 10 * time.Minute
-
-func newDrained(d *agentv1.Drain) drained {
-	after := d.GetReconnectAfter().AsDuration()
-	return drained{after: min(max(after, 0), maxDrain)}
 }

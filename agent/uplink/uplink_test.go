@@ -363,7 +363,7 @@ func TestJitter(t *testing.T) {
 }
 
 func TestDrainIsBounded(t *testing.T) {
-	for asked, want := range map[time.Duration]time.Duration{-1: 0, time.Second: time.Second, time.Hour: maxDrain} {
+	for asked, want := range map[time.Duration]time.Duration{-1: 0, time.Second: time.Second, time.Hour: maxHint} {
 		if got := newDrained(&agentv1.Drain{ReconnectAfter: durationpb.New(asked)}).after; got != want {
 			t.Errorf("asked for %v: %v, want %v", asked, got, want)
 		}

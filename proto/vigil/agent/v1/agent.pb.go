@@ -1142,11 +1142,8 @@ type Heartbeat struct {
 	// Event frames among dropped_frames. Samples go first: events are dropped only
 	// when no sample is left to give way.
 	DroppedEventFrames int64 `protobuf:"varint,6,opt,name=dropped_event_frames,json=droppedEventFrames,proto3" json:"dropped_event_frames,omitempty"`
-	// Bytes that the spools hold on disk, and the most that they may.
-	SpoolBytes    int64 `protobuf:"varint,7,opt,name=spool_bytes,json=spoolBytes,proto3" json:"spool_bytes,omitempty"`
-	SpoolMaxBytes int64 `protobuf:"varint,8,opt,name=spool_max_bytes,json=spoolMaxBytes,proto3" json:"spool_max_bytes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Heartbeat) Reset() {
@@ -1217,20 +1214,6 @@ func (x *Heartbeat) GetCollectors() map[string]string {
 func (x *Heartbeat) GetDroppedEventFrames() int64 {
 	if x != nil {
 		return x.DroppedEventFrames
-	}
-	return 0
-}
-
-func (x *Heartbeat) GetSpoolBytes() int64 {
-	if x != nil {
-		return x.SpoolBytes
-	}
-	return 0
-}
-
-func (x *Heartbeat) GetSpoolMaxBytes() int64 {
-	if x != nil {
-		return x.SpoolMaxBytes
 	}
 	return 0
 }
@@ -1361,7 +1344,7 @@ const file_vigil_agent_v1_agent_proto_rawDesc = "" +
 	"checkpoint\x18\n" +
 	" \x01(\v2 .vigil.common.v1.CheckpointOrderH\x00R\n" +
 	"checkpointB\x06\n" +
-	"\x04verb\"\xcd\x03\n" +
+	"\x04verb\"\x84\x03\n" +
 	"\tHeartbeat\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x120\n" +
 	"\x14spooled_event_frames\x18\x02 \x01(\x03R\x12spooledEventFrames\x122\n" +
@@ -1370,10 +1353,7 @@ const file_vigil_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"collectors\x18\x05 \x03(\v2).vigil.agent.v1.Heartbeat.CollectorsEntryR\n" +
 	"collectors\x120\n" +
-	"\x14dropped_event_frames\x18\x06 \x01(\x03R\x12droppedEventFrames\x12\x1f\n" +
-	"\vspool_bytes\x18\a \x01(\x03R\n" +
-	"spoolBytes\x12&\n" +
-	"\x0fspool_max_bytes\x18\b \x01(\x03R\rspoolMaxBytes\x1a=\n" +
+	"\x14dropped_event_frames\x18\x06 \x01(\x03R\x12droppedEventFrames\x1a=\n" +
 	"\x0fCollectorsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"K\n" +
