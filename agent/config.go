@@ -98,6 +98,7 @@ func Defaults() Config {
 	c.Trainers.Runs = "runs.json"
 	// A sample that is lost with the machine is one that nobody will miss.
 	c.Spool.Samples.SyncInterval = samplesSync
+	c.Spool.Samples.SegmentBytes = 1 << 20 // events take the room of a segment at a time
 	return c
 }
 

@@ -18,8 +18,10 @@ import (
 func (s *Spool) Append(payload []byte) (Position, error) {
 	s.mu.Lock()
 	p, err := s.write(payload)
-	for fault.Is(err, fault.Exhausted) && s.deps.Yields != nil && s.deps.Yields.giveWay() {
-		p, err = s.write(payload) // the disk is full, and what matters less went
+	if fault.Is(err, fault.Exhausted) && s.deps.Yields != nil && s.deps.Yields.giveWay() {
+		// The disk is full, and what matters less went: one segment and no more,
+		// since it may be others who fill the disk.
+		p, err = s.write(payload)
 	}
 	mine, rolled := s.batch, len(s.sealed) > 0
 	s.mu.Unlock()

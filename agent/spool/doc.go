@@ -39,6 +39,6 @@
 // A full spool drops its oldest segment with every frame in it and counts
 // those that were not acknowledged. Spools that share a [Budget] are full
 // together, and one drops the frames of the spool that yields to it before its
-// own; so it does when the disk itself is full. A record that is torn or does not agree
+// own; when the disk itself is full, one segment an append. A record that is torn or does not agree
 // with its sum is skipped and counted, and reading goes on behind it.
 package spool

@@ -76,7 +76,7 @@ func TestAFullDiskTakesSamplesFirst(t *testing.T) {
 	events, samples := pair(t, 1<<20, disk)
 	mustAppend(t, samples, numbered(1, 50)...)
 	mustAppend(t, events, numbered(1, 3)...)
-	left := 2 // segments of samples that must go before there is room
+	left := 1 // segments of samples that must go before there is room
 	disk.FailWith(func(op faultfs.Op, path string) error {
 		switch {
 		case op == faultfs.Remove:
@@ -92,9 +92,13 @@ func TestAFullDiskTakesSamplesFirst(t *testing.T) {
 	if n := samples.Stats().Dropped; n == 0 || n == 50 {
 		t.Errorf("%d of 50 samples gave way", n)
 	}
+	before := samples.Stats().Frames
 	disk.FailWith(only(faultfs.Write))
 	if _, err := events.Append([]byte("x")); !fault.Is(err, fault.Exhausted) {
 		t.Errorf("no room at all: %v", err)
+	}
+	if left := samples.Stats().Frames; left == 0 || left == before {
+		t.Errorf("%d of %d samples are left: one segment may go for nothing, not all", left, before)
 	}
 }
 
