@@ -12,6 +12,7 @@ import (
 	"github.com/vigil-ml/vigil/agent/journal"
 	"github.com/vigil-ml/vigil/agent/localapi"
 	"github.com/vigil-ml/vigil/agent/reflex"
+	"github.com/vigil-ml/vigil/agent/scan"
 	"github.com/vigil-ml/vigil/agent/spool"
 	"github.com/vigil-ml/vigil/agent/uplink"
 	"github.com/vigil-ml/vigil/agent/vault"
@@ -42,6 +43,7 @@ type Config struct {
 	Reflex   reflex.Config   `yaml:"reflex"`
 	// Collectors is by kind; one that is not named runs with its defaults.
 	Collectors map[string]Collector  `yaml:"collectors"`
+	Scan       scan.Config           `yaml:"scan"`
 	Log        telemetry.LogConfig   `yaml:"log"`
 	Trace      telemetry.TraceConfig `yaml:"trace"`
 }
@@ -93,6 +95,7 @@ func Defaults() Config {
 		Vault:    vault.Defaults("vault"),
 		Commands: command.Defaults("commands"),
 		Reflex:   reflex.Defaults(),
+		Scan:     scan.Defaults(),
 		Log:      telemetry.DefaultLog(),
 	}
 	c.Trainers.Runs = "runs.json"

@@ -29,7 +29,7 @@ func (e exposition) Collect(out chan<- prometheus.Metric) {
 	seen := map[string]bool{}
 	for _, s := range e.runner.sources {
 		for _, sample := range s.fresh(e.runner.deps.Clock()) {
-			key := sample.Def.Name + "\xff" + strings.Join(sample.Labels, "\xff")
+			key := seriesKey(sample)
 			if seen[key] {
 				continue
 			}
@@ -44,6 +44,9 @@ func (e exposition) Collect(out chan<- prometheus.Metric) {
 		}
 	}
 }
+
+// seriesKey tells a sample's series from others.
+func seriesKey(s metric.Sample) string { return s.Def.Name + "\xff" + strings.Join(s.Labels, "\xff") }
 
 // fresh gives the last samples unless they are too old.
 func (s *source) fresh(now time.Time) []metric.Sample {

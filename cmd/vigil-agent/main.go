@@ -10,9 +10,12 @@ import (
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "scan" {
+		os.Exit(scan(os.Args[2:], os.Stdout, os.Stderr))
+	}
 	os.Exit(daemon.Program[agent.Config]{
 		Name:     "vigil-agent",
-		Summary:  "Watches this node and the training on it, and saves what would be lost.",
+		Summary:  "Watches this node and the training on it, and saves what would be lost. \"vigil-agent scan\" looks at it once.",
 		Defaults: agent.Defaults,
 		Check:    agent.Check,
 		Run:      agent.Run,
