@@ -34,12 +34,16 @@ import (
 // flushTime is how long the last spans may take to be sent.
 const flushTime = 3 * time.Second
 
-// Run runs an agent until ctx ends. Its logs go to w.
-func Run(ctx context.Context, config Config, w io.Writer) error {
+// Run runs an agent until ctx ends. Its logs go to w. What comes over reloads
+// takes the configuration's place, as far as that goes without a restart; nil
+// brings nothing.
+func Run(ctx context.Context, config Config, reloads <-chan Config, w io.Writer) error {
+	written := config
 	if err := config.settle(); err != nil {
 		return err
 	}
-	log := telemetry.Logger(w, config.Log).With("node", config.Node)
+	log, setLevel := telemetry.LeveledLogger(w, config.Log)
+	log = log.With("node", config.Node)
 	tracer, flush, err := telemetry.Tracer(ctx, config.Trace, "vigil-agent")
 	if err != nil {
 		return err
@@ -54,7 +58,7 @@ func Run(ctx context.Context, config Config, w io.Writer) error {
 		if err := a.open(foundations); err != nil {
 			return err
 		}
-		return a.setup(services)
+		return a.setup(services, &reloader{agent: a, written: written, setLevel: setLevel}, reloads)
 	})
 }
 
@@ -110,7 +114,7 @@ func (a *agent) open(foundations *life.Group) (err error) {
 // setup makes the services and starts them. It is one straight line, longer
 // than other functions, because its order is the order in which the parts
 // depend on each other.
-func (a *agent) setup(services *life.Group) error {
+func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Config) error {
 	sessions := localapi.NewSessions(a.metrics)
 	// What trainers and the vault say is told to those who wait for it, once it
 	// is on disk.
@@ -133,9 +137,10 @@ func (a *agent) setup(services *life.Group) error {
 	commands := command.New(a.config.Commands, command.Deps{
 		Log: a.log, Metrics: a.metrics, Clock: time.Now, FS: durable.OS{}, Saver: orders, Events: a.journal.Events,
 	})
-	sources, err := a.config.sources(collect.Deps{
+	reload.deps = collect.Deps{
 		Log: a.log, Faults: a.fault(observe), Trainers: registered(sessions), StateDir: a.config.StateDir,
-	})
+	}
+	sources, err := a.config.sources(reload.deps)
 	if err != nil {
 		return err
 	}
@@ -149,6 +154,7 @@ func (a *agent) setup(services *life.Group) error {
 	if err != nil {
 		return err
 	}
+	reload.collectors = collectors
 	a.metrics.MustRegister(collectors.Exposition())
 	up := uplink.New(a.config.Uplink, uplink.Deps{
 		Events: a.events, Samples: a.samples, Series: a.journal, Commands: commands,
@@ -172,6 +178,8 @@ func (a *agent) setup(services *life.Group) error {
 	services.Go("uplink", up.Run)
 	services.Go("trainers", trainers.Run)
 	services.Go("web", a.web)
+	services.Go("reload", func(ctx context.Context) error { return reload.run(ctx, reloads) })
+	services.Go("service manager", a.manage)
 	a.log.Info("agent is up", "version", version.String(), "socket", a.config.Trainers.Socket,
 		"metrics", a.config.Listen, "control plane", a.config.Uplink.Address, "state", a.config.StateDir)
 	return nil

@@ -27,7 +27,7 @@ func (exposition) Describe(chan<- *prometheus.Desc) {}
 // would spoil the whole page.
 func (e exposition) Collect(out chan<- prometheus.Metric) {
 	seen := map[string]bool{}
-	for _, s := range e.runner.sources {
+	for _, s := range e.runner.current() {
 		for _, sample := range s.fresh(e.runner.deps.Clock()) {
 			key := seriesKey(sample)
 			if seen[key] {

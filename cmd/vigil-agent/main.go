@@ -14,10 +14,10 @@ func main() {
 		os.Exit(scan(os.Args[2:], os.Stdout, os.Stderr))
 	}
 	os.Exit(daemon.Program[agent.Config]{
-		Name:     "vigil-agent",
-		Summary:  "Watches this node and the training on it, and saves what would be lost. \"vigil-agent scan\" looks at it once.",
-		Defaults: agent.Defaults,
-		Check:    agent.Check,
-		Run:      agent.Run,
+		Name:         "vigil-agent",
+		Summary:      "Watches this node and the training on it, and saves what would be lost. \"vigil-agent scan\" looks at it once.",
+		Defaults:     agent.Defaults,
+		Check:        agent.Check,
+		RunReloading: agent.Run,
 	}.Main(os.Args[1:], os.Stdout, os.Stderr))
 }
