@@ -41,10 +41,11 @@ func TestFramesArriveInOrderAndSeriesAreNamedFirst(t *testing.T) {
 	a := startAgent(t, t.TempDir(), address, nil, nil)
 	want := a.report(t, 1, 50)
 	var values []float64
+	began := time.Now() // two samples of one series and millisecond would be one
 	for i := range 20 {
 		values = append(values, float64(i))
 		err := a.journal.Samples(t.Context(), []metric.Sample{
-			{Def: metric.GPUPower, Labels: []string{fmt.Sprint(i % 4)}, Value: float64(i), Time: time.Now()},
+			{Def: metric.GPUPower, Labels: []string{fmt.Sprint(i % 4)}, Value: float64(i), Time: began.Add(time.Duration(i) * time.Millisecond)},
 		})
 		if err != nil {
 			t.Fatal(err)
