@@ -26,6 +26,7 @@ import (
 	"github.com/vigil-ml/vigil/agent/vault"
 	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/life"
+	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	"github.com/vigil-ml/vigil/internal/version"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -34,12 +35,16 @@ import (
 // flushTime is how long the last spans may take to be sent.
 const flushTime = 3 * time.Second
 
-// Run runs an agent until ctx ends. Its logs go to w.
-func Run(ctx context.Context, config Config, w io.Writer) error {
+// Run runs an agent until ctx ends. Its logs go to w. What comes over reloads
+// takes the configuration's place, as far as that goes without a restart; nil
+// brings nothing.
+func Run(ctx context.Context, config Config, reloads <-chan Config, w io.Writer) error {
+	written := config
 	if err := config.settle(); err != nil {
 		return err
 	}
-	log := telemetry.Logger(w, config.Log).With("node", config.Node)
+	log, setLevel := telemetry.LeveledLogger(w, config.Log)
+	log = log.With("node", config.Node)
 	tracer, flush, err := telemetry.Tracer(ctx, config.Trace, "vigil-agent")
 	if err != nil {
 		return err
@@ -54,7 +59,7 @@ func Run(ctx context.Context, config Config, w io.Writer) error {
 		if err := a.open(foundations); err != nil {
 			return err
 		}
-		return a.setup(services)
+		return a.setup(services, &reloader{agent: a, written: written, setLevel: setLevel}, reloads)
 	})
 }
 
@@ -72,16 +77,18 @@ type agent struct {
 
 // open opens what everything stands on.
 func (a *agent) open(foundations *life.Group) (err error) {
-	spoolMetrics := spool.NewMetrics(a.metrics)
+	spoolMetrics, budget := spool.NewMetrics(a.metrics), spool.NewBudget(a.config.Spool.MaxBytes)
 	for _, s := range []struct {
 		into   **spool.Spool
 		config spool.Config
 		class  string
 	}{
-		{&a.events, a.config.Spool.Events, "events"},
 		{&a.samples, a.config.Spool.Samples, "samples"},
+		{&a.events, a.config.Spool.Events, "events"}, // to which samples yield
 	} {
-		opened, err := spool.Open(s.config, spool.Deps{FS: durable.OS{}, Log: a.log, Metrics: spoolMetrics, Class: s.class})
+		opened, err := spool.Open(s.config, spool.Deps{
+			FS: durable.OS{}, Log: a.log, Metrics: spoolMetrics, Class: s.class, Budget: budget, Yields: a.samples,
+		})
 		if err != nil {
 			return err
 		}
@@ -108,7 +115,7 @@ func (a *agent) open(foundations *life.Group) (err error) {
 // setup makes the services and starts them. It is one straight line, longer
 // than other functions, because its order is the order in which the parts
 // depend on each other.
-func (a *agent) setup(services *life.Group) error {
+func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Config) error {
 	sessions := localapi.NewSessions(a.metrics)
 	// What trainers and the vault say is told to those who wait for it, once it
 	// is on disk.
@@ -131,18 +138,24 @@ func (a *agent) setup(services *life.Group) error {
 	commands := command.New(a.config.Commands, command.Deps{
 		Log: a.log, Metrics: a.metrics, Clock: time.Now, FS: durable.OS{}, Saver: orders, Events: a.journal.Events,
 	})
-	sources, err := a.config.sources(collect.Deps{
-		Log: a.log, Faults: a.fault, Trainers: registered(sessions), StateDir: a.config.StateDir,
-	})
+	reload.deps = collect.Deps{
+		Log: a.log, Faults: a.fault(observe), Trainers: registered(sessions), StateDir: a.config.StateDir,
+	}
+	sources, err := a.config.sources(reload.deps)
 	if err != nil {
 		return err
 	}
 	collectors, err := collect.NewRunner(sources, collect.RunnerDeps{
-		Record: a.journal.Samples, Log: a.log, Metrics: a.metrics, Clock: time.Now,
+		Record: func(ctx context.Context, samples []metric.Sample) error {
+			reflexes.Sampled(samples)
+			return a.journal.Samples(ctx, samples)
+		},
+		Log: a.log, Metrics: a.metrics, Clock: time.Now,
 	})
 	if err != nil {
 		return err
 	}
+	reload.collectors = collectors
 	a.metrics.MustRegister(collectors.Exposition())
 	reports := report.New(a.config.Report, report.Deps{
 		Latest: collectors.Latest, Statuses: collectors.Statuses, Trainers: registered(sessions),
@@ -155,6 +168,7 @@ func (a *agent) setup(services *life.Group) error {
 	})
 	reflexes = reflex.New(a.config.Reflex, reflex.Deps{
 		Log: a.log, Metrics: a.metrics, Clock: time.Now, Orders: orders, Connected: up.Connected,
+		Runs: runs(sessions),
 	})
 	trainers := localapi.New(a.config.Trainers, localapi.Deps{
 		Log: a.log, Metrics: a.metrics, Clock: time.Now, Node: a.config.Node, Sessions: sessions,
@@ -170,6 +184,8 @@ func (a *agent) setup(services *life.Group) error {
 	services.Go("uplink", up.Run)
 	services.Go("trainers", trainers.Run)
 	services.Go("web", a.web)
+	services.Go("reload", func(ctx context.Context) error { return reload.run(ctx, reloads) })
+	services.Go("service manager", a.manage)
 	a.log.Info("agent is up", "version", version.String(), "socket", a.config.Trainers.Socket,
 		"metrics", a.config.Listen, "control plane", a.config.Uplink.Address, "state", a.config.StateDir)
 	return nil

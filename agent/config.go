@@ -13,6 +13,7 @@ import (
 	"github.com/vigil-ml/vigil/agent/localapi"
 	"github.com/vigil-ml/vigil/agent/reflex"
 	"github.com/vigil-ml/vigil/agent/report"
+	"github.com/vigil-ml/vigil/agent/scan"
 	"github.com/vigil-ml/vigil/agent/spool"
 	"github.com/vigil-ml/vigil/agent/uplink"
 	"github.com/vigil-ml/vigil/agent/vault"
@@ -44,6 +45,7 @@ type Config struct {
 	// Collectors is by kind; one that is not named runs with its defaults.
 	Collectors map[string]Collector  `yaml:"collectors"`
 	Report     report.Config         `yaml:"report"`
+	Scan       scan.Config           `yaml:"scan"`
 	Log        telemetry.LogConfig   `yaml:"log"`
 	Trace      telemetry.TraceConfig `yaml:"trace"`
 }
@@ -64,12 +66,24 @@ type Collector struct {
 const (
 	collectInterval = 10 * time.Second
 	samplesSync     = 5 * time.Second
+	spoolBytes      = 256 << 20
 )
 
 // Spools is one spool for each class of frames.
 type Spools struct {
+	// MaxBytes bounds both together, in bytes: when it is reached the oldest
+	// samples go, and events only when no sample is left.
+	MaxBytes int64 `yaml:"max_bytes"`
+
 	Events  spool.Config `yaml:"events"`
 	Samples spool.Config `yaml:"samples"`
+}
+
+// Check reports a bound that leaves no room for both.
+func (s Spools) Check(report func(key, format string, args ...any)) {
+	if least := 2 * (s.Events.SegmentBytes + s.Samples.SegmentBytes); s.MaxBytes < least {
+		report("max_bytes", "is %d; want at least two segments of each class, %d", s.MaxBytes, least)
+	}
 }
 
 // Defaults is an agent whose control plane is on the same machine.
@@ -79,17 +93,19 @@ func Defaults() Config {
 		Listen:   "127.0.0.1:9464",
 		Trainers: localapi.Defaults("agent.sock"),
 		Uplink:   uplink.Defaults(),
-		Spool:    Spools{Events: spool.Defaults("spool/events"), Samples: spool.Defaults("spool/samples")},
+		Spool:    Spools{MaxBytes: spoolBytes, Events: spool.Defaults("spool/events"), Samples: spool.Defaults("spool/samples")},
 		Journal:  journal.Defaults("journal"),
 		Vault:    vault.Defaults("vault"),
 		Commands: command.Defaults("commands"),
 		Reflex:   reflex.Defaults(),
 		Report:   report.Defaults(),
+		Scan:     scan.Defaults(),
 		Log:      telemetry.DefaultLog(),
 	}
 	c.Trainers.Runs = "runs.json"
 	// A sample that is lost with the machine is one that nobody will miss.
 	c.Spool.Samples.SyncInterval = samplesSync
+	c.Spool.Samples.SegmentBytes = 1 << 20 // events take the room of a segment at a time
 	return c
 }
 

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -47,9 +49,16 @@ func line(path string) string {
 	return strings.TrimSpace(string(data))
 }
 
-// fault records what the node says is broken.
-func (a *agent) fault(ctx context.Context, fault *commonv1.NodeFault) error {
-	return a.record(ctx, faultEvent(fault))
+// fault records what the node says is broken, and tells the reflex.
+func (a *agent) fault(observe func(*commonv1.Event)) func(context.Context, *commonv1.NodeFault) error {
+	return func(ctx context.Context, fault *commonv1.NodeFault) error {
+		event := faultEvent(fault)
+		if err := a.record(ctx, event); err != nil {
+			return err
+		}
+		observe(event)
+		return nil
+	}
 }
 
 // faultEvent makes a fault's event. A fault that has a key has the same event
@@ -65,6 +74,17 @@ func faultEvent(fault *commonv1.NodeFault) *commonv1.Event {
 // record records an event of the node.
 func (a *agent) record(ctx context.Context, event *commonv1.Event) error {
 	return a.journal.Events(ctx, "", event)
+}
+
+// runs gives the runs that have a training process here.
+func runs(sessions *localapi.Sessions) func() []string {
+	return func() []string {
+		names := map[string]bool{}
+		for _, s := range sessions.Everyone() {
+			names[s.RunID] = true
+		}
+		return slices.Collect(maps.Keys(names))
+	}
 }
 
 // registered gives the training processes as collectors know them.
@@ -88,7 +108,7 @@ func (a *agent) heartbeat(collectors *collect.Runner) func() *agentv1.Heartbeat 
 		}
 		return &agentv1.Heartbeat{
 			Time: timestamppb.Now(), SpooledEventFrames: events.Frames, SpooledSampleFrames: samples.Frames,
-			DroppedFrames: events.Dropped + samples.Dropped, Collectors: states,
+			DroppedFrames: events.Dropped + samples.Dropped, DroppedEventFrames: events.Dropped, Collectors: states,
 		}
 	}
 }

@@ -28,7 +28,7 @@ func (exposition) Describe(chan<- *prometheus.Desc) {}
 func (e exposition) Collect(out chan<- prometheus.Metric) {
 	seen := map[string]bool{}
 	for sample := range e.runner.Latest {
-		key := sample.Def.Name + "\xff" + strings.Join(sample.Labels, "\xff")
+		key := seriesKey(sample)
 		if seen[key] {
 			continue
 		}
@@ -46,7 +46,7 @@ func (e exposition) Collect(out chan<- prometheus.Metric) {
 // Latest gives the last samples of every collector, but for those older than
 // three intervals and a timeout. It is safe for concurrent use.
 func (r *Runner) Latest(yield func(metric.Sample) bool) {
-	for _, s := range r.sources {
+	for _, s := range r.current() {
 		for _, sample := range s.fresh(r.deps.Clock()) {
 			if !yield(sample) {
 				return
@@ -54,6 +54,9 @@ func (r *Runner) Latest(yield func(metric.Sample) bool) {
 		}
 	}
 }
+
+// seriesKey tells a sample's series from others.
+func seriesKey(s metric.Sample) string { return s.Def.Name + "\xff" + strings.Join(s.Labels, "\xff") }
 
 // fresh gives the last samples unless they are too old.
 func (s *source) fresh(now time.Time) []metric.Sample {

@@ -54,10 +54,13 @@ type RunnerDeps struct {
 // collector stuck: what it has emitted is taken, and it is not called again
 // until that call returns.
 type Runner struct {
-	sources []*source
 	deps    RunnerDeps
 	up      *prometheus.GaugeVec
 	seconds *prometheus.HistogramVec
+	changed chan struct{} // holds a token when there are other sources
+
+	mu      sync.Mutex
+	sources []*source
 }
 
 // source is a Source and how it was the last time.
@@ -78,48 +81,86 @@ func NewRunner(sources []Source, deps RunnerDeps) (*Runner, error) {
 		deps:    deps,
 		up:      metric.NewGauge(deps.Metrics, metric.AgentCollectorUp),
 		seconds: metric.NewLatency(deps.Metrics, metric.AgentCollectSeconds),
+		changed: make(chan struct{}, 1),
 	}
+	return r, r.Replace(sources)
+}
+
+// Replace puts other sources in the place of those that there are, which are
+// closed; a call that is stuck is left behind. It fails as NewRunner does, and
+// then changes nothing. It is safe for concurrent use.
+func (r *Runner) Replace(sources []Source) error {
 	names := map[string]bool{}
+	var all []*source
 	for _, s := range sources {
 		if names[s.Name] {
-			return nil, fault.New(fault.Invalid, "start collectors: %q is there twice", s.Name)
+			return fault.New(fault.Invalid, "start collectors: %q is there twice", s.Name)
 		}
 		names[s.Name] = true
 		if s.Interval <= 0 || s.Timeout < 0 {
-			return nil, fault.New(fault.Invalid,
+			return fault.New(fault.Invalid,
 				"start collectors: %s has interval %v and timeout %v; want more than 0", s.Name, s.Interval, s.Timeout)
 		}
 		if s.Timeout == 0 {
 			s.Timeout = s.Interval
 		}
-		state := &source{Source: s}
-		r.set(state, Unknown)
-		r.sources = append(r.sources, state)
+		all = append(all, &source{Source: s})
 	}
-	return r, nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sources = all
+	r.up.Reset()
+	for _, s := range all {
+		r.set(s, Unknown)
+	}
+	select {
+	case r.changed <- struct{}{}:
+	default: // Run has not come round to the last change
+	}
+	return nil
+}
+
+// current gives the sources that there are.
+func (r *Runner) current() []*source {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.sources
 }
 
 // Run calls the collectors until ctx ends, closes them and gives nil. A call
 // that is stuck then is left behind: nothing can end it but the process.
 func (r *Runner) Run(ctx context.Context) error {
-	tasks := []life.Task{{Name: "collectors", Run: func(ctx context.Context) error {
-		<-ctx.Done()
-		return nil
-	}}}
-	for _, s := range r.sources {
-		tasks = append(tasks, life.Task{Name: "collect " + s.Name, Run: func(ctx context.Context) error {
-			r.loop(ctx, s)
+	for ctx.Err() == nil {
+		select {
+		case <-r.changed: // it is looked at now
+		default:
+		}
+		tasks := []life.Task{{Name: "collectors", Run: func(ctx context.Context) error {
+			select {
+			case <-ctx.Done():
+			case <-r.changed:
+			}
 			return nil
-		}})
+		}}}
+		for _, s := range r.current() {
+			tasks = append(tasks, life.Task{Name: "collect " + s.Name, Run: func(ctx context.Context) error {
+				r.loop(ctx, s)
+				return nil
+			}})
+		}
+		if err := life.All(ctx, tasks...); err != nil {
+			return err
+		}
 	}
-	return life.All(ctx, tasks...)
+	return nil
 }
 
 // Statuses gives the status of each collector by name. It is safe for
 // concurrent use.
 func (r *Runner) Statuses() map[string]Status {
-	all := make(map[string]Status, len(r.sources))
-	for _, s := range r.sources {
+	sources := r.current()
+	all := make(map[string]Status, len(sources))
+	for _, s := range sources {
 		s.mu.Lock()
 		all[s.Name] = s.status
 		s.mu.Unlock()

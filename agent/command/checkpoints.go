@@ -67,9 +67,10 @@ type Checkpoints struct {
 	waits chan *pending
 
 	mu       sync.Mutex
-	pending  map[string]*pending // by checkpoint
-	failures map[string]uint32   // attempt of each run's last non-finite value
-	answered map[string]time.Time
+	pending  map[string]*pending  // by checkpoint
+	failures map[string]uint32    // attempt of each run's last non-finite value
+	answered map[string]time.Time // when an order that ends an attempt was last given, by run
+	given    map[string]time.Time // when any order was
 }
 
 // pending is an order that is being carried out.
@@ -98,6 +99,7 @@ func NewCheckpoints(deps CheckpointDeps) *Checkpoints {
 	return &Checkpoints{
 		deps: deps, waits: make(chan *pending, maxOrders),
 		pending: map[string]*pending{}, failures: map[string]uint32{}, answered: map[string]time.Time{},
+		given: map[string]time.Time{},
 	}
 }
 
@@ -222,6 +224,8 @@ func (c *Checkpoints) direct(p *pending) error {
 	for _, s := range sessions {
 		p.ranks[s.Rank] = &rank{session: s, changed: make(chan struct{}, 1)}
 	}
+	bounded(c.given)
+	c.given[p.Order.RunId] = p.started
 	if answers(p.Order) {
 		bounded(c.answered)
 		c.answered[p.Order.RunId] = p.started
@@ -266,6 +270,20 @@ func (c *Checkpoints) Answered(runID string, since time.Time) bool {
 		}
 	}
 	at, ok := c.answered[runID]
+	return ok && !at.Before(since)
+}
+
+// Saved tells whether any order for a run is being carried out or was given
+// since a time.
+func (c *Checkpoints) Saved(runID string, since time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.pending {
+		if p.Order.RunId == runID && p.ranks != nil {
+			return true
+		}
+	}
+	at, ok := c.given[runID]
 	return ok && !at.Before(since)
 }
 

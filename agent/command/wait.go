@@ -27,6 +27,7 @@ func (c *Checkpoints) Observe(event *commonv1.Event) {
 	case *commonv1.Event_RunEnded:
 		delete(c.failures, event.RunId)
 		delete(c.answered, event.RunId)
+		delete(c.given, event.RunId)
 	case *commonv1.Event_Checkpoint:
 		c.observeProgress(event, body.Checkpoint)
 	}

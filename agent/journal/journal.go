@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -21,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/agent/spool"
+	"github.com/vigil-ml/vigil/internal/columns"
 	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/metric"
@@ -34,7 +37,7 @@ const (
 	// maxFrameBytes keeps a frame well below the 4 MiB that a gRPC server takes
 	// by default.
 	maxFrameBytes = 2 << 20
-	// maxFrameSamples bounds the samples of one frame to about 64 KiB.
+	// maxFrameSamples bounds the samples of one frame to about 64 KiB at worst.
 	maxFrameSamples = 4096
 )
 
@@ -92,6 +95,11 @@ type Journal struct {
 	taken   *taken
 	refused *prometheus.CounterVec
 	doubled prometheus.Counter
+
+	writing sync.Mutex // of samples; guards what is below
+	columns columns.Encoder
+	points  []columns.Point
+	block   []byte
 }
 
 // Open opens the series dictionary in the journal's directory and reads which
@@ -226,9 +234,9 @@ func (j *Journal) appendEvents(runID string, events []*commonv1.Event) error {
 	return nil
 }
 
-// Samples puts samples into the sample spool. Samples that cannot be taken are
-// left out and counted, and the others are taken: the error joins what was
-// wrong, of kind [fault.Exhausted] for series beyond the bound and
+// Samples puts samples into the sample spool, as blocks of
+// internal/columns. Samples that cannot be taken are left out and counted, and
+// the others are taken: the error joins what was wrong, of kind [fault.Exhausted] for series beyond the bound and
 // [fault.Invalid] for labels that the dictionary does not have.
 func (j *Journal) Samples(_ context.Context, samples []metric.Sample) error {
 	refs, wrong := j.series.define(samples)
@@ -236,38 +244,26 @@ func (j *Journal) Samples(_ context.Context, samples []metric.Sample) error {
 		j.refused.WithLabelValues(reason).Add(float64(n))
 	}
 	err := wrong.err
-	batch, last := &agentv1.SampleBatch{}, int64(0)
-	flush := func() {
-		if len(batch.Refs) == 0 {
-			return
+	j.writing.Lock()
+	defer j.writing.Unlock()
+	points := j.points[:0]
+	for i, sample := range samples {
+		if refs[i] != 0 {
+			points = append(points, columns.Point{Ref: refs[i], TimeMS: sample.Time.UnixMilli(), Value: sample.Value})
 		}
-		frame := &agentv1.Frame{
+	}
+	j.points = points
+	for part := range slices.Chunk(points, maxFrameSamples) {
+		j.block = j.columns.Append(j.block[:0], part)
+		failed := put(j.deps.Samples, &agentv1.Frame{
 			Class:   agentv1.FrameClass_FRAME_CLASS_SAMPLES,
-			Payload: &agentv1.Frame_Samples{Samples: batch},
-		}
-		if failed := put(j.deps.Samples, frame); failed != nil {
-			j.refused.WithLabelValues(reasonSpool).Add(float64(len(batch.Refs)))
+			Payload: &agentv1.Frame_Columns{Columns: &agentv1.SampleColumns{Block: j.block}},
+		})
+		if failed != nil {
+			j.refused.WithLabelValues(reasonSpool).Add(float64(len(part)))
 			err = errors.Join(err, failed)
 		}
-		batch = &agentv1.SampleBatch{}
 	}
-	for i, sample := range samples {
-		if refs[i] == 0 {
-			continue
-		}
-		at := sample.Time.UnixMilli()
-		if len(batch.Refs) == 0 {
-			batch.BaseTimeMs, last = at, at
-		}
-		batch.Refs = append(batch.Refs, refs[i])
-		batch.TimeDeltasMs = append(batch.TimeDeltasMs, at-last)
-		batch.Values = append(batch.Values, sample.Value)
-		last = at
-		if len(batch.Refs) == maxFrameSamples {
-			flush()
-		}
-	}
-	flush()
 	if err != nil {
 		return fmt.Errorf("record samples: %w", err)
 	}

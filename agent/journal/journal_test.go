@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/agent/spool"
+	"github.com/vigil-ml/vigil/internal/columns"
 	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/metric"
@@ -185,6 +186,16 @@ func sample(def metric.Def, value float64, after time.Duration, labels ...string
 	return metric.Sample{Def: def, Labels: labels, Value: value, Time: now.Add(after)}
 }
 
+// points gives a frame's samples.
+func points(t *testing.T, frame *agentv1.Frame) []columns.Point {
+	t.Helper()
+	all, err := new(columns.Decoder).Append(nil, frame.GetColumns().GetBlock())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
 func TestSamplesBecomeColumns(t *testing.T) {
 	b := start(t, t.TempDir(), noTrace())
 	err := b.Samples(t.Context(), []metric.Sample{
@@ -196,12 +207,10 @@ func TestSamplesBecomeColumns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &agentv1.SampleBatch{
-		BaseTimeMs: now.UnixMilli(), Refs: []uint32{1, 2, 3, 1},
-		TimeDeltasMs: []int64{0, 5, -2, 997}, Values: []float64{0, 250.5, 251, math.Inf(1)},
-	}
-	if diff := cmp.Diff(want, frames(t, b.samples, 1)[0].GetSamples(), protocmp.Transform()); diff != "" {
-		t.Errorf("batch (-want +got):\n%s", diff)
+	at := now.UnixMilli()
+	want := []columns.Point{{Ref: 1, TimeMS: at, Value: 0}, {Ref: 1, TimeMS: at + 1000, Value: math.Inf(1)}, {Ref: 2, TimeMS: at + 5, Value: 250.5}, {Ref: 3, TimeMS: at + 3, Value: 251}}
+	if diff := cmp.Diff(want, points(t, frames(t, b.samples, 1)[0])); diff != "" {
+		t.Errorf("block (-want +got):\n%s", diff)
 	}
 	defs := []*agentv1.SeriesDef{
 		{Ref: 3, Metric: metric.GPUPower.Name, Labels: map[string]string{"gpu": "1"}},
@@ -225,9 +234,9 @@ func TestManySamplesAreSplit(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := frames(t, b.samples, 2)
-	second := got[1].GetSamples()
-	if len(second.Refs) != 10 || second.BaseTimeMs != samples[maxFrameSamples].Time.UnixMilli() || second.TimeDeltasMs[0] != 0 {
-		t.Errorf("second batch = %v", second)
+	second := points(t, got[1])
+	if len(second) != 10 || second[0].TimeMS != samples[maxFrameSamples].Time.UnixMilli() {
+		t.Errorf("second block = %v", second)
 	}
 }
 
@@ -242,8 +251,9 @@ func TestBadSamplesAreLeftOutAndCounted(t *testing.T) {
 	if !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "vigil_host_load1") {
 		t.Errorf("error = %v, want an invalid fault that names the metric", err)
 	}
-	if got := frames(t, b.samples, 1)[0].GetSamples(); !cmp.Equal(got.Values, []float64{2, 3, 4}) || got.Refs[1] != got.Refs[2] {
-		t.Errorf("batch = %v", got)
+	got := points(t, frames(t, b.samples, 1)[0])
+	if len(got) != 3 || got[0].Value != 2 || got[1].Value != 3 || got[2].Value != 4 || got[1].Ref != got[2].Ref {
+		t.Errorf("block = %v", got)
 	}
 	var many []metric.Sample
 	for i := range 150 {
@@ -277,8 +287,8 @@ func TestSamplesOnAFullDiskAreCounted(t *testing.T) {
 	if err := b.Samples(t.Context(), []metric.Sample{sample(metric.HostLoad1, 2, 0)}); err != nil {
 		t.Fatal(err)
 	}
-	if got := frames(t, b.samples, 1)[0].GetSamples(); !cmp.Equal(got.Refs, []uint32{2}) {
-		t.Errorf("refs = %v: the number of the failed entry must not be given again", got.Refs)
+	if got := points(t, frames(t, b.samples, 1)[0]); len(got) != 1 || got[0].Ref != 2 {
+		t.Errorf("samples %v: the number of the failed entry must not be given again", got)
 	}
 	if got := testutil.ToFloat64(b.refused.WithLabelValues(reasonSpool)); got != 1 {
 		t.Errorf("counted %v", got)

@@ -170,7 +170,7 @@ func checkEvent(event *commonv1.Event) error {
 	case *commonv1.Event_CommandResult:
 		return fault.New(fault.Invalid, "a trainer does not report command results")
 	case *commonv1.Event_NodeReport, *commonv1.Event_NodeFault, *commonv1.Event_NodeLink:
-		return fault.New(fault.Invalid, "a trainer does not speak for its node")
+		return fault.New(fault.Invalid, "a trainer does not report on its node")
 	case *commonv1.Event_Phase:
 		if body.Phase.GetKind() == 0 || body.Phase.GetEdge() == 0 {
 			return fault.New(fault.Invalid, "phase says %s and %s; want a kind such as PHASE_KIND_EVALUATION, and PHASE_EDGE_BEGIN or PHASE_EDGE_END",

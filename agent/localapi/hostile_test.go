@@ -65,6 +65,8 @@ func TestReportsThatAreRefused(t *testing.T) {
 			progress(commonv1.CheckpointState_CHECKPOINT_STATE_VERIFIED, "ck")}},
 		`id "../ck"`: {SessionId: session, Events: []*commonv1.Event{
 			progress(commonv1.CheckpointState_CHECKPOINT_STATE_DIRECTED, "../ck")}},
+		"on its node": {SessionId: session, Events: []*commonv1.Event{
+			{Body: &commonv1.Event_NodeFault{NodeFault: &commonv1.NodeFault{}}}}},
 		"command results": {SessionId: session, Events: []*commonv1.Event{
 			{Body: &commonv1.Event_CommandResult{CommandResult: &commonv1.CommandResult{CommandId: "c"}}}}},
 	} {

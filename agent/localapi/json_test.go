@@ -61,7 +61,7 @@ func TestPhasesAndEvaluationsAsJSON(t *testing.T) {
 		`{"phase": {"kind": "PHASE_KIND_EVALUATION"}}`: "PHASE_EDGE_BEGIN",
 		`{"phase": {"edge": "PHASE_EDGE_BEGIN"}}`:      "want a kind",
 		`{"phase": {"kind": "LUNCH"}}`:                 "want a kind",
-		`{"nodeFault": {}}`:                            "does not speak for its node",
+		`{"nodeFault": {}}`:                            "does not report on its node",
 	} {
 		if code, answer := say(event); code == http.StatusOK || !strings.Contains(answer, want) {
 			t.Errorf("%s: %d %s, want %q", event, code, answer, want)

@@ -30,14 +30,18 @@ type post struct {
 	metrics   *prometheus.Registry
 	takes     time.Duration // how long an order takes
 
-	mu      sync.Mutex
-	orders  []*commonv1.CheckpointOrder
-	traces  []string
-	answers map[string]time.Time
+	mu     sync.Mutex
+	orders []*commonv1.CheckpointOrder
+	traces []string
+	runs   []string // that have a trainer here
+
+	deadlines []time.Duration
+	answers   map[string]time.Time
 }
 
-func (p *post) Order(ctx context.Context, o *commonv1.CheckpointOrder, commandID, traceparent string, _ time.Time) error {
+func (p *post) Order(ctx context.Context, o *commonv1.CheckpointOrder, commandID, traceparent string, deadline time.Time) error {
 	p.mu.Lock()
+	p.deadlines = append(p.deadlines, time.Until(deadline))
 	p.orders = append(p.orders, o)
 	p.traces = append(p.traces, commandID+traceparent)
 	p.answers[o.RunId] = time.Now()
@@ -55,6 +59,8 @@ func (p *post) Answered(run string, since time.Time) bool {
 	at, ok := p.answers[run]
 	return ok && !at.Before(since)
 }
+
+func (p *post) Saved(run string, since time.Time) bool { return p.Answered(run, since) }
 
 func (p *post) answer(run string) {
 	p.mu.Lock()
@@ -75,6 +81,7 @@ func within(t *testing.T, connected bool, test func(t *testing.T, p *post)) {
 		p.connected.Store(connected)
 		p.Reflex = reflex.New(reflex.Defaults(), reflex.Deps{
 			Log: testkit.Logger(t), Metrics: p.metrics, Clock: time.Now, Orders: p, Connected: p.connected.Load,
+			Runs: func() []string { return p.runs },
 		})
 		group := life.NewGroup(t.Context())
 		group.Go("reflex", p.Run)
@@ -107,9 +114,9 @@ func TestAtOnceWithoutTheControlPlane(t *testing.T) {
 			t.Errorf("command and trace %q", p.traces[0])
 		}
 		const want = `
-# HELP vigil_agent_reflexes_total Checkpoints that the agent ordered by itself.
+# HELP vigil_agent_reflexes_total Checkpoints that the agent ordered by itself, by cause: non_finite, preemption, gpu_fault, memory.
 # TYPE vigil_agent_reflexes_total counter
-vigil_agent_reflexes_total 1
+vigil_agent_reflexes_total{cause="non_finite"} 1
 `
 		if err := testutil.GatherAndCompare(p.metrics, strings.NewReader(want), "vigil_agent_reflexes_total"); err != nil {
 			t.Error(err)
@@ -214,8 +221,8 @@ vigil_agent_reflex_dropped_events_total %d
 func TestConfigCheck(t *testing.T) {
 	wrong := 0
 	reflex.Config{}.Check(func(string, string, ...any) { wrong++ })
-	if wrong != 2 {
-		t.Errorf("%d mistakes; want 2", wrong)
+	if wrong != 4 {
+		t.Errorf("%d mistakes; want 4", wrong)
 	}
 	reflex.Defaults().Check(func(key, format string, _ ...any) { t.Errorf("defaults: %s %s", key, format) })
 }

@@ -18,6 +18,11 @@ import (
 func (s *Spool) Append(payload []byte) (Position, error) {
 	s.mu.Lock()
 	p, err := s.write(payload)
+	if fault.Is(err, fault.Exhausted) && s.deps.Yields != nil && s.deps.Yields.giveWay() {
+		// The disk is full, and what matters less went: one segment and no more,
+		// since it may be others who fill the disk.
+		p, err = s.write(payload)
+	}
 	mine, rolled := s.batch, len(s.sealed) > 0
 	s.mu.Unlock()
 	if err != nil {
@@ -42,7 +47,9 @@ func (s *Spool) write(payload []byte) (Position, error) {
 		return Position{}, fault.New(fault.Invalid,
 			"record of %d bytes is larger than a segment of %d", size, s.config.SegmentBytes)
 	}
-	s.makeRoom(size)
+	if err := s.makeRoom(size); err != nil {
+		return Position{}, err
+	}
 	if s.file != nil && s.segments[len(s.segments)-1].size+size > s.config.SegmentBytes {
 		s.seal()
 	}
@@ -63,7 +70,7 @@ func (s *Spool) write(payload []byte) (Position, error) {
 	s.next++
 	g.last, g.size = p.Sequence, g.size+size
 	s.batch.dirty = true
-	s.stats.Bytes += size
+	s.hold(size)
 	s.stats.Frames++
 	s.show()
 	s.wakeReaders()
@@ -108,24 +115,6 @@ func (s *Spool) undo(g *segment) {
 		// The next segment will have the same name.
 		g.removed = true
 		s.segments = s.segments[:len(s.segments)-1]
-	}
-}
-
-// makeRoom drops the oldest segments until a record fits.
-func (s *Spool) makeRoom(size int64) {
-	for s.stats.Bytes+size > s.config.MaxBytes && len(s.segments) > 0 {
-		oldest := s.segments[0]
-		if s.takes(oldest) {
-			s.seal()
-		}
-		lost := oldest.waiting(s.acknowledged)
-		s.remove(oldest)
-		s.count()
-		if lost > 0 {
-			s.stats.Dropped += lost
-			s.deps.Metrics.dropped.WithLabelValues(s.deps.Class).Add(float64(lost))
-			s.deps.Log.Warn("spool is full: dropped its oldest frames", "count", lost, "up_to", oldest.end())
-		}
 	}
 }
 

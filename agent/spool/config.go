@@ -55,6 +55,11 @@ type Deps struct {
 	Metrics *Metrics         // nil: nobody looks
 	Clock   func() time.Time // nil: time.Now; gives a new epoch its number
 	Class   string           // what the spool is for, in logs and metrics: "events", "samples"
+	// Budget bounds the bytes of several spools together; nil: MaxBytes alone.
+	Budget *Budget
+	// Yields is the spool that gives way to this one when the budget or the
+	// disk is used up; nil: this spool's own oldest frames do.
+	Yields *Spool
 }
 
 func (d Deps) withDefaults() Deps {

@@ -37,6 +37,8 @@
 // # Bounds and damage
 //
 // A full spool drops its oldest segment with every frame in it and counts
-// those that were not acknowledged. A record that is torn or does not agree
+// those that were not acknowledged. Spools that share a [Budget] are full
+// together, and one drops the frames of the spool that yields to it before its
+// own; when the disk itself is full, one segment an append. A record that is torn or does not agree
 // with its sum is skipped and counted, and reading goes on behind it.
 package spool

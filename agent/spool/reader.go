@@ -48,6 +48,12 @@ func (r *Reader) Next(ctx context.Context) (Record, error) {
 	}
 }
 
+// Poll gives the next record if there is one now; see [Reader.Next].
+func (r *Reader) Poll() (record Record, ok bool, err error) {
+	record, wake, err := r.try()
+	return record, wake == nil && err == nil, err
+}
+
 // Each gives the records that are there, acknowledged ones among them as far as
 // they still are, the oldest first; it does not wait for more. It ends with the
 // first error, its own or yield's.

@@ -95,7 +95,7 @@ func (s *Spool) load() error {
 	last := max(st.epoch, st.acknowledged.Epoch)
 	for _, g := range s.segments {
 		last = max(last, g.epoch)
-		s.stats.Bytes += g.size
+		s.hold(g.size)
 		s.stats.Skipped += g.skipped
 	}
 	s.epoch = max(last+1, uint64(max(s.deps.Clock().Unix(), 0)))
@@ -230,7 +230,7 @@ func (s *Spool) forget() {
 func (s *Spool) remove(oldest *segment) {
 	oldest.removed = true
 	s.segments = s.segments[1:]
-	s.stats.Bytes -= oldest.size
+	s.hold(-oldest.size)
 	if err := s.deps.FS.RemoveAll(oldest.path); err != nil {
 		s.deps.Log.Warn("remove segment", "err", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/vigil-ml/vigil/agent/journal"
 	"github.com/vigil-ml/vigil/agent/spool"
+	"github.com/vigil-ml/vigil/internal/columns"
 	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/protocol"
@@ -28,7 +30,13 @@ import (
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childDir); dir != "" {
+		childAgent(dir, os.Getenv(childAddress), os.Getenv(childFrom))
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 type serverStream = grpc.BidiStreamingServer[agentv1.ConnectRequest, agentv1.ConnectResponse]
 
@@ -49,12 +57,22 @@ type control struct {
 	last     *agentv1.Position
 	defs     map[uint32]*agentv1.SeriesDef
 	samples  []float64
+	blocks   int // frames of samples
+	keys     map[sampleKey]bool
+	again    int // samples that came again, which a store takes for repeats
 	unnamed  int // samples whose series was not defined in the session
 	beats    int
 }
 
+// sampleKey is what a store knows a sample by.
+type sampleKey struct {
+	ref    uint32
+	timeMS int64
+}
+
 func newControl() *control {
-	return &control{revision: protocol.Revision, heartbeat: 20 * time.Millisecond, defs: map[uint32]*agentv1.SeriesDef{}}
+	return &control{revision: protocol.Revision, heartbeat: 20 * time.Millisecond, defs: map[uint32]*agentv1.SeriesDef{},
+		keys: map[sampleKey]bool{}}
 }
 
 // Connect takes frames, stores new ones and acknowledges.
@@ -115,11 +133,23 @@ func (c *control) take(request *agentv1.ConnectRequest) *agentv1.Ack {
 }
 
 func (c *control) store(frame *agentv1.Frame) {
-	for i, ref := range frame.GetSamples().GetRefs() {
-		if c.defs[ref] == nil {
-			c.unnamed++
+	for i, ref := range frame.GetSamples().GetRefs() { // of an older agent
+		c.sample(ref, frame.GetSamples().Values[i])
+	}
+	points, err := new(columns.Decoder).Append(nil, frame.GetColumns().GetBlock())
+	if err != nil && frame.GetColumns() != nil {
+		c.unnamed++
+	}
+	if len(points) > 0 {
+		c.blocks++
+	}
+	for _, p := range points {
+		if key := (sampleKey{p.Ref, p.TimeMS}); !c.keys[key] {
+			c.keys[key] = true
+			c.sample(p.Ref, p.Value)
+		} else {
+			c.again++
 		}
-		c.samples = append(c.samples, frame.GetSamples().Values[i])
 	}
 	if frame.GetEvents() == nil {
 		return
@@ -132,6 +162,13 @@ func (c *control) store(frame *agentv1.Frame) {
 	for _, event := range frame.GetEvents().Events {
 		c.stored = append(c.stored, event.EventId)
 	}
+}
+
+func (c *control) sample(ref uint32, value float64) {
+	if c.defs[ref] == nil {
+		c.unnamed++
+	}
+	c.samples = append(c.samples, value)
 }
 
 // see reads the control plane's memory.
@@ -199,37 +236,50 @@ func startAgent(t *testing.T, dir, address string, commands commandFunc, change 
 
 func newAgent(t *testing.T, dir, address string, commands commandFunc, change func(*Config)) *agent {
 	t.Helper()
-	a := &agent{log: &syncBuffer{}}
-	openSpool := func(class string) *spool.Spool {
-		s, err := spool.Open(spool.Defaults(filepath.Join(dir, class)), spool.Deps{Class: class})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
-	}
-	a.events, a.samples = openSpool("events"), openSpool("samples")
-	reg := prometheus.NewRegistry()
-	log := slog.New(slog.NewTextHandler(a.log, nil))
-	var err error
-	a.journal, err = journal.Open(journal.Defaults(filepath.Join(dir, "journal")), journal.Deps{
-		Node: "n1", Events: a.events, Samples: a.samples, FS: durable.OS{}, Log: log,
-		Metrics: reg, Tracer: noop.NewTracerProvider().Tracer(""), Clock: time.Now,
-	})
+	a, err := build(dir, address, durable.OS{}, commands, change)
 	if err != nil {
 		t.Fatal(err)
 	}
+	a.config.Check(func(key, format string, args ...any) { t.Errorf(key+" "+format, args...) })
+	return a
+}
+
+// build puts an uplink together with a real journal and real spools, as the
+// agent does.
+func build(dir, address string, disk durable.FS, commands commandFunc, change func(*Config)) (*agent, error) {
+	a := &agent{log: &syncBuffer{}}
+	reg := prometheus.NewRegistry()
+	log := slog.New(slog.NewTextHandler(a.log, nil))
+	budget := spool.NewBudget(256 << 20)
+	samples := spool.Defaults(filepath.Join(dir, "samples"))
+	samples.SyncInterval, samples.SegmentBytes = 5*time.Second, 64<<10
+	var err error
+	if a.samples, err = spool.Open(samples, spool.Deps{Class: "samples", FS: disk, Budget: budget}); err != nil {
+		return nil, err
+	}
+	a.events, err = spool.Open(spool.Defaults(filepath.Join(dir, "events")), spool.Deps{Class: "events", FS: disk, Budget: budget, Yields: a.samples})
+	if err != nil {
+		return nil, err
+	}
+	a.journal, err = journal.Open(journal.Defaults(filepath.Join(dir, "journal")), journal.Deps{
+		Node: "n1", Events: a.events, Samples: a.samples, FS: disk, Log: log,
+		Metrics: reg, Tracer: noop.NewTracerProvider().Tracer(""), Clock: time.Now,
+	})
+	if err != nil {
+		return nil, err
+	}
 	config := Defaults()
+	config.BatchInterval = 50 * time.Millisecond
 	config.Address, config.BackoffMin, config.BackoffMax = address, time.Millisecond, 20*time.Millisecond
 	if change != nil {
 		change(&config)
 	}
-	config.Check(func(key, format string, args ...any) { t.Errorf(key+" "+format, args...) })
 	a.Uplink = New(config, Deps{
 		Events: a.events, Samples: a.samples, Series: a.journal, Commands: commands, Log: log, Metrics: reg,
 		Hello:     func() *agentv1.Hello { return &agentv1.Hello{Node: "n1"} },
 		Heartbeat: func() *agentv1.Heartbeat { return &agentv1.Heartbeat{} },
 	})
-	return a
+	return a, nil
 }
 
 func (a *agent) close() {

@@ -106,7 +106,7 @@ func (s *session) open(ctx context.Context, conn *grpc.ClientConn) error {
 	defer late.Stop()
 	stream, err := agentv1.NewAgentServiceClient(conn).Connect(ctx)
 	if err != nil {
-		return fmt.Errorf("open session: %w", fault.FromGRPC(err))
+		return fmt.Errorf("open session: %w", fromServer(err))
 	}
 	s.stream = stream
 	hello := s.deps.Hello()
@@ -149,7 +149,7 @@ func streamEnd(err error) error {
 	if errors.Is(err, io.EOF) {
 		return fault.New(fault.Unavailable, "the control plane closed the stream")
 	}
-	return fault.FromGRPC(err)
+	return fromServer(err)
 }
 
 // send sends one message. When the stream has ended it waits for receive to
@@ -204,26 +204,6 @@ func (s *session) acknowledge(ack *agentv1.Ack) error {
 
 func (s *session) sendEvents(ctx context.Context) error {
 	return s.events.each(ctx, s.deps.Log, func(frame *agentv1.Frame) error {
-		return s.send(ctx, &agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Frame{Frame: frame}})
-	})
-}
-
-func (s *session) sendSamples(ctx context.Context) error {
-	defined := map[uint32]bool{}
-	return s.samples.each(ctx, s.deps.Log, func(frame *agentv1.Frame) error {
-		var fresh []uint32
-		for _, ref := range frame.GetSamples().GetRefs() {
-			if !defined[ref] {
-				defined[ref] = true
-				fresh = append(fresh, ref)
-			}
-		}
-		if defs := s.deps.Series.SeriesDefs(fresh); len(defs) > 0 {
-			message := &agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Series{Series: &agentv1.SeriesDefs{Series: defs}}}
-			if err := s.send(ctx, message); err != nil {
-				return err
-			}
-		}
 		return s.send(ctx, &agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Frame{Frame: frame}})
 	})
 }

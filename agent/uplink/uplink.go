@@ -12,7 +12,8 @@
 //
 // At most MaxInFlight frames of a class are sent and not acknowledged; then
 // the sender waits. Frames wait in the spool, on disk, and only the one that
-// is being sent is in memory. When frames wait for an acknowledgement and none
+// is being sent is in memory. Sample frames are joined for BatchInterval, at
+// most 16,384 samples at a time. When frames wait for an acknowledgement and none
 // comes for AckTimeout, the session ends and another is tried.
 // Commands wait in a queue of CommandQueue; one that finds it full is refused
 // and counted, and the control plane sends it again in the next session.
@@ -23,7 +24,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"strconv"
 	"sync/atomic"
@@ -55,6 +55,9 @@ type Config struct {
 	AckTimeout time.Duration `yaml:"ack_timeout"`
 	// MaxInFlight bounds the unacknowledged frames of each class; >= 1.
 	MaxInFlight int `yaml:"max_in_flight"`
+	// BatchInterval is how long samples wait to be sent with later ones; a
+	// longer one takes fewer bytes a sample. 0 does not wait.
+	BatchInterval time.Duration `yaml:"batch_interval"`
 	// CommandQueue bounds the commands that wait; >= 1.
 	CommandQueue int `yaml:"command_queue"`
 }
@@ -64,6 +67,7 @@ func Defaults() Config {
 	return Config{
 		Address: "127.0.0.1:7443", BackoffMin: 100 * time.Millisecond, BackoffMax: 10 * time.Second,
 		RefusedRetry: time.Minute, AckTimeout: 30 * time.Second, MaxInFlight: 256, CommandQueue: 64,
+		BatchInterval: 5 * time.Second,
 	}
 }
 
@@ -85,6 +89,9 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 	}
 	if c.BackoffMax < c.BackoffMin {
 		report("backoff_max", "is %v, less than backoff_min", c.BackoffMax)
+	}
+	if c.BatchInterval < 0 || (c.AckTimeout > 0 && c.BatchInterval > c.AckTimeout) {
+		report("batch_interval", "is %v; want 0 to ack_timeout", c.BatchInterval)
 	}
 	for key, n := range map[string]int{"max_in_flight": c.MaxInFlight, "command_queue": c.CommandQueue} {
 		if n < 1 {
@@ -170,7 +177,7 @@ func (u *Uplink) keepOpen(ctx context.Context) error {
 		drain, isDrain := errors.AsType[drained](err)
 		switch {
 		case isDrain:
-			wait = drain.after + jitter(u.config.BackoffMin)
+			wait = spread(drain.after, u.config.BackoffMin)
 			u.deps.Log.Info("control plane goes away for a while", "reconnect_after", drain.after)
 		case fault.Is(err, fault.Precondition), fault.Is(err, fault.Invalid):
 			wait = jitter(u.config.RefusedRetry)
@@ -178,6 +185,9 @@ func (u *Uplink) keepOpen(ctx context.Context) error {
 		default:
 			backoff = min(2*backoff, u.config.BackoffMax)
 			u.complain(slog.LevelWarn, "control plane is out of reach; telemetry waits in the spool", err)
+		}
+		if hint, hinted := errors.AsType[busy](err); hinted {
+			wait = max(wait, spread(hint.after, u.config.BackoffMin))
 		}
 		if !life.Sleep(ctx, wait) {
 			return nil
@@ -192,25 +202,4 @@ func (u *Uplink) complain(level slog.Level, text string, err error) {
 		u.complaint = complaint
 		u.deps.Log.Log(context.Background(), level, text, "address", u.config.Address, "err", err)
 	}
-}
-
-// jitter shortens a duration by up to half, so that agents that lost the same
-// control plane do not all come back at once.
-func jitter(d time.Duration) time.Duration {
-	return d/2 + rand.N(max(d/2, 1))
-}
-
-// drained is the end of a session that the control plane asked for.
-type drained struct{ after time.Duration }
-
-func (d drained) Error() string {
-	return fmt.Sprintf("control plane asks to reconnect after %v", d.after)
-}
-
-// maxDrain bounds what a control plane can ask for.
-const maxDrain = 10 * time.Minute
-
-func newDrained(d *agentv1.Drain) drained {
-	after := d.GetReconnectAfter().AsDuration()
-	return drained{after: min(max(after, 0), maxDrain)}
 }

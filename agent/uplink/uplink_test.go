@@ -3,6 +3,7 @@ package uplink
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,10 +41,11 @@ func TestFramesArriveInOrderAndSeriesAreNamedFirst(t *testing.T) {
 	a := startAgent(t, t.TempDir(), address, nil, nil)
 	want := a.report(t, 1, 50)
 	var values []float64
+	began := time.Now() // two samples of one series and millisecond would be one
 	for i := range 20 {
 		values = append(values, float64(i))
 		err := a.journal.Samples(t.Context(), []metric.Sample{
-			{Def: metric.GPUPower, Labels: []string{fmt.Sprint(i % 4)}, Value: float64(i), Time: time.Now()},
+			{Def: metric.GPUPower, Labels: []string{fmt.Sprint(i % 4)}, Value: float64(i), Time: began.Add(time.Duration(i) * time.Millisecond)},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -51,7 +53,7 @@ func TestFramesArriveInOrderAndSeriesAreNamedFirst(t *testing.T) {
 	}
 	allAcknowledged(t, a)
 	wantStored(t, c, want)
-	if got := see(c, func() []float64 { return c.samples }); !cmp.Equal(got, values) {
+	if got := see(c, func() []float64 { return slices.Sorted(slices.Values(c.samples)) }); !cmp.Equal(got, values) {
 		t.Errorf("samples %v, want %v", got, values)
 	}
 	if n := see(c, func() int { return c.unnamed }); n != 0 {
@@ -328,6 +330,7 @@ func TestConfigCheck(t *testing.T) {
 		want   string
 	}{
 		"default":            {func(*Config) {}, ""},
+		"batch interval":     {func(c *Config) { c.BatchInterval = c.AckTimeout + 1 }, "batch_interval"},
 		"IPv6 loopback":      {func(c *Config) { c.Address = "[::1]:7443" }, ""},
 		"localhost":          {func(c *Config) { c.Address = "localhost:7443" }, ""},
 		"no port":            {func(c *Config) { c.Address = "localhost" }, "address"},
@@ -361,7 +364,7 @@ func TestJitter(t *testing.T) {
 }
 
 func TestDrainIsBounded(t *testing.T) {
-	for asked, want := range map[time.Duration]time.Duration{-1: 0, time.Second: time.Second, time.Hour: maxDrain} {
+	for asked, want := range map[time.Duration]time.Duration{-1: 0, time.Second: time.Second, time.Hour: maxHint} {
 		if got := newDrained(&agentv1.Drain{ReconnectAfter: durationpb.New(asked)}).after; got != want {
 			t.Errorf("asked for %v: %v, want %v", asked, got, want)
 		}

@@ -40,7 +40,7 @@ func (a *app) nodeTable(p *page, nodes []*controlv1.Node) {
 	for _, n := range nodes {
 		rows = append(rows, []cell{
 			{text: n.Name}, state(n.State), {text: orNone(n.AgentVersion)},
-			{text: age(time.Now(), n.LastSeen)}, {text: fmt.Sprint(n.SpooledEventFrames)}, dropped(n.DroppedFrames),
+			{text: age(time.Now(), n.LastSeen)}, {text: fmt.Sprint(n.SpooledEventFrames)}, dropped(n),
 			collectors(n.Collectors), {text: facts(n.Facts)},
 		})
 	}
@@ -51,9 +51,14 @@ func (a *app) nodeTable(p *page, nodes []*controlv1.Node) {
 	}, rows)
 }
 
-func dropped(frames int64) cell {
-	if frames > 0 {
-		return cell{fmt.Sprint(frames), bad}
+// dropped gives the frames that full spools dropped: samples, unless it says
+// otherwise.
+func dropped(n *controlv1.Node) cell {
+	switch {
+	case n.DroppedEventFrames > 0:
+		return cell{fmt.Sprintf("%d (%d of events)", n.DroppedFrames, n.DroppedEventFrames), bad}
+	case n.DroppedFrames > 0:
+		return cell{fmt.Sprint(n.DroppedFrames), bad}
 	}
 	return cell{text: "0"}
 }

@@ -63,7 +63,7 @@ func (f *Fleet) Heartbeat(node string, beat *agentv1.Heartbeat) error {
 	}
 	r := f.nodes[node]
 	r.node.SpooledEventFrames = beat.SpooledEventFrames
-	r.node.DroppedFrames = beat.DroppedFrames
+	r.node.DroppedFrames, r.node.DroppedEventFrames = beat.DroppedFrames, beat.DroppedEventFrames
 	r.node.Collectors = maps.Clone(beat.Collectors)
 	f.touch(r, false)
 	if beat.Time != nil {

@@ -32,7 +32,7 @@ func TestNodesAreRecorded(t *testing.T) {
 	f := newFleet(t, s)
 	run(t, f)
 	a := connect(t, f, "n1")
-	beat := &agentv1.Heartbeat{SpooledEventFrames: 7, DroppedFrames: 1, Collectors: map[string]string{"host": "ok"}}
+	beat := &agentv1.Heartbeat{SpooledEventFrames: 7, DroppedFrames: 3, DroppedEventFrames: 1, Collectors: map[string]string{"host": "ok"}}
 	if err := f.Heartbeat("n1", beat); err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func TestNodesAreRecorded(t *testing.T) {
 	want := &controlv1.Node{
 		Name: "n1", State: controlv1.NodeState_NODE_STATE_CONNECTED, AgentVersion: "v1",
 		Facts: map[string]string{"os": "linux"}, Collectors: beat.Collectors,
-		SpooledEventFrames: 7, DroppedFrames: 1,
+		SpooledEventFrames: 7, DroppedFrames: 3, DroppedEventFrames: 1,
 	}
 	if diff := cmp.Diff(want, got, protocmp.Transform(), protocmp.IgnoreFields(&controlv1.Node{}, "last_seen")); diff != "" {
 		t.Errorf("node (-want +got):\n%s", diff)

@@ -22,6 +22,7 @@ import (
 
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/metrics"
+	"github.com/vigil-ml/vigil/internal/columns"
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/protocol"
 	"github.com/vigil-ml/vigil/internal/testkit"
@@ -237,11 +238,20 @@ func eventFrame(run string, epoch, sequence uint64) *agentv1.Frame {
 	return frame
 }
 
-func sampleFrame(sequence uint64, batch *agentv1.SampleBatch) *agentv1.Frame {
-	return &agentv1.Frame{
-		Class: samples, Position: &agentv1.Position{Epoch: 1, Sequence: sequence},
-		Payload: &agentv1.Frame_Samples{Samples: batch},
+// sampleFrame has a batch as older agents send it, or columns.
+func sampleFrame(sequence uint64, content any) *agentv1.Frame {
+	frame := &agentv1.Frame{Class: samples, Position: &agentv1.Position{Epoch: 1, Sequence: sequence}}
+	switch content := content.(type) {
+	case *agentv1.SampleBatch:
+		frame.Payload = &agentv1.Frame_Samples{Samples: content}
+	case *agentv1.SampleColumns:
+		frame.Payload = &agentv1.Frame_Columns{Columns: content}
 	}
+	return frame
+}
+
+func block(points ...columns.Point) *agentv1.SampleColumns {
+	return &agentv1.SampleColumns{Block: new(columns.Encoder).Append(nil, points)}
 }
 
 func say(frame *agentv1.Frame) *agentv1.ConnectRequest {

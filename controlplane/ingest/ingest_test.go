@@ -15,6 +15,7 @@ import (
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 
 	"github.com/vigil-ml/vigil/controlplane/bus"
+	"github.com/vigil-ml/vigil/internal/columns"
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/protocol"
@@ -292,7 +293,7 @@ func TestSamples(t *testing.T) {
 		BaseTimeMs: base, Refs: []uint32{1, 2, 1, 2}, TimeDeltasMs: []int64{0, 0, 1000, 0}, Values: []float64{1, 2, 3, 4},
 	}
 	for i, step := range []struct {
-		batch                     *agentv1.SampleBatch
+		batch                     any
 		stored, repeated, refused float64 // samples so far
 	}{
 		{good, 4, 0, 0},
@@ -301,6 +302,8 @@ func TestSamples(t *testing.T) {
 		{&agentv1.SampleBatch{BaseTimeMs: base, Refs: []uint32{1, 2}, TimeDeltasMs: []int64{0}, Values: []float64{1, 2}}, 5, 4, 6},
 		{&agentv1.SampleBatch{BaseTimeMs: base, Refs: []uint32{9}, TimeDeltasMs: []int64{0}, Values: []float64{1}}, 5, 4, 7},
 		{&agentv1.SampleBatch{}, 5, 4, 7},
+		{block(columns.Point{Ref: 1, TimeMS: base + 2000}, columns.Point{Ref: 1, TimeMS: base + 3000}, columns.Point{Ref: 9, TimeMS: base}), 6, 5, 8},
+		{&agentv1.SampleColumns{Block: []byte("no block")}, 6, 5, 8},
 	} {
 		a.say(defs) // the same again is harmless
 		a.say(say(sampleFrame(uint64(i+1), step.batch)))
@@ -311,7 +314,7 @@ func TestSamples(t *testing.T) {
 		}
 	}
 	got := []float64{p.frames("samples", "stored"), p.frames("samples", "repeated"), p.frames("samples", "refused")}
-	if want := []float64{3, 1, 2}; !slices.Equal(got, want) {
+	if want := []float64{4, 1, 3}; !slices.Equal(got, want) {
 		t.Errorf("stored, repeated, refused frames %v, want %v", got, want)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 
 	"github.com/vigil-ml/vigil/controlplane/metrics"
+	"github.com/vigil-ml/vigil/internal/columns"
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/metric"
 )
@@ -58,28 +59,25 @@ func (x *session) define(defs *agentv1.SeriesDefs) error {
 // storeSamples stores the samples of a frame. Only trouble with the TSDB is an
 // error; samples that cannot be stored are counted.
 func (x *session) storeSamples(ctx context.Context, frame *agentv1.Frame) (result string, err error) {
-	batch := frame.GetSamples()
-	n := len(batch.GetRefs())
-	if batch == nil || n != len(batch.TimeDeltasMs) || n != len(batch.Values) {
-		x.deps.Log.Error("samples frame is malformed and is refused", "node", x.node, "position", at(frame),
-			"refs", n, "times", len(batch.GetTimeDeltasMs()), "values", len(batch.GetValues()))
-		x.count(metrics.Counts{Refused: n})
+	points, err := x.readPoints(frame)
+	if err != nil {
+		x.deps.Log.Error("samples frame is malformed and is refused", "node", x.node, "position", at(frame), "error", err)
+		x.count(metrics.Counts{Refused: max(len(points), len(frame.GetSamples().GetRefs()))})
 		return resultRefused, nil
 	}
 	x.scratch = x.scratch[:0]
-	timeMS, refused := batch.BaseTimeMs, 0
-	for i, ref := range batch.Refs {
-		timeMS += batch.TimeDeltasMs[i]
-		s := x.series[ref]
+	refused := 0
+	for _, p := range points {
+		s := x.series[p.Ref]
 		if s == nil {
-			x.warnUndefined(frame, ref)
+			x.warnUndefined(frame, p.Ref)
 		}
 		if s == nil || !s.known {
 			refused++
 			continue
 		}
 		x.scratch = append(x.scratch, metric.Sample{
-			Def: s.def, Labels: s.values, Value: batch.Values[i], Time: time.UnixMilli(timeMS),
+			Def: s.def, Labels: s.values, Value: p.Value, Time: time.UnixMilli(p.TimeMS),
 		})
 	}
 	counts, err := x.deps.Samples.Append(ctx, x.node, x.scratch)
@@ -89,12 +87,38 @@ func (x *session) storeSamples(ctx context.Context, frame *agentv1.Frame) (resul
 	counts.Refused += refused
 	x.count(counts)
 	switch {
-	case counts.Stored > 0 || n == 0:
+	case counts.Stored > 0 || len(points) == 0:
 		return resultStored, nil
 	case counts.Repeated > 0:
 		return resultRepeated, nil
 	default:
 		return resultRefused, nil
+	}
+}
+
+// readPoints reads a frame's samples, in columns or as older agents send them.
+// They are the session's, until the next call.
+func (x *session) readPoints(frame *agentv1.Frame) ([]columns.Point, error) {
+	x.points = x.points[:0]
+	switch payload := frame.GetPayload().(type) {
+	case *agentv1.Frame_Columns:
+		var err error
+		x.points, err = x.columns.Append(x.points, payload.Columns.GetBlock())
+		return x.points, err
+	case *agentv1.Frame_Samples:
+		batch := payload.Samples
+		n := len(batch.GetRefs())
+		if n != len(batch.GetTimeDeltasMs()) || n != len(batch.GetValues()) {
+			return nil, fault.New(fault.Corrupt, "it has %d series, %d times and %d values", n, len(batch.TimeDeltasMs), len(batch.Values))
+		}
+		timeMS := batch.BaseTimeMs
+		for i, ref := range batch.Refs {
+			timeMS += batch.TimeDeltasMs[i]
+			x.points = append(x.points, columns.Point{Ref: ref, TimeMS: timeMS, Value: batch.Values[i]})
+		}
+		return x.points, nil
+	default:
+		return nil, fault.New(fault.Corrupt, "it has no samples")
 	}
 }
 

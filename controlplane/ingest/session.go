@@ -9,6 +9,7 @@ import (
 
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 
+	"github.com/vigil-ml/vigil/internal/columns"
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/protocol"
@@ -32,6 +33,8 @@ type session struct {
 
 	events, samples lane
 	series          map[uint32]*series
+	columns         columns.Decoder
+	points          []columns.Point
 	scratch         []metric.Sample
 	warned          bool // that the agent names series that it did not define
 }

@@ -7,10 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/testkit"
 )
 
 type config struct {
@@ -85,5 +87,68 @@ func TestMain_runsUntilSignal(t *testing.T) {
 	}).Main(nil, io.Discard, &stderr)
 	if code != 69 || stderr.String() != "vigil-test: the store is away\n" {
 		t.Errorf("code %d, stderr %q", code, &stderr)
+	}
+}
+
+// log is what a program writes, for several goroutines.
+type log struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func TestMain_reloadsAtHangup(t *testing.T) {
+	path := file(t, "node: n2\n")
+	write := func(text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Error(err)
+		}
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Error(err)
+		}
+	}
+	stderr := &log{}
+	p := program(nil)
+	p.RunReloading = func(ctx context.Context, c config, reloads <-chan config, _ io.Writer) error {
+		if c.Node != "n2" {
+			t.Errorf("began with node %q", c.Node)
+		}
+		write("node: n3\n")
+		if c := <-reloads; c.Node != "n3" || ctx.Err() != nil {
+			t.Errorf("reloaded node %q", c.Node)
+		}
+		write("nod: n4\nport: x\n")
+		testkit.Eventually(t, "both mistakes", func() bool {
+			return strings.Contains(stderr.String(), "unknown key") && strings.Contains(stderr.String(), "not a whole number")
+		})
+		write("port: -1\n")
+		testkit.Eventually(t, "the mistake that decoding does not see", func() bool { return strings.Contains(stderr.String(), "port is -1") })
+		select {
+		case c := <-reloads:
+			t.Errorf("a bad file came through: %v", c)
+		default:
+		}
+		write("node: n5\nport: 7\n")
+		if c := <-reloads; c != (config{"n5", 7}) {
+			t.Errorf("after the mistakes: %v", c)
+		}
+		return fault.New(fault.Unavailable, "done")
+	}
+	if code := p.Main([]string{"--config", path}, io.Discard, stderr); code != 69 {
+		t.Errorf("code %d, stderr %s", code, stderr)
+	}
+	if n := strings.Count(stderr.String(), "the old configuration stays"); n != 2 {
+		t.Errorf("said %d times that the old one stays:\n%s", n, stderr)
 	}
 }

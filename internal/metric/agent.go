@@ -21,7 +21,7 @@ var (
 	AgentTrainerDropped  = Def{"vigil_agent_trainer_dropped_events_total", "1", Counter, nil, "Events that trainers had to drop because the agent was away or slow."}
 	AgentTrainerSessions = Def{"vigil_agent_trainer_sessions", "1", Gauge, nil, "Trainers and supervisors that are registered now."}
 	AgentCommands        = Def{"vigil_agent_commands_total", "1", Counter, []string{"result"}, "Commands by result: done, failed, repeated."}
-	AgentReflexes        = Def{"vigil_agent_reflexes_total", "1", Counter, nil, "Checkpoints that the agent ordered by itself."}
+	AgentReflexes        = Def{"vigil_agent_reflexes_total", "1", Counter, []string{"cause"}, "Checkpoints that the agent ordered by itself, by cause: non_finite, preemption, gpu_fault, memory."}
 	AgentReflexDropped   = Def{"vigil_agent_reflex_dropped_events_total", "1", Counter, nil, "Urgent events that the agent could not answer because too many waited."}
 	AgentVaultSealed     = Def{"vigil_agent_vault_checkpoints_total", "1", Counter, []string{"result"}, "Checkpoints by result: verified, failed."}
 	AgentVaultSealTime   = Def{"vigil_agent_vault_seal_seconds", "seconds", Histogram, []string{"stage"}, "Time from commit to a state: durable, verified."}

@@ -42,13 +42,24 @@ func (c LogConfig) Check(report func(key, format string, args ...any)) {
 
 // Logger makes a logger that writes to w. The configuration has been checked.
 func Logger(w io.Writer, config LogConfig) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(config.Level))
-	options := &slog.HandlerOptions{Level: level}
-	if config.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
+	log, _ := LeveledLogger(w, config)
+	return log
+}
+
+// LeveledLogger is Logger with what sets its level while it is in use.
+func LeveledLogger(w io.Writer, config LogConfig) (log *slog.Logger, setLevel func(name string)) {
+	var level slog.LevelVar
+	setLevel = func(name string) {
+		var l slog.Level
+		_ = l.UnmarshalText([]byte(name)) // was checked
+		level.Set(l)
 	}
-	return slog.New(slog.NewTextHandler(w, options))
+	setLevel(config.Level)
+	options := &slog.HandlerOptions{Level: &level}
+	if config.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options)), setLevel
+	}
+	return slog.New(slog.NewTextHandler(w, options)), setLevel
 }
 
 // TraceConfig is what users say about traces.

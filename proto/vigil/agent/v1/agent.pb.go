@@ -567,6 +567,7 @@ type Frame struct {
 	//
 	//	*Frame_Events
 	//	*Frame_Samples
+	//	*Frame_Columns
 	Payload       isFrame_Payload `protobuf_oneof:"payload"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -641,6 +642,15 @@ func (x *Frame) GetSamples() *SampleBatch {
 	return nil
 }
 
+func (x *Frame) GetColumns() *SampleColumns {
+	if x != nil {
+		if x, ok := x.Payload.(*Frame_Columns); ok {
+			return x.Columns
+		}
+	}
+	return nil
+}
+
 type isFrame_Payload interface {
 	isFrame_Payload()
 }
@@ -651,13 +661,67 @@ type Frame_Events struct {
 }
 
 type Frame_Samples struct {
-	// Samples.
+	// Samples as agents before columns wrote them: they may wait in a spool.
 	Samples *SampleBatch `protobuf:"bytes,4,opt,name=samples,proto3,oneof"`
+}
+
+type Frame_Columns struct {
+	// Samples.
+	Columns *SampleColumns `protobuf:"bytes,5,opt,name=columns,proto3,oneof"`
 }
 
 func (*Frame_Events) isFrame_Payload() {}
 
 func (*Frame_Samples) isFrame_Payload() {}
+
+func (*Frame_Columns) isFrame_Payload() {}
+
+// SampleColumns is samples of any series and times in one block that can be
+// read without any other; docs/formats/samples.md has its bytes.
+type SampleColumns struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The block.
+	Block         []byte `protobuf:"bytes,1,opt,name=block,proto3" json:"block,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SampleColumns) Reset() {
+	*x = SampleColumns{}
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SampleColumns) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SampleColumns) ProtoMessage() {}
+
+func (x *SampleColumns) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SampleColumns.ProtoReflect.Descriptor instead.
+func (*SampleColumns) Descriptor() ([]byte, []int) {
+	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *SampleColumns) GetBlock() []byte {
+	if x != nil {
+		return x.Block
+	}
+	return nil
+}
 
 // EventBatch is events of one run.
 type EventBatch struct {
@@ -672,7 +736,7 @@ type EventBatch struct {
 
 func (x *EventBatch) Reset() {
 	*x = EventBatch{}
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +748,7 @@ func (x *EventBatch) String() string {
 func (*EventBatch) ProtoMessage() {}
 
 func (x *EventBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +761,7 @@ func (x *EventBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventBatch.ProtoReflect.Descriptor instead.
 func (*EventBatch) Descriptor() ([]byte, []int) {
-	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *EventBatch) GetRunId() string {
@@ -725,7 +789,7 @@ type SeriesDefs struct {
 
 func (x *SeriesDefs) Reset() {
 	*x = SeriesDefs{}
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -737,7 +801,7 @@ func (x *SeriesDefs) String() string {
 func (*SeriesDefs) ProtoMessage() {}
 
 func (x *SeriesDefs) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -750,7 +814,7 @@ func (x *SeriesDefs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeriesDefs.ProtoReflect.Descriptor instead.
 func (*SeriesDefs) Descriptor() ([]byte, []int) {
-	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SeriesDefs) GetSeries() []*SeriesDef {
@@ -776,7 +840,7 @@ type SeriesDef struct {
 
 func (x *SeriesDef) Reset() {
 	*x = SeriesDef{}
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -788,7 +852,7 @@ func (x *SeriesDef) String() string {
 func (*SeriesDef) ProtoMessage() {}
 
 func (x *SeriesDef) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -801,7 +865,7 @@ func (x *SeriesDef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeriesDef.ProtoReflect.Descriptor instead.
 func (*SeriesDef) Descriptor() ([]byte, []int) {
-	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SeriesDef) GetRef() uint32 {
@@ -825,8 +889,8 @@ func (x *SeriesDef) GetLabels() map[string]string {
 	return nil
 }
 
-// SampleBatch is samples in columns: one timestamp for each row and one value
-// for each pair of series and timestamp.
+// SampleBatch is samples, each with its series, time and value. It is taken,
+// and no longer sent; see SampleColumns.
 type SampleBatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The time of the first sample, in milliseconds since 1970.
@@ -844,7 +908,7 @@ type SampleBatch struct {
 
 func (x *SampleBatch) Reset() {
 	*x = SampleBatch{}
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -856,7 +920,7 @@ func (x *SampleBatch) String() string {
 func (*SampleBatch) ProtoMessage() {}
 
 func (x *SampleBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -869,7 +933,7 @@ func (x *SampleBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SampleBatch.ProtoReflect.Descriptor instead.
 func (*SampleBatch) Descriptor() ([]byte, []int) {
-	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SampleBatch) GetBaseTimeMs() int64 {
@@ -913,7 +977,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -925,7 +989,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -938,7 +1002,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Ack) GetClass() FrameClass {
@@ -979,7 +1043,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1055,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1068,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Command) GetCommandId() string {
@@ -1071,17 +1135,20 @@ type Heartbeat struct {
 	SpooledEventFrames int64 `protobuf:"varint,2,opt,name=spooled_event_frames,json=spooledEventFrames,proto3" json:"spooled_event_frames,omitempty"`
 	// Sample frames that wait for acknowledgement.
 	SpooledSampleFrames int64 `protobuf:"varint,3,opt,name=spooled_sample_frames,json=spooledSampleFrames,proto3" json:"spooled_sample_frames,omitempty"`
-	// Frames that a full spool dropped since the agent started.
+	// Frames that full spools dropped since the agent started, of both classes.
 	DroppedFrames int64 `protobuf:"varint,4,opt,name=dropped_frames,json=droppedFrames,proto3" json:"dropped_frames,omitempty"`
 	// State of each collector by name: "ok", "unsupported", "unknown", "stuck".
-	Collectors    map[string]string `protobuf:"bytes,5,rep,name=collectors,proto3" json:"collectors,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Collectors map[string]string `protobuf:"bytes,5,rep,name=collectors,proto3" json:"collectors,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Event frames among dropped_frames. Samples go first: events are dropped only
+	// when no sample is left to give way.
+	DroppedEventFrames int64 `protobuf:"varint,6,opt,name=dropped_event_frames,json=droppedEventFrames,proto3" json:"dropped_event_frames,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1093,7 +1160,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1106,7 +1173,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Heartbeat) GetTime() *timestamppb.Timestamp {
@@ -1144,6 +1211,13 @@ func (x *Heartbeat) GetCollectors() map[string]string {
 	return nil
 }
 
+func (x *Heartbeat) GetDroppedEventFrames() int64 {
+	if x != nil {
+		return x.DroppedEventFrames
+	}
+	return 0
+}
+
 // Drain asks the agent to connect again.
 type Drain struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1155,7 +1229,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1167,7 +1241,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1180,7 +1254,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Drain) GetReconnectAfter() *durationpb.Duration {
@@ -1227,13 +1301,16 @@ const file_vigil_agent_v1_agent_proto_rawDesc = "" +
 	"\x12heartbeat_interval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\"<\n" +
 	"\bPosition\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xe9\x01\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xa4\x02\n" +
 	"\x05Frame\x120\n" +
 	"\x05class\x18\x01 \x01(\x0e2\x1a.vigil.agent.v1.FrameClassR\x05class\x124\n" +
 	"\bposition\x18\x02 \x01(\v2\x18.vigil.agent.v1.PositionR\bposition\x124\n" +
 	"\x06events\x18\x03 \x01(\v2\x1a.vigil.agent.v1.EventBatchH\x00R\x06events\x127\n" +
-	"\asamples\x18\x04 \x01(\v2\x1b.vigil.agent.v1.SampleBatchH\x00R\asamplesB\t\n" +
-	"\apayload\"S\n" +
+	"\asamples\x18\x04 \x01(\v2\x1b.vigil.agent.v1.SampleBatchH\x00R\asamples\x129\n" +
+	"\acolumns\x18\x05 \x01(\v2\x1d.vigil.agent.v1.SampleColumnsH\x00R\acolumnsB\t\n" +
+	"\apayload\"%\n" +
+	"\rSampleColumns\x12\x14\n" +
+	"\x05block\x18\x01 \x01(\fR\x05block\"S\n" +
 	"\n" +
 	"EventBatch\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12.\n" +
@@ -1267,7 +1344,7 @@ const file_vigil_agent_v1_agent_proto_rawDesc = "" +
 	"checkpoint\x18\n" +
 	" \x01(\v2 .vigil.common.v1.CheckpointOrderH\x00R\n" +
 	"checkpointB\x06\n" +
-	"\x04verb\"\xd2\x02\n" +
+	"\x04verb\"\x84\x03\n" +
 	"\tHeartbeat\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x120\n" +
 	"\x14spooled_event_frames\x18\x02 \x01(\x03R\x12spooledEventFrames\x122\n" +
@@ -1275,7 +1352,8 @@ const file_vigil_agent_v1_agent_proto_rawDesc = "" +
 	"\x0edropped_frames\x18\x04 \x01(\x03R\rdroppedFrames\x12I\n" +
 	"\n" +
 	"collectors\x18\x05 \x03(\v2).vigil.agent.v1.Heartbeat.CollectorsEntryR\n" +
-	"collectors\x1a=\n" +
+	"collectors\x120\n" +
+	"\x14dropped_event_frames\x18\x06 \x01(\x03R\x12droppedEventFrames\x1a=\n" +
 	"\x0fCollectorsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"K\n" +
@@ -1302,7 +1380,7 @@ func file_vigil_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_vigil_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_vigil_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_vigil_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_vigil_agent_v1_agent_proto_goTypes = []any{
 	(FrameClass)(0),               // 0: vigil.agent.v1.FrameClass
 	(*ConnectRequest)(nil),        // 1: vigil.agent.v1.ConnectRequest
@@ -1311,55 +1389,57 @@ var file_vigil_agent_v1_agent_proto_goTypes = []any{
 	(*Welcome)(nil),               // 4: vigil.agent.v1.Welcome
 	(*Position)(nil),              // 5: vigil.agent.v1.Position
 	(*Frame)(nil),                 // 6: vigil.agent.v1.Frame
-	(*EventBatch)(nil),            // 7: vigil.agent.v1.EventBatch
-	(*SeriesDefs)(nil),            // 8: vigil.agent.v1.SeriesDefs
-	(*SeriesDef)(nil),             // 9: vigil.agent.v1.SeriesDef
-	(*SampleBatch)(nil),           // 10: vigil.agent.v1.SampleBatch
-	(*Ack)(nil),                   // 11: vigil.agent.v1.Ack
-	(*Command)(nil),               // 12: vigil.agent.v1.Command
-	(*Heartbeat)(nil),             // 13: vigil.agent.v1.Heartbeat
-	(*Drain)(nil),                 // 14: vigil.agent.v1.Drain
-	nil,                           // 15: vigil.agent.v1.Hello.FactsEntry
-	nil,                           // 16: vigil.agent.v1.SeriesDef.LabelsEntry
-	nil,                           // 17: vigil.agent.v1.Heartbeat.CollectorsEntry
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
-	(*v1.Event)(nil),              // 19: vigil.common.v1.Event
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
-	(*v1.CheckpointOrder)(nil),    // 21: vigil.common.v1.CheckpointOrder
+	(*SampleColumns)(nil),         // 7: vigil.agent.v1.SampleColumns
+	(*EventBatch)(nil),            // 8: vigil.agent.v1.EventBatch
+	(*SeriesDefs)(nil),            // 9: vigil.agent.v1.SeriesDefs
+	(*SeriesDef)(nil),             // 10: vigil.agent.v1.SeriesDef
+	(*SampleBatch)(nil),           // 11: vigil.agent.v1.SampleBatch
+	(*Ack)(nil),                   // 12: vigil.agent.v1.Ack
+	(*Command)(nil),               // 13: vigil.agent.v1.Command
+	(*Heartbeat)(nil),             // 14: vigil.agent.v1.Heartbeat
+	(*Drain)(nil),                 // 15: vigil.agent.v1.Drain
+	nil,                           // 16: vigil.agent.v1.Hello.FactsEntry
+	nil,                           // 17: vigil.agent.v1.SeriesDef.LabelsEntry
+	nil,                           // 18: vigil.agent.v1.Heartbeat.CollectorsEntry
+	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(*v1.Event)(nil),              // 20: vigil.common.v1.Event
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*v1.CheckpointOrder)(nil),    // 22: vigil.common.v1.CheckpointOrder
 }
 var file_vigil_agent_v1_agent_proto_depIdxs = []int32{
 	3,  // 0: vigil.agent.v1.ConnectRequest.hello:type_name -> vigil.agent.v1.Hello
-	8,  // 1: vigil.agent.v1.ConnectRequest.series:type_name -> vigil.agent.v1.SeriesDefs
+	9,  // 1: vigil.agent.v1.ConnectRequest.series:type_name -> vigil.agent.v1.SeriesDefs
 	6,  // 2: vigil.agent.v1.ConnectRequest.frame:type_name -> vigil.agent.v1.Frame
-	13, // 3: vigil.agent.v1.ConnectRequest.heartbeat:type_name -> vigil.agent.v1.Heartbeat
+	14, // 3: vigil.agent.v1.ConnectRequest.heartbeat:type_name -> vigil.agent.v1.Heartbeat
 	4,  // 4: vigil.agent.v1.ConnectResponse.welcome:type_name -> vigil.agent.v1.Welcome
-	11, // 5: vigil.agent.v1.ConnectResponse.ack:type_name -> vigil.agent.v1.Ack
-	12, // 6: vigil.agent.v1.ConnectResponse.command:type_name -> vigil.agent.v1.Command
-	14, // 7: vigil.agent.v1.ConnectResponse.drain:type_name -> vigil.agent.v1.Drain
-	15, // 8: vigil.agent.v1.Hello.facts:type_name -> vigil.agent.v1.Hello.FactsEntry
+	12, // 5: vigil.agent.v1.ConnectResponse.ack:type_name -> vigil.agent.v1.Ack
+	13, // 6: vigil.agent.v1.ConnectResponse.command:type_name -> vigil.agent.v1.Command
+	15, // 7: vigil.agent.v1.ConnectResponse.drain:type_name -> vigil.agent.v1.Drain
+	16, // 8: vigil.agent.v1.Hello.facts:type_name -> vigil.agent.v1.Hello.FactsEntry
 	5,  // 9: vigil.agent.v1.Welcome.events:type_name -> vigil.agent.v1.Position
-	18, // 10: vigil.agent.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	19, // 10: vigil.agent.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
 	0,  // 11: vigil.agent.v1.Frame.class:type_name -> vigil.agent.v1.FrameClass
 	5,  // 12: vigil.agent.v1.Frame.position:type_name -> vigil.agent.v1.Position
-	7,  // 13: vigil.agent.v1.Frame.events:type_name -> vigil.agent.v1.EventBatch
-	10, // 14: vigil.agent.v1.Frame.samples:type_name -> vigil.agent.v1.SampleBatch
-	19, // 15: vigil.agent.v1.EventBatch.events:type_name -> vigil.common.v1.Event
-	9,  // 16: vigil.agent.v1.SeriesDefs.series:type_name -> vigil.agent.v1.SeriesDef
-	16, // 17: vigil.agent.v1.SeriesDef.labels:type_name -> vigil.agent.v1.SeriesDef.LabelsEntry
-	0,  // 18: vigil.agent.v1.Ack.class:type_name -> vigil.agent.v1.FrameClass
-	5,  // 19: vigil.agent.v1.Ack.position:type_name -> vigil.agent.v1.Position
-	20, // 20: vigil.agent.v1.Command.deadline:type_name -> google.protobuf.Timestamp
-	21, // 21: vigil.agent.v1.Command.checkpoint:type_name -> vigil.common.v1.CheckpointOrder
-	20, // 22: vigil.agent.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
-	17, // 23: vigil.agent.v1.Heartbeat.collectors:type_name -> vigil.agent.v1.Heartbeat.CollectorsEntry
-	18, // 24: vigil.agent.v1.Drain.reconnect_after:type_name -> google.protobuf.Duration
-	1,  // 25: vigil.agent.v1.AgentService.Connect:input_type -> vigil.agent.v1.ConnectRequest
-	2,  // 26: vigil.agent.v1.AgentService.Connect:output_type -> vigil.agent.v1.ConnectResponse
-	26, // [26:27] is the sub-list for method output_type
-	25, // [25:26] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	8,  // 13: vigil.agent.v1.Frame.events:type_name -> vigil.agent.v1.EventBatch
+	11, // 14: vigil.agent.v1.Frame.samples:type_name -> vigil.agent.v1.SampleBatch
+	7,  // 15: vigil.agent.v1.Frame.columns:type_name -> vigil.agent.v1.SampleColumns
+	20, // 16: vigil.agent.v1.EventBatch.events:type_name -> vigil.common.v1.Event
+	10, // 17: vigil.agent.v1.SeriesDefs.series:type_name -> vigil.agent.v1.SeriesDef
+	17, // 18: vigil.agent.v1.SeriesDef.labels:type_name -> vigil.agent.v1.SeriesDef.LabelsEntry
+	0,  // 19: vigil.agent.v1.Ack.class:type_name -> vigil.agent.v1.FrameClass
+	5,  // 20: vigil.agent.v1.Ack.position:type_name -> vigil.agent.v1.Position
+	21, // 21: vigil.agent.v1.Command.deadline:type_name -> google.protobuf.Timestamp
+	22, // 22: vigil.agent.v1.Command.checkpoint:type_name -> vigil.common.v1.CheckpointOrder
+	21, // 23: vigil.agent.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
+	18, // 24: vigil.agent.v1.Heartbeat.collectors:type_name -> vigil.agent.v1.Heartbeat.CollectorsEntry
+	19, // 25: vigil.agent.v1.Drain.reconnect_after:type_name -> google.protobuf.Duration
+	1,  // 26: vigil.agent.v1.AgentService.Connect:input_type -> vigil.agent.v1.ConnectRequest
+	2,  // 27: vigil.agent.v1.AgentService.Connect:output_type -> vigil.agent.v1.ConnectResponse
+	27, // [27:28] is the sub-list for method output_type
+	26, // [26:27] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_vigil_agent_v1_agent_proto_init() }
@@ -1382,8 +1462,9 @@ func file_vigil_agent_v1_agent_proto_init() {
 	file_vigil_agent_v1_agent_proto_msgTypes[5].OneofWrappers = []any{
 		(*Frame_Events)(nil),
 		(*Frame_Samples)(nil),
+		(*Frame_Columns)(nil),
 	}
-	file_vigil_agent_v1_agent_proto_msgTypes[11].OneofWrappers = []any{
+	file_vigil_agent_v1_agent_proto_msgTypes[12].OneofWrappers = []any{
 		(*Command_Checkpoint)(nil),
 	}
 	type x struct{}
@@ -1392,7 +1473,7 @@ func file_vigil_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_agent_v1_agent_proto_rawDesc), len(file_vigil_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -275,10 +275,12 @@ type Node struct {
 	Collectors map[string]string `protobuf:"bytes,6,rep,name=collectors,proto3" json:"collectors,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Event frames that waited at the agent when it was last heard of.
 	SpooledEventFrames int64 `protobuf:"varint,7,opt,name=spooled_event_frames,json=spooledEventFrames,proto3" json:"spooled_event_frames,omitempty"`
-	// Frames that the agent's full spool dropped.
+	// Frames that the agent's full spools dropped since it started.
 	DroppedFrames int64 `protobuf:"varint,8,opt,name=dropped_frames,json=droppedFrames,proto3" json:"dropped_frames,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Event frames among them: samples go first.
+	DroppedEventFrames int64 `protobuf:"varint,9,opt,name=dropped_event_frames,json=droppedEventFrames,proto3" json:"dropped_event_frames,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
@@ -363,6 +365,13 @@ func (x *Node) GetSpooledEventFrames() int64 {
 func (x *Node) GetDroppedFrames() int64 {
 	if x != nil {
 		return x.DroppedFrames
+	}
+	return 0
+}
+
+func (x *Node) GetDroppedEventFrames() int64 {
+	if x != nil {
+		return x.DroppedEventFrames
 	}
 	return 0
 }
@@ -1556,7 +1565,7 @@ var File_vigil_control_v1_resources_proto protoreflect.FileDescriptor
 
 const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\n" +
-	" vigil/control/v1/resources.proto\x12\x10vigil.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1bvigil/common/v1/event.proto\x1a\x1dvigil/common/v1/failure.proto\"\xfe\x03\n" +
+	" vigil/control/v1/resources.proto\x12\x10vigil.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1bvigil/common/v1/event.proto\x1a\x1dvigil/common/v1/failure.proto\"\xb0\x04\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x121\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1b.vigil.control.v1.NodeStateR\x05state\x12#\n" +
@@ -1567,7 +1576,8 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"collectors\x18\x06 \x03(\v2&.vigil.control.v1.Node.CollectorsEntryR\n" +
 	"collectors\x120\n" +
 	"\x14spooled_event_frames\x18\a \x01(\x03R\x12spooledEventFrames\x12%\n" +
-	"\x0edropped_frames\x18\b \x01(\x03R\rdroppedFrames\x1a8\n" +
+	"\x0edropped_frames\x18\b \x01(\x03R\rdroppedFrames\x120\n" +
+	"\x14dropped_event_frames\x18\t \x01(\x03R\x12droppedEventFrames\x1a8\n" +
 	"\n" +
 	"FactsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
