@@ -53,8 +53,10 @@ func (e *Engine) again(ctx context.Context, tx *store.Tx, event *commonv1.Event,
 	id := i.GetIncidentId()
 	tell := f.GetSeverity() > i.GetSeverity()
 	if i.GetState() == resolved {
-		i.State, i.Resolved, action, tell = firing, nil, reopened, true
+		action, tell = reopened, true
+		e.reopen(&record)
 	}
+	record.Expires = e.expiry(e.deps.Clock())
 	i.Severity = max(i.GetSeverity(), f.GetSeverity())
 	record.Attempt, record.Latest = f.GetAttempt(), f.GetFindingId()
 	record.OnsetStep = max(record.OnsetStep, f.GetOnsetStep())
@@ -77,7 +79,19 @@ func (e *Engine) again(ctx context.Context, tx *store.Tx, event *commonv1.Event,
 	if err := tx.PutIncident(record); err != nil || !tell {
 		return err
 	}
-	return e.tell(ctx, tx, i)
+	return e.deps.Router.Alert(ctx, tx, record)
+}
+
+// reopen has a record fire again. How often it does in a row is counted, by
+// which who is told is spared an incident that comes and goes.
+func (e *Engine) reopen(record *store.IncidentRecord) {
+	now := e.deps.Clock()
+	if now.Sub(record.Changed) > againWithin {
+		record.Reopened = 0
+	}
+	record.Reopened++
+	record.Changed = now
+	record.Incident.State, record.Incident.Resolved, record.Incident.AcknowledgedBy = firing, nil, ""
 }
 
 // ordinal is a count as a word of a sentence: 2nd, 3rd, 11th.

@@ -140,7 +140,7 @@ func setup(t testing.TB, path string, frames *fakeBus) (*Pipeline, *store.Store)
 	t.Cleanup(func() { _ = s.Close() })
 	registry, tracer := prometheus.NewRegistry(), noop.NewTracerProvider().Tracer("")
 	engine := incident.New(incident.Defaults(), incident.Deps{
-		Receivers: []string{"hook"}, Save: save, Store: s, Clock: clock, Tracer: tracer, Metrics: registry,
+		Router: router, Save: save, Store: s, Clock: clock, Log: testkit.Logger(t), Tracer: tracer, Metrics: registry,
 	})
 	p := New(Deps{
 		Bus: frames, Store: s, Incidents: engine, Clock: clock, Log: quiet, Tracer: tracer, Metrics: registry,
