@@ -28,7 +28,7 @@ func Labels(i *controlv1.Incident) map[string]string {
 	if labels == nil {
 		labels = map[string]string{}
 	}
-	if len(i.GetLabels()) > 0 && i.GetLabels()[LabelName] != "" {
+	if len(i.GetLabels()) > 0 {
 		return labels // it came with labels of its own: they are all that it is
 	}
 	labels[LabelName], labels[LabelIncident] = Delivery{Incident: i}.Kind(), i.GetIncidentId()

@@ -62,6 +62,9 @@ func Old(equal, expressions map[string]string) (Matchers, error) {
 	var all Matchers
 	add := func(how labels.MatchType, from map[string]string) error {
 		for name, value := range from {
+			if how == labels.MatchRegexp {
+				value = "^(?:" + value + ")$" // as Alertmanager's keys of groups have it
+			}
 			m, err := labels.NewMatcher(how, name, value)
 			if err != nil {
 				return fault.New(fault.Invalid, "read matcher of %s: %w", name, err)

@@ -18,7 +18,8 @@ import (
 
 // Config is one node of the tree, as users write it.
 type Config struct {
-	// Receiver is who is told; empty means the one of the route above.
+	// Receiver is who is told; empty means the one of the route above, "nobody"
+	// that nobody is.
 	Receiver string `yaml:"receiver"`
 	// Receivers is Receiver for several: each is told by itself.
 	Receivers []string `yaml:"receivers"`
@@ -100,7 +101,7 @@ func (c Config) matchers() (match.Matchers, error) {
 func (c Config) Names() (receivers, intervals []string) {
 	add := func(to *[]string, names ...string) {
 		for _, name := range names {
-			if name != "" && !slices.Contains(*to, name) {
+			if name != "" && name != Nobody && !slices.Contains(*to, name) {
 				*to = append(*to, name)
 			}
 		}

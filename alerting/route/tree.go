@@ -11,6 +11,9 @@ import (
 	"github.com/vigil-ml/vigil/alerting/match"
 )
 
+// Nobody is the receiver of a route whose alerts are told to nobody.
+const Nobody = "nobody"
+
 const (
 	everyLabel = "..."
 	// coalesce is between two notifications of a group that are not urgent, where
@@ -78,10 +81,12 @@ func (t *Tree) build(c Config, above *Route, place string) (*Route, error) {
 		r.ID = r.Key + "#" + strconv.Itoa(n)
 	}
 	t.byID[r.ID] = r
-	if c.Receiver != "" {
+	switch {
+	case c.Receiver == Nobody:
+		r.Receivers = []string{}
+	case c.Receiver != "":
 		r.Receivers = []string{c.Receiver}
-	}
-	if len(r.Receivers) == 0 {
+	case len(r.Receivers) == 0:
 		r.Receivers = above.Receivers
 	}
 	if c.GroupBy == nil {

@@ -126,6 +126,9 @@ func (r *Router) changed(ctx context.Context, tx *store.Tx, g store.AlertGroup, 
 		return tx.DeleteAlertGroup(g.ID)
 	}
 	due := group.Due(to, g.Looked, now)
+	if opened := record.Incident.GetOpened().AsTime(); g.Looked.IsZero() && opened.Add(to.Wait).Before(now) {
+		due = now // it began so long ago that it need not wait for company
+	}
 	if wait := damping(record.Reopened); wait > 0 && !g.Told.IsZero() {
 		due = later(due, g.Told.Add(wait))
 	} else if to.Urgent && due.After(now) {
