@@ -55,6 +55,8 @@ func (r *Router) SetSilence(tx *store.Tx, asked *controlv1.Silence) (*controlv1.
 			s.Starts = timestamppb.New(now)
 		}
 	}
+	// amtool and Grafana know milliseconds: what they send back must be the same.
+	s.Starts = timestamppb.New(s.GetStarts().AsTime().Truncate(time.Millisecond))
 	s.Updated, s.State = timestamppb.New(now), ""
 	if err := tx.PutSilence(s); err != nil {
 		return nil, err
