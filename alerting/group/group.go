@@ -49,9 +49,9 @@ func Decide(members []Member, sendResolved bool, last time.Time, repeat time.Dur
 			continue
 		}
 		fires = true
-		fresh = fresh || m.Told == 0 || m.Told == resolved
-		worse = worse || m.Severity > m.ToldSeverity
-		taken = taken || (m.State == acknowledged) != (m.Told == acknowledged)
+		fresh = fresh || m.Told == resolved || (m.Told == 0 && m.State == firing)
+		worse = worse || (m.Told != 0 && m.Severity > m.ToldSeverity)
+		taken = taken || (m.Told != 0 && (m.State == acknowledged) != (m.Told == acknowledged))
 		allTaken = allTaken && m.State == acknowledged
 	}
 	switch {

@@ -22,8 +22,8 @@ type Incidents interface {
 	Note(ctx context.Context, tx *store.Tx, act incident.Act) error
 }
 
-// Acknowledge says that a person has taken an incident.
-func (s *incidents) Acknowledge(ctx context.Context, in *controlv1.AcknowledgeIncidentRequest) (*controlv1.AcknowledgeIncidentResponse, error) {
+// AcknowledgeIncident says that a person has taken an incident.
+func (s *incidents) AcknowledgeIncident(ctx context.Context, in *controlv1.AcknowledgeIncidentRequest) (*controlv1.AcknowledgeIncidentResponse, error) {
 	out, err := s.act(ctx, s.acts.Acknowledge, incident.Act{IncidentID: in.IncidentId, Author: in.Author, Comment: in.Comment})
 	if err != nil {
 		return nil, err
@@ -31,8 +31,8 @@ func (s *incidents) Acknowledge(ctx context.Context, in *controlv1.AcknowledgeIn
 	return &controlv1.AcknowledgeIncidentResponse{Incident: out}, nil
 }
 
-// Resolve ends an incident.
-func (s *incidents) Resolve(ctx context.Context, in *controlv1.ResolveIncidentRequest) (*controlv1.ResolveIncidentResponse, error) {
+// ResolveIncident ends an incident.
+func (s *incidents) ResolveIncident(ctx context.Context, in *controlv1.ResolveIncidentRequest) (*controlv1.ResolveIncidentResponse, error) {
 	out, err := s.act(ctx, s.acts.Resolve, incident.Act{IncidentID: in.IncidentId, Author: in.Author, Comment: in.Comment})
 	if err != nil {
 		return nil, err
@@ -40,8 +40,8 @@ func (s *incidents) Resolve(ctx context.Context, in *controlv1.ResolveIncidentRe
 	return &controlv1.ResolveIncidentResponse{Incident: out}, nil
 }
 
-// Reopen has an incident fire again.
-func (s *incidents) Reopen(ctx context.Context, in *controlv1.ReopenIncidentRequest) (*controlv1.ReopenIncidentResponse, error) {
+// ReopenIncident has an incident fire again.
+func (s *incidents) ReopenIncident(ctx context.Context, in *controlv1.ReopenIncidentRequest) (*controlv1.ReopenIncidentResponse, error) {
 	out, err := s.act(ctx, s.acts.Reopen, incident.Act{IncidentID: in.IncidentId, Author: in.Author, Comment: in.Comment})
 	if err != nil {
 		return nil, err
@@ -49,8 +49,8 @@ func (s *incidents) Reopen(ctx context.Context, in *controlv1.ReopenIncidentRequ
 	return &controlv1.ReopenIncidentResponse{Incident: out}, nil
 }
 
-// Note writes into an incident's timeline.
-func (s *incidents) Note(ctx context.Context, in *controlv1.AddNoteRequest) (*controlv1.AddNoteResponse, error) {
+// AddNote writes into an incident's timeline.
+func (s *incidents) AddNote(ctx context.Context, in *controlv1.AddNoteRequest) (*controlv1.AddNoteResponse, error) {
 	out, err := s.act(ctx, s.acts.Note, incident.Act{IncidentID: in.IncidentId, Author: in.Author, Comment: in.Text})
 	if err != nil {
 		return nil, err
