@@ -36,6 +36,7 @@ type desk struct {
 	testing.TB
 	store    *store.Store
 	engine   *incident.Engine
+	router   *routing.Router
 	fleet    *fleet.Fleet
 	bank     *detect.Bank
 	registry *prometheus.Registry
@@ -65,6 +66,7 @@ func newDesk(t testing.TB) *desk {
 		t.Fatal(err)
 	}
 	router := routing.New(routing.Deps{Plan: plan, Store: d.store, Clock: clock, Log: testkit.Logger(t)})
+	d.router = router
 	d.engine = incident.New(incident.Defaults(), incident.Deps{
 		Router: router, Save: d.save, Store: d.store, Clock: clock, Log: testkit.Logger(t), Tracer: tracer, Metrics: d.registry,
 	})

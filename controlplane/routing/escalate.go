@@ -141,9 +141,11 @@ func (r *Router) beat(ctx context.Context, tx *store.Tx, t store.Timer, now time
 			return errors.Join(err, tx.PutTimer(t))
 		}
 		labels := i.GetLabels()
+		beats := snapshot(store.IncidentRecord{Incident: i}, labels)
+		beats.State, beats.Ends = firing, nil
 		body := &controlv1.GroupNotification{
 			Key: "heartbeat:" + route.LabelText(labels), Labels: labels, Occasion: int32(alert.Repeat), Reason: "heartbeat",
-			Alerts: []*controlv1.Alert{snapshot(store.IncidentRecord{Incident: i}, labels)},
+			Alerts: []*controlv1.Alert{beats},
 		}
 		err = tx.InsertNotification(store.Notification{
 			IncidentID: i.GetIncidentId(), Receiver: h.Receiver, State: firing, Created: now, Group: body,
