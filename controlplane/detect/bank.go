@@ -21,6 +21,8 @@ type Bank struct {
 	under [][]int // for each rule, the places of those that explain it
 	runs  map[string][]Detector
 	ended ring
+	was   map[string][]bool // whose problems went on at the run's last step
+	now   Standing
 }
 
 // NewBank makes a bank without runs. Two rules with one code are a bug and
@@ -41,7 +43,7 @@ func NewBank(rules []Rule) *Bank {
 			}
 		}
 	}
-	return &Bank{rules: rules, under: under, runs: map[string][]Detector{}, ended: newRing(endedRuns)}
+	return &Bank{rules: rules, under: under, runs: map[string][]Detector{}, ended: newRing(endedRuns), was: map[string][]bool{}}
 }
 
 // Observe takes the next event of any run and gives what it shows, with ids
@@ -60,8 +62,10 @@ func (b *Bank) Observe(event *commonv1.Event) []*controlv1.Finding {
 	if findings != nil {
 		findings = b.unexplained(detectors, findings, from)
 	}
+	b.stand(event, detectors)
 	if _, ok := event.GetBody().(*commonv1.Event_RunEnded); ok && detectors != nil {
 		delete(b.runs, event.GetRunId())
+		delete(b.was, event.GetRunId())
 		b.ended.add(event.GetRunId())
 	}
 	return findings

@@ -2,13 +2,16 @@ package incident_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace/noop"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/vigil-ml/vigil/controlplane/detect"
 	"github.com/vigil-ml/vigil/controlplane/incident"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/fault"
@@ -97,6 +100,32 @@ func TestWorseThanAcknowledged(t *testing.T) {
 	d.happen(d.event(0, step(42, 1)), finding("stuck", commonv1.Severity_SEVERITY_CRITICAL))
 	d.same("state", d.only().GetState(), controlv1.IncidentState_INCIDENT_STATE_FIRING)
 	d.same("told", told(d.only()), []string{"hook firing", "slack firing"})
+}
+
+// TestDetectorSeesNoMore: an incident is over when none of its problems goes
+// on, and comes back as the same one.
+func TestDetectorSeesNoMore(t *testing.T) {
+	d := newDesk(t)
+	d.begin()
+	finding := func(kind string, onset int64) *controlv1.Finding {
+		d.sequence++
+		return &controlv1.Finding{FindingId: fmt.Sprint(kind, d.sequence), RunId: "r", Kind: kind, OnsetStep: onset,
+			EventTime: timestamppb.New(d.now), Severity: commonv1.Severity_SEVERITY_CRITICAL, Summary: kind + "."}
+	}
+	d.happen(d.event(0, step(41, 1)), finding("hang", 41), finding("straggler", 41))
+	d.over = detect.Standing{Over: []string{"hang"}, Open: []string{"straggler"}}
+	d.happen(d.event(0, step(42, 1)))
+	d.same("one goes on", d.only().GetState(), controlv1.IncidentState_INCIDENT_STATE_FIRING)
+	d.over = detect.Standing{Over: []string{"straggler"}}
+	d.happen(d.event(0, step(43, 1)))
+	d.same("timeline", d.lately(1), []string{" resolved: At step 43 it is seen no more. It had 2 findings."})
+	d.over = detect.Standing{}
+	d.happen(d.event(0, step(50, 1)), finding(d.only().GetKind(), 50))
+	d.same("the same incident", d.only().GetState(), controlv1.IncidentState_INCIDENT_STATE_FIRING)
+	d.happen(d.event(0, step(51, 1)), finding("nonfinite", 51))
+	d.over = detect.Standing{Over: []string{"nonfinite", d.only().GetKind()}}
+	d.happen(d.event(0, step(52, 1)))
+	d.same("a NaN lasts", d.only().GetState(), controlv1.IncidentState_INCIDENT_STATE_FIRING)
 }
 
 // TestExpires: an incident of which nothing more is heard is over in the end.

@@ -22,7 +22,7 @@ const reopened = "reopened"
 // cameAgain gives the incident whose problem a finding shows once more: one of
 // the open ones, from an earlier attempt, or one that was resolved a moment
 // ago. The problem is the same when it is of the same kind and began at the
-// same step.
+// same step, or when it is of a kind that comes and goes and was just over.
 func cameAgain(tx *store.Tx, f *controlv1.Finding, open []store.IncidentRecord) (store.IncidentRecord, bool, error) {
 	at := f.GetEventTime().AsTime()
 	over, err := tx.ResolvedSince(f.GetRunId(), at.Add(-againWithin))
@@ -36,6 +36,10 @@ func cameAgain(tx *store.Tx, f *controlv1.Finding, open []store.IncidentRecord) 
 		afresh := record.Incident.GetState() == resolved && at.After(record.ResolvedEvent)
 		if !later && !afresh {
 			continue
+		}
+		// What comes and goes is one problem, wherever it begins.
+		if record.Incident.GetState() == resolved && record.Incident.GetKind() == f.GetKind() && !lasting(f.GetKind()) {
+			return record, true, nil
 		}
 		same, err := tx.HasFinding(record.Incident.GetIncidentId(), f.GetKind(), f.GetOnsetStep())
 		if err != nil || same {

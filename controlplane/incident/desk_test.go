@@ -44,6 +44,7 @@ type desk struct {
 	now      time.Time
 	saveErr  error // what Save gives instead of working
 	sequence uint64
+	over     detect.Standing // what ends with the next events
 }
 
 func newDesk(t testing.TB) *desk {
@@ -121,7 +122,10 @@ func (d *desk) take(e *commonv1.Event, findings []*controlv1.Finding) error {
 				return err
 			}
 		}
-		return d.engine.Apply(d.Context(), tx, e, findings)
+		if err := d.engine.Apply(d.Context(), tx, e, findings); err != nil || len(d.over.Over) == 0 {
+			return err
+		}
+		return d.engine.Over(d.Context(), tx, e, d.over)
 	})
 }
 

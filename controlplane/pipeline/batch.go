@@ -111,7 +111,13 @@ func (b *batch) event(ctx context.Context, tx *store.Tx, sequence uint64, event 
 		return err
 	}
 	b.findings = append(b.findings, findings...)
-	return b.deps.Incidents.Apply(ctx, tx, event, findings)
+	if err := b.deps.Incidents.Apply(ctx, tx, event, findings); err != nil {
+		return err
+	}
+	if standing := b.bank.Standing(); len(standing.Over) > 0 {
+		return b.deps.Incidents.Over(ctx, tx, event, standing)
+	}
+	return nil
 }
 
 // detect stores what an event shows and gives what is new of it.

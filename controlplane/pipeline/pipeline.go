@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/vigil-ml/vigil/controlplane/bus"
+	"github.com/vigil-ml/vigil/controlplane/detect"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/life"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -53,12 +54,16 @@ type Store interface {
 type Bank interface {
 	// Observe gives what an event shows.
 	Observe(event *commonv1.Event) []*controlv1.Finding
+	// Standing gives which problems ended with the event observed last.
+	Standing() detect.Standing
 }
 
 // Incidents makes findings into incidents and follows them.
 type Incidents interface {
 	// Apply takes in an event and the new findings that it led to.
 	Apply(ctx context.Context, tx *store.Tx, event *commonv1.Event, findings []*controlv1.Finding) error
+	// Over takes in that, as an event shows, problems ended.
+	Over(ctx context.Context, tx *store.Tx, event *commonv1.Event, standing detect.Standing) error
 }
 
 // Deps is what a pipeline needs; all of it.

@@ -302,6 +302,8 @@ func (b countingBank) Observe(e *commonv1.Event) []*controlv1.Finding {
 	return nil
 }
 
+func (b countingBank) Standing() detect.Standing { return detect.Standing{} }
+
 // TestRepeats hands frames over again, within a batch and in the next one:
 // the detectors see each event once.
 func TestRepeats(t *testing.T) {

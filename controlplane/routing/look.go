@@ -184,11 +184,29 @@ func (r *Router) tell(ctx context.Context, tx *store.Tx, to *route.Route, g stor
 	if more := len(body.Alerts) - alertsTold; more > 0 {
 		body.Truncated, body.Alerts = int32(more), body.Alerts[:alertsTold]
 	}
-	created := now
+	if err := together(tx, g.Receiver, v, about, now); err != nil {
+		return err
+	}
 	return tx.InsertNotification(store.Notification{
 		IncidentID: v.told[about].IncidentID, Receiver: g.Receiver, State: state,
-		Created: created, Traceparent: telemetry.Traceparent(ctx), Group: body,
+		Created: now, Traceparent: telemetry.Traceparent(ctx), Group: body,
 	})
+}
+
+// together writes into the timelines of the other alerts of a notification that
+// they are told with it.
+func together(tx *store.Tx, receiver string, v view, about int, now time.Time) error {
+	for n, m := range v.members {
+		if n == about || m.Muted || m.State == m.Told {
+			continue
+		}
+		err := note(tx, v.told[n].IncidentID, now, "notified", "%s is told that it is %s, together with %s.",
+			receiver, alert.State(m.State), v.told[about].IncidentID)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // weighs orders members: what fires before what is over, then by severity.
