@@ -20,6 +20,7 @@ import (
 	"github.com/vigil-ml/vigil/agent/journal"
 	"github.com/vigil-ml/vigil/agent/localapi"
 	"github.com/vigil-ml/vigil/agent/reflex"
+	"github.com/vigil-ml/vigil/agent/report"
 	"github.com/vigil-ml/vigil/agent/spool"
 	"github.com/vigil-ml/vigil/agent/uplink"
 	"github.com/vigil-ml/vigil/agent/vault"
@@ -143,6 +144,10 @@ func (a *agent) setup(services *life.Group) error {
 		return err
 	}
 	a.metrics.MustRegister(collectors.Exposition())
+	reports := report.New(a.config.Report, report.Deps{
+		Latest: collectors.Latest, Statuses: collectors.Statuses, Trainers: registered(sessions),
+		Record: a.record, Log: a.log, Clock: time.Now,
+	})
 	up := uplink.New(a.config.Uplink, uplink.Deps{
 		Events: a.events, Samples: a.samples, Series: a.journal, Commands: commands,
 		Hello: a.hello, Heartbeat: a.heartbeat(collectors),
@@ -161,6 +166,7 @@ func (a *agent) setup(services *life.Group) error {
 	services.Go("commands", commands.Run)
 	services.Go("reflex", reflexes.Run)
 	services.Go("collectors", collectors.Run)
+	services.Go("reports", reports.Run)
 	services.Go("uplink", up.Run)
 	services.Go("trainers", trainers.Run)
 	services.Go("web", a.web)

@@ -12,6 +12,7 @@ import (
 	"github.com/vigil-ml/vigil/agent/journal"
 	"github.com/vigil-ml/vigil/agent/localapi"
 	"github.com/vigil-ml/vigil/agent/reflex"
+	"github.com/vigil-ml/vigil/agent/report"
 	"github.com/vigil-ml/vigil/agent/spool"
 	"github.com/vigil-ml/vigil/agent/uplink"
 	"github.com/vigil-ml/vigil/agent/vault"
@@ -42,6 +43,7 @@ type Config struct {
 	Reflex   reflex.Config   `yaml:"reflex"`
 	// Collectors is by kind; one that is not named runs with its defaults.
 	Collectors map[string]Collector  `yaml:"collectors"`
+	Report     report.Config         `yaml:"report"`
 	Log        telemetry.LogConfig   `yaml:"log"`
 	Trace      telemetry.TraceConfig `yaml:"trace"`
 }
@@ -50,7 +52,8 @@ type Config struct {
 type Collector struct {
 	// Off leaves it out.
 	Off bool `yaml:"off"`
-	// Interval is the time from one call to the next; 0 means ten seconds.
+	// Interval is the time from one call to the next; 0 means ten seconds,
+	// or what the kind itself says.
 	Interval time.Duration `yaml:"interval"`
 	// Timeout bounds a call; 0 means the interval.
 	Timeout time.Duration `yaml:"timeout"`
@@ -81,6 +84,7 @@ func Defaults() Config {
 		Vault:    vault.Defaults("vault"),
 		Commands: command.Defaults("commands"),
 		Reflex:   reflex.Defaults(),
+		Report:   report.Defaults(),
 		Log:      telemetry.DefaultLog(),
 	}
 	c.Trainers.Runs = "runs.json"
@@ -140,6 +144,9 @@ func (c *Config) sources(deps collect.Deps) ([]collect.Source, error) {
 		}
 		if chosen.Interval == 0 {
 			chosen.Interval = collectInterval
+			if paced, ok := collector.(collect.Paced); ok {
+				chosen.Interval = paced.Pace()
+			}
 		}
 		sources = append(sources, collect.Source{
 			Name: kind, Collector: collector, Interval: chosen.Interval, Timeout: chosen.Timeout,

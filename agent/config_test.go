@@ -42,7 +42,7 @@ vault: {max_staged: 0}
 	}
 	for _, want := range []string{
 		"agent.yaml:1: node:", "agent.yaml:2: state_dir:", "agent.yaml:3: listen:", "agent.yaml:4: uplink.address:",
-		`there is no collector "hots"; there are host, nvml`, "agent.yaml:6: vault.max_staged:",
+		`there is no collector "hots"; there are host, tasks, cgroup, process, process_memory, kernel, fabric, nvml`, "agent.yaml:6: vault.max_staged:",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not named in:\n%v", want, err)
@@ -73,13 +73,29 @@ func TestNodeStaysWhatItWas(t *testing.T) {
 }
 
 func TestSources(t *testing.T) {
-	c, err := decode("collectors: {nvml: {off: true}, host: {interval: 3s, timeout: 1s}}\n")
+	c, err := decode("collectors: {nvml: {off: true}, host: {interval: 3s, timeout: 1s}, tasks: {interval: 5s}}\n")
 	if err != nil {
 		t.Fatal(err)
 	}
 	sources, err := c.sources(collect.Deps{Log: slog.New(slog.DiscardHandler)})
-	if err != nil || len(sources) != 1 || sources[0].Name != "host" || sources[0].Interval != 3*time.Second || sources[0].Timeout != time.Second {
-		t.Errorf("sources %+v, %v", sources, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]time.Duration{}
+	for _, s := range sources {
+		got[s.Name] = s.Interval
+	}
+	// What is set holds, else the kind's own pace, else the agent's.
+	for name, want := range map[string]time.Duration{
+		"host": 3 * time.Second, "tasks": 5 * time.Second, "kernel": time.Second,
+		"process_memory": time.Minute, "process": collectInterval, "nvml": 0,
+	} {
+		if got[name] != want {
+			t.Errorf("%s is called every %v, want %v", name, got[name], want)
+		}
+	}
+	if sources[0].Name != "host" || sources[0].Timeout != time.Second {
+		t.Errorf("the first source is %s with timeout %v", sources[0].Name, sources[0].Timeout)
 	}
 	c, err = decode("collectors: {host: {settings: {prok: /x}}}\n")
 	if err != nil {

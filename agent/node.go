@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/agent/collect"
@@ -48,7 +49,22 @@ func line(path string) string {
 
 // fault records what the node says is broken.
 func (a *agent) fault(ctx context.Context, fault *commonv1.NodeFault) error {
-	return a.journal.Events(ctx, "", &commonv1.Event{Body: &commonv1.Event_NodeFault{NodeFault: fault}})
+	return a.record(ctx, faultEvent(fault))
+}
+
+// faultEvent makes a fault's event. A fault that has a key has the same event
+// id every time, so that the journal leaves out what is told again.
+func faultEvent(fault *commonv1.NodeFault) *commonv1.Event {
+	event := &commonv1.Event{Time: fault.Time, Body: &commonv1.Event_NodeFault{NodeFault: fault}}
+	if fault.Key != "" {
+		event.EventId = uuid.NewSHA1(uuid.NameSpaceOID, []byte(fault.Key)).String()
+	}
+	return event
+}
+
+// record records an event of the node.
+func (a *agent) record(ctx context.Context, event *commonv1.Event) error {
+	return a.journal.Events(ctx, "", event)
 }
 
 // registered gives the training processes as collectors know them.

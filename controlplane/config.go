@@ -64,8 +64,12 @@ func Defaults() Config {
 	}
 }
 
-// Check reports a missing state directory.
+// Check reports a missing state directory, and nodes that would count as lost
+// between two heartbeats.
 func (c Config) Check(report func(key, format string, args ...any)) {
+	if least := 3 * c.Ingest.HeartbeatInterval; c.Fleet.LostAfter < least {
+		report("fleet.lost_after", "is %s; want at least three heartbeats (ingest.heartbeat_interval), %s", c.Fleet.LostAfter, least)
+	}
 	if c.StateDir == "" {
 		report("state_dir", "is empty; name a directory")
 	}

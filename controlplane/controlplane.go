@@ -121,7 +121,7 @@ func (c *controlPlane) setup(services *life.Group) error {
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
 	nodes := fleet.New(c.config.Fleet, fleet.Deps{
-		Store: c.store, Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
+		Store: c.store, Bus: c.bus, Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
 	plan, err := c.config.Alerting.Plan(alerts.Receivers())
 	if err != nil {
@@ -133,7 +133,7 @@ func (c *controlPlane) setup(services *life.Group) error {
 		Clock: time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
 	})
 	events := pipeline.New(pipeline.Deps{
-		Bus: c.bus, Store: c.store, NewBank: func() pipeline.Bank { return detect.NewBank(Rules()) }, Incidents: incidents,
+		Bus: c.bus, Store: c.store, NewBank: func() pipeline.Bank { return detect.NewBank(Rules()).WatchNodes(NodeRules()) }, Incidents: incidents,
 		Clock: time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
 	})
 	frames := ingest.New(c.config.Ingest, ingest.Deps{

@@ -35,7 +35,11 @@ type call struct {
 // begin starts a call.
 func begin(ctx context.Context, s *source, now time.Time) *call {
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+	s.mu.Lock()
+	expected := len(s.samples)
+	s.mu.Unlock()
 	c := &call{
+		samples: make([]metric.Sample, 0, expected), // mostly as many as the last time
 		timeout: s.Timeout, ended: ctx.Done(), cancel: cancel, group: life.NewGroup(ctx),
 		done: make(chan struct{}), began: now,
 	}

@@ -10,6 +10,7 @@ package collect
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/vigil-ml/vigil/internal/metric"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -48,11 +49,19 @@ type Collector interface {
 	Collect(ctx context.Context, emit func(metric.Sample)) (Status, error)
 }
 
+// Paced is a collector that is called at another interval than the agent's own
+// where the configuration sets none: one that is dear, or must be prompt.
+type Paced interface {
+	// Pace is the time from one call to the next, above 0.
+	Pace() time.Duration
+}
+
 // Deps is what code injects into a collector.
 type Deps struct {
 	Log *slog.Logger
 	// Faults records one thing that the node says is broken; it is on disk on
-	// return. An error means that it is not, and should be told again.
+	// return. An error means that it is not, and should be told again. One whose
+	// key was recorded lately is left out.
 	Faults func(ctx context.Context, fault *commonv1.NodeFault) error
 	// Trainers gives the training processes that are registered now.
 	Trainers func() []Trainer

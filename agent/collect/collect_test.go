@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -137,6 +138,34 @@ func TestFirstCollectionIsAtOnceAndTheNextOnesAtTheInterval(t *testing.T) {
 	})
 	if !c.closed {
 		t.Error("the collector was not closed")
+	}
+}
+
+func TestCollectorsDoNotMeasureInStep(t *testing.T) {
+	collectors := map[string]*collector{}
+	calls := make([][]time.Time, 20)
+	for i := range calls {
+		c := &collector{collect: func(context.Context, func(metric.Sample)) (Status, error) {
+			calls[i] = append(calls[i], time.Now())
+			return Ok, nil
+		}}
+		collectors[strconv.Itoa(i)] = c
+	}
+	var began time.Time
+	run(t, collectors, func(*bench) {
+		began = time.Now()
+		time.Sleep(1500 * time.Millisecond)
+		synctest.Wait()
+	})
+	seconds := map[time.Time]bool{}
+	for i, times := range calls {
+		if len(times) < 2 || !times[0].Equal(began) || times[1].Before(began.Add(time.Second/2)) || times[1].After(began.Add(time.Second)) {
+			t.Fatalf("collector %d was called at %v; it began at %v", i, times, began)
+		}
+		seconds[times[1]] = true
+	}
+	if len(seconds) < len(calls)/2 {
+		t.Errorf("the second calls of %d collectors came at %d times", len(calls), len(seconds))
 	}
 }
 

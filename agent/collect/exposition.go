@@ -27,19 +27,29 @@ func (exposition) Describe(chan<- *prometheus.Desc) {}
 // would spoil the whole page.
 func (e exposition) Collect(out chan<- prometheus.Metric) {
 	seen := map[string]bool{}
-	for _, s := range e.runner.sources {
-		for _, sample := range s.fresh(e.runner.deps.Clock()) {
-			key := sample.Def.Name + "\xff" + strings.Join(sample.Labels, "\xff")
-			if seen[key] {
-				continue
-			}
-			seen[key] = true
-			kind := prometheus.GaugeValue
-			if sample.Def.Type == metric.Counter {
-				kind = prometheus.CounterValue
-			}
-			if m, err := prometheus.NewConstMetric(sample.Def.Desc(), kind, sample.Value, sample.Labels...); err == nil {
-				out <- m
+	for sample := range e.runner.Latest {
+		key := sample.Def.Name + "\xff" + strings.Join(sample.Labels, "\xff")
+		if seen[key] {
+			continue
+		}
+		seen[key] = true
+		kind := prometheus.GaugeValue
+		if sample.Def.Type == metric.Counter {
+			kind = prometheus.CounterValue
+		}
+		if m, err := prometheus.NewConstMetric(sample.Def.Desc(), kind, sample.Value, sample.Labels...); err == nil {
+			out <- m
+		}
+	}
+}
+
+// Latest gives the last samples of every collector, but for those older than
+// three intervals and a timeout. It is safe for concurrent use.
+func (r *Runner) Latest(yield func(metric.Sample) bool) {
+	for _, s := range r.sources {
+		for _, sample := range s.fresh(r.deps.Clock()) {
+			if !yield(sample) {
+				return
 			}
 		}
 	}

@@ -47,8 +47,10 @@ type RunnerDeps struct {
 	Clock   func() time.Time
 }
 
-// Runner calls collectors: each at its own interval, the first time at once,
-// and none waits for another. A call that does not return in its time makes its
+// Runner calls collectors: each at its own interval, the first time at once and
+// the second after a part of the interval, by chance, so that neither the
+// collectors of a node nor the nodes of a cluster that was started together
+// measure in step. None waits for another. A call that does not return in its time makes its
 // collector stuck: what it has emitted is taken, and it is not called again
 // until that call returns.
 type Runner struct {
@@ -126,7 +128,7 @@ func (r *Runner) Statuses() map[string]Status {
 }
 
 func (r *Runner) loop(ctx context.Context, s *source) {
-	for {
+	for wait := phase; ; wait = spread {
 		call := r.call(ctx, s)
 		if call.stuck {
 			select {
@@ -140,7 +142,7 @@ func (r *Runner) loop(ctx context.Context, s *source) {
 		if call.status == Unsupported {
 			interval = max(interval, unsupportedInterval)
 		}
-		if !life.Sleep(ctx, spread(interval)) {
+		if !life.Sleep(ctx, wait(interval)) {
 			if closer, ok := s.Collector.(io.Closer); ok {
 				if err := closer.Close(); err != nil {
 					r.deps.Log.Warn("close collector", "collector", s.Name, "err", err)
@@ -208,6 +210,10 @@ func (r *Runner) complain(s *source, status Status, err error) {
 	}
 	r.deps.Log.Log(context.Background(), level, "collector", attrs...)
 }
+
+// phase is the first wait: between half an interval and a whole one, since a
+// rate over less than that would be noise.
+func phase(d time.Duration) time.Duration { return d/2 + rand.N(max(d/2, 1)) }
 
 // spread makes a wait up to a tenth longer or shorter, so that collectors and
 // nodes do not measure in step.

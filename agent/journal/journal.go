@@ -24,6 +24,7 @@ import (
 	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/metric"
+	"github.com/vigil-ml/vigil/internal/protocol"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -132,7 +133,7 @@ func (j *Journal) Events(ctx context.Context, runID string, events ...*commonv1.
 		return nil
 	}
 	for i, event := range events {
-		if runID == "" && !ofNode(event) {
+		if runID == "" && !protocol.OfNode(event) {
 			return fault.New(fault.Invalid, "record events: run_id of event %d is empty", i)
 		}
 		if event == nil || (event.RunId != "" && event.RunId != runID) {
@@ -163,15 +164,6 @@ func (j *Journal) Events(ctx context.Context, runID string, events ...*commonv1.
 		return fmt.Errorf("record events of run %s: %w", runID, err)
 	}
 	return nil
-}
-
-// ofNode tells whether an event is of a node rather than of a run.
-func ofNode(event *commonv1.Event) bool {
-	switch event.GetBody().(type) {
-	case *commonv1.Event_NodeReport, *commonv1.Event_NodeFault:
-		return true
-	}
-	return false
 }
 
 // fill stamps an event.

@@ -18,6 +18,7 @@ const (
 	LabelSeverity = "severity" // info, warning or critical
 	LabelNode     = "node"
 	LabelRank     = "rank"
+	LabelGPU      = "gpu"
 )
 
 // Labels gives what an incident is routed by: those that it was made with,
@@ -43,7 +44,12 @@ func Labels(i *controlv1.Incident) map[string]string {
 		if f.GetNode() != "" {
 			labels[LabelNode] = f.GetNode()
 		}
-		labels[LabelRank] = strconv.FormatUint(uint64(f.GetRank()), 10)
+		if f.Gpu != nil {
+			labels[LabelGPU] = strconv.FormatUint(uint64(f.GetGpu()), 10)
+		}
+		if f.GetProblem() == "" {
+			labels[LabelRank] = strconv.FormatUint(uint64(f.GetRank()), 10)
+		}
 	}
 	return labels
 }

@@ -21,7 +21,24 @@ func (d Delivery) Title() string {
 	case head == "":
 		head = "Alert"
 	}
-	return fmt.Sprintf("%s: %s in run %s", head, d.Kind(), d.Incident.GetRunId())
+	return fmt.Sprintf("%s: %s %s", head, d.Kind(), d.place())
+}
+
+// place is where it is: a node and its GPU where a node's problem is the cause,
+// else a run.
+func (d Delivery) place() string {
+	node := d.Incident.GetNode()
+	if node == "" {
+		return "in run " + d.Incident.GetRunId()
+	}
+	text := "on " + node
+	if f := d.Finding(); f != nil && f.Gpu != nil {
+		text += fmt.Sprintf(" GPU %d", f.GetGpu())
+	}
+	if run := d.Incident.GetRunId(); run != "" {
+		text += ", in run " + run
+	}
+	return text
 }
 
 // Kind is the incident's kind, or "incident" when it has none.
@@ -92,7 +109,10 @@ func (d Delivery) Fields() []Field {
 		{"Run", d.Incident.GetRunId()},
 		{"Severity", Severity(d.Incident.GetSeverity())},
 	}
-	if f := d.Finding(); f != nil {
+	if f := d.Finding(); f != nil && f.GetProblem() != "" {
+		fields = append(fields, Field{"Node", f.GetNode()}, Field{"GPU", gpu(f)}, Field{"Device", f.GetDevice()},
+			Field{"Runs", strings.Join(d.Incident.GetAffectedRuns(), ", ")})
+	} else if f != nil {
 		fields = append(fields,
 			Field{"Node", f.GetNode()},
 			Field{"Rank", strconv.FormatUint(uint64(f.GetRank()), 10)},
@@ -104,6 +124,13 @@ func (d Delivery) Fields() []Field {
 		fields = append(fields, Field{"Findings", strconv.Itoa(n)})
 	}
 	return slices.DeleteFunc(fields, func(f Field) bool { return f.Text == "" })
+}
+
+func gpu(f *controlv1.Finding) string {
+	if f.Gpu == nil {
+		return ""
+	}
+	return strconv.FormatUint(uint64(f.GetGpu()), 10)
 }
 
 // steps is the onset step, and the step of detection where it is another.

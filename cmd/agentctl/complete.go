@@ -44,6 +44,17 @@ func (a *app) completeRuns(cmd *cobra.Command, _ []string, _ string) ([]string, 
 	})
 }
 
+// completeNodes asks the server for the nodes' names.
+func (a *app) completeNodes(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return a.completeFrom(cmd, func(ctx context.Context, c *client) (names []string, err error) {
+		out, err := controlv1.NewNodeServiceClient(c).ListNodes(ctx, &controlv1.ListNodesRequest{})
+		for _, n := range out.GetNodes() {
+			names = append(names, cobra.CompletionWithDesc(n.Name, word(n.State)))
+		}
+		return names, err
+	})
+}
+
 // completeIncidents asks the server for incident ids.
 func (a *app) completeIncidents(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return a.completeFrom(cmd, func(ctx context.Context, c *client) (ids []string, err error) {

@@ -35,7 +35,11 @@ func describeIncident(a *app) *cobra.Command {
 func incidentPage(p *page, now time.Time, i *controlv1.Incident) {
 	incidentStory(p, 0, i)
 	p.section("Details")
-	fact(p, "run", i.RunId)
+	if i.Node != "" {
+		fact(p, "node", i.Node)
+		fact(p, "hits", orNone(strings.Join(i.AffectedRuns, ", ")))
+	}
+	fact(p, "run", orNone(i.RunId))
 	fact(p, "opened", clock(now, i.Opened)+", "+age(now, i.Opened)+" ago")
 	if i.Resolved != nil {
 		fact(p, "resolved", clock(now, i.Resolved)+", after "+exact(i.Resolved.AsTime().Sub(i.Opened.AsTime())))
@@ -81,6 +85,17 @@ func incidentStory(p *page, indent int, i *controlv1.Incident) {
 func findingTable(p *page, findings []*controlv1.Finding) {
 	var rows [][]cell
 	for _, f := range findings {
+		if f.Problem != "" { // a node's: it has no steps and no rank
+			part := f.Device
+			if f.Gpu != nil {
+				part = fmt.Sprintf("GPU %d %s", f.GetGpu(), f.Device)
+			}
+			rows = append(rows, []cell{
+				{text: f.Kind}, state(f.Severity), {text: none}, {text: none}, {text: none}, {text: f.Node},
+				{text: strings.TrimSpace(part + " " + evidence(f.Evidence))},
+			})
+			continue
+		}
 		rows = append(rows, []cell{
 			{text: f.Kind}, state(f.Severity), {text: fmt.Sprint(f.OnsetStep)}, {text: fmt.Sprint(f.Step)},
 			{text: fmt.Sprint(f.Rank)}, {text: orNone(f.Node)}, {text: evidence(f.Evidence)},

@@ -21,7 +21,7 @@ func detectReplay(a *app) *cobra.Command {
 		Use:   "replay PATH...",
 		Short: "Run the detection rules over recorded runs",
 		Long: `Run the detection rules, the same code that watches live runs, over traces: JSON
-lines, plain or gzipped, one row a step. A directory stands for its .jsonl and
+lines, plain or gzipped, one row a step or one event as the product has it. A directory stands for its .jsonl and
 .jsonl.gz files. Lines that cannot be read are named and passed over.`,
 		Example: `  agentctl detect replay run.jsonl
   agentctl detect replay --format jsonl traces/ > found.jsonl
@@ -41,7 +41,7 @@ lines, plain or gzipped, one row a step. A directory stands for its .jsonl and
 			if err != nil {
 				return err
 			}
-			return a.replay(files, rules.All(s), as)
+			return a.replay(files, rules.All(s), rules.Nodes(s.Nodes), as)
 		},
 	}
 	cmd.Flags().StringVar(&as, "format", "table", "table, or jsonl for programs")
@@ -54,10 +54,10 @@ lines, plain or gzipped, one row a step. A directory stands for its .jsonl and
 
 // replay runs the rules over every file, also after one could not be read to
 // its end.
-func (a *app) replay(files []string, list []detect.Rule, as string) error {
+func (a *app) replay(files []string, list []detect.Rule, nodes []detect.NodeRule, as string) error {
 	var problems []error
 	for _, path := range files {
-		result, err := replay.File(path, list)
+		result, err := replay.File(path, list, nodes...)
 		if err != nil {
 			problems = append(problems, err)
 		}

@@ -32,6 +32,12 @@ func eventText(event *commonv1.Event) (string, style) {
 		return fmt.Sprintf("no step has finished since step %d", body.Tick.LastStep), warn
 	case *commonv1.Event_Phase:
 		return fmt.Sprintf("phase %s: %s, after step %d", word(body.Phase.Kind), word(body.Phase.Edge), body.Phase.Step), plainStyle
+	case *commonv1.Event_NodeReport:
+		return nodeReportText(body.NodeReport), plainStyle
+	case *commonv1.Event_NodeFault:
+		return nodeFaultText(body.NodeFault)
+	case *commonv1.Event_NodeLink:
+		return nodeLinkText(body.NodeLink)
 	default:
 		return "something that this agentctl does not know", faint
 	}

@@ -32,6 +32,14 @@ func getIncidents(a *app) *cobra.Command {
 	return cmd
 }
 
+// place is the node whose problem it is, or the run.
+func place(i *controlv1.Incident) string {
+	if i.Node != "" {
+		return i.Node
+	}
+	return i.RunId
+}
+
 func (a *app) incidentTable(p *page, incidents []*controlv1.Incident) {
 	if len(incidents) == 0 {
 		a.note("No incidents: nothing that Vigil looks for has gone wrong.")
@@ -40,12 +48,12 @@ func (a *app) incidentTable(p *page, incidents []*controlv1.Incident) {
 	var rows [][]cell
 	for _, i := range incidents {
 		rows = append(rows, []cell{
-			{text: i.IncidentId}, {text: i.RunId}, state(i.State), state(i.Severity), {text: i.Kind},
+			{text: i.IncidentId}, {text: place(i)}, state(i.State), state(i.Severity), {text: i.Kind},
 			{text: age(time.Now(), i.Opened)}, {text: i.Summary},
 		})
 	}
 	p.table(0, []column{
-		{head: "INCIDENT"}, {head: "RUN"}, {head: "STATE"}, {head: "SEVERITY"}, {head: "KIND", wide: true},
+		{head: "INCIDENT"}, {head: "WHERE"}, {head: "STATE"}, {head: "SEVERITY"}, {head: "KIND", wide: true},
 		{head: "AGE", right: true}, {head: "WHAT"},
 	}, rows)
 }

@@ -38,6 +38,8 @@ type History interface {
 	// History yields one run's frames from the first, and where told to follow
 	// those that come, until ctx ends, which is no error, or yield fails.
 	History(ctx context.Context, runID string, follow bool, yield func(bus.Delivery) error) error
+	// NodeHistory does the same for a node's own events.
+	NodeHistory(ctx context.Context, node string, follow bool, yield func(bus.Delivery) error) error
 }
 
 // Deps is what code injects.
@@ -94,7 +96,7 @@ func (a *API) Run(ctx context.Context) error {
 }
 
 func (a *API) register(to grpc.ServiceRegistrar) {
-	controlv1.RegisterNodeServiceServer(to, &nodes{store: a.deps.Store})
+	controlv1.RegisterNodeServiceServer(to, &nodes{store: a.deps.Store, history: a.deps.History})
 	controlv1.RegisterRunServiceServer(to, &runs{store: a.deps.Store, history: a.deps.History})
 	controlv1.RegisterIncidentServiceServer(to, &incidents{store: a.deps.Store, acts: a.deps.Incidents})
 	controlv1.RegisterSilenceServiceServer(to, &silences{store: a.deps.Store, router: a.deps.Router, clock: a.deps.Clock})

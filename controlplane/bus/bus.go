@@ -2,8 +2,10 @@
 // and hands them to whoever works on them. It is an embedded NATS JetStream: a
 // stream of files in one directory, without a network port.
 //
-// Each frame is one message on the subject vigil.event.<node>.<run>; both names
-// are written as tokens (see token.go). A frame is on disk when [Bus.Publish]
+// Each frame is one message on the subject vigil.event.<source>.<run>. The
+// source is the node that sent it or, with a '~' behind the name, the control
+// plane itself speaking of that node; events of the node rather than of a run
+// have "=" for the run. Names are written as tokens (see token.go). A frame is on disk when [Bus.Publish]
 // returns, and a frame that comes again, by its position in the agent's spool,
 // is stored once.
 //
@@ -191,6 +193,9 @@ func (b *Bus) Close() {
 type Message struct {
 	// Node is the agent's node; not empty.
 	Node string
+	// Own tells that the control plane itself speaks of the node. Such messages
+	// have positions of their own, whose maker begins behind [Bus.LastOwn].
+	Own bool
 	// Position is the frame's place in the node's spool; epoch and sequence are
 	// at least 1.
 	Position *agentv1.Position

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/proto"
 
@@ -38,9 +39,9 @@ type message struct {
 
 // feed starts reading at a sequence, or at the first message behind it that
 // exists. Whoever calls it calls stop.
-func (b *Bus) feed(ctx context.Context, from uint64, filter string) (*feed, error) {
+func (b *Bus) feed(ctx context.Context, from uint64, filters ...string) (*feed, error) {
 	consumer, err := b.js.OrderedConsumer(ctx, streamName, jetstream.OrderedConsumerConfig{
-		FilterSubjects:    []string{filter},
+		FilterSubjects:    filters,
 		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:       from,
 		InactiveThreshold: readerTimeout,
@@ -111,23 +112,27 @@ func (f *feed) batch(ctx context.Context) ([]message, error) {
 
 // delivery decodes the message.
 func (m message) delivery() (Delivery, error) {
-	node, err := nodeOfSubject(m.raw.Subject())
+	return decode(m.raw.Subject(), m.raw.Headers(), m.raw.Data(), m.sequence)
+}
+
+func decode(subject string, header nats.Header, data []byte, sequence uint64) (Delivery, error) {
+	node, own, err := nodeOfSubject(subject)
 	if err != nil {
 		return Delivery{}, err
 	}
-	position, err := parsePosition(m.raw.Headers().Get(headerPosition))
+	position, err := parsePosition(header.Get(headerPosition))
 	if err != nil {
 		return Delivery{}, err
 	}
-	received, err := time.Parse(time.RFC3339Nano, m.raw.Headers().Get(headerReceived))
+	received, err := time.Parse(time.RFC3339Nano, header.Get(headerReceived))
 	if err != nil {
 		return Delivery{}, fmt.Errorf("read time of arrival: %w", err)
 	}
 	batch := &agentv1.EventBatch{}
-	if err := proto.Unmarshal(m.raw.Data(), batch); err != nil {
+	if err := proto.Unmarshal(data, batch); err != nil {
 		return Delivery{}, fmt.Errorf("unmarshal batch: %w", err)
 	}
-	return Delivery{Sequence: m.sequence, Message: Message{
-		Node: node, Position: position, Received: received, Batch: batch,
+	return Delivery{Sequence: sequence, Message: Message{
+		Node: node, Own: own, Position: position, Received: received, Batch: batch,
 	}}, nil
 }

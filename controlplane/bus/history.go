@@ -19,22 +19,43 @@ const recheckInterval = time.Second
 // was called; with follow it goes on with those that come until ctx ends, which
 // gives no error. When yield fails, its error is returned.
 func (b *Bus) History(ctx context.Context, runID string, follow bool, yield func(Delivery) error) error {
-	err := b.history(ctx, runID, follow, yield)
+	if runID == "" {
+		return fault.New(fault.Invalid, "read history: no run is named")
+	}
+	return b.history(ctx, follow, yield, subjectOfRun(runID))
+}
+
+// NodeHistory yields the frames of a node's own events, those that belong to no
+// run, as [Bus.History] does: what its agent says of it, and what the control
+// plane does.
+func (b *Bus) NodeHistory(ctx context.Context, node string, follow bool, yield func(Delivery) error) error {
+	return b.history(ctx, follow, yield, subjectsOfNode(node)...)
+}
+
+// history yields the frames of some subjects.
+func (b *Bus) history(ctx context.Context, follow bool, yield func(Delivery) error, subjects ...string) error {
+	err := b.readHistory(ctx, follow, yield, subjects)
 	if ctx.Err() != nil && follow {
 		return nil
 	}
 	return err
 }
 
-func (b *Bus) history(ctx context.Context, runID string, follow bool, yield func(Delivery) error) error {
+func (b *Bus) readHistory(ctx context.Context, follow bool, yield func(Delivery) error, subjects []string) error {
 	var last uint64
 	if !follow {
-		var err error
-		if last, err = b.lastOfRun(ctx, runID); err != nil || last == 0 {
-			return err
+		for _, subject := range subjects {
+			of, err := b.lastOf(ctx, subject)
+			if err != nil {
+				return err
+			}
+			last = max(last, of)
+		}
+		if last == 0 {
+			return nil
 		}
 	}
-	f, err := b.feed(ctx, 1, subjectOfRun(runID))
+	f, err := b.feed(ctx, 1, subjects...)
 	if err != nil {
 		return err
 	}
@@ -91,16 +112,16 @@ func (b *Bus) historyBatch(ctx context.Context, f *feed, follow bool, last uint6
 	}
 }
 
-// lastOfRun gives the sequence of a run's last frame; 0 when there is none.
-func (b *Bus) lastOfRun(ctx context.Context, runID string) (uint64, error) {
+// lastOf gives the sequence of a subject's last frame; 0 when there is none.
+func (b *Bus) lastOf(ctx context.Context, subject string) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	raw, err := b.stream.GetLastMsgForSubject(ctx, subjectOfRun(runID))
+	raw, err := b.stream.GetLastMsgForSubject(ctx, subject)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fault.New(fault.Unavailable, "get last frame of run %s: %w", runID, err)
+		return 0, fault.New(fault.Unavailable, "get last frame of %s: %w", subject, err)
 	}
 	return raw.Sequence, nil
 }

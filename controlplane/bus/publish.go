@@ -58,10 +58,11 @@ func (b *Bus) Publish(ctx context.Context, m Message) (sequence uint64, err erro
 			fault.New(fault.Invalid, "frame %s of node %s has %d bytes; the bus takes at most %d", positionText(m.Position), m.Node, len(data), MaxBatchBytes),
 			"split the batch into smaller frames")
 	}
-	p := b.place(m.Node)
+	source := sourceOf(m.Node, m.Own)
+	p := b.place(source)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := b.learn(ctx, m.Node, p); err != nil {
+	if err := b.learn(ctx, source, p); err != nil {
 		return 0, err
 	}
 	if compare(m.Position, p.position) <= 0 {
@@ -79,56 +80,76 @@ func (b *Bus) Publish(ctx context.Context, m Message) (sequence uint64, err erro
 func (b *Bus) store(ctx context.Context, m Message, data []byte) (*jetstream.PubAck, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	msg := nats.NewMsg(subjectOf(m.Node, m.Batch.RunId))
+	msg := nats.NewMsg(subjectOf(sourceOf(m.Node, m.Own), m.Batch.RunId))
 	msg.Data = data
 	msg.Header.Set(headerPosition, positionText(m.Position))
 	msg.Header.Set(headerReceived, m.Received.UTC().Format(time.RFC3339Nano))
 	// The id guards against the frame being on its way still when an earlier
 	// call gave up on it.
-	id := token(m.Node) + "/" + positionText(m.Position)
+	id := sourceOf(m.Node, m.Own) + "/" + positionText(m.Position)
 	return b.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id), jetstream.WithExpectStream(streamName))
 }
 
 // Last gives the position of the node's last stored frame; a zero position
 // when the stream holds none.
 func (b *Bus) Last(ctx context.Context, node string) (*agentv1.Position, error) {
-	p := b.place(node)
+	source := sourceOf(node, false)
+	p := b.place(source)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := b.learn(ctx, node, p); err != nil {
+	if err := b.learn(ctx, source, p); err != nil {
 		return nil, err
 	}
 	return proto.CloneOf(p.position), nil
 }
 
-func (b *Bus) place(node string) *place {
+// LastOwn gives the last message in which the control plane itself spoke of a
+// node; false when the stream holds none.
+func (b *Bus) LastOwn(ctx context.Context, node string) (Delivery, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	raw, err := b.stream.GetLastMsgForSubject(ctx, subjectOfSource(sourceOf(node, true)))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return Delivery{}, false, nil
+	}
+	if err != nil {
+		return Delivery{}, false, fault.New(fault.Unavailable, "get the last word on node %s: %w", node, err)
+	}
+	d, err := decode(raw.Subject, raw.Header, raw.Data, raw.Sequence)
+	if err != nil {
+		return Delivery{}, false, fmt.Errorf("read the last word on node %s, sequence %d: %w", node, raw.Sequence, err)
+	}
+	return d, true, nil
+}
+
+func (b *Bus) place(source string) *place {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	p := b.places[node]
+	p := b.places[source]
 	if p == nil {
 		p = &place{}
-		b.places[node] = p
+		b.places[source] = p
 	}
 	return p
 }
 
-// learn asks the stream for a node's last frame where that is not known.
-func (b *Bus) learn(ctx context.Context, node string, p *place) error {
+// learn asks the stream for a source's last frame where that is not known.
+func (b *Bus) learn(ctx context.Context, source string, p *place) error {
 	if p.known {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	raw, err := b.stream.GetLastMsgForSubject(ctx, subjectOfNode(node))
+	raw, err := b.stream.GetLastMsgForSubject(ctx, subjectOfSource(source))
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound):
 		p.position, p.sequence = &agentv1.Position{}, 0
 	case err != nil:
-		return fault.New(fault.Unavailable, "get last frame of node %s: %w", node, err)
+		return fault.New(fault.Unavailable, "get last frame of node %s: %w", source, err)
 	default:
 		position, err := parsePosition(raw.Header.Get(headerPosition))
 		if err != nil {
-			return fmt.Errorf("read last frame of node %s, sequence %d: %w", node, raw.Sequence, err)
+			return fmt.Errorf("read last frame of node %s, sequence %d: %w", source, raw.Sequence, err)
 		}
 		p.position, p.sequence = position, raw.Sequence
 	}

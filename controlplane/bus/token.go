@@ -63,17 +63,38 @@ func plain(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_'
 }
 
-func subjectOf(node, run string) string { return subjectPrefix + token(node) + "." + token(run) }
+// ownMark ends the source of what the control plane says of a node itself. No
+// token has it.
+const ownMark = "~"
 
-func subjectOfNode(node string) string { return subjectPrefix + token(node) + ".*" }
+// sourceOf is who says it: a node's agent, or the control plane of the node.
+// Each source has positions of its own.
+func sourceOf(node string, own bool) string {
+	if own {
+		return token(node) + ownMark
+	}
+	return token(node)
+}
+
+func subjectOf(source, run string) string { return subjectPrefix + source + "." + token(run) }
+
+func subjectOfSource(source string) string { return subjectPrefix + source + ".*" }
+
+// subjectsOfNode are those of what has no run: the node's own events.
+func subjectsOfNode(node string) []string {
+	return []string{subjectOf(sourceOf(node, false), ""), subjectOf(sourceOf(node, true), "")}
+}
 
 func subjectOfRun(run string) string { return subjectPrefix + "*." + token(run) }
 
-// nodeOfSubject gives the node's name.
-func nodeOfSubject(subject string) (string, error) {
-	node, _, ok := strings.Cut(strings.TrimPrefix(subject, subjectPrefix), ".")
+// nodeOfSubject gives the node's name, and whether the control plane itself
+// speaks of it.
+func nodeOfSubject(subject string) (node string, own bool, err error) {
+	source, _, ok := strings.Cut(strings.TrimPrefix(subject, subjectPrefix), ".")
 	if !ok {
-		return "", fault.New(fault.Corrupt, "read subject %q: it has no run", subject)
+		return "", false, fault.New(fault.Corrupt, "read subject %q: it has no run", subject)
 	}
-	return untoken(node)
+	name, own := strings.CutSuffix(source, ownMark)
+	node, err = untoken(name)
+	return node, own, err
 }

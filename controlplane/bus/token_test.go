@@ -30,7 +30,7 @@ func TestUntokenRefuses(t *testing.T) {
 		}
 	}
 	for _, subject := range []string{"vigil.event.a", "vigil.event.=4.r"} {
-		if node, err := nodeOfSubject(subject); err == nil {
+		if node, _, err := nodeOfSubject(subject); err == nil {
 			t.Errorf("nodeOfSubject(%q) = %q, want an error", subject, node)
 		}
 	}

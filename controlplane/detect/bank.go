@@ -14,8 +14,9 @@ import (
 // events, which may come late from another node, do not start them anew.
 const endedRuns = 1024
 
-// Bank has the detectors of every run that goes on. Runs do not influence each
-// other. It is used by one goroutine at a time.
+// Bank has the detectors of every run that goes on and of every node. Runs do
+// not influence each other; nodes only name the causes of what runs show. It is
+// used by one goroutine at a time.
 type Bank struct {
 	rules []Rule
 	under [][]int // for each rule, the places of those that explain it
@@ -23,6 +24,7 @@ type Bank struct {
 	ended ring
 	was   map[string][]bool // whose problems went on at the run's last step
 	now   Standing
+	nodes nodes
 }
 
 // NewBank makes a bank without runs. Two rules with one code are a bug and
@@ -43,30 +45,88 @@ func NewBank(rules []Rule) *Bank {
 			}
 		}
 	}
-	return &Bank{rules: rules, under: under, runs: map[string][]Detector{}, ended: newRing(endedRuns), was: map[string][]bool{}}
+	return &Bank{rules: rules, under: under, runs: map[string][]Detector{}, ended: newRing(endedRuns), nodes: newNodes(nil), was: map[string][]bool{}}
 }
 
-// Observe takes the next event of any run and gives what it shows, with ids
-// that are the same whenever the same events are observed. Created is left for
-// the caller, since a bank has no clock. An event without a run shows nothing.
+// Observe takes the next event of any run or node and gives what it shows, with
+// ids that are the same whenever the same events are observed. Created is left
+// for the caller, since a bank has no clock.
 func (b *Bank) Observe(event *commonv1.Event) []*controlv1.Finding {
+	b.nodes.ended, b.now = nil, Standing{}
+	if isOfNode(event) {
+		return b.observeNode(event)
+	}
 	detectors := b.detectors(event)
+	if detectors == nil {
+		return nil
+	}
+	b.nodes.place(event)
+	findings := b.observeRun(event.GetRunId(), detectors, event)
+	b.stand(event, detectors)
+	switch body := event.GetBody().(type) {
+	case *commonv1.Event_RunEnded:
+		delete(b.runs, event.GetRunId())
+		delete(b.was, event.GetRunId())
+		b.nodes.leave(event.GetRunId())
+		b.ended.add(event.GetRunId())
+	case *commonv1.Event_AttemptEnded:
+		if !body.AttemptEnded.GetRestarting() {
+			b.nodes.leave(event.GetRunId())
+		}
+	}
+	return findings
+}
+
+// observeNode has the node's detectors see an event, and those of the runs that
+// train on it.
+func (b *Bank) observeNode(event *commonv1.Event) []*controlv1.Finding {
+	var findings []*controlv1.Finding
+	for _, s := range b.nodes.observe(event) {
+		findings = append(findings, s.finding)
+	}
+	n := b.nodes.byName[event.GetNode()]
+	if len(n.runs) == 0 {
+		return findings
+	}
+	for _, run := range n.runs {
+		findings = append(findings, b.observeRun(run, b.runs[run], event)...)
+	}
+	return findings
+}
+
+// Ended gives the last findings of those problems of nodes that the event
+// observed last showed to be over.
+func (b *Bank) Ended() []*controlv1.Finding { return b.nodes.ended }
+
+// Restore sets which problems of nodes are open: their last findings. It is
+// called once, when the bank was shown again what it had seen before a restart,
+// and before anything new: what is open may have begun before that.
+func (b *Bank) Restore(open []*controlv1.Finding) {
+	byNode := map[string]map[string]*controlv1.Finding{}
+	for _, f := range open {
+		if byNode[f.GetNode()] == nil {
+			byNode[f.GetNode()] = map[string]*controlv1.Finding{}
+			b.nodes.node(f.GetNode())
+		}
+		byNode[f.GetNode()][f.GetProblem()] = f
+	}
+	for name, n := range b.nodes.byName {
+		n.restore(byNode[name])
+	}
+}
+
+// observeRun has a run's detectors see an event.
+func (b *Bank) observeRun(run string, detectors []Detector, event *commonv1.Event) []*controlv1.Finding {
 	var findings []*controlv1.Finding
 	var from []int // the rule of each finding; all rules see the event before any is dropped
 	for i, detector := range detectors {
 		for _, finding := range detector.Observe(event) {
-			b.complete(finding, b.rules[i], event)
+			b.complete(finding, run, b.rules[i], event)
 			findings, from = append(findings, finding), append(from, i)
 		}
 	}
 	if findings != nil {
 		findings = b.unexplained(detectors, findings, from)
-	}
-	b.stand(event, detectors)
-	if _, ok := event.GetBody().(*commonv1.Event_RunEnded); ok && detectors != nil {
-		delete(b.runs, event.GetRunId())
-		delete(b.was, event.GetRunId())
-		b.ended.add(event.GetRunId())
 	}
 	return findings
 }
@@ -76,7 +136,7 @@ func (b *Bank) unexplained(detectors []Detector, findings []*controlv1.Finding, 
 	var kept []*controlv1.Finding
 	for i, finding := range findings {
 		explained := slices.ContainsFunc(b.under[from[i]], func(place int) bool { return detectors[place].Open() })
-		if !explained {
+		if !explained && b.nodes.attribute(b.rules[from[i]], finding) {
 			kept = append(kept, finding)
 		}
 	}
@@ -115,19 +175,26 @@ func (b *Bank) detectors(event *commonv1.Event) []Detector {
 	return detectors
 }
 
-func (b *Bank) complete(finding *controlv1.Finding, rule Rule, event *commonv1.Event) {
-	finding.Kind = rule.Code
+func (b *Bank) complete(finding *controlv1.Finding, run string, rule Rule, event *commonv1.Event) {
+	finding.Kind, finding.RunId = rule.Code, run
+	if p := b.nodes.ofRun[run]; event.GetRunId() == "" && p != nil {
+		finding.Attempt = p.attempt
+	}
 	if finding.GetSeverity() == commonv1.Severity_SEVERITY_UNSPECIFIED {
 		finding.Severity = rule.Severity
 	}
-	finding.FindingId = ID(rule.Code, finding.GetOnsetStep(), event)
+	finding.FindingId = idOf(run, rule.Code, event, finding.GetOnsetStep())
 }
 
 // ID is the id of a finding that an event shows: the same whenever the same
 // events are observed, and another when a run that is started again meets the
 // same problem at the same step.
 func ID(kind string, onsetStep int64, event *commonv1.Event) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %d %d %q", event.GetRunId(), kind, event.GetAttempt(), onsetStep, event.GetEventId()))
+	return idOf(event.GetRunId(), kind, event, onsetStep)
+}
+
+func idOf(of, kind string, event *commonv1.Event, onsetStep int64) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %d %d %q", of, kind, event.GetAttempt(), onsetStep, event.GetEventId()))
 	return "f-" + hex.EncodeToString(sum[:10])
 }
 

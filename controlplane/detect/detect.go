@@ -1,5 +1,8 @@
-// Package detect turns a run's events into findings. A rule is a value, and
-// its detector is a small machine that reads one run's events in order.
+// Package detect turns events into findings. A rule is a value, and its detector
+// is a small machine that reads the events of one run, or of one node, in order.
+// Nodes' events reach the detectors of the node and those of every run that
+// trains on it; where a node's problem explains a run's, the run's finding names
+// it as its cause.
 //
 // A detector's time is that of its events and it never reads the clock, so the
 // same events give the same findings, live or replayed. Its memory does not
@@ -24,6 +27,9 @@ type Rule struct {
 	// Under names the kinds that explain this one: while a problem of such a
 	// kind goes on, this rule's findings are dropped, as its consequences.
 	Under []string
+	// OnlyCaused says that a finding is worth saying only where a node's problem
+	// explains it.
+	OnlyCaused bool
 	// New makes the detector of one run.
 	New func() Detector
 }

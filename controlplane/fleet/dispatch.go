@@ -30,10 +30,14 @@ func (f *Fleet) Run(ctx context.Context) error {
 	if err := f.recall(ctx); err != nil {
 		return err
 	}
-	return life.All(ctx,
-		life.Task{Name: "send commands", Run: f.dispatch},
-		life.Task{Name: "record nodes", Run: f.recordEvery},
-	)
+	tasks := []life.Task{
+		{Name: "send commands", Run: f.dispatch},
+		{Name: "record nodes", Run: f.recordEvery},
+	}
+	if f.deps.Bus != nil {
+		tasks = append(tasks, life.Task{Name: "say who is heard", Run: f.links})
+	}
+	return life.All(ctx, tasks...)
 }
 
 // dispatcher is one run of the loop that sends and gives up commands. Only

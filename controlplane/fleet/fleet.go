@@ -27,21 +27,31 @@ type Config struct {
 	// RecordInterval is how long heartbeats are gathered before they are
 	// written; connects and disconnects are written at once.
 	RecordInterval time.Duration `yaml:"record_interval"`
+	// LostAfter is how long nothing is heard of a node before it counts as
+	// lost: 1s to 1h. Make it at least three heartbeats.
+	LostAfter time.Duration `yaml:"lost_after"`
 }
 
-// Defaults writes heartbeats every five seconds.
-func Defaults() Config { return Config{RecordInterval: 5 * time.Second} }
+// Defaults writes heartbeats every five seconds, and gives a node up after a
+// minute.
+func Defaults() Config { return Config{RecordInterval: 5 * time.Second, LostAfter: time.Minute} }
 
-// Check reports an interval that is out of range.
+// Check reports times that are out of range.
 func (c Config) Check(report func(key, format string, args ...any)) {
 	if c.RecordInterval < 100*time.Millisecond || c.RecordInterval > time.Minute {
 		report("record_interval", "is %v; want 100ms to 1m", c.RecordInterval)
+	}
+	if c.LostAfter < time.Second || c.LostAfter > time.Hour {
+		report("lost_after", "is %v; want 1s to 1h", c.LostAfter)
 	}
 }
 
 // Deps is what code injects.
 type Deps struct {
-	Store   *store.Store
+	Store *store.Store
+	// Bus takes word of nodes that come, go and are lost; where it is nil,
+	// nothing is said.
+	Bus     Bus
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
 	Tracer  trace.Tracer
@@ -56,6 +66,7 @@ type Fleet struct {
 	agents   *prometheus.GaugeVec
 	commands *prometheus.CounterVec
 	wake     chan struct{} // holds one token: there may be something to send or record
+	linkWake chan struct{} // holds one token: a node came or went
 
 	mu       sync.Mutex
 	sessions map[string]*session // by node
@@ -71,6 +82,7 @@ func New(config Config, deps Deps) *Fleet {
 		agents:   metric.NewGauge(deps.Metrics, metric.ControlAgents),
 		commands: metric.NewCounter(deps.Metrics, metric.ControlCommands),
 		wake:     make(chan struct{}, 1),
+		linkWake: make(chan struct{}, 1),
 		sessions: map[string]*session{},
 		nodes:    map[string]*record{},
 	}
@@ -80,6 +92,14 @@ func New(config Config, deps Deps) *Fleet {
 func (f *Fleet) nudge() {
 	select {
 	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// nudgeLinks makes the linker look again; it never blocks.
+func (f *Fleet) nudgeLinks() {
+	select {
+	case f.linkWake <- struct{}{}:
 	default:
 	}
 }

@@ -145,7 +145,7 @@ func TestConfigCheck(t *testing.T) {
 		time.Hour:                 true,
 	} {
 		reported := false
-		Config{RecordInterval: interval}.Check(func(string, string, ...any) { reported = true })
+		Config{RecordInterval: interval, LostAfter: time.Minute}.Check(func(string, string, ...any) { reported = true })
 		if reported != wrong {
 			t.Errorf("%v: reported %v, want %v", interval, reported, wrong)
 		}

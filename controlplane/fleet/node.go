@@ -20,6 +20,9 @@ type record struct {
 	node  *controlv1.Node
 	stale bool // the store has less
 	soon  bool // write it now rather than with the next heartbeats
+
+	left bool // it was here in this life of the control plane, and went away
+	skew skew
 }
 
 // connected notes a session's Hello. The caller holds f.mu.
@@ -39,6 +42,7 @@ func (f *Fleet) connected(hello *agentv1.Hello) {
 func (f *Fleet) disconnected(node string) {
 	r := f.nodes[node]
 	r.node.State = controlv1.NodeState_NODE_STATE_DISCONNECTED
+	r.left = true
 	f.touch(r, true)
 }
 
@@ -62,6 +66,9 @@ func (f *Fleet) Heartbeat(node string, beat *agentv1.Heartbeat) error {
 	r.node.DroppedFrames = beat.DroppedFrames
 	r.node.Collectors = maps.Clone(beat.Collectors)
 	f.touch(r, false)
+	if beat.Time != nil {
+		r.skew.add(beat.Time.AsTime().Sub(r.node.LastSeen.AsTime()).Seconds())
+	}
 	return nil
 }
 

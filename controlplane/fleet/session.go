@@ -40,6 +40,7 @@ func (f *Fleet) Connected(ctx context.Context, hello *agentv1.Hello, send func(*
 			"two agents with one node name take turns like this: give each machine its own name"))
 	}
 	f.nudge()
+	f.nudgeLinks()
 	return live, func() { f.release(mine) }
 }
 
@@ -55,6 +56,7 @@ func (f *Fleet) release(s *session) {
 	f.disconnected(s.node)
 	f.agents.WithLabelValues().Set(float64(len(f.sessions)))
 	f.nudge()
+	f.nudgeLinks()
 }
 
 // anyConnected tells whether at least one of the nodes has its agent here.

@@ -96,7 +96,11 @@ func summary(tx *store.Tx, f *controlv1.Finding, a answer) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	sentences := []string{f.GetSummary()}
+	var sentences []string
+	if f.GetCause() != nil {
+		sentences = append(sentences, f.GetCause().GetSummary())
+	}
+	sentences = append(sentences, f.GetSummary())
 	if a.times > 1 {
 		sentences = append(sentences, fmt.Sprintf("This is the %s time.", ordinal(a.times)))
 	}

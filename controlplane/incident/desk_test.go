@@ -125,7 +125,7 @@ func (d *desk) take(e *commonv1.Event, findings []*controlv1.Finding) error {
 		if err := d.engine.Apply(d.Context(), tx, e, findings); err != nil || len(d.over.Over) == 0 {
 			return err
 		}
-		return d.engine.Over(d.Context(), tx, e, d.over)
+		return d.engine.SeenNoMore(d.Context(), tx, e, d.over)
 	})
 }
 

@@ -152,6 +152,11 @@ func (e *Engine) step(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 		if event.GetAttempt() <= record.Attempt || s.GetStep() < record.OnsetStep {
 			continue
 		}
+		if still, err := nodeGoesOn(tx, record); err != nil {
+			return err
+		} else if still {
+			continue
+		}
 		reason := fmt.Sprintf("Attempt %d passed step %d with a finite loss.", event.GetAttempt(), record.OnsetStep)
 		if err := e.resolve(ctx, tx, event.GetTime().AsTime(), record, reason, ""); err != nil {
 			return err
@@ -163,6 +168,9 @@ func (e *Engine) step(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 // runEnded resolves all incidents of a run that has ended.
 func (e *Engine) runEnded(ctx context.Context, tx *store.Tx, event *commonv1.Event) error {
 	runID := event.GetRunId()
+	if runID == "" {
+		return nil
+	}
 	open, err := tx.OpenIncidents(runID)
 	if err != nil || len(open) == 0 {
 		return err
@@ -175,6 +183,11 @@ func (e *Engine) runEnded(ctx context.Context, tx *store.Tx, event *commonv1.Eve
 		return err
 	}
 	for _, record := range open {
+		if still, err := nodeGoesOn(tx, record); err != nil {
+			return err
+		} else if still {
+			continue
+		}
 		if err := e.resolve(ctx, tx, event.GetTime().AsTime(), record, endReason(run.GetState(), record.Incident.GetKind()), ""); err != nil {
 			return err
 		}

@@ -10,6 +10,11 @@
 // and the notifications about it are written in the transaction of the event
 // that caused them. An incident is resolved when a later attempt of the run gets
 // past the steps at which its findings began, or when the run ends.
+//
+// A problem of a node opens an incident of the node, one for each of its parts.
+// A run that it hits becomes part of it: there is one incident, which names the
+// cause first, and it is over when the node's problem is and the run got past
+// it. See node.go.
 package incident
 
 import (
@@ -133,9 +138,17 @@ func (e *Engine) Apply(ctx context.Context, tx *store.Tx, event *commonv1.Event,
 	return nil
 }
 
-// take makes a finding part of the open incident of its run and attempt, or of
-// the one whose problem comes again with it, or opens one.
+// take makes a finding part of the open incident of the node's problem that is
+// its cause, or of its run and attempt, or of the one whose problem comes again with it, or opens one.
 func (e *Engine) take(ctx context.Context, tx *store.Tx, event *commonv1.Event, f *controlv1.Finding) error {
+	if f.GetProblem() != "" {
+		return e.takeNode(ctx, tx, f)
+	}
+	if f.GetCause() != nil {
+		if done, err := e.hit(ctx, tx, event, f); done || err != nil {
+			return err
+		}
+	}
 	open, err := tx.OpenIncidents(f.GetRunId())
 	if err != nil {
 		return err

@@ -16,15 +16,20 @@ import (
 // whether a loss came back is for a person to judge.
 func lasting(kind string) bool { return kind == nonFinite || kind == divergence }
 
-// Over takes in that problems ended, as an event shows: the incidents of the
+// SeenNoMore takes in that problems ended, as an event shows: the incidents of the
 // same attempt are over that had one of them and of whose others none goes on.
-func (e *Engine) Over(ctx context.Context, tx *store.Tx, event *commonv1.Event, standing detect.Standing) error {
+func (e *Engine) SeenNoMore(ctx context.Context, tx *store.Tx, event *commonv1.Event, standing detect.Standing) error {
 	open, err := tx.OpenIncidents(event.GetRunId())
 	if err != nil {
 		return err
 	}
 	for _, record := range open {
 		if record.Attempt != event.GetAttempt() {
+			continue
+		}
+		if still, err := nodeGoesOn(tx, record); err != nil {
+			return err
+		} else if still {
 			continue
 		}
 		whole, err := tx.Incident(record.Incident.GetIncidentId())

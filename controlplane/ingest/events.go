@@ -8,9 +8,11 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/protocol"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 )
 
@@ -66,6 +68,23 @@ func (x *session) checkEvents(frame *agentv1.Frame, batch *agentv1.EventBatch) e
 			return fault.New(fault.Invalid, "events frame %s of node %s, run %q: its event %d is of node %q, run %q",
 				at(frame), x.node, batch.RunId, i, event.Node, event.RunId)
 		}
+		if err := checkKind(event); err != nil {
+			return fault.New(fault.Invalid, "events frame %s of node %s, its event %d: %w", at(frame), x.node, i, err)
+		}
+	}
+	return nil
+}
+
+// checkKind refuses a run's event without a run, a node's own with one, and what
+// only the control plane may say.
+func checkKind(event *commonv1.Event) error {
+	switch ofNode := protocol.OfNode(event); {
+	case event.GetNodeLink() != nil:
+		return fault.New(fault.Invalid, "whether a node is heard of is the control plane's to say")
+	case ofNode && event.RunId != "":
+		return fault.New(fault.Invalid, "it is of the node itself and names run %q", event.RunId)
+	case !ofNode && event.RunId == "":
+		return fault.New(fault.Invalid, "it names no run, and is none of the node itself")
 	}
 	return nil
 }

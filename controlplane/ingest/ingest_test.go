@@ -170,7 +170,14 @@ func TestBadEventFramesEndTheSessionUnacknowledged(t *testing.T) {
 		"no payload":    {frame(func(f *agentv1.Frame) { f.Payload = nil }), "events", "carries no events"},
 		"another node":  {frame(func(f *agentv1.Frame) { event(f).Node = "m" }), "events", `node "m"`},
 		"another run":   {frame(func(f *agentv1.Frame) { event(f).RunId = "s" }), "events", `run "s"`},
-		"too big":       {frame(func(f *agentv1.Frame) { event(f).EventId = strings.Repeat("x", bus.MaxBatchBytes) }), "events", "takes at most"},
+		"no run":        {frame(func(f *agentv1.Frame) { f.GetEvents().RunId = "" }), "events", "names no run"},
+		"a node's, with a run": {frame(func(f *agentv1.Frame) {
+			event(f).Body = &commonv1.Event_NodeReport{NodeReport: &commonv1.NodeReport{}}
+		}), "events", `of the node itself and names run "r"`},
+		"the control plane's own word": {frame(func(f *agentv1.Frame) {
+			f.GetEvents().RunId, event(f).Body = "", &commonv1.Event_NodeLink{NodeLink: &commonv1.NodeLink{}}
+		}), "events", "the control plane's to say"},
+		"too big": {frame(func(f *agentv1.Frame) { event(f).EventId = strings.Repeat("x", bus.MaxBatchBytes) }), "events", "takes at most"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -194,6 +201,24 @@ func TestBadEventFramesEndTheSessionUnacknowledged(t *testing.T) {
 				t.Errorf("Welcome says %v", welcome.Events)
 			}
 		})
+	}
+}
+
+// TestEventsOfTheNode are taken without a run, once.
+func TestEventsOfTheNode(t *testing.T) {
+	p := start(t, t.TempDir())
+	a, _ := p.connect("n")
+	f := eventFrame("", 1, 1)
+	f.GetEvents().Events[0].Body = &commonv1.Event_NodeFault{NodeFault: &commonv1.NodeFault{Code: 79}}
+	a.say(say(f))
+	a.acked(events, 1, 1)
+	var got []string
+	err := p.bus.NodeHistory(t.Context(), "n", false, func(d bus.Delivery) error {
+		got = append(got, d.Batch.Events[0].Node+" "+d.Batch.Events[0].EventId)
+		return nil
+	})
+	if diff := cmp.Diff([]string{"n 1/1"}, got); diff != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
 }
 

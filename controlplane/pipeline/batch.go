@@ -3,11 +3,13 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"go.opentelemetry.io/otel/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/controlplane/bus"
+	"github.com/vigil-ml/vigil/controlplane/detect"
 	"github.com/vigil-ml/vigil/controlplane/runs"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/telemetry"
@@ -21,10 +23,21 @@ type reader struct {
 	bank   Bank
 	cursor uint64 // the last frame whose effects are committed
 	seen   uint64 // the last frame that was handed over
+
+	open   []*controlv1.Finding // problems of nodes that were open at the cursor
+	caught bool                 // the detectors have seen all up to the cursor
+	marked time.Time            // when the last mark was made
 }
 
+// memory is how far back the detectors of nodes look.
+const memory = time.Duration(detect.NodeMemory * float64(time.Second))
+
+// markEvery is how often a place on the bus is marked with its time.
+const markEvery = memory / 12
+
 // start gives the place from which on the bus is read: behind the cursor, or
-// before it, at the first frame of a run that has not ended.
+// before it, at the first frame of a run that has not ended or where the last
+// hour of the nodes' events begins.
 func (r *reader) start(ctx context.Context) (from uint64, err error) {
 	err = r.deps.Store.View(ctx, func(tx *store.Tx) error {
 		if r.cursor, err = tx.Cursor(cursorName); err != nil {
@@ -34,6 +47,16 @@ func (r *reader) start(ctx context.Context) (from uint64, err error) {
 		first, open, err := tx.FirstOpenSequence()
 		if open {
 			from = min(from, first)
+		}
+		if err != nil {
+			return err
+		}
+		if r.open, err = tx.NodeProblems(""); err != nil {
+			return err
+		}
+		mark, err := tx.ReplayMark(memory)
+		if err == nil && mark > 0 {
+			from = min(from, mark)
 		}
 		return err
 	})
@@ -61,6 +84,10 @@ func (r *reader) handle(ctx context.Context, frames []bus.Delivery) error {
 	if len(fresh) == 0 {
 		return nil
 	}
+	if !r.caught {
+		r.bank.Restore(r.open)
+		r.caught, r.open = true, nil
+	}
 	b := &batch{reader: r}
 	if err := r.deps.Store.Update(ctx, func(tx *store.Tx) error { return b.apply(ctx, tx, fresh) }); err != nil {
 		return err
@@ -86,8 +113,21 @@ func (b *batch) apply(ctx context.Context, tx *store.Tx, frames []bus.Delivery) 
 			}
 			b.events++
 		}
+		if err := b.mark(tx, frame); err != nil {
+			return err
+		}
 	}
 	return tx.SetCursor(cursorName, b.seen)
+}
+
+// mark notes now and then when the control plane got a node's frame, so that the last
+// hour can be found again.
+func (b *batch) mark(tx *store.Tx, frame bus.Delivery) error {
+	if frame.Batch.GetRunId() != "" || frame.Received.Sub(b.marked).Abs() < markEvery {
+		return nil
+	}
+	b.marked = frame.Received
+	return tx.MarkReplay(frame.Sequence, frame.Received, memory)
 }
 
 // event writes all that one event means. One that belongs to a trace has a
@@ -115,9 +155,20 @@ func (b *batch) event(ctx context.Context, tx *store.Tx, sequence uint64, event 
 		return err
 	}
 	if standing := b.bank.Standing(); len(standing.Over) > 0 {
-		return b.deps.Incidents.Over(ctx, tx, event, standing)
+		if err := b.deps.Incidents.SeenNoMore(ctx, tx, event, standing); err != nil {
+			return err
+		}
 	}
-	return nil
+	ended := b.bank.Ended()
+	if len(ended) == 0 {
+		return nil
+	}
+	for _, finding := range ended {
+		if err := tx.EndNodeProblem(finding.GetNode(), finding.GetProblem()); err != nil {
+			return err
+		}
+	}
+	return b.deps.Incidents.Over(ctx, tx, event, ended)
 }
 
 // detect stores what an event shows and gives what is new of it.
@@ -131,6 +182,11 @@ func (b *batch) detect(tx *store.Tx, event *commonv1.Event) ([]*controlv1.Findin
 		inserted, err := tx.PutFinding(finding)
 		if err != nil {
 			return nil, err
+		}
+		if finding.GetProblem() != "" {
+			if err := tx.PutNodeProblem(finding); err != nil {
+				return nil, err
+			}
 		}
 		if inserted {
 			fresh = append(fresh, finding)

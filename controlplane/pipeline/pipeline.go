@@ -4,8 +4,11 @@
 // effect exactly once, whenever the control plane is killed.
 //
 // The detectors' state is in memory only. At the start, and after an error,
-// it is built again from the frames of the runs that have not ended, without
-// writing anything; what half a transaction had done to it is thereby undone.
+// it is built again without writing anything, from the frames since the first
+// one of a run that has not ended, and at least those of the last hour
+// ([detect.NodeMemory]): no detector of a node looks further back. Which
+// problems of nodes are open the store knows, however old they are. What half a
+// transaction had done is thereby undone.
 package pipeline
 
 import (
@@ -56,14 +59,23 @@ type Bank interface {
 	Observe(event *commonv1.Event) []*controlv1.Finding
 	// Standing gives which problems ended with the event observed last.
 	Standing() detect.Standing
+	// Ended gives the last findings of the problems of nodes that the event
+	// observed last showed to be over.
+	Ended() []*controlv1.Finding
+	// Restore sets which problems of nodes are open, by their last findings. It
+	// is called once, between what was seen before and what is new.
+	Restore(open []*controlv1.Finding)
 }
 
 // Incidents makes findings into incidents and follows them.
 type Incidents interface {
 	// Apply takes in an event and the new findings that it led to.
 	Apply(ctx context.Context, tx *store.Tx, event *commonv1.Event, findings []*controlv1.Finding) error
-	// Over takes in that, as an event shows, problems ended.
-	Over(ctx context.Context, tx *store.Tx, event *commonv1.Event, standing detect.Standing) error
+	// SeenNoMore takes in that problems of a run ended.
+	SeenNoMore(ctx context.Context, tx *store.Tx, event *commonv1.Event, standing detect.Standing) error
+	// Over takes in that an event showed problems of nodes to be over, by their
+	// last findings.
+	Over(ctx context.Context, tx *store.Tx, event *commonv1.Event, ended []*controlv1.Finding) error
 }
 
 // Deps is what a pipeline needs; all of it.

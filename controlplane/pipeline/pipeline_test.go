@@ -152,7 +152,8 @@ func setup(t testing.TB, path string, frames *fakeBus) (*Pipeline, *store.Store)
 	p := New(Deps{
 		Bus: frames, Store: s, Incidents: engine, Clock: clock, Log: quiet, Tracer: tracer, Metrics: registry,
 		NewBank: func() Bank {
-			return detect.NewBank([]detect.Rule{rules.NonFinite(), rules.Divergence(rules.Defaults().Divergence)})
+			return detect.NewBank([]detect.Rule{rules.NonFinite(), rules.Divergence(rules.Defaults().Divergence), rules.Crash()}).
+				WatchNodes(rules.Nodes(rules.Defaults().Nodes))
 		},
 	})
 	p.retry = time.Microsecond
@@ -183,7 +184,7 @@ func dump(t testing.TB, path string) string {
 	defer db.Close()
 	var out strings.Builder
 	for _, table := range []string{"runs", "attempts", "checkpoints", "checkpoint_ranks", "checkpoint_stages", "commands",
-		"findings", "incidents", "timeline", "incident_checkpoints", "outbox", "cursors"} {
+		"findings", "incidents", "timeline", "incident_checkpoints", "outbox", "cursors", "node_problems"} {
 		rows, err := db.Query("SELECT * FROM " + table + " ORDER BY 1, 2")
 		if err != nil {
 			t.Fatal(err)
@@ -326,6 +327,9 @@ func TestRepeats(t *testing.T) {
 		t.Errorf("seen (-want +got):\n%s", diff)
 	}
 }
+
+func (countingBank) Ended() []*controlv1.Finding  { return nil }
+func (countingBank) Restore([]*controlv1.Finding) {}
 
 // countingHandler counts log records by level.
 type countingHandler struct {

@@ -33,6 +33,9 @@ func Apply(_ context.Context, tx *store.Tx, sequence uint64, event *commonv1.Eve
 	case nil:
 		return nil
 	default:
+		if event.GetRunId() == "" { // a node's own
+			return nil
+		}
 		err = applyRun(tx, sequence, event)
 	}
 	if err != nil {

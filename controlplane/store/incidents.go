@@ -64,6 +64,7 @@ func (tx *Tx) PutIncident(r IncidentRecord) error {
 		State: i.GetState(), Summary: i.GetSummary(), Opened: i.GetOpened(), Resolved: i.GetResolved(),
 		Labels: i.GetLabels(), Annotations: i.GetAnnotations(), GeneratorUrl: i.GetGeneratorUrl(),
 		AcknowledgedBy: i.GetAcknowledgedBy(),
+		Node:           i.GetNode(), AffectedRuns: i.GetAffectedRuns(),
 	}
 	body, err := marshal(&bare)
 	if err != nil {
@@ -73,16 +74,16 @@ func (tx *Tx) PutIncident(r IncidentRecord) error {
 	delete(tx.cache.quiet, i.GetRunId())
 	_, err = tx.exec(`INSERT INTO incidents
 		(incident_id, run_id, attempt, onset_step, finding_count, state, opened, resolved, body,
-		occurrences, latest, resolved_event, fingerprint, expires, reopened, changed)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
-		ON CONFLICT (incident_id) DO UPDATE SET attempt = excluded.attempt, onset_step = excluded.onset_step,
+		occurrences, latest, resolved_event, fingerprint, expires, reopened, changed, node)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+		ON CONFLICT (incident_id) DO UPDATE SET run_id = excluded.run_id, node = excluded.node, attempt = excluded.attempt, onset_step = excluded.onset_step,
 		finding_count = excluded.finding_count, state = excluded.state, resolved = excluded.resolved, body = excluded.body,
 		occurrences = excluded.occurrences, latest = excluded.latest, resolved_event = excluded.resolved_event,
 		fingerprint = excluded.fingerprint, expires = excluded.expires, reopened = excluded.reopened,
 		changed = excluded.changed, opened = excluded.opened`,
 		i.GetIncidentId(), i.GetRunId(), r.Attempt, r.OnsetStep, r.Findings,
 		i.GetState(), nanosOf(i.GetOpened()), nanosOf(i.GetResolved()), body,
-		r.Occurrences, r.Latest, nanos(r.ResolvedEvent), r.Fingerprint, nanos(r.Expires), r.Reopened, nanos(r.Changed))
+		r.Occurrences, r.Latest, nanos(r.ResolvedEvent), r.Fingerprint, nanos(r.Expires), r.Reopened, nanos(r.Changed), i.GetNode())
 	if err != nil {
 		return fmt.Errorf("put incident %s: %w", i.GetIncidentId(), err)
 	}
@@ -184,8 +185,8 @@ func (tx *Tx) CountIncidents(state controlv1.IncidentState) (count int64, err er
 	return count, err
 }
 
-// Cause gives the finding that an incident began with: the one with the least
-// onset step, then the most severe, then the first.
+// Cause gives the finding that an incident began with: a node's before a run's,
+// then the one with the least onset step, then the most severe, then the first.
 func (tx *Tx) Cause(incidentID string) (*controlv1.Finding, error) {
 	found, err := tx.findings(incidentID, 1)
 	if err == nil && len(found) == 0 {
@@ -199,7 +200,7 @@ func (tx *Tx) Cause(incidentID string) (*controlv1.Finding, error) {
 
 func (tx *Tx) findings(incidentID string, limit int) ([]*controlv1.Finding, error) {
 	return list[controlv1.Finding](tx, "findings of incident "+incidentID, `SELECT body FROM findings
-		WHERE incident_id = $1 ORDER BY onset_step, severity DESC, event_time, finding_id LIMIT $2`, incidentID, limit)
+		WHERE incident_id = $1 ORDER BY run_id <> '', onset_step, severity DESC, event_time, finding_id LIMIT $2`, incidentID, limit)
 }
 
 // AddTimeline adds an entry at the end of an incident's timeline.

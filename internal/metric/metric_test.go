@@ -7,7 +7,7 @@ import (
 )
 
 func TestDictionaryIsWellFormed(t *testing.T) {
-	name := regexp.MustCompile(`^vigil_(host|gpu|run|agent|control)_[a-z0-9_]+$`)
+	name := regexp.MustCompile(`^vigil_(host|process|cgroup|fabric|kernel|gpu|run|agent|control)_[a-z0-9_]+$`)
 	seen := map[string]bool{}
 	for _, d := range All() {
 		if seen[d.Name] {

@@ -55,7 +55,7 @@ for text in sys.stdin:
     depth = (len(text) - len(text.lstrip())) // 4
     key, _, value = text.strip().partition(":")
     path = path[:depth] + [key]
-    if value.strip():
+    if value.strip() and path[0] != "nodes":
         print(".".join(path), value.strip())' >"$work/settings"
 while read -r key value; do
 	for factor in 0.8 1.2; do

@@ -1,5 +1,5 @@
-// Package host measures the machine: CPU, memory, load, file systems, block
-// devices and network interfaces, from /proc and /sys.
+// Package host measures the machine: CPU, memory, load, pressure, file systems,
+// block devices, network interfaces, clock and energy, from /proc and /sys.
 package host
 
 import (
@@ -7,19 +7,22 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
+	"path/filepath"
 
-	"github.com/prometheus/procfs"
-	"github.com/prometheus/procfs/blockdevice"
 	"golang.org/x/sys/unix"
 
 	"github.com/vigil-ml/vigil/agent/collect"
+	"github.com/vigil-ml/vigil/agent/collect/sysfile"
+	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/plug"
 )
 
 // Kind is the collector's entry in the catalogue.
-var Kind = plug.Of("host", Config{Proc: "/proc", Sys: "/sys", Root: "/"}, New)
+var Kind = plug.Of("host", Config{
+	Proc: "/proc", Sys: "/sys", Root: "/",
+	SkipInterfaces: []string{"lo", "veth", "docker", "br-", "cali", "cni", "flannel", "lxc", "tap", "virbr"},
+}, New)
 
 // Config is what users say about the collector. In a container the machine's
 // own /proc, /sys and / are mounted somewhere else.
@@ -27,6 +30,11 @@ type Config struct {
 	Proc string `yaml:"proc"`
 	Sys  string `yaml:"sys"`
 	Root string `yaml:"root"`
+	// PerCore adds each CPU's time by mode: eight series for each CPU.
+	PerCore bool `yaml:"per_core"`
+	// SkipInterfaces is the beginnings of names of network interfaces that are
+	// left out; by default those that containers come and go with.
+	SkipInterfaces []string `yaml:"skip_interfaces"`
 }
 
 // Check reports a path that is empty.
@@ -38,44 +46,62 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 	}
 }
 
+// gauge emits one value. The labels are kept by whoever takes the sample, and
+// must not change.
+type gauge func(def metric.Def, value float64, labels []string)
+
 type collector struct {
-	log    *slog.Logger
-	root   string
-	proc   procfs.FS
-	block  blockdevice.FS
-	before *procfs.CPUStat // of the last call
-	disks  *fileSystems
+	config Config
+	read   sysfile.Reader
+	parts  []part
+
+	cpu       cpu
+	labels    labels
+	blocks    blocks
+	disks     *fileSystems
+	adjtimex  func(*unix.Timex) (int, error)
+	energy    energy
+	cpuLabels map[string][][]string // of a core, by mode
+}
+
+// part is one kind of quantity. What fails takes no other with it.
+type part struct {
+	name    string
+	measure func(context.Context, gauge) error
 }
 
 // New makes the collector. It fails when /proc or /sys is not there.
-func New(config Config, deps collect.Deps) (collect.Collector, error) {
-	proc, err := procfs.NewFS(config.Proc)
-	if err != nil {
-		return nil, fmt.Errorf("open proc: %w", err)
+func New(config Config, _ collect.Deps) (collect.Collector, error) {
+	c := &collector{
+		config: config, disks: newFileSystems(unix.Statfs), adjtimex: unix.Adjtimex,
+		labels: labels{}, cpuLabels: map[string][][]string{},
 	}
-	block, err := blockdevice.NewFS(config.Proc, config.Sys)
-	if err != nil {
-		return nil, fmt.Errorf("open sys: %w", err)
+	for _, dir := range []string{config.Proc, config.Sys} {
+		if _, err := c.read.Names(dir); err != nil {
+			return nil, fault.WithHint(fmt.Errorf("open %s: %w", dir, err), "set proc and sys to where they are mounted")
+		}
 	}
-	return &collector{
-		log: deps.Log, root: config.Root, proc: proc, block: block,
-		disks: newFileSystems(unix.Statfs),
-	}, nil
+	c.parts = []part{
+		{"CPU", c.processors}, {"memory", c.memory}, {"paging", c.paging}, {"load", c.load}, {"uptime", c.uptime},
+		{"pressure", c.pressure}, {"open files", c.files}, {"clock", c.clock}, {"energy", c.rapl},
+		{"network", c.network}, {"block devices", c.devices}, {"file systems", c.fileSystems},
+	}
+	return c, nil
 }
 
-// Collect measures everything; what fails takes nothing else with it. A file
-// that the kernel does not have is a quantity that the machine does not have.
+// Collect measures everything. A file that the kernel does not have, or does
+// not let the agent read, is a quantity that is left out.
 func (c *collector) Collect(ctx context.Context, emit func(metric.Sample)) (collect.Status, error) {
 	var wrong error
-	for _, part := range []struct {
-		name    string
-		measure func(context.Context, gauge) error
-	}{
-		{"CPU", c.cpu}, {"memory", c.memory}, {"load", c.load},
-		{"network", c.network}, {"block devices", c.devices}, {"file systems", c.fileSystems},
-	} {
-		if err := part.measure(ctx, emitter(emit)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			wrong = errors.Join(wrong, fmt.Errorf("measure %s: %w", part.name, err))
+	give := func(def metric.Def, value float64, labels []string) {
+		emit(metric.Sample{Def: def, Labels: labels, Value: value})
+	}
+	for _, p := range c.parts {
+		if err := ctx.Err(); err != nil {
+			return collect.Unknown, errors.Join(wrong, err)
+		}
+		if err := p.measure(ctx, give); err != nil && !missing(err) {
+			wrong = errors.Join(wrong, fmt.Errorf("measure %s: %w", p.name, err))
 		}
 	}
 	if wrong != nil {
@@ -84,85 +110,30 @@ func (c *collector) Collect(ctx context.Context, emit func(metric.Sample)) (coll
 	return collect.Ok, nil
 }
 
-// gauge emits one value.
-type gauge func(def metric.Def, value float64, labels ...string)
-
-func emitter(emit func(metric.Sample)) gauge {
-	return func(def metric.Def, value float64, labels ...string) {
-		emit(metric.Sample{Def: def, Labels: labels, Value: value})
-	}
+// missing tells that the machine does not have something, or that it is not
+// for the agent to see.
+func missing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
-// cpu emits the busy share since the call before; the first call has none.
-func (c *collector) cpu(_ context.Context, emit gauge) error {
-	stat, err := c.proc.Stat()
-	if err != nil {
-		return err
-	}
-	now := stat.CPUTotal
-	before := c.before
-	c.before = &now
-	if before == nil {
-		return nil
-	}
-	if busy, ok := busyRatio(*before, now); ok {
-		emit(metric.HostCPUBusy, busy)
-	}
-	return nil
-}
+func (c *collector) proc(name string) string { return filepath.Join(c.config.Proc, name) }
+func (c *collector) sys(name string) string  { return filepath.Join(c.config.Sys, name) }
 
-// busyRatio is the share of time that was not idle. Guest time stands in user
-// time already. It has no value when no time has passed or the counters went
-// back, as they do when a CPU is taken offline.
-func busyRatio(before, now procfs.CPUStat) (float64, bool) {
-	idle := (now.Idle + now.Iowait) - (before.Idle + before.Iowait)
-	busy := worked(now) - worked(before)
-	if idle < 0 || busy < 0 || idle+busy == 0 {
-		return 0, false
-	}
-	return busy / (idle + busy), true
-}
+// maxLabels bounds what is remembered of devices that come and go.
+const maxLabels = 4096
 
-func worked(s procfs.CPUStat) float64 {
-	return s.User + s.Nice + s.System + s.IRQ + s.SoftIRQ + s.Steal
-}
+// labels gives each name the same slice every time, so that a sample costs no
+// allocation.
+type labels map[string][]string
 
-func (c *collector) memory(_ context.Context, emit gauge) error {
-	info, err := c.proc.Meminfo()
-	if err != nil {
-		return err
+func (l labels) of(name []byte) []string {
+	if known, ok := l[string(name)]; ok {
+		return known
 	}
-	if info.MemTotalBytes != nil {
-		emit(metric.HostMemoryTotal, float64(*info.MemTotalBytes))
+	if len(l) >= maxLabels {
+		clear(l)
 	}
-	if info.MemAvailableBytes != nil {
-		emit(metric.HostMemoryAvailable, float64(*info.MemAvailableBytes))
-	}
-	return nil
-}
-
-func (c *collector) load(_ context.Context, emit gauge) error {
-	load, err := c.proc.LoadAvg()
-	if err != nil {
-		return err
-	}
-	emit(metric.HostLoad1, load.Load1)
-	return nil
-}
-
-func (c *collector) network(_ context.Context, emit gauge) error {
-	interfaces, err := c.proc.NetDev()
-	if err != nil {
-		return err
-	}
-	for name, line := range interfaces {
-		if name == "lo" {
-			continue
-		}
-		emit(metric.HostNetReceived, float64(line.RxBytes), name)
-		emit(metric.HostNetSent, float64(line.TxBytes), name)
-		emit(metric.HostNetReceiveErrors, float64(line.RxErrors), name)
-		emit(metric.HostNetSendErrors, float64(line.TxErrors), name)
-	}
-	return nil
+	fresh := []string{string(name)}
+	l[fresh[0]] = fresh
+	return fresh
 }

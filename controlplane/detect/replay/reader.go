@@ -4,7 +4,8 @@
 // A trace is JSON lines, plain or gzipped. The first line may be a header, an
 // object without a step; then each line is a row: a report of one step, or,
 // with "heartbeat", word that no step has finished. docs/formats/trace.md has
-// the fields.
+// the fields. A line may also be an event as the product writes it, which is
+// how events of nodes are replayed.
 package replay
 
 import (
@@ -78,12 +79,16 @@ func (r *Reader) Next() (Row, error) {
 		if len(text) == 0 {
 			continue
 		}
-		if r.line == 1 && r.header(text) {
+		if r.line == 1 && !isEvent(text) && r.header(text) {
 			continue
 		}
 		index := r.index
 		r.index++
-		row, err := r.row(text)
+		read := r.row
+		if isEvent(text) {
+			read = eventRow
+		}
+		row, err := read(text)
 		if err != nil {
 			r.damage(err)
 			continue

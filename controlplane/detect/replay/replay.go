@@ -34,8 +34,8 @@ type Result struct {
 
 // Run reads a trace to its end. With an error, the result has what was found
 // before it.
-func Run(name string, from io.Reader, rules []detect.Rule) (Result, error) {
-	reader, bank := NewReader(name, from), detect.NewBank(rules)
+func Run(name string, from io.Reader, rules []detect.Rule, nodes ...detect.NodeRule) (Result, error) {
+	reader, bank := NewReader(name, from), detect.NewBank(rules).WatchNodes(nodes)
 	result := Result{Trace: name}
 	for {
 		row, err := reader.Next()
@@ -55,7 +55,7 @@ func Run(name string, from io.Reader, rules []detect.Rule) (Result, error) {
 }
 
 // File runs the rules over a file, which is gzipped if its name ends in ".gz".
-func File(path string, rules []detect.Rule) (result Result, err error) {
+func File(path string, rules []detect.Rule, nodes ...detect.NodeRule) (result Result, err error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return Result{}, fmt.Errorf("open trace: %w", err)
@@ -71,7 +71,7 @@ func File(path string, rules []detect.Rule) (result Result, err error) {
 		}
 		from = unzipped
 	}
-	result, err = Run(strings.TrimSuffix(name, ".jsonl"), from, rules)
+	result, err = Run(strings.TrimSuffix(name, ".jsonl"), from, rules, nodes...)
 	if err != nil {
 		return result, fmt.Errorf("read trace %s: %w", path, err)
 	}

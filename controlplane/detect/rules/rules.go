@@ -19,6 +19,7 @@ func All(s Settings) []detect.Rule {
 		Starvation(s.Starvation),
 		Straggler(s.Straggler),
 		Hang(s.Hang),
+		Crash(),
 	}
 }
 

@@ -14,6 +14,7 @@ type Settings struct {
 	Starvation StarvationSettings `yaml:"starvation"`
 	Straggler  StragglerSettings  `yaml:"straggler"`
 	Hang       HangSettings       `yaml:"hang"`
+	Nodes      NodeSettings       `yaml:"nodes"`
 }
 
 // Defaults gives the settings that are used when nobody says otherwise.
@@ -28,6 +29,7 @@ func Defaults() Settings {
 		Starvation: defaultStarvation(),
 		Straggler:  defaultStraggler(),
 		Hang:       defaultHang(),
+		Nodes:      defaultNodes(),
 	}
 }
 

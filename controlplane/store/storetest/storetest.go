@@ -37,6 +37,8 @@ func Run(t *testing.T, open Open) {
 		{"checkpoint advance", testAdvance},
 		{"findings", testFindings},
 		{"incidents", testIncidentRecords},
+		{"problems of nodes", testNodeProblems},
+		{"replay marks", testReplayMarks},
 		{"timeline", testTimeline},
 		{"awaited checkpoints", testAwaited},
 		{"outbox order", testOutboxOrder},

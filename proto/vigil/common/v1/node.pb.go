@@ -959,7 +959,15 @@ type NodeFault struct {
 	// Who said so: "kmsg", "nvml", "agent".
 	Source string `protobuf:"bytes,12,opt,name=source,proto3" json:"source,omitempty"`
 	// The line or message as it was said, at most 512 bytes.
-	Message       string `protobuf:"bytes,13,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,13,opt,name=message,proto3" json:"message,omitempty"`
+	// How many like it came within a minute and are not reported apart; this is
+	// the last of them. 0 for a fault that is reported for itself.
+	Folded int64 `protobuf:"varint,14,opt,name=folded,proto3" json:"folded,omitempty"`
+	// What it is told from others by, where whoever saw it may tell it again: the
+	// same each time. Its event's id is made of it. Empty otherwise.
+	Key string `protobuf:"bytes,15,opt,name=key,proto3" json:"key,omitempty"`
+	// When it happened, by the node's clock; absent when it was seen happening.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=time,proto3" json:"time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1083,6 +1091,27 @@ func (x *NodeFault) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *NodeFault) GetFolded() int64 {
+	if x != nil {
+		return x.Folded
+	}
+	return 0
+}
+
+func (x *NodeFault) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *NodeFault) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
 }
 
 // NodeLink is the control plane's own word on a node, sent when the state
@@ -1254,7 +1283,7 @@ const file_vigil_common_v1_node_proto_rawDesc = "" +
 	"\x13_memory_limit_bytesB\x16\n" +
 	"\x14_cgroup_memory_bytesB\f\n" +
 	"\n" +
-	"_cpu_ratio\"\x87\x03\n" +
+	"_cpu_ratio\"\xe1\x03\n" +
 	"\tNodeFault\x12.\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1a.vigil.common.v1.FaultKindR\x04kind\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\x05R\x04code\x12\x14\n" +
@@ -1269,7 +1298,10 @@ const file_vigil_common_v1_node_proto_rawDesc = "" +
 	" \x01(\tR\x05runId\x12\x17\n" +
 	"\x04rank\x18\v \x01(\rH\x01R\x04rank\x88\x01\x01\x12\x16\n" +
 	"\x06source\x18\f \x01(\tR\x06source\x12\x18\n" +
-	"\amessage\x18\r \x01(\tR\amessageB\x06\n" +
+	"\amessage\x18\r \x01(\tR\amessage\x12\x16\n" +
+	"\x06folded\x18\x0e \x01(\x03R\x06folded\x12\x10\n" +
+	"\x03key\x18\x0f \x01(\tR\x03key\x12.\n" +
+	"\x04time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\x04timeB\x06\n" +
 	"\x04_gpuB\a\n" +
 	"\x05_rank\"\xc4\x01\n" +
 	"\bNodeLink\x120\n" +
@@ -1348,13 +1380,14 @@ var file_vigil_common_v1_node_proto_depIdxs = []int32{
 	0,  // 5: vigil.common.v1.GpuReport.throttle:type_name -> vigil.common.v1.ThrottleReason
 	1,  // 6: vigil.common.v1.NodeFault.kind:type_name -> vigil.common.v1.FaultKind
 	2,  // 7: vigil.common.v1.NodeFault.severity:type_name -> vigil.common.v1.FaultSeverity
-	3,  // 8: vigil.common.v1.NodeLink.state:type_name -> vigil.common.v1.LinkState
-	12, // 9: vigil.common.v1.NodeLink.last_heard:type_name -> google.protobuf.Timestamp
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	12, // 8: vigil.common.v1.NodeFault.time:type_name -> google.protobuf.Timestamp
+	3,  // 9: vigil.common.v1.NodeLink.state:type_name -> vigil.common.v1.LinkState
+	12, // 10: vigil.common.v1.NodeLink.last_heard:type_name -> google.protobuf.Timestamp
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_vigil_common_v1_node_proto_init() }

@@ -858,7 +858,25 @@ type Finding struct {
 	// When the event that led to it happened.
 	EventTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=event_time,json=eventTime,proto3" json:"event_time,omitempty"`
 	// When the finding was made.
-	Created       *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=created,proto3" json:"created,omitempty"`
+	Created *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=created,proto3" json:"created,omitempty"`
+	// What brought it about, where that is known.
+	Cause *Cause `protobuf:"bytes,30,opt,name=cause,proto3" json:"cause,omitempty"`
+	// NVML's index of the GPU to blame; absent when it is none or not known.
+	Gpu *uint32 `protobuf:"varint,31,opt,name=gpu,proto3,oneof" json:"gpu,omitempty"`
+	// The part to blame, as the node calls it: a GPU's uuid or PCI address, a
+	// mount, "mlx5_0/1".
+	Device string `protobuf:"bytes,32,opt,name=device,proto3" json:"device,omitempty"`
+	// Names a problem of a node: all findings of one problem have the same, and
+	// there is one finding of it until it is over or becomes more severe. Empty
+	// for a run's findings.
+	Problem string `protobuf:"bytes,33,opt,name=problem,proto3" json:"problem,omitempty"`
+	// The process that it hit; 0 when none is known.
+	Pid int64 `protobuf:"varint,34,opt,name=pid,proto3" json:"pid,omitempty"`
+	// Runs that a node's problem hits; empty for a run's own findings.
+	AffectedRuns []string `protobuf:"bytes,35,rep,name=affected_runs,json=affectedRuns,proto3" json:"affected_runs,omitempty"`
+	// Findings of runs that came shortly before and that this problem of a node
+	// brought about.
+	Explains      []string `protobuf:"bytes,36,rep,name=explains,proto3" json:"explains,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -984,12 +1002,152 @@ func (x *Finding) GetCreated() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Finding) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
+func (x *Finding) GetGpu() uint32 {
+	if x != nil && x.Gpu != nil {
+		return *x.Gpu
+	}
+	return 0
+}
+
+func (x *Finding) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *Finding) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *Finding) GetPid() int64 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *Finding) GetAffectedRuns() []string {
+	if x != nil {
+		return x.AffectedRuns
+	}
+	return nil
+}
+
+func (x *Finding) GetExplains() []string {
+	if x != nil {
+		return x.Explains
+	}
+	return nil
+}
+
+// Cause is the problem of a node that brought a run's finding about.
+type Cause struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Kind of the node's finding, for instance "xid".
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// That finding.
+	FindingId string `protobuf:"bytes,2,opt,name=finding_id,json=findingId,proto3" json:"finding_id,omitempty"`
+	// The node.
+	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	// NVML's index of the GPU; absent when it is none or not known.
+	Gpu *uint32 `protobuf:"varint,4,opt,name=gpu,proto3,oneof" json:"gpu,omitempty"`
+	// The node's finding in its own sentence.
+	Summary string `protobuf:"bytes,5,opt,name=summary,proto3" json:"summary,omitempty"`
+	// When it was seen, by the node's clock.
+	EventTime     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=event_time,json=eventTime,proto3" json:"event_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cause) Reset() {
+	*x = Cause{}
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cause) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cause) ProtoMessage() {}
+
+func (x *Cause) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cause.ProtoReflect.Descriptor instead.
+func (*Cause) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Cause) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Cause) GetFindingId() string {
+	if x != nil {
+		return x.FindingId
+	}
+	return ""
+}
+
+func (x *Cause) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Cause) GetGpu() uint32 {
+	if x != nil && x.Gpu != nil {
+		return *x.Gpu
+	}
+	return 0
+}
+
+func (x *Cause) GetSummary() string {
+	if x != nil {
+		return x.Summary
+	}
+	return ""
+}
+
+func (x *Cause) GetEventTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EventTime
+	}
+	return nil
+}
+
 // Incident is findings that are one problem.
 type Incident struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its id.
 	IncidentId string `protobuf:"bytes,1,opt,name=incident_id,json=incidentId,proto3" json:"incident_id,omitempty"`
-	// The run.
+	// The run; empty while it is a node's problem that hit no run.
 	RunId string `protobuf:"bytes,2,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
 	// Kind of its first finding.
 	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
@@ -1019,14 +1177,19 @@ type Incident struct {
 	AcknowledgedBy string `protobuf:"bytes,15,opt,name=acknowledged_by,json=acknowledgedBy,proto3" json:"acknowledged_by,omitempty"`
 	// When it is over unless somebody says again that it fires; absent when
 	// nobody needs to.
-	Expires       *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=expires,proto3" json:"expires,omitempty"`
+	Expires *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=expires,proto3" json:"expires,omitempty"`
+	// The node whose problem it is; empty when no node is to blame. Such an
+	// incident is over when the node's problem is.
+	Node string `protobuf:"bytes,20,opt,name=node,proto3" json:"node,omitempty"`
+	// The runs that it hits, in the order in which they were hit, at most 32.
+	AffectedRuns  []string `protobuf:"bytes,21,rep,name=affected_runs,json=affectedRuns,proto3" json:"affected_runs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Incident) Reset() {
 	*x = Incident{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[6]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1038,7 +1201,7 @@ func (x *Incident) String() string {
 func (*Incident) ProtoMessage() {}
 
 func (x *Incident) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[6]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1051,7 +1214,7 @@ func (x *Incident) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Incident.ProtoReflect.Descriptor instead.
 func (*Incident) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{6}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Incident) GetIncidentId() string {
@@ -1166,6 +1329,20 @@ func (x *Incident) GetExpires() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Incident) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Incident) GetAffectedRuns() []string {
+	if x != nil {
+		return x.AffectedRuns
+	}
+	return nil
+}
+
 // TimelineEntry is one thing that happened to an incident.
 type TimelineEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1183,7 +1360,7 @@ type TimelineEntry struct {
 
 func (x *TimelineEntry) Reset() {
 	*x = TimelineEntry{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[7]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1195,7 +1372,7 @@ func (x *TimelineEntry) String() string {
 func (*TimelineEntry) ProtoMessage() {}
 
 func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[7]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1208,7 +1385,7 @@ func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineEntry.ProtoReflect.Descriptor instead.
 func (*TimelineEntry) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{7}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TimelineEntry) GetTime() *timestamppb.Timestamp {
@@ -1262,7 +1439,7 @@ type Notification struct {
 
 func (x *Notification) Reset() {
 	*x = Notification{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[8]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +1451,7 @@ func (x *Notification) String() string {
 func (*Notification) ProtoMessage() {}
 
 func (x *Notification) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[8]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +1464,7 @@ func (x *Notification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notification.ProtoReflect.Descriptor instead.
 func (*Notification) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{8}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Notification) GetNotificationId() string {
@@ -1352,7 +1529,7 @@ type RunEvent struct {
 
 func (x *RunEvent) Reset() {
 	*x = RunEvent{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[9]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1364,7 +1541,7 @@ func (x *RunEvent) String() string {
 func (*RunEvent) ProtoMessage() {}
 
 func (x *RunEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[9]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1377,7 +1554,7 @@ func (x *RunEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEvent.ProtoReflect.Descriptor instead.
 func (*RunEvent) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{9}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RunEvent) GetSequence() uint64 {
@@ -1465,7 +1642,7 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\x06stages\x18\f \x03(\v2\x1b.vigil.control.v1.StageTimeR\x06stages\"s\n" +
 	"\tStageTime\x126\n" +
 	"\x05state\x18\x01 \x01(\x0e2 .vigil.common.v1.CheckpointStateR\x05state\x12.\n" +
-	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x8c\x04\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xdf\x05\n" +
 	"\aFinding\x12\x1d\n" +
 	"\n" +
 	"finding_id\x18\x01 \x01(\tR\tfindingId\x12\x15\n" +
@@ -1483,10 +1660,28 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\bevidence\x18\v \x03(\v2'.vigil.control.v1.Finding.EvidenceEntryR\bevidence\x129\n" +
 	"\n" +
 	"event_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\teventTime\x124\n" +
-	"\acreated\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x1a;\n" +
+	"\acreated\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12-\n" +
+	"\x05cause\x18\x1e \x01(\v2\x17.vigil.control.v1.CauseR\x05cause\x12\x15\n" +
+	"\x03gpu\x18\x1f \x01(\rH\x00R\x03gpu\x88\x01\x01\x12\x16\n" +
+	"\x06device\x18  \x01(\tR\x06device\x12\x18\n" +
+	"\aproblem\x18! \x01(\tR\aproblem\x12\x10\n" +
+	"\x03pid\x18\" \x01(\x03R\x03pid\x12#\n" +
+	"\raffected_runs\x18# \x03(\tR\faffectedRuns\x12\x1a\n" +
+	"\bexplains\x18$ \x03(\tR\bexplains\x1a;\n" +
 	"\rEvidenceEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\x92\a\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\x06\n" +
+	"\x04_gpu\"\xc2\x01\n" +
+	"\x05Cause\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1d\n" +
+	"\n" +
+	"finding_id\x18\x02 \x01(\tR\tfindingId\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x15\n" +
+	"\x03gpu\x18\x04 \x01(\rH\x00R\x03gpu\x88\x01\x01\x12\x18\n" +
+	"\asummary\x18\x05 \x01(\tR\asummary\x129\n" +
+	"\n" +
+	"event_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\teventTimeB\x06\n" +
+	"\x04_gpu\"\xcb\a\n" +
 	"\bIncident\x12\x1f\n" +
 	"\vincident_id\x18\x01 \x01(\tR\n" +
 	"incidentId\x12\x15\n" +
@@ -1505,7 +1700,9 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\vannotations\x18\r \x03(\v2+.vigil.control.v1.Incident.AnnotationsEntryR\vannotations\x12#\n" +
 	"\rgenerator_url\x18\x0e \x01(\tR\fgeneratorUrl\x12'\n" +
 	"\x0facknowledged_by\x18\x0f \x01(\tR\x0eacknowledgedBy\x124\n" +
-	"\aexpires\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x1a9\n" +
+	"\aexpires\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x12\n" +
+	"\x04node\x18\x14 \x01(\tR\x04node\x12#\n" +
+	"\raffected_runs\x18\x15 \x03(\tR\faffectedRuns\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
@@ -1563,7 +1760,7 @@ func file_vigil_control_v1_resources_proto_rawDescGZIP() []byte {
 }
 
 var file_vigil_control_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_vigil_control_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_vigil_control_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_vigil_control_v1_resources_proto_goTypes = []any{
 	(NodeState)(0),                // 0: vigil.control.v1.NodeState
 	(RunState)(0),                 // 1: vigil.control.v1.RunState
@@ -1575,66 +1772,69 @@ var file_vigil_control_v1_resources_proto_goTypes = []any{
 	(*Checkpoint)(nil),            // 7: vigil.control.v1.Checkpoint
 	(*StageTime)(nil),             // 8: vigil.control.v1.StageTime
 	(*Finding)(nil),               // 9: vigil.control.v1.Finding
-	(*Incident)(nil),              // 10: vigil.control.v1.Incident
-	(*TimelineEntry)(nil),         // 11: vigil.control.v1.TimelineEntry
-	(*Notification)(nil),          // 12: vigil.control.v1.Notification
-	(*RunEvent)(nil),              // 13: vigil.control.v1.RunEvent
-	nil,                           // 14: vigil.control.v1.Node.FactsEntry
-	nil,                           // 15: vigil.control.v1.Node.CollectorsEntry
-	nil,                           // 16: vigil.control.v1.Run.SettingsEntry
-	nil,                           // 17: vigil.control.v1.Finding.EvidenceEntry
-	nil,                           // 18: vigil.control.v1.Incident.LabelsEntry
-	nil,                           // 19: vigil.control.v1.Incident.AnnotationsEntry
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
-	(v1.FailureKind)(0),           // 21: vigil.common.v1.FailureKind
-	(v1.CheckpointState)(0),       // 22: vigil.common.v1.CheckpointState
-	(v1.CheckpointHealth)(0),      // 23: vigil.common.v1.CheckpointHealth
-	(v1.CheckpointReason)(0),      // 24: vigil.common.v1.CheckpointReason
-	(v1.Severity)(0),              // 25: vigil.common.v1.Severity
-	(*v1.Event)(nil),              // 26: vigil.common.v1.Event
+	(*Cause)(nil),                 // 10: vigil.control.v1.Cause
+	(*Incident)(nil),              // 11: vigil.control.v1.Incident
+	(*TimelineEntry)(nil),         // 12: vigil.control.v1.TimelineEntry
+	(*Notification)(nil),          // 13: vigil.control.v1.Notification
+	(*RunEvent)(nil),              // 14: vigil.control.v1.RunEvent
+	nil,                           // 15: vigil.control.v1.Node.FactsEntry
+	nil,                           // 16: vigil.control.v1.Node.CollectorsEntry
+	nil,                           // 17: vigil.control.v1.Run.SettingsEntry
+	nil,                           // 18: vigil.control.v1.Finding.EvidenceEntry
+	nil,                           // 19: vigil.control.v1.Incident.LabelsEntry
+	nil,                           // 20: vigil.control.v1.Incident.AnnotationsEntry
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(v1.FailureKind)(0),           // 22: vigil.common.v1.FailureKind
+	(v1.CheckpointState)(0),       // 23: vigil.common.v1.CheckpointState
+	(v1.CheckpointHealth)(0),      // 24: vigil.common.v1.CheckpointHealth
+	(v1.CheckpointReason)(0),      // 25: vigil.common.v1.CheckpointReason
+	(v1.Severity)(0),              // 26: vigil.common.v1.Severity
+	(*v1.Event)(nil),              // 27: vigil.common.v1.Event
 }
 var file_vigil_control_v1_resources_proto_depIdxs = []int32{
 	0,  // 0: vigil.control.v1.Node.state:type_name -> vigil.control.v1.NodeState
-	14, // 1: vigil.control.v1.Node.facts:type_name -> vigil.control.v1.Node.FactsEntry
-	20, // 2: vigil.control.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
-	15, // 3: vigil.control.v1.Node.collectors:type_name -> vigil.control.v1.Node.CollectorsEntry
+	15, // 1: vigil.control.v1.Node.facts:type_name -> vigil.control.v1.Node.FactsEntry
+	21, // 2: vigil.control.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
+	16, // 3: vigil.control.v1.Node.collectors:type_name -> vigil.control.v1.Node.CollectorsEntry
 	1,  // 4: vigil.control.v1.Run.state:type_name -> vigil.control.v1.RunState
-	20, // 5: vigil.control.v1.Run.started:type_name -> google.protobuf.Timestamp
-	20, // 6: vigil.control.v1.Run.ended:type_name -> google.protobuf.Timestamp
-	16, // 7: vigil.control.v1.Run.settings:type_name -> vigil.control.v1.Run.SettingsEntry
-	20, // 8: vigil.control.v1.Attempt.started:type_name -> google.protobuf.Timestamp
-	20, // 9: vigil.control.v1.Attempt.ended:type_name -> google.protobuf.Timestamp
-	21, // 10: vigil.control.v1.Attempt.failure:type_name -> vigil.common.v1.FailureKind
-	22, // 11: vigil.control.v1.Checkpoint.state:type_name -> vigil.common.v1.CheckpointState
-	23, // 12: vigil.control.v1.Checkpoint.health:type_name -> vigil.common.v1.CheckpointHealth
-	24, // 13: vigil.control.v1.Checkpoint.reason:type_name -> vigil.common.v1.CheckpointReason
+	21, // 5: vigil.control.v1.Run.started:type_name -> google.protobuf.Timestamp
+	21, // 6: vigil.control.v1.Run.ended:type_name -> google.protobuf.Timestamp
+	17, // 7: vigil.control.v1.Run.settings:type_name -> vigil.control.v1.Run.SettingsEntry
+	21, // 8: vigil.control.v1.Attempt.started:type_name -> google.protobuf.Timestamp
+	21, // 9: vigil.control.v1.Attempt.ended:type_name -> google.protobuf.Timestamp
+	22, // 10: vigil.control.v1.Attempt.failure:type_name -> vigil.common.v1.FailureKind
+	23, // 11: vigil.control.v1.Checkpoint.state:type_name -> vigil.common.v1.CheckpointState
+	24, // 12: vigil.control.v1.Checkpoint.health:type_name -> vigil.common.v1.CheckpointHealth
+	25, // 13: vigil.control.v1.Checkpoint.reason:type_name -> vigil.common.v1.CheckpointReason
 	8,  // 14: vigil.control.v1.Checkpoint.stages:type_name -> vigil.control.v1.StageTime
-	22, // 15: vigil.control.v1.StageTime.state:type_name -> vigil.common.v1.CheckpointState
-	20, // 16: vigil.control.v1.StageTime.time:type_name -> google.protobuf.Timestamp
-	25, // 17: vigil.control.v1.Finding.severity:type_name -> vigil.common.v1.Severity
-	17, // 18: vigil.control.v1.Finding.evidence:type_name -> vigil.control.v1.Finding.EvidenceEntry
-	20, // 19: vigil.control.v1.Finding.event_time:type_name -> google.protobuf.Timestamp
-	20, // 20: vigil.control.v1.Finding.created:type_name -> google.protobuf.Timestamp
-	25, // 21: vigil.control.v1.Incident.severity:type_name -> vigil.common.v1.Severity
-	2,  // 22: vigil.control.v1.Incident.state:type_name -> vigil.control.v1.IncidentState
-	20, // 23: vigil.control.v1.Incident.opened:type_name -> google.protobuf.Timestamp
-	20, // 24: vigil.control.v1.Incident.resolved:type_name -> google.protobuf.Timestamp
-	9,  // 25: vigil.control.v1.Incident.findings:type_name -> vigil.control.v1.Finding
-	11, // 26: vigil.control.v1.Incident.timeline:type_name -> vigil.control.v1.TimelineEntry
-	12, // 27: vigil.control.v1.Incident.notifications:type_name -> vigil.control.v1.Notification
-	18, // 28: vigil.control.v1.Incident.labels:type_name -> vigil.control.v1.Incident.LabelsEntry
-	19, // 29: vigil.control.v1.Incident.annotations:type_name -> vigil.control.v1.Incident.AnnotationsEntry
-	20, // 30: vigil.control.v1.Incident.expires:type_name -> google.protobuf.Timestamp
-	20, // 31: vigil.control.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
-	2,  // 32: vigil.control.v1.Notification.incident_state:type_name -> vigil.control.v1.IncidentState
-	3,  // 33: vigil.control.v1.Notification.state:type_name -> vigil.control.v1.NotificationState
-	20, // 34: vigil.control.v1.Notification.delivered:type_name -> google.protobuf.Timestamp
-	26, // 35: vigil.control.v1.RunEvent.event:type_name -> vigil.common.v1.Event
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	23, // 15: vigil.control.v1.StageTime.state:type_name -> vigil.common.v1.CheckpointState
+	21, // 16: vigil.control.v1.StageTime.time:type_name -> google.protobuf.Timestamp
+	26, // 17: vigil.control.v1.Finding.severity:type_name -> vigil.common.v1.Severity
+	18, // 18: vigil.control.v1.Finding.evidence:type_name -> vigil.control.v1.Finding.EvidenceEntry
+	21, // 19: vigil.control.v1.Finding.event_time:type_name -> google.protobuf.Timestamp
+	21, // 20: vigil.control.v1.Finding.created:type_name -> google.protobuf.Timestamp
+	10, // 21: vigil.control.v1.Finding.cause:type_name -> vigil.control.v1.Cause
+	21, // 22: vigil.control.v1.Cause.event_time:type_name -> google.protobuf.Timestamp
+	26, // 23: vigil.control.v1.Incident.severity:type_name -> vigil.common.v1.Severity
+	2,  // 24: vigil.control.v1.Incident.state:type_name -> vigil.control.v1.IncidentState
+	21, // 25: vigil.control.v1.Incident.opened:type_name -> google.protobuf.Timestamp
+	21, // 26: vigil.control.v1.Incident.resolved:type_name -> google.protobuf.Timestamp
+	9,  // 27: vigil.control.v1.Incident.findings:type_name -> vigil.control.v1.Finding
+	12, // 28: vigil.control.v1.Incident.timeline:type_name -> vigil.control.v1.TimelineEntry
+	13, // 29: vigil.control.v1.Incident.notifications:type_name -> vigil.control.v1.Notification
+	19, // 30: vigil.control.v1.Incident.labels:type_name -> vigil.control.v1.Incident.LabelsEntry
+	20, // 31: vigil.control.v1.Incident.annotations:type_name -> vigil.control.v1.Incident.AnnotationsEntry
+	21, // 32: vigil.control.v1.Incident.expires:type_name -> google.protobuf.Timestamp
+	21, // 33: vigil.control.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
+	2,  // 34: vigil.control.v1.Notification.incident_state:type_name -> vigil.control.v1.IncidentState
+	3,  // 35: vigil.control.v1.Notification.state:type_name -> vigil.control.v1.NotificationState
+	21, // 36: vigil.control.v1.Notification.delivered:type_name -> google.protobuf.Timestamp
+	27, // 37: vigil.control.v1.RunEvent.event:type_name -> vigil.common.v1.Event
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_vigil_control_v1_resources_proto_init() }
@@ -1643,13 +1843,15 @@ func file_vigil_control_v1_resources_proto_init() {
 		return
 	}
 	file_vigil_control_v1_resources_proto_msgTypes[1].OneofWrappers = []any{}
+	file_vigil_control_v1_resources_proto_msgTypes[5].OneofWrappers = []any{}
+	file_vigil_control_v1_resources_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_control_v1_resources_proto_rawDesc), len(file_vigil_control_v1_resources_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1049,7 +1049,7 @@ var File_vigil_control_v1_services_proto protoreflect.FileDescriptor
 
 const file_vigil_control_v1_services_proto_rawDesc = "" +
 	"\n" +
-	"\x1fvigil/control/v1/services.proto\x12\x10vigil.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1dvigil/common/v1/options.proto\x1a\x1dvigil/control/v1/alerts.proto\x1a vigil/control/v1/resources.proto\"\x12\n" +
+	"\x1fvigil/control/v1/services.proto\x12\x10vigil.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1dvigil/common/v1/options.proto\x1a\x1dvigil/control/v1/alerts.proto\x1a\x1cvigil/control/v1/nodes.proto\x1a vigil/control/v1/resources.proto\"\x12\n" +
 	"\x10ListNodesRequest\"A\n" +
 	"\x11ListNodesResponse\x12,\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x16.vigil.control.v1.NodeR\x05nodes\"'\n" +
@@ -1108,9 +1108,11 @@ const file_vigil_control_v1_services_proto_rawDesc = "" +
 	"\astarted\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x1a<\n" +
 	"\x0eListenersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012p\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xc1\x02\n" +
 	"\vNodeService\x12a\n" +
-	"\tListNodes\x12\".vigil.control.v1.ListNodesRequest\x1a#.vigil.control.v1.ListNodesResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x012\xae\x02\n" +
+	"\tListNodes\x12\".vigil.control.v1.ListNodesRequest\x1a#.vigil.control.v1.ListNodesResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12[\n" +
+	"\aGetNode\x12 .vigil.control.v1.GetNodeRequest\x1a!.vigil.control.v1.GetNodeResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12r\n" +
+	"\x0fWatchNodeEvents\x12(.vigil.control.v1.WatchNodeEventsRequest\x1a).vigil.control.v1.WatchNodeEventsResponse\"\b\xca\xf3\x18\x04\b\x01\x10\x010\x012\xae\x02\n" +
 	"\n" +
 	"RunService\x12^\n" +
 	"\bListRuns\x12!.vigil.control.v1.ListRunsRequest\x1a\".vigil.control.v1.ListRunsResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12X\n" +
@@ -1174,14 +1176,18 @@ var file_vigil_control_v1_services_proto_goTypes = []any{
 	(v1.AfterCheckpoint)(0),             // 27: vigil.common.v1.AfterCheckpoint
 	(*durationpb.Duration)(nil),         // 28: google.protobuf.Duration
 	(*timestamppb.Timestamp)(nil),       // 29: google.protobuf.Timestamp
-	(*AcknowledgeIncidentRequest)(nil),  // 30: vigil.control.v1.AcknowledgeIncidentRequest
-	(*ResolveIncidentRequest)(nil),      // 31: vigil.control.v1.ResolveIncidentRequest
-	(*ReopenIncidentRequest)(nil),       // 32: vigil.control.v1.ReopenIncidentRequest
-	(*AddNoteRequest)(nil),              // 33: vigil.control.v1.AddNoteRequest
-	(*AcknowledgeIncidentResponse)(nil), // 34: vigil.control.v1.AcknowledgeIncidentResponse
-	(*ResolveIncidentResponse)(nil),     // 35: vigil.control.v1.ResolveIncidentResponse
-	(*ReopenIncidentResponse)(nil),      // 36: vigil.control.v1.ReopenIncidentResponse
-	(*AddNoteResponse)(nil),             // 37: vigil.control.v1.AddNoteResponse
+	(*GetNodeRequest)(nil),              // 30: vigil.control.v1.GetNodeRequest
+	(*WatchNodeEventsRequest)(nil),      // 31: vigil.control.v1.WatchNodeEventsRequest
+	(*AcknowledgeIncidentRequest)(nil),  // 32: vigil.control.v1.AcknowledgeIncidentRequest
+	(*ResolveIncidentRequest)(nil),      // 33: vigil.control.v1.ResolveIncidentRequest
+	(*ReopenIncidentRequest)(nil),       // 34: vigil.control.v1.ReopenIncidentRequest
+	(*AddNoteRequest)(nil),              // 35: vigil.control.v1.AddNoteRequest
+	(*GetNodeResponse)(nil),             // 36: vigil.control.v1.GetNodeResponse
+	(*WatchNodeEventsResponse)(nil),     // 37: vigil.control.v1.WatchNodeEventsResponse
+	(*AcknowledgeIncidentResponse)(nil), // 38: vigil.control.v1.AcknowledgeIncidentResponse
+	(*ResolveIncidentResponse)(nil),     // 39: vigil.control.v1.ResolveIncidentResponse
+	(*ReopenIncidentResponse)(nil),      // 40: vigil.control.v1.ReopenIncidentResponse
+	(*AddNoteResponse)(nil),             // 41: vigil.control.v1.AddNoteResponse
 }
 var file_vigil_control_v1_services_proto_depIdxs = []int32{
 	21, // 0: vigil.control.v1.ListNodesResponse.nodes:type_name -> vigil.control.v1.Node
@@ -1202,35 +1208,39 @@ var file_vigil_control_v1_services_proto_depIdxs = []int32{
 	20, // 15: vigil.control.v1.GetStatusResponse.listeners:type_name -> vigil.control.v1.GetStatusResponse.ListenersEntry
 	29, // 16: vigil.control.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
 	0,  // 17: vigil.control.v1.NodeService.ListNodes:input_type -> vigil.control.v1.ListNodesRequest
-	2,  // 18: vigil.control.v1.RunService.ListRuns:input_type -> vigil.control.v1.ListRunsRequest
-	4,  // 19: vigil.control.v1.RunService.GetRun:input_type -> vigil.control.v1.GetRunRequest
-	6,  // 20: vigil.control.v1.RunService.WatchEvents:input_type -> vigil.control.v1.WatchEventsRequest
-	8,  // 21: vigil.control.v1.IncidentService.ListIncidents:input_type -> vigil.control.v1.ListIncidentsRequest
-	10, // 22: vigil.control.v1.IncidentService.GetIncident:input_type -> vigil.control.v1.GetIncidentRequest
-	30, // 23: vigil.control.v1.IncidentService.AcknowledgeIncident:input_type -> vigil.control.v1.AcknowledgeIncidentRequest
-	31, // 24: vigil.control.v1.IncidentService.ResolveIncident:input_type -> vigil.control.v1.ResolveIncidentRequest
-	32, // 25: vigil.control.v1.IncidentService.ReopenIncident:input_type -> vigil.control.v1.ReopenIncidentRequest
-	33, // 26: vigil.control.v1.IncidentService.AddNote:input_type -> vigil.control.v1.AddNoteRequest
-	12, // 27: vigil.control.v1.CheckpointService.ListCheckpoints:input_type -> vigil.control.v1.ListCheckpointsRequest
-	14, // 28: vigil.control.v1.CheckpointService.RequestCheckpoint:input_type -> vigil.control.v1.RequestCheckpointRequest
-	16, // 29: vigil.control.v1.CheckpointService.WatchCheckpoint:input_type -> vigil.control.v1.WatchCheckpointRequest
-	18, // 30: vigil.control.v1.SystemService.GetStatus:input_type -> vigil.control.v1.GetStatusRequest
-	1,  // 31: vigil.control.v1.NodeService.ListNodes:output_type -> vigil.control.v1.ListNodesResponse
-	3,  // 32: vigil.control.v1.RunService.ListRuns:output_type -> vigil.control.v1.ListRunsResponse
-	5,  // 33: vigil.control.v1.RunService.GetRun:output_type -> vigil.control.v1.GetRunResponse
-	7,  // 34: vigil.control.v1.RunService.WatchEvents:output_type -> vigil.control.v1.WatchEventsResponse
-	9,  // 35: vigil.control.v1.IncidentService.ListIncidents:output_type -> vigil.control.v1.ListIncidentsResponse
-	11, // 36: vigil.control.v1.IncidentService.GetIncident:output_type -> vigil.control.v1.GetIncidentResponse
-	34, // 37: vigil.control.v1.IncidentService.AcknowledgeIncident:output_type -> vigil.control.v1.AcknowledgeIncidentResponse
-	35, // 38: vigil.control.v1.IncidentService.ResolveIncident:output_type -> vigil.control.v1.ResolveIncidentResponse
-	36, // 39: vigil.control.v1.IncidentService.ReopenIncident:output_type -> vigil.control.v1.ReopenIncidentResponse
-	37, // 40: vigil.control.v1.IncidentService.AddNote:output_type -> vigil.control.v1.AddNoteResponse
-	13, // 41: vigil.control.v1.CheckpointService.ListCheckpoints:output_type -> vigil.control.v1.ListCheckpointsResponse
-	15, // 42: vigil.control.v1.CheckpointService.RequestCheckpoint:output_type -> vigil.control.v1.RequestCheckpointResponse
-	17, // 43: vigil.control.v1.CheckpointService.WatchCheckpoint:output_type -> vigil.control.v1.WatchCheckpointResponse
-	19, // 44: vigil.control.v1.SystemService.GetStatus:output_type -> vigil.control.v1.GetStatusResponse
-	31, // [31:45] is the sub-list for method output_type
-	17, // [17:31] is the sub-list for method input_type
+	30, // 18: vigil.control.v1.NodeService.GetNode:input_type -> vigil.control.v1.GetNodeRequest
+	31, // 19: vigil.control.v1.NodeService.WatchNodeEvents:input_type -> vigil.control.v1.WatchNodeEventsRequest
+	2,  // 20: vigil.control.v1.RunService.ListRuns:input_type -> vigil.control.v1.ListRunsRequest
+	4,  // 21: vigil.control.v1.RunService.GetRun:input_type -> vigil.control.v1.GetRunRequest
+	6,  // 22: vigil.control.v1.RunService.WatchEvents:input_type -> vigil.control.v1.WatchEventsRequest
+	8,  // 23: vigil.control.v1.IncidentService.ListIncidents:input_type -> vigil.control.v1.ListIncidentsRequest
+	10, // 24: vigil.control.v1.IncidentService.GetIncident:input_type -> vigil.control.v1.GetIncidentRequest
+	32, // 25: vigil.control.v1.IncidentService.AcknowledgeIncident:input_type -> vigil.control.v1.AcknowledgeIncidentRequest
+	33, // 26: vigil.control.v1.IncidentService.ResolveIncident:input_type -> vigil.control.v1.ResolveIncidentRequest
+	34, // 27: vigil.control.v1.IncidentService.ReopenIncident:input_type -> vigil.control.v1.ReopenIncidentRequest
+	35, // 28: vigil.control.v1.IncidentService.AddNote:input_type -> vigil.control.v1.AddNoteRequest
+	12, // 29: vigil.control.v1.CheckpointService.ListCheckpoints:input_type -> vigil.control.v1.ListCheckpointsRequest
+	14, // 30: vigil.control.v1.CheckpointService.RequestCheckpoint:input_type -> vigil.control.v1.RequestCheckpointRequest
+	16, // 31: vigil.control.v1.CheckpointService.WatchCheckpoint:input_type -> vigil.control.v1.WatchCheckpointRequest
+	18, // 32: vigil.control.v1.SystemService.GetStatus:input_type -> vigil.control.v1.GetStatusRequest
+	1,  // 33: vigil.control.v1.NodeService.ListNodes:output_type -> vigil.control.v1.ListNodesResponse
+	36, // 34: vigil.control.v1.NodeService.GetNode:output_type -> vigil.control.v1.GetNodeResponse
+	37, // 35: vigil.control.v1.NodeService.WatchNodeEvents:output_type -> vigil.control.v1.WatchNodeEventsResponse
+	3,  // 36: vigil.control.v1.RunService.ListRuns:output_type -> vigil.control.v1.ListRunsResponse
+	5,  // 37: vigil.control.v1.RunService.GetRun:output_type -> vigil.control.v1.GetRunResponse
+	7,  // 38: vigil.control.v1.RunService.WatchEvents:output_type -> vigil.control.v1.WatchEventsResponse
+	9,  // 39: vigil.control.v1.IncidentService.ListIncidents:output_type -> vigil.control.v1.ListIncidentsResponse
+	11, // 40: vigil.control.v1.IncidentService.GetIncident:output_type -> vigil.control.v1.GetIncidentResponse
+	38, // 41: vigil.control.v1.IncidentService.AcknowledgeIncident:output_type -> vigil.control.v1.AcknowledgeIncidentResponse
+	39, // 42: vigil.control.v1.IncidentService.ResolveIncident:output_type -> vigil.control.v1.ResolveIncidentResponse
+	40, // 43: vigil.control.v1.IncidentService.ReopenIncident:output_type -> vigil.control.v1.ReopenIncidentResponse
+	41, // 44: vigil.control.v1.IncidentService.AddNote:output_type -> vigil.control.v1.AddNoteResponse
+	13, // 45: vigil.control.v1.CheckpointService.ListCheckpoints:output_type -> vigil.control.v1.ListCheckpointsResponse
+	15, // 46: vigil.control.v1.CheckpointService.RequestCheckpoint:output_type -> vigil.control.v1.RequestCheckpointResponse
+	17, // 47: vigil.control.v1.CheckpointService.WatchCheckpoint:output_type -> vigil.control.v1.WatchCheckpointResponse
+	19, // 48: vigil.control.v1.SystemService.GetStatus:output_type -> vigil.control.v1.GetStatusResponse
+	33, // [33:49] is the sub-list for method output_type
+	17, // [17:33] is the sub-list for method input_type
 	17, // [17:17] is the sub-list for extension type_name
 	17, // [17:17] is the sub-list for extension extendee
 	0,  // [0:17] is the sub-list for field type_name
@@ -1242,6 +1252,7 @@ func file_vigil_control_v1_services_proto_init() {
 		return
 	}
 	file_vigil_control_v1_alerts_proto_init()
+	file_vigil_control_v1_nodes_proto_init()
 	file_vigil_control_v1_resources_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
