@@ -48,9 +48,18 @@ func New(config Config, deps Deps) (*Alerting, error) {
 	return assemble(config, deps, Notifiers())
 }
 
-// Check finds every mistake in the receivers of a configuration.
+// Check finds every mistake in the receivers of a configuration, and then in
+// who is told of what.
 func Check(config Config) error {
-	_, err := receiversOf(config, Notifiers(), notify.Deps{Log: slog.New(slog.DiscardHandler), Clock: time.Now})
+	receivers, err := receiversOf(config, Notifiers(), notify.Deps{Log: slog.New(slog.DiscardHandler), Clock: time.Now})
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, r := range receivers {
+		names = append(names, r.name)
+	}
+	_, err = config.Plan(names)
 	return err
 }
 

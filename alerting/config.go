@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vigil-ml/vigil/alerting/notify"
+	"github.com/vigil-ml/vigil/alerting/route"
 	"github.com/vigil-ml/vigil/internal/conf"
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/plug"
@@ -20,13 +21,27 @@ import (
 //	- name: oncall
 //	  slack: {url: https://hooks.slack.com/services/...}
 type Config struct {
-	// Receivers is who is told; every one is told of every incident. None means
-	// the control plane's log.
+	// Receivers is who can be told; Route says of what. None means the control
+	// plane's log.
 	Receivers []conf.Raw `yaml:"receivers"`
 	// MaxAge is how long a notification is tried before it is given up.
 	MaxAge time.Duration `yaml:"max_age"`
 	// TryTimeout is how long one try may take; between 1s and 20s.
 	TryTimeout time.Duration `yaml:"try_timeout"`
+	// Route is who is told of what, as Alertmanager's route. None: every receiver
+	// is told of every incident that calls a person, and nobody of a warning.
+	Route *route.Config `yaml:"route"`
+	// InhibitRules keep alerts quiet while others fire.
+	InhibitRules []route.InhibitConfig `yaml:"inhibit_rules"`
+	// TimeIntervals are named times for routes.
+	TimeIntervals []route.IntervalConfig `yaml:"time_intervals"`
+	// Escalations tell more people of what nobody acknowledges.
+	Escalations []route.EscalationConfig `yaml:"escalations"`
+	// Heartbeats tell receivers regularly that Vigil is alive.
+	Heartbeats []route.HeartbeatConfig `yaml:"heartbeats"`
+	// NotResolved names the receivers that are not told when something is over:
+	// Alertmanager's send_resolved: false.
+	NotResolved []string `yaml:"not_resolved"`
 }
 
 // Defaults tries for a day, ten seconds at a time.

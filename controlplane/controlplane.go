@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/vigil-ml/vigil/alerting"
+	"github.com/vigil-ml/vigil/controlplane/alertapi"
 	"github.com/vigil-ml/vigil/controlplane/api"
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/detect"
@@ -29,6 +30,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/ingest"
 	"github.com/vigil-ml/vigil/controlplane/metrics"
 	"github.com/vigil-ml/vigil/controlplane/pipeline"
+	"github.com/vigil-ml/vigil/controlplane/routing"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/conf"
 	"github.com/vigil-ml/vigil/internal/life"
@@ -65,7 +67,7 @@ func Run(ctx context.Context, config Config, w io.Writer) error {
 	})
 }
 
-// Check finds the mistakes in the settings of receivers and detection rules; it
+// Check finds the mistakes in the settings of receivers, routes and detection rules; it
 // starts nothing.
 func Check(config Config) error {
 	_, err := profile.New(config.Detection)
@@ -130,9 +132,14 @@ func (c *controlPlane) setup(services *life.Group) error {
 	nodes := fleet.New(c.config.Fleet, fleet.Deps{
 		Store: c.store, Bus: c.bus, Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
+	plan, err := c.config.Alerting.Plan(alerts.Receivers())
+	if err != nil {
+		return errors.Join(err, agents.Close(), operators.Close())
+	}
+	router := routing.New(routing.Deps{Plan: plan, Store: c.store, Clock: time.Now, Log: c.log})
 	incidents := incident.New(c.config.Incident, incident.Deps{
-		Receivers: alerts.Receivers(), Save: nodes.RequestCheckpoint, Store: c.store,
-		Clock: time.Now, Tracer: c.tracer, Metrics: c.metrics,
+		Router: router, Save: nodes.RequestCheckpoint, Store: c.store,
+		Clock: time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
 	})
 	events := pipeline.New(pipeline.Deps{
 		Bus: c.bus, Store: c.store, Incidents: incidents,
@@ -144,7 +151,8 @@ func (c *controlPlane) setup(services *life.Group) error {
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
 	operatorAPI := api.New(api.Deps{
-		Listener: operators, HTTP: c.web(events), Store: c.store, Saver: nodes, History: c.bus, Profiles: profiles,
+		Listener: operators, HTTP: c.web(events, incidents, router), Store: c.store, Saver: nodes, Incidents: incidents, Router: router,
+		History: c.bus, Profiles: profiles,
 		Version: version.String(), Listeners: listeners,
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
@@ -152,6 +160,8 @@ func (c *controlPlane) setup(services *life.Group) error {
 	services.Go("alerting", alerts.Run)
 	services.Go("fleet", nodes.Run)
 	services.Go("pipeline", events.Run)
+	services.Go("incidents", incidents.Run)
+	services.Go("routing", router.Run)
 	services.Go("ingest", frames.Run)
 	services.Go("agents", serveAgents(agents, frames))
 	services.Go("api", operatorAPI.Run)
@@ -160,10 +170,16 @@ func (c *controlPlane) setup(services *life.Group) error {
 }
 
 // web is what the operators' port answers besides the API.
-func (c *controlPlane) web(events *pipeline.Pipeline) http.Handler {
+func (c *controlPlane) web(events *pipeline.Pipeline, incidents *incident.Engine, router *routing.Router) http.Handler {
 	mux := http.NewServeMux()
 	telemetry.Handle(mux, c.metrics, events.Healthy)
 	mux.Handle("/api/v1/", c.samples.Handler())
+	alerts := alertapi.New(alertapi.Deps{
+		Store: c.store, Incidents: incidents, Router: router, Clock: time.Now, Log: c.log, Version: version.String(),
+	})
+	mux.Handle("/api/v2/", alerts)
+	mux.Handle("/ping/", alerts)
+	mux.Handle("/-/", alerts)
 	return mux
 }
 

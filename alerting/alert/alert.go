@@ -32,7 +32,67 @@ type Delivery struct {
 	Tries int
 	// Created is when the incident reached the state.
 	Created time.Time
+	// Occasion is why it is told now; 0 where nobody said.
+	Occasion Occasion
+	// Group is what the delivery tells in Alertmanager's words. Its alerts may be
+	// of several incidents; Incident is then the one that weighs most. It is
+	// empty where nobody grouped: use [Delivery.Alerts].
+	Group Group
 }
+
+// Occasion is why a group is told.
+type Occasion int
+
+// The occasions.
+const (
+	// First is the first word of a group: open what shows it.
+	First Occasion = 1 + iota
+	// Update is a group whose alerts are others or worse than was told.
+	Update
+	// Repeat is a group that goes on as it was told.
+	Repeat
+	// Over is a group of which nothing fires any more.
+	Over
+)
+
+// Group is the alerts that one delivery tells of, and what they have in common.
+type Group struct {
+	// Key is the same for as long as the group lives, at most 255 bytes.
+	Key string
+	// Labels are those by which the alerts are grouped.
+	Labels map[string]string
+	// Alerts are those told of, the firing ones first; never empty in a delivery
+	// of a group.
+	Alerts []Alert
+	// Truncated is how many more alerts the group has than are told of.
+	Truncated int
+	// Reason names the escalation step or the rule that tells; empty for the
+	// route itself.
+	Reason string
+}
+
+// Alert is an incident as the routing knows it, at the moment when it was
+// told.
+type Alert struct {
+	// IncidentID is the incident.
+	IncidentID string
+	// Key is the same for every delivery of this incident to this receiver, at
+	// most 255 bytes: a dedup key where a receiver has one an incident.
+	Key string
+	// State is what is told of it.
+	State controlv1.IncidentState
+	// Labels are what it is routed by; Annotations are what it has to say.
+	Labels, Annotations map[string]string
+	// StartsAt is when it began; EndsAt when it ended, zero while it fires.
+	StartsAt, EndsAt time.Time
+	// GeneratorURL is where it comes from; may be empty.
+	GeneratorURL string
+	// Fingerprint is Alertmanager's, 16 hexadecimal digits, of the labels.
+	Fingerprint string
+}
+
+// Resolved tells whether the alert is told as over.
+func (a Alert) Resolved() bool { return a.State == controlv1.IncidentState_INCIDENT_STATE_RESOLVED }
 
 // Resolved tells whether the delivery says that the incident is over.
 func (d Delivery) Resolved() bool {

@@ -99,8 +99,9 @@ func oneArg(noun, list string) cobra.PositionalArgs {
 		if len(args) == 1 {
 			return nil
 		}
+		path := strings.Join(strings.Fields(cmd.CommandPath())[1:], " ")
 		return fault.WithHint(
-			fault.New(fault.Invalid, "describe %s: want the id of one %s, have %s", noun, noun, count(len(args), "argument")), list)
+			fault.New(fault.Invalid, "%s: want the id of one %s, have %s", path, noun, count(len(args), "argument")), list)
 	}
 }
 

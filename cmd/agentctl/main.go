@@ -31,6 +31,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.AddCommand(
 		getCommand(a),
 		describeCommand(a),
+		incidentsCommand(a),
+		alertsCommand(a),
+		silencesCommand(a),
+		routesCommand(a),
 		checkpointCommand(a),
 		detectCommand(a),
 		findingsCommand(a),

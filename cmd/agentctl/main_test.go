@@ -18,10 +18,14 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.opentelemetry.io/otel/trace/noop"
 
+	"github.com/vigil-ml/vigil/alerting"
+	"github.com/vigil-ml/vigil/alerting/route"
 	"github.com/vigil-ml/vigil/controlplane/api"
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/detect/profile"
 	"github.com/vigil-ml/vigil/controlplane/fleet"
+	"github.com/vigil-ml/vigil/controlplane/incident"
+	"github.com/vigil-ml/vigil/controlplane/routing"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/life"
 )
@@ -58,11 +62,13 @@ type installationKey struct{}
 
 // installation is the control plane of one script.
 type installation struct {
-	store   *store.Store
-	bus     *bus.Bus
-	fleet   *fleet.Fleet
-	address string
-	stop    func() // ends the API
+	store     *store.Store
+	bus       *bus.Bus
+	fleet     *fleet.Fleet
+	router    *routing.Router
+	incidents *incident.Engine
+	address   string
+	stop      func() // ends the API
 }
 
 // install starts a control plane in a directory; later takes what ends it, to
@@ -86,6 +92,14 @@ func install(t *testing.T, dir string, later func(func())) *installation {
 	in.fleet = fleet.New(fleet.Config{RecordInterval: 100 * time.Millisecond}, fleet.Deps{
 		Store: in.store, Log: log, Metrics: metrics, Tracer: tracer, Clock: time.Now,
 	})
+	plan, err := alerting.Config{Route: &route.Config{
+		Receiver: "team", Routes: []route.Config{{Receiver: "oncall", Matchers: []string{`severity="critical"`}}},
+	}}.Plan([]string{"team", "oncall"})
+	must(err)
+	in.router = routing.New(routing.Deps{Plan: plan, Store: in.store, Clock: time.Now, Log: log})
+	in.incidents = incident.New(incident.Defaults(), incident.Deps{
+		Router: in.router, Store: in.store, Clock: time.Now, Log: log, Tracer: tracer, Metrics: metrics,
+	})
 	group := life.NewGroup(ctx)
 	group.Go("fleet", in.fleet.Run)
 	later(func() { group.Stop(); must(group.Wait()) })
@@ -105,6 +119,7 @@ func (in *installation) serve(t *testing.T, listener net.Listener) {
 	}
 	served := api.New(api.Deps{
 		Listener: listener, Store: in.store, Saver: in.fleet, History: in.bus, Profiles: profiles, Version: "v9",
+		Incidents: in.incidents, Router: in.router,
 		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 		Tracer: noop.NewTracerProvider().Tracer(""), Clock: time.Now,
 	})

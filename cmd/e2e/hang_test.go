@@ -62,7 +62,7 @@ func TestHang(t *testing.T) {
 		t.Fatalf("incidents of the hang: %v", all)
 	}
 	if !slices.ContainsFunc(all[0].Timeline, func(e *controlv1.TimelineEntry) bool {
-		return e.Action == "resolved" && strings.Contains(e.Text, "finished step")
+		return e.Action == "resolved" && strings.Contains(e.Text, "seen no more")
 	}) {
 		t.Errorf("the timeline does not say why it is over: %v", all[0].Timeline)
 	}

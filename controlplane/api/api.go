@@ -50,6 +50,8 @@ type Deps struct {
 	HTTP      http.Handler // answers the paths that are no method; may be nil
 	Store     *store.Store
 	Saver     Saver
+	Incidents Incidents
+	Router    Router
 	History   History
 	Profiles  *profile.Profiles // the settings of the detection rules
 	Version   string            // of the control plane
@@ -87,6 +89,8 @@ func (a *API) Run(ctx context.Context) error {
 			gateway.RegisterRunServiceHandler,
 			gateway.RegisterIncidentServiceHandler,
 			gateway.RegisterCheckpointServiceHandler,
+			gateway.RegisterSilenceServiceHandler,
+			gateway.RegisterAlertServiceHandler,
 			gateway.RegisterSystemServiceHandler,
 			gateway.RegisterFindingServiceHandler,
 		},
@@ -98,8 +102,10 @@ func (a *API) Run(ctx context.Context) error {
 func (a *API) register(to grpc.ServiceRegistrar) {
 	controlv1.RegisterNodeServiceServer(to, &nodes{store: a.deps.Store, history: a.deps.History})
 	controlv1.RegisterRunServiceServer(to, &runs{store: a.deps.Store, history: a.deps.History})
-	controlv1.RegisterIncidentServiceServer(to, &incidents{store: a.deps.Store})
 	controlv1.RegisterFindingServiceServer(to, &findings{store: a.deps.Store, profiles: a.deps.Profiles, clock: a.deps.Clock})
+	controlv1.RegisterIncidentServiceServer(to, &incidents{store: a.deps.Store, acts: a.deps.Incidents})
+	controlv1.RegisterSilenceServiceServer(to, &silences{store: a.deps.Store, router: a.deps.Router, clock: a.deps.Clock})
+	controlv1.RegisterAlertServiceServer(to, &alerts{store: a.deps.Store, router: a.deps.Router, clock: a.deps.Clock})
 	controlv1.RegisterCheckpointServiceServer(to, &checkpoints{
 		store: a.deps.Store, saver: a.deps.Saver, tracer: a.deps.Tracer,
 	})

@@ -14,6 +14,7 @@ const hintIncidents = "agentctl get incidents lists the incidents"
 type incidents struct {
 	controlv1.UnimplementedIncidentServiceServer
 	store *store.Store
+	acts  Incidents
 }
 
 // ListIncidents lists incidents, the newest first, without findings and

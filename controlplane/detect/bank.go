@@ -20,6 +20,7 @@ type Bank struct {
 	choose Choose
 	runs   map[string]*watch
 	ended  ring
+	now    Standing
 	nodes  nodes
 }
 
@@ -40,7 +41,7 @@ func NewBankOf(choose Choose) *Bank {
 // ids that are the same whenever the same events are observed. Created is left
 // for the caller, since a bank has no clock.
 func (b *Bank) Observe(event *commonv1.Event) []*controlv1.Finding {
-	b.nodes.ended = nil
+	b.nodes.ended, b.now = nil, Standing{}
 	if isOfNode(event) {
 		return b.observeNode(event)
 	}
@@ -56,6 +57,7 @@ func (b *Bank) Observe(event *commonv1.Event) []*controlv1.Finding {
 		findings = w.observe(change, &b.nodes)
 	}
 	findings = append(findings, w.observe(event, &b.nodes)...)
+	b.now = w.stand(event)
 	switch body := event.GetBody().(type) {
 	case *commonv1.Event_RunEnded:
 		delete(b.runs, event.GetRunId())

@@ -172,3 +172,24 @@ func TestAnExplainedFindingIsDropped(t *testing.T) {
 		}
 	}
 }
+
+// TestStanding: a problem is over at the step at which its detector sees it no
+// more, and said so once.
+func TestStanding(t *testing.T) {
+	var bank *detect.Bank
+	for n, want := range map[int64]detect.Standing{
+		12: {}, 13: {Over: []string{"four", "six"}, Open: []string{"one"}}, 14: {}, 17: {Over: []string{"four"}, Open: []string{"one"}},
+	} {
+		bank = detect.NewBank([]detect.Rule{multiples("four", 4), multiples("six", 6), multiples("one", 1)})
+		for k := int64(12); k <= n; k++ {
+			bank.Observe(step("a", k))
+		}
+		if diff := cmp.Diff(want, bank.Standing()); diff != "" {
+			t.Errorf("step %d (-want +got):\n%s", n, diff)
+		}
+	}
+	bank.Observe(ended("a"))
+	if diff := cmp.Diff(detect.Standing{}, bank.Standing()); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -48,11 +48,12 @@ type watch struct {
 	project   string
 	world     uint32 // ranks, as a trainer said last; 0 before
 	detectors []Detector
+	was       []bool // whose problems went on at the run's last step
 }
 
 // begin makes detectors that have seen nothing.
 func (w *watch) begin(set *Set) {
-	w.set, w.detectors = set, make([]Detector, len(set.rules))
+	w.set, w.detectors, w.was = set, make([]Detector, len(set.rules)), make([]bool, len(set.rules))
 	for i, rule := range set.rules {
 		w.detectors[i] = rule.New()
 	}

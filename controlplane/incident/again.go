@@ -22,7 +22,7 @@ const reopened = "reopened"
 // cameAgain gives the incident whose problem a finding shows once more: one of
 // the open ones, from an earlier attempt, or one that was resolved a moment
 // ago. The problem is the same when it is of the same kind and began at the
-// same step.
+// same step, or when it is of a kind that comes and goes and was just over.
 func cameAgain(tx *store.Tx, f *controlv1.Finding, open []store.IncidentRecord) (store.IncidentRecord, bool, error) {
 	at := f.GetEventTime().AsTime()
 	over, err := tx.ResolvedSince(f.GetRunId(), at.Add(-againWithin))
@@ -36,6 +36,10 @@ func cameAgain(tx *store.Tx, f *controlv1.Finding, open []store.IncidentRecord) 
 		afresh := record.Incident.GetState() == resolved && at.After(record.ResolvedEvent)
 		if !later && !afresh {
 			continue
+		}
+		// What comes and goes is one problem, wherever it begins.
+		if record.Incident.GetState() == resolved && record.Incident.GetKind() == f.GetKind() && !lasting(f.GetKind()) {
+			return record, true, nil
 		}
 		same, err := tx.HasFinding(record.Incident.GetIncidentId(), f.GetKind(), f.GetOnsetStep())
 		if err != nil || same {
@@ -53,8 +57,10 @@ func (e *Engine) again(ctx context.Context, tx *store.Tx, event *commonv1.Event,
 	id := i.GetIncidentId()
 	tell := f.GetSeverity() > i.GetSeverity()
 	if i.GetState() == resolved {
-		i.State, i.Resolved, action, tell = firing, nil, reopened, true
+		action, tell = reopened, true
+		e.reopen(&record)
 	}
+	record.Expires = e.expiry(e.deps.Clock())
 	i.Severity = max(i.GetSeverity(), f.GetSeverity())
 	record.Attempt, record.Latest = f.GetAttempt(), f.GetFindingId()
 	record.OnsetStep = max(record.OnsetStep, f.GetOnsetStep())
@@ -77,7 +83,19 @@ func (e *Engine) again(ctx context.Context, tx *store.Tx, event *commonv1.Event,
 	if err := tx.PutIncident(record); err != nil || !tell {
 		return err
 	}
-	return e.tell(ctx, tx, i)
+	return e.deps.Router.Alert(ctx, tx, record)
+}
+
+// reopen has a record fire again. How often it does in a row is counted, by
+// which who is told is spared an incident that comes and goes.
+func (e *Engine) reopen(record *store.IncidentRecord) {
+	now := e.deps.Clock()
+	if now.Sub(record.Changed) > againWithin {
+		record.Reopened = 0
+	}
+	record.Reopened++
+	record.Changed = now
+	record.Incident.State, record.Incident.Resolved, record.Incident.AcknowledgedBy = firing, nil, ""
 }
 
 // ordinal is a count as a word of a sentence: 2nd, 3rd, 11th.

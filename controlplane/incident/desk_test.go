@@ -14,10 +14,12 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/vigil-ml/vigil/alerting/route"
 	"github.com/vigil-ml/vigil/controlplane/detect"
 	"github.com/vigil-ml/vigil/controlplane/detect/rules"
 	"github.com/vigil-ml/vigil/controlplane/fleet"
 	"github.com/vigil-ml/vigil/controlplane/incident"
+	"github.com/vigil-ml/vigil/controlplane/routing"
 	"github.com/vigil-ml/vigil/controlplane/runs"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/testkit"
@@ -34,6 +36,7 @@ type desk struct {
 	testing.TB
 	store    *store.Store
 	engine   *incident.Engine
+	router   *routing.Router
 	fleet    *fleet.Fleet
 	bank     *detect.Bank
 	registry *prometheus.Registry
@@ -41,6 +44,7 @@ type desk struct {
 	now      time.Time
 	saveErr  error // what Save gives instead of working
 	sequence uint64
+	over     detect.Standing // what ends with the next events
 }
 
 func newDesk(t testing.TB) *desk {
@@ -58,8 +62,14 @@ func newDesk(t testing.TB) *desk {
 	d.fleet = fleet.New(fleet.Defaults(), fleet.Deps{
 		Store: d.store, Log: testkit.Logger(t), Metrics: prometheus.NewRegistry(), Tracer: tracer, Clock: clock,
 	})
+	plan, err := route.NewPlan(route.Settings{Receivers: map[string]bool{"slack": true, "hook": true}, Order: []string{"slack", "hook"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	router := routing.New(routing.Deps{Plan: plan, Store: d.store, Clock: clock, Log: testkit.Logger(t)})
+	d.router = router
 	d.engine = incident.New(incident.Defaults(), incident.Deps{
-		Receivers: []string{"slack", "hook"}, Save: d.save, Store: d.store, Clock: clock, Tracer: tracer, Metrics: d.registry,
+		Router: router, Save: d.save, Store: d.store, Clock: clock, Log: testkit.Logger(t), Tracer: tracer, Metrics: d.registry,
 	})
 	d.bank = detect.NewBank([]detect.Rule{rules.NonFinite(), rules.Divergence(rules.Defaults().Divergence)})
 	return d
@@ -112,7 +122,10 @@ func (d *desk) take(e *commonv1.Event, findings []*controlv1.Finding) error {
 				return err
 			}
 		}
-		return d.engine.Apply(d.Context(), tx, e, findings)
+		if err := d.engine.Apply(d.Context(), tx, e, findings); err != nil || len(d.over.Over) == 0 {
+			return err
+		}
+		return d.engine.SeenNoMore(d.Context(), tx, e, d.over)
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -21,9 +22,6 @@ func (e *Engine) follow(ctx context.Context, tx *store.Tx, event *commonv1.Event
 	case *commonv1.Event_Checkpoint:
 		return e.checkpoint(tx, body.Checkpoint)
 	case *commonv1.Event_Step:
-		if err := e.resumeHangs(ctx, tx, event, body.Step); err != nil {
-			return err
-		}
 		return e.step(ctx, tx, event, body.Step)
 	case *commonv1.Event_Resumed:
 		return e.note(tx, event, fmt.Sprintf("Attempt %d goes on from checkpoint %s of step %d.",
@@ -160,7 +158,7 @@ func (e *Engine) step(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 			continue
 		}
 		reason := fmt.Sprintf("Attempt %d passed step %d with a finite loss.", event.GetAttempt(), record.OnsetStep)
-		if err := e.resolve(ctx, tx, event, record, reason); err != nil {
+		if err := e.resolve(ctx, tx, event.GetTime().AsTime(), record, reason, ""); err != nil {
 			return err
 		}
 	}
@@ -190,7 +188,7 @@ func (e *Engine) runEnded(ctx context.Context, tx *store.Tx, event *commonv1.Eve
 		} else if still {
 			continue
 		}
-		if err := e.resolve(ctx, tx, event, record, endReason(run.GetState(), record.Incident.GetKind())); err != nil {
+		if err := e.resolve(ctx, tx, event.GetTime().AsTime(), record, endReason(run.GetState(), record.Incident.GetKind()), ""); err != nil {
 			return err
 		}
 	}
@@ -210,23 +208,28 @@ func endReason(state controlv1.RunState, kind string) string {
 	return "The run made all its steps."
 }
 
-// resolve ends an incident, as an event shows, and has everybody told why.
-func (e *Engine) resolve(ctx context.Context, tx *store.Tx, event *commonv1.Event, record store.IncidentRecord, reason string) error {
+// resolve ends an incident, as happened at a time, and has who was told of it
+// told why. The author is who did it; empty for Vigil itself.
+func (e *Engine) resolve(ctx context.Context, tx *store.Tx, at time.Time, record store.IncidentRecord, reason, author string) error {
 	i, now := record.Incident, e.deps.Clock()
-	record.ResolvedEvent = event.GetTime().AsTime()
+	record.ResolvedEvent, record.Changed = at, now
 	i.State, i.Resolved = resolved, timestamppb.New(now)
-	i.Summary += " Resolved: " + lowerFirst(reason)
+	if len(i.GetLabels()) == 0 {
+		i.Summary += " Resolved: " + lowerFirst(reason)
+	} else {
+		i.Resolved = timestamppb.New(at) // the alert's sender knows when
+	}
 	text := reason
 	if record.Findings > 1 {
 		text = fmt.Sprintf("%s It had %d findings.", reason, record.Findings)
 	}
-	if err := note(tx, i.GetIncidentId(), now, "resolved", text); err != nil {
+	if err := noteBy(tx, i.GetIncidentId(), now, "resolved", text, author); err != nil {
 		return err
 	}
 	if err := tx.PutIncident(record); err != nil {
 		return err
 	}
-	return e.tell(ctx, tx, i)
+	return e.deps.Router.Alert(ctx, tx, record)
 }
 
 func lowerFirst(s string) string { return strings.ToLower(s[:1]) + s[1:] }

@@ -2,15 +2,15 @@
 // them until they are over.
 //
 // Findings of one run and attempt are one problem and one incident, whatever
-// rank and kind they have, until it is resolved. But a warning calls nobody:
-// its incident is there for who looks, nobody is told of it, and a critical
+// rank and kind they have, until it is resolved. But a warning calls nobody,
+// unless a route says otherwise: its incident is there for who looks, and a critical
 // finding that began later opens its own. A later attempt that meets the same
 // problem, a finding of the same kind that began at the same step, makes it come
 // again instead of opening another one: see again.go. An incident, its timeline
 // and the notifications about it are written in the transaction of the event
 // that caused them. An incident is resolved when a later attempt of the run gets
-// past the steps at which its findings began, when the run ends, and that of a
-// hang when the rank that stood still makes a step (goes_on.go).
+// past the steps at which its findings began, when the run ends, or when no
+// detector sees its problems any more (over.go).
 //
 // A problem of a node opens an incident of the node, one for each of its parts.
 // A run that it hits becomes part of it: there is one incident, which names the
@@ -24,6 +24,7 @@ import (
 	"encoding/base32"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -33,14 +34,14 @@ import (
 
 	"github.com/vigil-ml/vigil/controlplane/fleet"
 	"github.com/vigil-ml/vigil/controlplane/store"
-	"github.com/vigil-ml/vigil/internal/telemetry"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
 const (
-	firing   = controlv1.IncidentState_INCIDENT_STATE_FIRING
-	resolved = controlv1.IncidentState_INCIDENT_STATE_RESOLVED
+	firing       = controlv1.IncidentState_INCIDENT_STATE_FIRING
+	acknowledged = controlv1.IncidentState_INCIDENT_STATE_ACKNOWLEDGED
+	resolved     = controlv1.IncidentState_INCIDENT_STATE_RESOLVED
 )
 
 // Config says how incidents are answered.
@@ -48,26 +49,52 @@ type Config struct {
 	// CheckpointTimeout is how long an emergency checkpoint may take, from the
 	// finding until it is verified.
 	CheckpointTimeout time.Duration `yaml:"checkpoint_timeout"`
+	// ResolveAfter is after how long without anything new an incident is over; 0
+	// is never.
+	ResolveAfter time.Duration `yaml:"resolve_after"`
+	// ExternalTimeout is after how long an alert that a Prometheus sent without
+	// an end is over, unless it sends it again; Alertmanager's resolve_timeout.
+	ExternalTimeout time.Duration `yaml:"external_timeout"`
+	// Expect is what must keep arriving; when it does not, an incident opens.
+	Expect []Expect `yaml:"expect"`
 }
 
-// Defaults gives an emergency checkpoint one minute.
-func Defaults() Config { return Config{CheckpointTimeout: fleet.DefaultTimeout} }
+// Defaults gives an emergency checkpoint one minute, an incident of which
+// nothing is heard a week, and an external alert five minutes.
+func Defaults() Config {
+	return Config{
+		CheckpointTimeout: fleet.DefaultTimeout, ResolveAfter: 7 * 24 * time.Hour, ExternalTimeout: 5 * time.Minute,
+	}
+}
 
 // Check reports a timeout that no checkpoint could keep.
 func (c Config) Check(report func(key, format string, args ...any)) {
 	if c.CheckpointTimeout < time.Second {
 		report("checkpoint_timeout", "is %s; want at least 1s", c.CheckpointTimeout)
 	}
+	if c.ResolveAfter < 0 {
+		report("resolve_after", "is %s; want 0 for never, or more", c.ResolveAfter)
+	}
+	if c.ExternalTimeout < time.Second {
+		report("external_timeout", "is %s; want at least 1s", c.ExternalTimeout)
+	}
+}
+
+// Router decides who is told of an incident that changed.
+type Router interface {
+	// Alert writes what is to be told into the transaction.
+	Alert(ctx context.Context, tx *store.Tx, record store.IncidentRecord) error
 }
 
 // Deps is what an engine needs.
 type Deps struct {
-	Receivers []string // who is told of every incident
+	Router Router
 	// Save has a run saved; it writes into the transaction. It is the fleet's
 	// RequestCheckpoint.
 	Save    func(*store.Tx, fleet.SaveRequest) (*controlv1.Checkpoint, error)
 	Store   *store.Store // for the gauge of firing incidents
 	Clock   func() time.Time
+	Log     *slog.Logger
 	Tracer  trace.Tracer
 	Metrics prometheus.Registerer
 }
@@ -78,18 +105,20 @@ type Deps struct {
 type Engine struct {
 	config Config
 	deps   Deps
+	heard  *heard
 }
 
 // New makes an engine and registers its gauge.
 func New(config Config, deps Deps) *Engine {
 	deps.Metrics.MustRegister(&firingGauge{deps.Store})
-	return &Engine{config, deps}
+	return &Engine{config, deps, newHeard(config.Expect, deps.Clock())}
 }
 
 // Apply takes in an event and the findings that it led to, which are stored
 // already and new. It is called after the event was applied to the run. Its
 // errors are the store's.
 func (e *Engine) Apply(ctx context.Context, tx *store.Tx, event *commonv1.Event, findings []*controlv1.Finding) error {
+	e.heard.event(event, e.deps.Clock())
 	if len(findings) > 0 && event.GetTraceparent() != "" {
 		var span trace.Span
 		ctx, span = e.deps.Tracer.Start(ctx, "vigil.incident")
@@ -152,7 +181,8 @@ func belongs(f *controlv1.Finding, record store.IncidentRecord) bool {
 	return f.GetSeverity() <= record.Incident.GetSeverity() || !quiet(record.Incident) || f.GetOnsetStep() <= record.OnsetStep
 }
 
-// quiet tells whether an incident is one that nobody is told of.
+// quiet tells whether an incident is one that calls nobody, unless a route says
+// otherwise.
 func quiet(i *controlv1.Incident) bool {
 	return i.GetSeverity() == commonv1.Severity_SEVERITY_WARNING || i.GetSeverity() == commonv1.Severity_SEVERITY_INFO
 }
@@ -162,6 +192,7 @@ func (e *Engine) open(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 	now := e.deps.Clock()
 	record := store.IncidentRecord{
 		Attempt: f.GetAttempt(), OnsetStep: f.GetOnsetStep(), Findings: 1, Occurrences: 1, Latest: f.GetFindingId(),
+		Changed: now, Expires: e.expiry(now),
 		Incident: &controlv1.Incident{
 			IncidentId: ID(f.GetFindingId()), RunId: f.GetRunId(), Kind: f.GetKind(),
 			Severity: f.GetSeverity(), State: firing, Opened: timestamppb.New(now),
@@ -178,7 +209,7 @@ func (e *Engine) open(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 	if record.Incident.Summary, err = summary(tx, f, answer); err != nil {
 		return err
 	}
-	return errors.Join(tx.PutIncident(record), tx.AttachFinding(id, f.GetFindingId()), e.tell(ctx, tx, record.Incident))
+	return errors.Join(tx.PutIncident(record), tx.AttachFinding(id, f.GetFindingId()), e.deps.Router.Alert(ctx, tx, record))
 }
 
 // join makes a finding part of an open incident. The incident then speaks of
@@ -190,6 +221,10 @@ func (e *Engine) join(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 	i.Severity = max(i.GetSeverity(), f.GetSeverity())
 	record.OnsetStep = max(record.OnsetStep, f.GetOnsetStep())
 	record.Findings++
+	record.Expires = e.expiry(e.deps.Clock())
+	if worse && i.GetState() == acknowledged {
+		i.State = firing // who took it took something less
+	}
 	if err := tx.AttachFinding(i.GetIncidentId(), f.GetFindingId()); err != nil {
 		return err
 	}
@@ -215,7 +250,7 @@ func (e *Engine) join(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 	if err := tx.PutIncident(record); err != nil || !worse {
 		return err
 	}
-	return e.tell(ctx, tx, i)
+	return e.deps.Router.Alert(ctx, tx, record)
 }
 
 // another is what the timeline says of one more finding: each of the first
@@ -230,21 +265,12 @@ func another(count int64, f *controlv1.Finding) string {
 	return ""
 }
 
-// tell has every receiver told the incident's state, unless it is a quiet one.
-func (e *Engine) tell(ctx context.Context, tx *store.Tx, i *controlv1.Incident) error {
-	if quiet(i) {
-		return nil
+// expiry is when an incident is over of which nothing more is heard.
+func (e *Engine) expiry(now time.Time) time.Time {
+	if e.config.ResolveAfter == 0 {
+		return time.Time{}
 	}
-	for _, receiver := range e.deps.Receivers {
-		err := tx.InsertNotification(store.Notification{
-			IncidentID: i.GetIncidentId(), Receiver: receiver, State: i.GetState(),
-			Created: e.deps.Clock(), Traceparent: telemetry.Traceparent(ctx),
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return now.Add(e.config.ResolveAfter)
 }
 
 func note(tx *store.Tx, id string, at time.Time, action, text string) error {

@@ -62,7 +62,7 @@ func samePart(a, b *controlv1.Finding) bool {
 func (e *Engine) openNode(ctx context.Context, tx *store.Tx, f *controlv1.Finding) error {
 	now := e.deps.Clock()
 	record := store.IncidentRecord{
-		Findings: 1, Occurrences: 1, Latest: f.GetFindingId(),
+		Findings: 1, Occurrences: 1, Latest: f.GetFindingId(), Changed: now, Expires: e.expiry(now),
 		Incident: &controlv1.Incident{
 			IncidentId: ID(f.GetFindingId()), Kind: f.GetKind(), Severity: f.GetSeverity(), State: firing,
 			Opened: timestamppb.New(now), Node: f.GetNode(),
@@ -80,7 +80,7 @@ func (e *Engine) openNode(ctx context.Context, tx *store.Tx, f *controlv1.Findin
 	if err := tx.AttachFinding(i.GetIncidentId(), f.GetFindingId()); err != nil {
 		return err
 	}
-	return e.tell(ctx, tx, i)
+	return e.deps.Router.Alert(ctx, tx, record)
 }
 
 // joinNode makes a finding part of the open incident of its part of the node.
@@ -100,7 +100,7 @@ func (e *Engine) joinNode(ctx context.Context, tx *store.Tx, f *controlv1.Findin
 	if err := tx.PutIncident(record); err != nil || !worse {
 		return err
 	}
-	return e.tell(ctx, tx, i)
+	return e.deps.Router.Alert(ctx, tx, record)
 }
 
 // explain makes an incident of a run the node's: the cause of what is known came
@@ -120,7 +120,7 @@ func (e *Engine) explain(ctx context.Context, tx *store.Tx, f *controlv1.Finding
 	if err := tx.PutIncident(record); err != nil || !worse {
 		return err
 	}
-	return e.tell(ctx, tx, i)
+	return e.deps.Router.Alert(ctx, tx, record)
 }
 
 // hit makes a run's finding part of the incident of the node's problem that is
@@ -153,7 +153,7 @@ func (e *Engine) hit(ctx context.Context, tx *store.Tx, event *commonv1.Event, f
 	if err := tx.PutIncident(record); err != nil || !worse {
 		return true, err
 	}
-	return true, e.tell(ctx, tx, i)
+	return true, e.deps.Router.Alert(ctx, tx, record)
 }
 
 // attach makes a finding part of an incident and tells whether that is worse
@@ -163,6 +163,10 @@ func (e *Engine) attach(tx *store.Tx, f *controlv1.Finding, record *store.Incide
 	worse = f.GetSeverity() > i.GetSeverity()
 	i.Severity = max(i.GetSeverity(), f.GetSeverity())
 	record.Findings++
+	record.Expires = e.expiry(e.deps.Clock())
+	if worse && i.GetState() == acknowledged {
+		i.State = firing // who took it took something less
+	}
 	if text := another(record.Findings, f); text != "" {
 		if err := note(tx, i.GetIncidentId(), e.deps.Clock(), "finding", text); err != nil {
 			return false, err
@@ -223,7 +227,7 @@ func (e *Engine) problemOver(ctx context.Context, tx *store.Tx, event *commonv1.
 	if !past {
 		return note(tx, record.Incident.GetIncidentId(), e.deps.Clock(), "node", reason+" The run has not got past it yet.")
 	}
-	return e.resolve(ctx, tx, event, record, reason)
+	return e.resolve(ctx, tx, event.GetTime().AsTime(), record, reason, "")
 }
 
 // runIsPast tells whether the run that a node's incident hit is over it.

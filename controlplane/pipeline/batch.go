@@ -155,6 +155,11 @@ func (b *batch) event(ctx context.Context, tx *store.Tx, sequence uint64, event 
 	if err := b.deps.Incidents.Apply(ctx, tx, event, counting(findings)); err != nil {
 		return err
 	}
+	if standing := b.bank.Standing(); len(standing.Over) > 0 {
+		if err := b.deps.Incidents.SeenNoMore(ctx, tx, event, standing); err != nil {
+			return err
+		}
+	}
 	ended := b.bank.Ended()
 	if len(ended) == 0 {
 		return nil

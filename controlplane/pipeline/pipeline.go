@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/vigil-ml/vigil/controlplane/bus"
+	"github.com/vigil-ml/vigil/controlplane/detect"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/life"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -56,6 +57,8 @@ type Store interface {
 type Bank interface {
 	// Observe gives what an event shows.
 	Observe(event *commonv1.Event) []*controlv1.Finding
+	// Standing gives which problems ended with the event observed last.
+	Standing() detect.Standing
 	// Ended gives the last findings of the problems of nodes that the event
 	// observed last showed to be over.
 	Ended() []*controlv1.Finding
@@ -68,6 +71,8 @@ type Bank interface {
 type Incidents interface {
 	// Apply takes in an event and the new findings that it led to.
 	Apply(ctx context.Context, tx *store.Tx, event *commonv1.Event, findings []*controlv1.Finding) error
+	// SeenNoMore takes in that problems of a run ended.
+	SeenNoMore(ctx context.Context, tx *store.Tx, event *commonv1.Event, standing detect.Standing) error
 	// Over takes in that an event showed problems of nodes to be over, by their
 	// last findings.
 	Over(ctx context.Context, tx *store.Tx, event *commonv1.Event, ended []*controlv1.Finding) error

@@ -22,11 +22,13 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/vigil-ml/vigil/alerting/route"
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/detect"
 	"github.com/vigil-ml/vigil/controlplane/detect/rules"
 	"github.com/vigil-ml/vigil/controlplane/fleet"
 	"github.com/vigil-ml/vigil/controlplane/incident"
+	"github.com/vigil-ml/vigil/controlplane/routing"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -139,8 +141,13 @@ func setup(t testing.TB, path string, frames *fakeBus) (*Pipeline, *store.Store)
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	registry, tracer := prometheus.NewRegistry(), noop.NewTracerProvider().Tracer("")
+	plan, err := route.NewPlan(route.Settings{Receivers: map[string]bool{"hook": true}, Order: []string{"hook"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	router := routing.New(routing.Deps{Plan: plan, Store: s, Clock: clock, Log: quiet})
 	engine := incident.New(incident.Defaults(), incident.Deps{
-		Receivers: []string{"hook"}, Save: save, Store: s, Clock: clock, Tracer: tracer, Metrics: registry,
+		Router: router, Save: save, Store: s, Clock: clock, Log: quiet, Tracer: tracer, Metrics: registry,
 	})
 	p := New(Deps{
 		Bus: frames, Store: s, Incidents: engine, Clock: clock, Log: quiet, Tracer: tracer, Metrics: registry,
@@ -295,6 +302,8 @@ func (b countingBank) Observe(e *commonv1.Event) []*controlv1.Finding {
 	b[e.GetEventId()]++
 	return nil
 }
+
+func (b countingBank) Standing() detect.Standing { return detect.Standing{} }
 
 // TestRepeats hands frames over again, within a batch and in the next one:
 // the detectors see each event once.

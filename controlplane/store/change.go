@@ -12,6 +12,8 @@ const (
 	TopicCommands    Topic = "commands"
 	TopicIncidents   Topic = "incidents"
 	TopicOutbox      Topic = "outbox"
+	TopicGroups      Topic = "groups" // when something is due
+	TopicSilences    Topic = "silences"
 )
 
 // changes wakes those who wait for a topic.

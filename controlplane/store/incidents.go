@@ -23,6 +23,11 @@ type IncidentRecord struct {
 	Occurrences   int64     // how often its problem came: 1, and one more for each attempt that met it again
 	Latest        string    // the finding that it came with last
 	ResolvedEvent time.Time // when the event happened that resolved it last; zero while none did
+
+	Fingerprint string    // of the labels of an external alert; empty for what Vigil found itself
+	Expires     time.Time // when it is over unless somebody says again that it fires; zero is never
+	Reopened    int64     // how often it was reopened since it last kept still
+	Changed     time.Time // when it was last opened, reopened or resolved
 }
 
 // PutFinding writes a finding; false when it is there already.
@@ -57,7 +62,9 @@ func (tx *Tx) PutIncident(r IncidentRecord) error {
 	bare := controlv1.Incident{
 		IncidentId: i.GetIncidentId(), RunId: i.GetRunId(), Kind: i.GetKind(), Severity: i.GetSeverity(),
 		State: i.GetState(), Summary: i.GetSummary(), Opened: i.GetOpened(), Resolved: i.GetResolved(),
-		Node: i.GetNode(), AffectedRuns: i.GetAffectedRuns(),
+		Labels: i.GetLabels(), Annotations: i.GetAnnotations(), GeneratorUrl: i.GetGeneratorUrl(),
+		AcknowledgedBy: i.GetAcknowledgedBy(),
+		Node:           i.GetNode(), AffectedRuns: i.GetAffectedRuns(),
 	}
 	body, err := marshal(&bare)
 	if err != nil {
@@ -68,14 +75,16 @@ func (tx *Tx) PutIncident(r IncidentRecord) error {
 	delete(tx.cache.none, ofKind{i.GetRunId(), i.GetKind()})
 	_, err = tx.exec(`INSERT INTO incidents
 		(incident_id, run_id, attempt, onset_step, finding_count, state, opened, resolved, body,
-		occurrences, latest, resolved_event, node)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+		occurrences, latest, resolved_event, fingerprint, expires, reopened, changed, node)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 		ON CONFLICT (incident_id) DO UPDATE SET run_id = excluded.run_id, node = excluded.node, attempt = excluded.attempt, onset_step = excluded.onset_step,
 		finding_count = excluded.finding_count, state = excluded.state, resolved = excluded.resolved, body = excluded.body,
-		occurrences = excluded.occurrences, latest = excluded.latest, resolved_event = excluded.resolved_event`,
+		occurrences = excluded.occurrences, latest = excluded.latest, resolved_event = excluded.resolved_event,
+		fingerprint = excluded.fingerprint, expires = excluded.expires, reopened = excluded.reopened,
+		changed = excluded.changed, opened = excluded.opened`,
 		i.GetIncidentId(), i.GetRunId(), r.Attempt, r.OnsetStep, r.Findings,
 		i.GetState(), nanosOf(i.GetOpened()), nanosOf(i.GetResolved()), body,
-		r.Occurrences, r.Latest, nanos(r.ResolvedEvent), i.GetNode())
+		r.Occurrences, r.Latest, nanos(r.ResolvedEvent), r.Fingerprint, nanos(r.Expires), r.Reopened, nanos(r.Changed), i.GetNode())
 	if err != nil {
 		return fmt.Errorf("put incident %s: %w", i.GetIncidentId(), err)
 	}
@@ -83,27 +92,15 @@ func (tx *Tx) PutIncident(r IncidentRecord) error {
 }
 
 // OpenIncidents gives the incidents of a run that are not resolved, the oldest
-// first.
+// first. External alerts are not among them: nothing that Vigil finds is part of
+// one.
 func (tx *Tx) OpenIncidents(runID string) ([]IncidentRecord, error) {
 	if tx.cache.quiet[runID] {
 		return nil, nil
 	}
 	open, err := tx.incidentRecords("open incidents of run "+runID,
-		"run_id = $1 AND resolved = 0 ORDER BY opened, incident_id", runID)
+		"run_id = $1 AND resolved = 0 AND fingerprint = '' ORDER BY opened, incident_id", runID)
 	tx.cache.quiet[runID] = err == nil && len(open) == 0
-	return open, err
-}
-
-// OpenOfKind gives the incidents of a run and kind that are not resolved, the
-// oldest first. Within a transaction it asks the database once where there are
-// none, so that it may be called for every step of every rank.
-func (tx *Tx) OpenOfKind(runID, kind string) ([]IncidentRecord, error) {
-	if tx.cache.none[ofKind{runID, kind}] {
-		return nil, nil
-	}
-	open, err := tx.OpenIncidents(runID)
-	open = slices.DeleteFunc(open, func(r IncidentRecord) bool { return r.Incident.GetKind() != kind })
-	tx.cache.none[ofKind{runID, kind}] = err == nil && len(open) == 0
 	return open, err
 }
 
@@ -111,7 +108,7 @@ func (tx *Tx) OpenOfKind(runID, kind string) ([]IncidentRecord, error) {
 // resolved, the latest first.
 func (tx *Tx) ResolvedSince(runID string, since time.Time) ([]IncidentRecord, error) {
 	return tx.incidentRecords("resolved incidents of run "+runID,
-		"run_id = $1 AND resolved <> 0 AND resolved_event >= $2 ORDER BY resolved_event DESC, incident_id",
+		"run_id = $1 AND resolved <> 0 AND resolved_event >= $2 AND fingerprint = '' ORDER BY resolved_event DESC, incident_id",
 		runID, nanos(since))
 }
 
@@ -137,16 +134,18 @@ func (tx *Tx) IncidentRecord(id string) (IncidentRecord, error) {
 
 func (tx *Tx) incidentRecords(what, where string, args ...any) ([]IncidentRecord, error) {
 	var all []IncidentRecord
-	query := "SELECT attempt, onset_step, finding_count, occurrences, latest, resolved_event, body FROM incidents WHERE " + where
+	query := `SELECT attempt, onset_step, finding_count, occurrences, latest, resolved_event, fingerprint, expires,
+		reopened, changed, body FROM incidents WHERE ` + where
 	err := tx.each(what, query, args, func(rows *sql.Rows) error {
 		r := IncidentRecord{Incident: &controlv1.Incident{}}
 		var body []byte
-		var resolved int64
-		err := rows.Scan(&r.Attempt, &r.OnsetStep, &r.Findings, &r.Occurrences, &r.Latest, &resolved, &body)
+		var resolved, expires, changed int64
+		err := rows.Scan(&r.Attempt, &r.OnsetStep, &r.Findings, &r.Occurrences, &r.Latest, &resolved, &r.Fingerprint,
+			&expires, &r.Reopened, &changed, &body)
 		if err != nil {
 			return err
 		}
-		r.ResolvedEvent = timeOf(resolved)
+		r.ResolvedEvent, r.Expires, r.Changed = timeOf(resolved), timeOf(expires), timeOf(changed)
 		all = append(all, r)
 		return unmarshal(what, body, r.Incident)
 	})

@@ -27,15 +27,33 @@ type Notification struct {
 	State       controlv1.IncidentState // what is told
 	Created     time.Time
 	Traceparent string // W3C trace context of its cause; may be empty
+
+	// Group is what is told of a group whose first incident is IncidentID; nil for
+	// the incident alone.
+	Group *controlv1.GroupNotification
 }
 
-// InsertNotification puts a notification behind those of the same incident and
-// receiver.
+// groupKey orders notifications: those of one key and receiver are sent one
+// after the other.
+func (n Notification) groupKey() string {
+	if n.Group.GetKey() == "" {
+		return n.IncidentID
+	}
+	return n.Group.GetKey()
+}
+
+// InsertNotification puts a notification behind those of the same incident or
+// group and receiver.
 func (tx *Tx) InsertNotification(n Notification) error {
 	var position int64
 	err := tx.one("place in the outbox",
-		"SELECT COALESCE(MAX(position), 0) + 1 FROM outbox WHERE incident_id = $1 AND receiver = $2",
-		[]any{n.IncidentID, n.Receiver}, &position)
+		`SELECT COALESCE(MAX(position), 0) + 1 FROM outbox WHERE (incident_id = $1 AND receiver = $2)
+		OR (group_key = $3 AND receiver = $2)`,
+		[]any{n.IncidentID, n.Receiver, n.groupKey()}, &position)
+	if err != nil {
+		return err
+	}
+	body, err := marshal(n.Group)
 	if err != nil {
 		return err
 	}
@@ -43,9 +61,9 @@ func (tx *Tx) InsertNotification(n Notification) error {
 	tx.touch(TopicIncidents)
 	id := fmt.Sprintf("%s/%s/%d", n.IncidentID, n.Receiver, position)
 	_, err = tx.exec(`INSERT INTO outbox (notification_id, incident_id, receiver, position, incident_state, state,
-		tries, created, not_before, leased_until, delivered, traceparent, error)
-		VALUES ($1, $2, $3, $4, $5, $6, 0, $7, 0, 0, 0, $8, '')`,
-		id, n.IncidentID, n.Receiver, position, n.State, pending, nanos(n.Created), n.Traceparent)
+		tries, created, not_before, leased_until, delivered, traceparent, error, group_key, body)
+		VALUES ($1, $2, $3, $4, $5, $6, 0, $7, 0, 0, 0, $8, '', $9, $10)`,
+		id, n.IncidentID, n.Receiver, position, n.State, pending, nanos(n.Created), n.Traceparent, n.groupKey(), append([]byte{}, body...))
 	if err != nil {
 		return fmt.Errorf("insert notification %s: %w", id, err)
 	}
@@ -96,6 +114,7 @@ func (o *Outbox) Lease(ctx context.Context, limit int, lease time.Duration) ([]a
 			if leased[i].Incident, err = tx.Incident(d.Incident.GetIncidentId()); err != nil {
 				return fmt.Errorf("lease notification %s: %w", d.ID, err)
 			}
+			completeGroup(&leased[i])
 		}
 		return nil
 	})
@@ -108,16 +127,21 @@ func (o *Outbox) Lease(ctx context.Context, limit int, lease time.Duration) ([]a
 // due gives the notifications to lease, their incidents with only the id.
 func (tx *Tx) due(limit int) ([]alert.Delivery, error) {
 	var all []alert.Delivery
-	err := tx.each("due notifications", `SELECT notification_id, incident_id, receiver, incident_state, tries, created, traceparent
+	err := tx.each("due notifications", `SELECT notification_id, incident_id, receiver, incident_state, tries, created, traceparent, body
 		FROM outbox o WHERE state = $1 AND not_before <= $2 AND leased_until <= $2 AND NOT EXISTS (
-			SELECT 1 FROM outbox before WHERE before.incident_id = o.incident_id AND before.receiver = o.receiver
+			SELECT 1 FROM outbox before WHERE before.group_key = o.group_key AND before.receiver = o.receiver
 			AND before.position < o.position AND before.state = $1)
 		ORDER BY created, notification_id LIMIT $3`, []any{pending, nanos(tx.now), limit},
 		func(rows *sql.Rows) error {
 			d, created := alert.Delivery{Incident: &controlv1.Incident{}}, int64(0)
-			err := rows.Scan(&d.ID, &d.Incident.IncidentId, &d.Receiver, &d.State, &d.Tries, &created, &d.Traceparent)
+			var body []byte
+			err := rows.Scan(&d.ID, &d.Incident.IncidentId, &d.Receiver, &d.State, &d.Tries, &created, &d.Traceparent, &body)
+			if err != nil {
+				return err
+			}
 			d.Key = d.Incident.GetIncidentId() + "/" + d.Receiver
 			d.Created = timeOf(created)
+			err = addGroup(&d, body)
 			all = append(all, d)
 			return err
 		})

@@ -8,6 +8,8 @@ set -euo pipefail
 parts() {
 	cat <<'PARTS'
 /usr/bin/python3 python3 scores of labelled traces
+/usr/bin/prometheus prometheus sends alerts to Vigil
+/usr/bin/amtool prometheus-alertmanager the peer whose semantics Vigil has
 PARTS
 }
 

@@ -1,12 +1,7 @@
 package webhook
 
 import (
-	"fmt"
-	"hash/fnv"
-	"strings"
 	"time"
-
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/alerting/alert"
 )
@@ -39,75 +34,37 @@ type alertData struct {
 }
 
 func payloadOf(d alert.Delivery, externalURL string) payload {
-	labels, annotations := labelsOf(d), annotationsOf(d)
-	one := alertData{
-		Status: "firing", Labels: labels, Annotations: annotations,
-		StartsAt: timeOf(d.Incident.GetOpened()), GeneratorURL: externalURL, Fingerprint: fingerprint(d.Key),
+	labels, annotations := d.Common()
+	p := payload{
+		Version: "4", GroupKey: d.Group.Key, TruncatedAlerts: d.Group.Truncated, Status: "resolved", Receiver: d.Receiver,
+		GroupLabels: d.Group.Labels, CommonLabels: labels, CommonAnnotations: annotations, ExternalURL: externalURL,
 	}
-	if d.Resolved() {
-		one.Status, one.EndsAt = "resolved", timeOf(d.Incident.GetResolved())
+	if len(d.Group.Alerts) == 0 {
+		p.GroupKey, p.GroupLabels = d.Key, map[string]string{alert.LabelIncident: d.Incident.GetIncidentId()}
 	}
-	return payload{
-		Version: "4", GroupKey: d.Key, Status: one.Status, Receiver: d.Receiver,
-		GroupLabels:  map[string]string{"incident": d.Incident.GetIncidentId()},
-		CommonLabels: labels, CommonAnnotations: annotations, ExternalURL: externalURL,
-		Alerts: []alertData{one},
-	}
-}
-
-// labelsOf is what the incident is known by. Severity is among them because
-// receivers route by it, although it may rise while the incident lives.
-func labelsOf(d alert.Delivery) map[string]string {
-	labels := map[string]string{
-		"alertname": d.Kind(),
-		"incident":  d.Incident.GetIncidentId(),
-		"run":       d.Incident.GetRunId(),
-	}
-	if severity := alert.Severity(d.Incident.GetSeverity()); severity != "" {
-		labels["severity"] = strings.ToLower(severity)
-	}
-	if f := d.Finding(); f != nil {
-		if f.GetNode() != "" {
-			labels["node"] = f.GetNode()
+	for _, a := range d.Alerts() {
+		one := alertData{
+			Status: "firing", Labels: a.Labels, Annotations: a.Annotations, StartsAt: a.StartsAt, EndsAt: a.EndsAt,
+			GeneratorURL: a.GeneratorURL, Fingerprint: a.Fingerprint,
 		}
-		if f.Gpu != nil {
-			labels["gpu"] = fmt.Sprint(f.GetGpu())
+		if one.GeneratorURL == "" && one.Labels[alert.LabelIncident] != "" { // Vigil's own
+			one.GeneratorURL = externalURL
 		}
-		if f.GetProblem() == "" {
-			labels["rank"] = fmt.Sprint(f.GetRank())
+		if one.Annotations == nil {
+			one.Annotations = map[string]string{}
 		}
+		if a.Resolved() {
+			one.Status = "resolved"
+		} else {
+			p.Status = "firing"
+		}
+		p.Alerts = append(p.Alerts, one)
 	}
-	return labels
-}
-
-// annotationsOf is what the incident has to say.
-func annotationsOf(d alert.Delivery) map[string]string {
-	annotations := map[string]string{
-		"title":   d.Title(),
-		"summary": d.Summary(),
-		"state":   alert.State(d.State),
+	if p.CommonAnnotations == nil {
+		p.CommonAnnotations = map[string]string{}
 	}
-	if f := d.Finding(); f != nil {
-		annotations["onset_step"] = fmt.Sprint(f.GetOnsetStep())
-		annotations["attempt"] = fmt.Sprint(f.GetAttempt())
+	if p.GroupLabels == nil {
+		p.GroupLabels = map[string]string{}
 	}
-	if actions := d.Actions(); len(actions) > 0 {
-		annotations["actions"] = strings.Join(actions, "\n")
-	}
-	return annotations
-}
-
-// fingerprint is 16 hexadecimal digits, as Alertmanager's are.
-func fingerprint(key string) string {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(key))
-	return fmt.Sprintf("%016x", h.Sum64())
-}
-
-// timeOf is a time in UTC; one that is not known is the year 1.
-func timeOf(t *timestamppb.Timestamp) time.Time {
-	if t == nil {
-		return time.Time{}
-	}
-	return t.AsTime().UTC()
+	return p
 }

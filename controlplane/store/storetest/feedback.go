@@ -9,25 +9,6 @@ import (
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
-// testOpenOfKind checks that an incident is seen as soon as it is put, also
-// after it was asked for in vain.
-func testOpenOfKind(t *testing.T, b *bench) {
-	b.update(func(tx *store.Tx) error {
-		count := func(want int) error {
-			open, err := tx.OpenOfKind("r", "hang")
-			if len(open) != want {
-				t.Errorf("%d open hangs, want %d", len(open), want)
-			}
-			return err
-		}
-		hang, other := record("i1", "r", 10), record("i2", "r", 20)
-		hang.Incident.Kind = "hang"
-		errs := []error{count(0), tx.PutIncident(other), count(0), tx.PutIncident(hang), count(1)}
-		hang.Incident.State, hang.Incident.Resolved = resolved, stamp(30)
-		return errors.Join(append(errs, tx.PutIncident(hang), count(0))...)
-	})
-}
-
 // testFeedback checks the lists of findings and what people say of them.
 func testFeedback(t *testing.T, b *bench) {
 	word := func(verdict controlv1.Verdict, note string) *controlv1.Feedback {

@@ -1212,6 +1212,17 @@ type Incident struct {
 	Timeline []*TimelineEntry `protobuf:"bytes,10,rep,name=timeline,proto3" json:"timeline,omitempty"`
 	// What was told to whom.
 	Notifications []*Notification `protobuf:"bytes,11,rep,name=notifications,proto3" json:"notifications,omitempty"`
+	// Labels that it was made with, such as an external alert's.
+	Labels map[string]string `protobuf:"bytes,12,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Annotations that it was made with.
+	Annotations map[string]string `protobuf:"bytes,13,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Where an external alert comes from; may be empty.
+	GeneratorUrl string `protobuf:"bytes,14,opt,name=generator_url,json=generatorUrl,proto3" json:"generator_url,omitempty"`
+	// Who acknowledged it; empty while nobody has.
+	AcknowledgedBy string `protobuf:"bytes,15,opt,name=acknowledged_by,json=acknowledgedBy,proto3" json:"acknowledged_by,omitempty"`
+	// When it is over unless somebody says again that it fires; absent when
+	// nobody needs to.
+	Expires *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=expires,proto3" json:"expires,omitempty"`
 	// The node whose problem it is; empty when no node is to blame. Such an
 	// incident is over when the node's problem is.
 	Node string `protobuf:"bytes,20,opt,name=node,proto3" json:"node,omitempty"`
@@ -1328,6 +1339,41 @@ func (x *Incident) GetNotifications() []*Notification {
 	return nil
 }
 
+func (x *Incident) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Incident) GetAnnotations() map[string]string {
+	if x != nil {
+		return x.Annotations
+	}
+	return nil
+}
+
+func (x *Incident) GetGeneratorUrl() string {
+	if x != nil {
+		return x.GeneratorUrl
+	}
+	return ""
+}
+
+func (x *Incident) GetAcknowledgedBy() string {
+	if x != nil {
+		return x.AcknowledgedBy
+	}
+	return ""
+}
+
+func (x *Incident) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
 func (x *Incident) GetNode() string {
 	if x != nil {
 		return x.Node
@@ -1350,7 +1396,9 @@ type TimelineEntry struct {
 	// What, as a word: "opened", "finding", "notified", "checkpoint", "resolved".
 	Action string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
 	// One plain sentence.
-	Text          string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	Text string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	// The person or program that did it; empty for Vigil itself.
+	Author        string `protobuf:"bytes,4,opt,name=author,proto3" json:"author,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1402,6 +1450,13 @@ func (x *TimelineEntry) GetAction() string {
 func (x *TimelineEntry) GetText() string {
 	if x != nil {
 		return x.Text
+	}
+	return ""
+}
+
+func (x *TimelineEntry) GetAuthor() string {
+	if x != nil {
+		return x.Author
 	}
 	return ""
 }
@@ -1676,7 +1731,7 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\asummary\x18\x05 \x01(\tR\asummary\x129\n" +
 	"\n" +
 	"event_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\teventTimeB\x06\n" +
-	"\x04_gpu\"\xbd\x04\n" +
+	"\x04_gpu\"\xcb\a\n" +
 	"\bIncident\x12\x1f\n" +
 	"\vincident_id\x18\x01 \x01(\tR\n" +
 	"incidentId\x12\x15\n" +
@@ -1690,13 +1745,25 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\bfindings\x18\t \x03(\v2\x19.vigil.control.v1.FindingR\bfindings\x12;\n" +
 	"\btimeline\x18\n" +
 	" \x03(\v2\x1f.vigil.control.v1.TimelineEntryR\btimeline\x12D\n" +
-	"\rnotifications\x18\v \x03(\v2\x1e.vigil.control.v1.NotificationR\rnotifications\x12\x12\n" +
+	"\rnotifications\x18\v \x03(\v2\x1e.vigil.control.v1.NotificationR\rnotifications\x12>\n" +
+	"\x06labels\x18\f \x03(\v2&.vigil.control.v1.Incident.LabelsEntryR\x06labels\x12M\n" +
+	"\vannotations\x18\r \x03(\v2+.vigil.control.v1.Incident.AnnotationsEntryR\vannotations\x12#\n" +
+	"\rgenerator_url\x18\x0e \x01(\tR\fgeneratorUrl\x12'\n" +
+	"\x0facknowledged_by\x18\x0f \x01(\tR\x0eacknowledgedBy\x124\n" +
+	"\aexpires\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x12\n" +
 	"\x04node\x18\x14 \x01(\tR\x04node\x12#\n" +
-	"\raffected_runs\x18\x15 \x03(\tR\faffectedRuns\"k\n" +
+	"\raffected_runs\x18\x15 \x03(\tR\faffectedRuns\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
+	"\x10AnnotationsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x83\x01\n" +
 	"\rTimelineEntry\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text\"\xbc\x02\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x12\x16\n" +
+	"\x06author\x18\x04 \x01(\tR\x06author\"\xbc\x02\n" +
 	"\fNotification\x12'\n" +
 	"\x0fnotification_id\x18\x01 \x01(\tR\x0enotificationId\x12\x1a\n" +
 	"\breceiver\x18\x02 \x01(\tR\breceiver\x12F\n" +
@@ -1743,7 +1810,7 @@ func file_vigil_control_v1_resources_proto_rawDescGZIP() []byte {
 }
 
 var file_vigil_control_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_vigil_control_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_vigil_control_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_vigil_control_v1_resources_proto_goTypes = []any{
 	(NodeState)(0),                // 0: vigil.control.v1.NodeState
 	(RunState)(0),                 // 1: vigil.control.v1.RunState
@@ -1764,55 +1831,60 @@ var file_vigil_control_v1_resources_proto_goTypes = []any{
 	nil,                           // 16: vigil.control.v1.Node.CollectorsEntry
 	nil,                           // 17: vigil.control.v1.Run.SettingsEntry
 	nil,                           // 18: vigil.control.v1.Finding.EvidenceEntry
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(v1.FailureKind)(0),           // 20: vigil.common.v1.FailureKind
-	(v1.CheckpointState)(0),       // 21: vigil.common.v1.CheckpointState
-	(v1.CheckpointHealth)(0),      // 22: vigil.common.v1.CheckpointHealth
-	(v1.CheckpointReason)(0),      // 23: vigil.common.v1.CheckpointReason
-	(v1.Severity)(0),              // 24: vigil.common.v1.Severity
-	(*v1.Event)(nil),              // 25: vigil.common.v1.Event
+	nil,                           // 19: vigil.control.v1.Incident.LabelsEntry
+	nil,                           // 20: vigil.control.v1.Incident.AnnotationsEntry
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(v1.FailureKind)(0),           // 22: vigil.common.v1.FailureKind
+	(v1.CheckpointState)(0),       // 23: vigil.common.v1.CheckpointState
+	(v1.CheckpointHealth)(0),      // 24: vigil.common.v1.CheckpointHealth
+	(v1.CheckpointReason)(0),      // 25: vigil.common.v1.CheckpointReason
+	(v1.Severity)(0),              // 26: vigil.common.v1.Severity
+	(*v1.Event)(nil),              // 27: vigil.common.v1.Event
 }
 var file_vigil_control_v1_resources_proto_depIdxs = []int32{
 	0,  // 0: vigil.control.v1.Node.state:type_name -> vigil.control.v1.NodeState
 	15, // 1: vigil.control.v1.Node.facts:type_name -> vigil.control.v1.Node.FactsEntry
-	19, // 2: vigil.control.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
+	21, // 2: vigil.control.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
 	16, // 3: vigil.control.v1.Node.collectors:type_name -> vigil.control.v1.Node.CollectorsEntry
 	1,  // 4: vigil.control.v1.Run.state:type_name -> vigil.control.v1.RunState
-	19, // 5: vigil.control.v1.Run.started:type_name -> google.protobuf.Timestamp
-	19, // 6: vigil.control.v1.Run.ended:type_name -> google.protobuf.Timestamp
+	21, // 5: vigil.control.v1.Run.started:type_name -> google.protobuf.Timestamp
+	21, // 6: vigil.control.v1.Run.ended:type_name -> google.protobuf.Timestamp
 	17, // 7: vigil.control.v1.Run.settings:type_name -> vigil.control.v1.Run.SettingsEntry
-	19, // 8: vigil.control.v1.Attempt.started:type_name -> google.protobuf.Timestamp
-	19, // 9: vigil.control.v1.Attempt.ended:type_name -> google.protobuf.Timestamp
-	20, // 10: vigil.control.v1.Attempt.failure:type_name -> vigil.common.v1.FailureKind
-	21, // 11: vigil.control.v1.Checkpoint.state:type_name -> vigil.common.v1.CheckpointState
-	22, // 12: vigil.control.v1.Checkpoint.health:type_name -> vigil.common.v1.CheckpointHealth
-	23, // 13: vigil.control.v1.Checkpoint.reason:type_name -> vigil.common.v1.CheckpointReason
+	21, // 8: vigil.control.v1.Attempt.started:type_name -> google.protobuf.Timestamp
+	21, // 9: vigil.control.v1.Attempt.ended:type_name -> google.protobuf.Timestamp
+	22, // 10: vigil.control.v1.Attempt.failure:type_name -> vigil.common.v1.FailureKind
+	23, // 11: vigil.control.v1.Checkpoint.state:type_name -> vigil.common.v1.CheckpointState
+	24, // 12: vigil.control.v1.Checkpoint.health:type_name -> vigil.common.v1.CheckpointHealth
+	25, // 13: vigil.control.v1.Checkpoint.reason:type_name -> vigil.common.v1.CheckpointReason
 	8,  // 14: vigil.control.v1.Checkpoint.stages:type_name -> vigil.control.v1.StageTime
-	21, // 15: vigil.control.v1.StageTime.state:type_name -> vigil.common.v1.CheckpointState
-	19, // 16: vigil.control.v1.StageTime.time:type_name -> google.protobuf.Timestamp
-	24, // 17: vigil.control.v1.Finding.severity:type_name -> vigil.common.v1.Severity
+	23, // 15: vigil.control.v1.StageTime.state:type_name -> vigil.common.v1.CheckpointState
+	21, // 16: vigil.control.v1.StageTime.time:type_name -> google.protobuf.Timestamp
+	26, // 17: vigil.control.v1.Finding.severity:type_name -> vigil.common.v1.Severity
 	18, // 18: vigil.control.v1.Finding.evidence:type_name -> vigil.control.v1.Finding.EvidenceEntry
-	19, // 19: vigil.control.v1.Finding.event_time:type_name -> google.protobuf.Timestamp
-	19, // 20: vigil.control.v1.Finding.created:type_name -> google.protobuf.Timestamp
+	21, // 19: vigil.control.v1.Finding.event_time:type_name -> google.protobuf.Timestamp
+	21, // 20: vigil.control.v1.Finding.created:type_name -> google.protobuf.Timestamp
 	10, // 21: vigil.control.v1.Finding.cause:type_name -> vigil.control.v1.Cause
-	19, // 22: vigil.control.v1.Cause.event_time:type_name -> google.protobuf.Timestamp
-	24, // 23: vigil.control.v1.Incident.severity:type_name -> vigil.common.v1.Severity
+	21, // 22: vigil.control.v1.Cause.event_time:type_name -> google.protobuf.Timestamp
+	26, // 23: vigil.control.v1.Incident.severity:type_name -> vigil.common.v1.Severity
 	2,  // 24: vigil.control.v1.Incident.state:type_name -> vigil.control.v1.IncidentState
-	19, // 25: vigil.control.v1.Incident.opened:type_name -> google.protobuf.Timestamp
-	19, // 26: vigil.control.v1.Incident.resolved:type_name -> google.protobuf.Timestamp
+	21, // 25: vigil.control.v1.Incident.opened:type_name -> google.protobuf.Timestamp
+	21, // 26: vigil.control.v1.Incident.resolved:type_name -> google.protobuf.Timestamp
 	9,  // 27: vigil.control.v1.Incident.findings:type_name -> vigil.control.v1.Finding
 	12, // 28: vigil.control.v1.Incident.timeline:type_name -> vigil.control.v1.TimelineEntry
 	13, // 29: vigil.control.v1.Incident.notifications:type_name -> vigil.control.v1.Notification
-	19, // 30: vigil.control.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
-	2,  // 31: vigil.control.v1.Notification.incident_state:type_name -> vigil.control.v1.IncidentState
-	3,  // 32: vigil.control.v1.Notification.state:type_name -> vigil.control.v1.NotificationState
-	19, // 33: vigil.control.v1.Notification.delivered:type_name -> google.protobuf.Timestamp
-	25, // 34: vigil.control.v1.RunEvent.event:type_name -> vigil.common.v1.Event
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	19, // 30: vigil.control.v1.Incident.labels:type_name -> vigil.control.v1.Incident.LabelsEntry
+	20, // 31: vigil.control.v1.Incident.annotations:type_name -> vigil.control.v1.Incident.AnnotationsEntry
+	21, // 32: vigil.control.v1.Incident.expires:type_name -> google.protobuf.Timestamp
+	21, // 33: vigil.control.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
+	2,  // 34: vigil.control.v1.Notification.incident_state:type_name -> vigil.control.v1.IncidentState
+	3,  // 35: vigil.control.v1.Notification.state:type_name -> vigil.control.v1.NotificationState
+	21, // 36: vigil.control.v1.Notification.delivered:type_name -> google.protobuf.Timestamp
+	27, // 37: vigil.control.v1.RunEvent.event:type_name -> vigil.common.v1.Event
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_vigil_control_v1_resources_proto_init() }
@@ -1829,7 +1901,7 @@ func file_vigil_control_v1_resources_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_control_v1_resources_proto_rawDesc), len(file_vigil_control_v1_resources_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1059,7 +1059,7 @@ var File_vigil_control_v1_services_proto protoreflect.FileDescriptor
 
 const file_vigil_control_v1_services_proto_rawDesc = "" +
 	"\n" +
-	"\x1fvigil/control/v1/services.proto\x12\x10vigil.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1dvigil/common/v1/options.proto\x1a\x1cvigil/control/v1/nodes.proto\x1a vigil/control/v1/resources.proto\"\x12\n" +
+	"\x1fvigil/control/v1/services.proto\x12\x10vigil.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1dvigil/common/v1/options.proto\x1a\x1dvigil/control/v1/alerts.proto\x1a\x1cvigil/control/v1/nodes.proto\x1a vigil/control/v1/resources.proto\"\x12\n" +
 	"\x10ListNodesRequest\"A\n" +
 	"\x11ListNodesResponse\x12,\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x16.vigil.control.v1.NodeR\x05nodes\"'\n" +
@@ -1129,10 +1129,14 @@ const file_vigil_control_v1_services_proto_rawDesc = "" +
 	"RunService\x12^\n" +
 	"\bListRuns\x12!.vigil.control.v1.ListRunsRequest\x1a\".vigil.control.v1.ListRunsResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12X\n" +
 	"\x06GetRun\x12\x1f.vigil.control.v1.GetRunRequest\x1a .vigil.control.v1.GetRunResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12f\n" +
-	"\vWatchEvents\x12$.vigil.control.v1.WatchEventsRequest\x1a%.vigil.control.v1.WatchEventsResponse\"\b\xca\xf3\x18\x04\b\x01\x10\x010\x012\xe9\x01\n" +
+	"\vWatchEvents\x12$.vigil.control.v1.WatchEventsRequest\x1a%.vigil.control.v1.WatchEventsResponse\"\b\xca\xf3\x18\x04\b\x01\x10\x010\x012\xa2\x05\n" +
 	"\x0fIncidentService\x12m\n" +
 	"\rListIncidents\x12&.vigil.control.v1.ListIncidentsRequest\x1a'.vigil.control.v1.ListIncidentsResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12g\n" +
-	"\vGetIncident\x12$.vigil.control.v1.GetIncidentRequest\x1a%.vigil.control.v1.GetIncidentResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x012\xf4\x02\n" +
+	"\vGetIncident\x12$.vigil.control.v1.GetIncidentRequest\x1a%.vigil.control.v1.GetIncidentResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12|\n" +
+	"\x13AcknowledgeIncident\x12,.vigil.control.v1.AcknowledgeIncidentRequest\x1a-.vigil.control.v1.AcknowledgeIncidentResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x02\x12p\n" +
+	"\x0fResolveIncident\x12(.vigil.control.v1.ResolveIncidentRequest\x1a).vigil.control.v1.ResolveIncidentResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x02\x12m\n" +
+	"\x0eReopenIncident\x12'.vigil.control.v1.ReopenIncidentRequest\x1a(.vigil.control.v1.ReopenIncidentResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x02\x12X\n" +
+	"\aAddNote\x12 .vigil.control.v1.AddNoteRequest\x1a!.vigil.control.v1.AddNoteResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x022\xf4\x02\n" +
 	"\x11CheckpointService\x12s\n" +
 	"\x0fListCheckpoints\x12(.vigil.control.v1.ListCheckpointsRequest\x1a).vigil.control.v1.ListCheckpointsResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12v\n" +
 	"\x11RequestCheckpoint\x12*.vigil.control.v1.RequestCheckpointRequest\x1a+.vigil.control.v1.RequestCheckpointResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x02\x12r\n" +
@@ -1154,40 +1158,48 @@ func file_vigil_control_v1_services_proto_rawDescGZIP() []byte {
 
 var file_vigil_control_v1_services_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_vigil_control_v1_services_proto_goTypes = []any{
-	(*ListNodesRequest)(nil),          // 0: vigil.control.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),         // 1: vigil.control.v1.ListNodesResponse
-	(*ListRunsRequest)(nil),           // 2: vigil.control.v1.ListRunsRequest
-	(*ListRunsResponse)(nil),          // 3: vigil.control.v1.ListRunsResponse
-	(*GetRunRequest)(nil),             // 4: vigil.control.v1.GetRunRequest
-	(*GetRunResponse)(nil),            // 5: vigil.control.v1.GetRunResponse
-	(*WatchEventsRequest)(nil),        // 6: vigil.control.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),       // 7: vigil.control.v1.WatchEventsResponse
-	(*ListIncidentsRequest)(nil),      // 8: vigil.control.v1.ListIncidentsRequest
-	(*ListIncidentsResponse)(nil),     // 9: vigil.control.v1.ListIncidentsResponse
-	(*GetIncidentRequest)(nil),        // 10: vigil.control.v1.GetIncidentRequest
-	(*GetIncidentResponse)(nil),       // 11: vigil.control.v1.GetIncidentResponse
-	(*ListCheckpointsRequest)(nil),    // 12: vigil.control.v1.ListCheckpointsRequest
-	(*ListCheckpointsResponse)(nil),   // 13: vigil.control.v1.ListCheckpointsResponse
-	(*RequestCheckpointRequest)(nil),  // 14: vigil.control.v1.RequestCheckpointRequest
-	(*RequestCheckpointResponse)(nil), // 15: vigil.control.v1.RequestCheckpointResponse
-	(*WatchCheckpointRequest)(nil),    // 16: vigil.control.v1.WatchCheckpointRequest
-	(*WatchCheckpointResponse)(nil),   // 17: vigil.control.v1.WatchCheckpointResponse
-	(*GetStatusRequest)(nil),          // 18: vigil.control.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),         // 19: vigil.control.v1.GetStatusResponse
-	nil,                               // 20: vigil.control.v1.GetStatusResponse.ListenersEntry
-	(*Node)(nil),                      // 21: vigil.control.v1.Node
-	(*Run)(nil),                       // 22: vigil.control.v1.Run
-	(*Attempt)(nil),                   // 23: vigil.control.v1.Attempt
-	(*Incident)(nil),                  // 24: vigil.control.v1.Incident
-	(*Checkpoint)(nil),                // 25: vigil.control.v1.Checkpoint
-	(*RunEvent)(nil),                  // 26: vigil.control.v1.RunEvent
-	(v1.AfterCheckpoint)(0),           // 27: vigil.common.v1.AfterCheckpoint
-	(*durationpb.Duration)(nil),       // 28: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),     // 29: google.protobuf.Timestamp
-	(*GetNodeRequest)(nil),            // 30: vigil.control.v1.GetNodeRequest
-	(*WatchNodeEventsRequest)(nil),    // 31: vigil.control.v1.WatchNodeEventsRequest
-	(*GetNodeResponse)(nil),           // 32: vigil.control.v1.GetNodeResponse
-	(*WatchNodeEventsResponse)(nil),   // 33: vigil.control.v1.WatchNodeEventsResponse
+	(*ListNodesRequest)(nil),            // 0: vigil.control.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),           // 1: vigil.control.v1.ListNodesResponse
+	(*ListRunsRequest)(nil),             // 2: vigil.control.v1.ListRunsRequest
+	(*ListRunsResponse)(nil),            // 3: vigil.control.v1.ListRunsResponse
+	(*GetRunRequest)(nil),               // 4: vigil.control.v1.GetRunRequest
+	(*GetRunResponse)(nil),              // 5: vigil.control.v1.GetRunResponse
+	(*WatchEventsRequest)(nil),          // 6: vigil.control.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),         // 7: vigil.control.v1.WatchEventsResponse
+	(*ListIncidentsRequest)(nil),        // 8: vigil.control.v1.ListIncidentsRequest
+	(*ListIncidentsResponse)(nil),       // 9: vigil.control.v1.ListIncidentsResponse
+	(*GetIncidentRequest)(nil),          // 10: vigil.control.v1.GetIncidentRequest
+	(*GetIncidentResponse)(nil),         // 11: vigil.control.v1.GetIncidentResponse
+	(*ListCheckpointsRequest)(nil),      // 12: vigil.control.v1.ListCheckpointsRequest
+	(*ListCheckpointsResponse)(nil),     // 13: vigil.control.v1.ListCheckpointsResponse
+	(*RequestCheckpointRequest)(nil),    // 14: vigil.control.v1.RequestCheckpointRequest
+	(*RequestCheckpointResponse)(nil),   // 15: vigil.control.v1.RequestCheckpointResponse
+	(*WatchCheckpointRequest)(nil),      // 16: vigil.control.v1.WatchCheckpointRequest
+	(*WatchCheckpointResponse)(nil),     // 17: vigil.control.v1.WatchCheckpointResponse
+	(*GetStatusRequest)(nil),            // 18: vigil.control.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),           // 19: vigil.control.v1.GetStatusResponse
+	nil,                                 // 20: vigil.control.v1.GetStatusResponse.ListenersEntry
+	(*Node)(nil),                        // 21: vigil.control.v1.Node
+	(*Run)(nil),                         // 22: vigil.control.v1.Run
+	(*Attempt)(nil),                     // 23: vigil.control.v1.Attempt
+	(*Incident)(nil),                    // 24: vigil.control.v1.Incident
+	(*Checkpoint)(nil),                  // 25: vigil.control.v1.Checkpoint
+	(*RunEvent)(nil),                    // 26: vigil.control.v1.RunEvent
+	(v1.AfterCheckpoint)(0),             // 27: vigil.common.v1.AfterCheckpoint
+	(*durationpb.Duration)(nil),         // 28: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),       // 29: google.protobuf.Timestamp
+	(*GetNodeRequest)(nil),              // 30: vigil.control.v1.GetNodeRequest
+	(*WatchNodeEventsRequest)(nil),      // 31: vigil.control.v1.WatchNodeEventsRequest
+	(*AcknowledgeIncidentRequest)(nil),  // 32: vigil.control.v1.AcknowledgeIncidentRequest
+	(*ResolveIncidentRequest)(nil),      // 33: vigil.control.v1.ResolveIncidentRequest
+	(*ReopenIncidentRequest)(nil),       // 34: vigil.control.v1.ReopenIncidentRequest
+	(*AddNoteRequest)(nil),              // 35: vigil.control.v1.AddNoteRequest
+	(*GetNodeResponse)(nil),             // 36: vigil.control.v1.GetNodeResponse
+	(*WatchNodeEventsResponse)(nil),     // 37: vigil.control.v1.WatchNodeEventsResponse
+	(*AcknowledgeIncidentResponse)(nil), // 38: vigil.control.v1.AcknowledgeIncidentResponse
+	(*ResolveIncidentResponse)(nil),     // 39: vigil.control.v1.ResolveIncidentResponse
+	(*ReopenIncidentResponse)(nil),      // 40: vigil.control.v1.ReopenIncidentResponse
+	(*AddNoteResponse)(nil),             // 41: vigil.control.v1.AddNoteResponse
 }
 var file_vigil_control_v1_services_proto_depIdxs = []int32{
 	21, // 0: vigil.control.v1.ListNodesResponse.nodes:type_name -> vigil.control.v1.Node
@@ -1215,24 +1227,32 @@ var file_vigil_control_v1_services_proto_depIdxs = []int32{
 	6,  // 22: vigil.control.v1.RunService.WatchEvents:input_type -> vigil.control.v1.WatchEventsRequest
 	8,  // 23: vigil.control.v1.IncidentService.ListIncidents:input_type -> vigil.control.v1.ListIncidentsRequest
 	10, // 24: vigil.control.v1.IncidentService.GetIncident:input_type -> vigil.control.v1.GetIncidentRequest
-	12, // 25: vigil.control.v1.CheckpointService.ListCheckpoints:input_type -> vigil.control.v1.ListCheckpointsRequest
-	14, // 26: vigil.control.v1.CheckpointService.RequestCheckpoint:input_type -> vigil.control.v1.RequestCheckpointRequest
-	16, // 27: vigil.control.v1.CheckpointService.WatchCheckpoint:input_type -> vigil.control.v1.WatchCheckpointRequest
-	18, // 28: vigil.control.v1.SystemService.GetStatus:input_type -> vigil.control.v1.GetStatusRequest
-	1,  // 29: vigil.control.v1.NodeService.ListNodes:output_type -> vigil.control.v1.ListNodesResponse
-	32, // 30: vigil.control.v1.NodeService.GetNode:output_type -> vigil.control.v1.GetNodeResponse
-	33, // 31: vigil.control.v1.NodeService.WatchNodeEvents:output_type -> vigil.control.v1.WatchNodeEventsResponse
-	3,  // 32: vigil.control.v1.RunService.ListRuns:output_type -> vigil.control.v1.ListRunsResponse
-	5,  // 33: vigil.control.v1.RunService.GetRun:output_type -> vigil.control.v1.GetRunResponse
-	7,  // 34: vigil.control.v1.RunService.WatchEvents:output_type -> vigil.control.v1.WatchEventsResponse
-	9,  // 35: vigil.control.v1.IncidentService.ListIncidents:output_type -> vigil.control.v1.ListIncidentsResponse
-	11, // 36: vigil.control.v1.IncidentService.GetIncident:output_type -> vigil.control.v1.GetIncidentResponse
-	13, // 37: vigil.control.v1.CheckpointService.ListCheckpoints:output_type -> vigil.control.v1.ListCheckpointsResponse
-	15, // 38: vigil.control.v1.CheckpointService.RequestCheckpoint:output_type -> vigil.control.v1.RequestCheckpointResponse
-	17, // 39: vigil.control.v1.CheckpointService.WatchCheckpoint:output_type -> vigil.control.v1.WatchCheckpointResponse
-	19, // 40: vigil.control.v1.SystemService.GetStatus:output_type -> vigil.control.v1.GetStatusResponse
-	29, // [29:41] is the sub-list for method output_type
-	17, // [17:29] is the sub-list for method input_type
+	32, // 25: vigil.control.v1.IncidentService.AcknowledgeIncident:input_type -> vigil.control.v1.AcknowledgeIncidentRequest
+	33, // 26: vigil.control.v1.IncidentService.ResolveIncident:input_type -> vigil.control.v1.ResolveIncidentRequest
+	34, // 27: vigil.control.v1.IncidentService.ReopenIncident:input_type -> vigil.control.v1.ReopenIncidentRequest
+	35, // 28: vigil.control.v1.IncidentService.AddNote:input_type -> vigil.control.v1.AddNoteRequest
+	12, // 29: vigil.control.v1.CheckpointService.ListCheckpoints:input_type -> vigil.control.v1.ListCheckpointsRequest
+	14, // 30: vigil.control.v1.CheckpointService.RequestCheckpoint:input_type -> vigil.control.v1.RequestCheckpointRequest
+	16, // 31: vigil.control.v1.CheckpointService.WatchCheckpoint:input_type -> vigil.control.v1.WatchCheckpointRequest
+	18, // 32: vigil.control.v1.SystemService.GetStatus:input_type -> vigil.control.v1.GetStatusRequest
+	1,  // 33: vigil.control.v1.NodeService.ListNodes:output_type -> vigil.control.v1.ListNodesResponse
+	36, // 34: vigil.control.v1.NodeService.GetNode:output_type -> vigil.control.v1.GetNodeResponse
+	37, // 35: vigil.control.v1.NodeService.WatchNodeEvents:output_type -> vigil.control.v1.WatchNodeEventsResponse
+	3,  // 36: vigil.control.v1.RunService.ListRuns:output_type -> vigil.control.v1.ListRunsResponse
+	5,  // 37: vigil.control.v1.RunService.GetRun:output_type -> vigil.control.v1.GetRunResponse
+	7,  // 38: vigil.control.v1.RunService.WatchEvents:output_type -> vigil.control.v1.WatchEventsResponse
+	9,  // 39: vigil.control.v1.IncidentService.ListIncidents:output_type -> vigil.control.v1.ListIncidentsResponse
+	11, // 40: vigil.control.v1.IncidentService.GetIncident:output_type -> vigil.control.v1.GetIncidentResponse
+	38, // 41: vigil.control.v1.IncidentService.AcknowledgeIncident:output_type -> vigil.control.v1.AcknowledgeIncidentResponse
+	39, // 42: vigil.control.v1.IncidentService.ResolveIncident:output_type -> vigil.control.v1.ResolveIncidentResponse
+	40, // 43: vigil.control.v1.IncidentService.ReopenIncident:output_type -> vigil.control.v1.ReopenIncidentResponse
+	41, // 44: vigil.control.v1.IncidentService.AddNote:output_type -> vigil.control.v1.AddNoteResponse
+	13, // 45: vigil.control.v1.CheckpointService.ListCheckpoints:output_type -> vigil.control.v1.ListCheckpointsResponse
+	15, // 46: vigil.control.v1.CheckpointService.RequestCheckpoint:output_type -> vigil.control.v1.RequestCheckpointResponse
+	17, // 47: vigil.control.v1.CheckpointService.WatchCheckpoint:output_type -> vigil.control.v1.WatchCheckpointResponse
+	19, // 48: vigil.control.v1.SystemService.GetStatus:output_type -> vigil.control.v1.GetStatusResponse
+	33, // [33:49] is the sub-list for method output_type
+	17, // [17:33] is the sub-list for method input_type
 	17, // [17:17] is the sub-list for extension type_name
 	17, // [17:17] is the sub-list for extension extendee
 	0,  // [0:17] is the sub-list for field type_name
@@ -1243,6 +1263,7 @@ func file_vigil_control_v1_services_proto_init() {
 	if File_vigil_control_v1_services_proto != nil {
 		return
 	}
+	file_vigil_control_v1_alerts_proto_init()
 	file_vigil_control_v1_nodes_proto_init()
 	file_vigil_control_v1_resources_proto_init()
 	type x struct{}

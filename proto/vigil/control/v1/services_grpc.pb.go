@@ -409,20 +409,33 @@ var RunService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	IncidentService_ListIncidents_FullMethodName = "/vigil.control.v1.IncidentService/ListIncidents"
-	IncidentService_GetIncident_FullMethodName   = "/vigil.control.v1.IncidentService/GetIncident"
+	IncidentService_ListIncidents_FullMethodName       = "/vigil.control.v1.IncidentService/ListIncidents"
+	IncidentService_GetIncident_FullMethodName         = "/vigil.control.v1.IncidentService/GetIncident"
+	IncidentService_AcknowledgeIncident_FullMethodName = "/vigil.control.v1.IncidentService/AcknowledgeIncident"
+	IncidentService_ResolveIncident_FullMethodName     = "/vigil.control.v1.IncidentService/ResolveIncident"
+	IncidentService_ReopenIncident_FullMethodName      = "/vigil.control.v1.IncidentService/ReopenIncident"
+	IncidentService_AddNote_FullMethodName             = "/vigil.control.v1.IncidentService/AddNote"
 )
 
 // IncidentServiceClient is the client API for IncidentService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// IncidentService shows the incidents.
+// IncidentService shows the incidents, and takes what people do about them.
 type IncidentServiceClient interface {
 	// ListIncidents lists incidents, the newest first.
 	ListIncidents(ctx context.Context, in *ListIncidentsRequest, opts ...grpc.CallOption) (*ListIncidentsResponse, error)
 	// GetIncident shows one incident with findings, timeline and notifications.
 	GetIncident(ctx context.Context, in *GetIncidentRequest, opts ...grpc.CallOption) (*GetIncidentResponse, error)
+	// AcknowledgeIncident says that a person has taken an incident. It fails with
+	// FAILED_PRECONDITION when the incident is over.
+	AcknowledgeIncident(ctx context.Context, in *AcknowledgeIncidentRequest, opts ...grpc.CallOption) (*AcknowledgeIncidentResponse, error)
+	// ResolveIncident ends an incident.
+	ResolveIncident(ctx context.Context, in *ResolveIncidentRequest, opts ...grpc.CallOption) (*ResolveIncidentResponse, error)
+	// ReopenIncident has an incident that is over, or acknowledged, fire again.
+	ReopenIncident(ctx context.Context, in *ReopenIncidentRequest, opts ...grpc.CallOption) (*ReopenIncidentResponse, error)
+	// AddNote writes into an incident's timeline.
+	AddNote(ctx context.Context, in *AddNoteRequest, opts ...grpc.CallOption) (*AddNoteResponse, error)
 }
 
 type incidentServiceClient struct {
@@ -453,16 +466,65 @@ func (c *incidentServiceClient) GetIncident(ctx context.Context, in *GetIncident
 	return out, nil
 }
 
+func (c *incidentServiceClient) AcknowledgeIncident(ctx context.Context, in *AcknowledgeIncidentRequest, opts ...grpc.CallOption) (*AcknowledgeIncidentResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AcknowledgeIncidentResponse)
+	err := c.cc.Invoke(ctx, IncidentService_AcknowledgeIncident_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *incidentServiceClient) ResolveIncident(ctx context.Context, in *ResolveIncidentRequest, opts ...grpc.CallOption) (*ResolveIncidentResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResolveIncidentResponse)
+	err := c.cc.Invoke(ctx, IncidentService_ResolveIncident_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *incidentServiceClient) ReopenIncident(ctx context.Context, in *ReopenIncidentRequest, opts ...grpc.CallOption) (*ReopenIncidentResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReopenIncidentResponse)
+	err := c.cc.Invoke(ctx, IncidentService_ReopenIncident_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *incidentServiceClient) AddNote(ctx context.Context, in *AddNoteRequest, opts ...grpc.CallOption) (*AddNoteResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AddNoteResponse)
+	err := c.cc.Invoke(ctx, IncidentService_AddNote_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // IncidentServiceServer is the server API for IncidentService service.
 // All implementations must embed UnimplementedIncidentServiceServer
 // for forward compatibility.
 //
-// IncidentService shows the incidents.
+// IncidentService shows the incidents, and takes what people do about them.
 type IncidentServiceServer interface {
 	// ListIncidents lists incidents, the newest first.
 	ListIncidents(context.Context, *ListIncidentsRequest) (*ListIncidentsResponse, error)
 	// GetIncident shows one incident with findings, timeline and notifications.
 	GetIncident(context.Context, *GetIncidentRequest) (*GetIncidentResponse, error)
+	// AcknowledgeIncident says that a person has taken an incident. It fails with
+	// FAILED_PRECONDITION when the incident is over.
+	AcknowledgeIncident(context.Context, *AcknowledgeIncidentRequest) (*AcknowledgeIncidentResponse, error)
+	// ResolveIncident ends an incident.
+	ResolveIncident(context.Context, *ResolveIncidentRequest) (*ResolveIncidentResponse, error)
+	// ReopenIncident has an incident that is over, or acknowledged, fire again.
+	ReopenIncident(context.Context, *ReopenIncidentRequest) (*ReopenIncidentResponse, error)
+	// AddNote writes into an incident's timeline.
+	AddNote(context.Context, *AddNoteRequest) (*AddNoteResponse, error)
 	mustEmbedUnimplementedIncidentServiceServer()
 }
 
@@ -478,6 +540,18 @@ func (UnimplementedIncidentServiceServer) ListIncidents(context.Context, *ListIn
 }
 func (UnimplementedIncidentServiceServer) GetIncident(context.Context, *GetIncidentRequest) (*GetIncidentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetIncident not implemented")
+}
+func (UnimplementedIncidentServiceServer) AcknowledgeIncident(context.Context, *AcknowledgeIncidentRequest) (*AcknowledgeIncidentResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AcknowledgeIncident not implemented")
+}
+func (UnimplementedIncidentServiceServer) ResolveIncident(context.Context, *ResolveIncidentRequest) (*ResolveIncidentResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResolveIncident not implemented")
+}
+func (UnimplementedIncidentServiceServer) ReopenIncident(context.Context, *ReopenIncidentRequest) (*ReopenIncidentResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReopenIncident not implemented")
+}
+func (UnimplementedIncidentServiceServer) AddNote(context.Context, *AddNoteRequest) (*AddNoteResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddNote not implemented")
 }
 func (UnimplementedIncidentServiceServer) mustEmbedUnimplementedIncidentServiceServer() {}
 func (UnimplementedIncidentServiceServer) testEmbeddedByValue()                         {}
@@ -536,6 +610,78 @@ func _IncidentService_GetIncident_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _IncidentService_AcknowledgeIncident_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AcknowledgeIncidentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IncidentServiceServer).AcknowledgeIncident(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IncidentService_AcknowledgeIncident_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IncidentServiceServer).AcknowledgeIncident(ctx, req.(*AcknowledgeIncidentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _IncidentService_ResolveIncident_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResolveIncidentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IncidentServiceServer).ResolveIncident(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IncidentService_ResolveIncident_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IncidentServiceServer).ResolveIncident(ctx, req.(*ResolveIncidentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _IncidentService_ReopenIncident_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReopenIncidentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IncidentServiceServer).ReopenIncident(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IncidentService_ReopenIncident_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IncidentServiceServer).ReopenIncident(ctx, req.(*ReopenIncidentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _IncidentService_AddNote_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddNoteRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IncidentServiceServer).AddNote(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IncidentService_AddNote_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IncidentServiceServer).AddNote(ctx, req.(*AddNoteRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // IncidentService_ServiceDesc is the grpc.ServiceDesc for IncidentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -550,6 +696,22 @@ var IncidentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetIncident",
 			Handler:    _IncidentService_GetIncident_Handler,
+		},
+		{
+			MethodName: "AcknowledgeIncident",
+			Handler:    _IncidentService_AcknowledgeIncident_Handler,
+		},
+		{
+			MethodName: "ResolveIncident",
+			Handler:    _IncidentService_ResolveIncident_Handler,
+		},
+		{
+			MethodName: "ReopenIncident",
+			Handler:    _IncidentService_ReopenIncident_Handler,
+		},
+		{
+			MethodName: "AddNote",
+			Handler:    _IncidentService_AddNote_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

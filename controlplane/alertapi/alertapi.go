@@ -1,0 +1,179 @@
+// Package alertapi serves Alertmanager's HTTP API v2, so that what speaks to an
+// Alertmanager speaks to Vigil unchanged: Prometheus and Mimir send their
+// alerts, Grafana shows alerts and silences, amtool works.
+//
+// An external alert is an incident with the alert's labels. Source of the
+// shapes: api/v2/openapi.yaml of Alertmanager. What Alertmanager would ignore is
+// ignored; errors are a JSON text, as its are.
+package alertapi
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"runtime"
+	"time"
+
+	"github.com/vigil-ml/vigil/controlplane/incident"
+	"github.com/vigil-ml/vigil/controlplane/routing"
+	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/fault"
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
+)
+
+const (
+	// bodyMost is how large a request may be.
+	bodyMost = 32 << 20
+	// alertsShown is how many alerts are shown at most.
+	alertsShown = 20000
+)
+
+// Incidents takes external alerts; the incident engine does.
+type Incidents interface {
+	// External takes in one alert.
+	External(ctx context.Context, tx *store.Tx, alert incident.External) error
+	// Ping notes a sign of life; false when nobody expects it.
+	Ping(name string) bool
+}
+
+// Router decides who is told; it is routing's.
+type Router interface {
+	// SetSilence makes or changes a silence; ExpireSilence ends one.
+	SetSilence(tx *store.Tx, silence *controlv1.Silence) (*controlv1.Silence, error)
+	ExpireSilence(tx *store.Tx, id, author string) (*controlv1.Silence, error)
+	// Describe gives an incident as an alert.
+	Describe(tx *store.Tx, record store.IncidentRecord, now time.Time) (*controlv1.Alert, error)
+	// Groups gives the groups with their alerts.
+	Groups(tx *store.Tx, now time.Time) ([]routing.Group, error)
+	// Receivers gives the receivers' names.
+	Receivers() []string
+}
+
+// Deps is what code injects; all of it.
+type Deps struct {
+	Store     *store.Store
+	Incidents Incidents
+	Router    Router
+	Clock     func() time.Time
+	Log       *slog.Logger
+	Version   string
+}
+
+// API answers requests. Make one with [New].
+type API struct {
+	deps    Deps
+	mux     *http.ServeMux
+	started time.Time
+}
+
+// New makes an API.
+func New(deps Deps) *API {
+	a := &API{deps: deps, mux: http.NewServeMux(), started: deps.Clock()}
+	for pattern, answer := range map[string]func(*http.Request) (any, error){
+		"GET /api/v2/status":          a.status,
+		"GET /api/v2/receivers":       a.receivers,
+		"GET /api/v2/alerts":          a.listAlerts,
+		"POST /api/v2/alerts":         a.postAlerts,
+		"GET /api/v2/alerts/groups":   a.listGroups,
+		"GET /api/v2/silences":        a.listSilences,
+		"POST /api/v2/silences":       a.postSilence,
+		"GET /api/v2/silence/{id}":    a.getSilence,
+		"DELETE /api/v2/silence/{id}": a.deleteSilence,
+		"POST /ping/{name}":           a.ping,
+		"GET /-/healthy":              healthy,
+		"GET /-/ready":                healthy,
+	} {
+		a.mux.HandleFunc(pattern, a.handle(answer))
+	}
+	return a
+}
+
+// ServeHTTP answers one request.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.mux.ServeHTTP(w, r) }
+
+// handle writes what an answer gives.
+func (a *API) handle(answer func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, bodyMost)
+		result, err := answer(r)
+		status := http.StatusOK
+		if err != nil {
+			status = fault.KindOf(err).HTTPStatus()
+			result = err.Error()
+			if status >= http.StatusInternalServerError {
+				a.deps.Log.Error("request failed", "path", r.URL.Path, "error", err)
+			}
+		}
+		if result == nil {
+			w.WriteHeader(status)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(result) // whoever asked has gone away
+	}
+}
+
+// read takes a JSON body. Only JSON: a form or plain text can be posted across
+// sites by any web page.
+func read(r *http.Request, into any) error {
+	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind != "application/json" {
+		return fault.New(fault.Invalid, "want Content-Type: application/json")
+	}
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		return fault.New(fault.Invalid, "read body: %w", err)
+	}
+	if err := json.Unmarshal(text, into); err != nil {
+		return fault.New(fault.Invalid, "read JSON: %w", err)
+	}
+	return nil
+}
+
+func healthy(*http.Request) (any, error) { return "OK", nil }
+
+// ping notes a sign of life of something that is expected.
+func (a *API) ping(r *http.Request) (any, error) {
+	if name := r.PathValue("name"); !a.deps.Incidents.Ping(name) {
+		return nil, fault.New(fault.NotFound, "nobody expects %q: incident.expect has no rule with that ping", name)
+	}
+	return "OK", nil
+}
+
+func (a *API) receivers(*http.Request) (any, error) {
+	all := []named{}
+	for _, name := range a.deps.Router.Receivers() {
+		all = append(all, named{name})
+	}
+	return all, nil
+}
+
+// named is a receiver.
+type named struct {
+	Name string `json:"name"`
+}
+
+func (a *API) status(*http.Request) (any, error) {
+	return map[string]any{
+		"cluster": map[string]any{"status": "disabled", "peers": []any{}},
+		"config":  map[string]string{"original": "# Vigil's own: agentctl routes test shows where an alert goes.\nroute:\n  receiver: vigil\nreceivers:\n- name: vigil\n"},
+		"uptime":  a.started.UTC().Format(time.RFC3339Nano),
+		"versionInfo": map[string]string{
+			"version": a.deps.Version, "goVersion": runtime.Version(), "branch": "", "buildDate": "", "buildUser": "", "revision": "",
+		},
+	}, nil
+}
+
+// flag reads a query's parameter that is true unless it says false.
+func flag(r *http.Request, name string) bool { return r.URL.Query().Get(name) != "false" }
+
+func (a *API) view(r *http.Request, do func(*store.Tx) error) error {
+	if err := a.deps.Store.View(r.Context(), do); err != nil {
+		return fmt.Errorf("read %s: %w", r.URL.Path, err)
+	}
+	return nil
+}

@@ -1,0 +1,146 @@
+package alertapi
+
+import (
+	"net/http"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/vigil-ml/vigil/alerting/match"
+	"github.com/vigil-ml/vigil/controlplane/routing"
+	"github.com/vigil-ml/vigil/controlplane/store"
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
+)
+
+// silence is a silence as it is sent and shown.
+type silence struct {
+	ID        string         `json:"id,omitempty"`
+	Status    *silenceStatus `json:"status,omitempty"`
+	UpdatedAt *time.Time     `json:"updatedAt,omitempty"`
+	Comment   string         `json:"comment"`
+	CreatedBy string         `json:"createdBy"`
+	StartsAt  time.Time      `json:"startsAt"`
+	EndsAt    time.Time      `json:"endsAt"`
+	Matchers  []matcher      `json:"matchers"`
+}
+
+type silenceStatus struct {
+	State string `json:"state"`
+}
+
+type matcher struct {
+	Name    string `json:"name"`
+	Value   string `json:"value"`
+	IsRegex bool   `json:"isRegex"`
+	IsEqual *bool  `json:"isEqual,omitempty"` // absent means true
+}
+
+func (m matcher) message() *controlv1.Matcher {
+	equal := m.IsEqual == nil || *m.IsEqual
+	how := controlv1.MatchOperator_MATCH_OPERATOR_EQUAL
+	switch {
+	case m.IsRegex && equal:
+		how = controlv1.MatchOperator_MATCH_OPERATOR_REGEXP
+	case m.IsRegex:
+		how = controlv1.MatchOperator_MATCH_OPERATOR_NOT_REGEXP
+	case !equal:
+		how = controlv1.MatchOperator_MATCH_OPERATOR_NOT_EQUAL
+	}
+	return &controlv1.Matcher{Name: m.Name, Value: m.Value, Operator: how}
+}
+
+func showMatcher(m *controlv1.Matcher) matcher {
+	equal := m.GetOperator() == controlv1.MatchOperator_MATCH_OPERATOR_EQUAL ||
+		m.GetOperator() == controlv1.MatchOperator_MATCH_OPERATOR_REGEXP
+	return matcher{
+		Name: m.GetName(), Value: m.GetValue(), IsEqual: &equal,
+		IsRegex: m.GetOperator() == controlv1.MatchOperator_MATCH_OPERATOR_REGEXP ||
+			m.GetOperator() == controlv1.MatchOperator_MATCH_OPERATOR_NOT_REGEXP,
+	}
+}
+
+func showSilence(s *controlv1.Silence) silence {
+	updated := utc(s.GetUpdated())
+	shown := silence{
+		ID: s.GetSilenceId(), Status: &silenceStatus{s.GetState()}, UpdatedAt: &updated, Comment: s.GetComment(),
+		CreatedBy: s.GetAuthor(), StartsAt: utc(s.GetStarts()), EndsAt: utc(s.GetEnds()), Matchers: []matcher{},
+	}
+	for _, m := range s.GetMatchers() {
+		shown.Matchers = append(shown.Matchers, showMatcher(m))
+	}
+	return shown
+}
+
+func (a *API) listSilences(r *http.Request) (any, error) {
+	filter, err := match.Parse(r.URL.Query()["filter"]...)
+	if err != nil {
+		return nil, err
+	}
+	shown := []silence{}
+	err = a.view(r, func(tx *store.Tx) error {
+		all, err := tx.Silences(time.Time{})
+		if err != nil {
+			return err
+		}
+		for _, s := range all {
+			if about(s, filter) {
+				shown = append(shown, showSilence(routing.WithState(s, a.deps.Clock())))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return shown, nil
+}
+
+// about tells whether every matcher of a filter matches the value of the
+// silence's matcher of that name.
+func about(s *controlv1.Silence, filter match.Matchers) bool {
+	values := map[string]string{}
+	for _, m := range s.GetMatchers() {
+		values[m.GetName()] = m.GetValue()
+	}
+	return filter.Match(values)
+}
+
+func (a *API) postSilence(r *http.Request) (any, error) {
+	var s silence
+	if err := read(r, &s); err != nil {
+		return nil, err
+	}
+	asked := &controlv1.Silence{
+		SilenceId: s.ID, Author: s.CreatedBy, Comment: s.Comment,
+		Starts: timestamppb.New(s.StartsAt), Ends: timestamppb.New(s.EndsAt),
+	}
+	for _, m := range s.Matchers {
+		asked.Matchers = append(asked.Matchers, m.message())
+	}
+	var made *controlv1.Silence
+	err := a.deps.Store.Update(r.Context(), func(tx *store.Tx) (err error) {
+		made, err = a.deps.Router.SetSilence(tx, asked)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{"silenceID": made.GetSilenceId()}, nil
+}
+
+func (a *API) getSilence(r *http.Request) (any, error) {
+	var found *controlv1.Silence
+	err := a.view(r, func(tx *store.Tx) (err error) { found, err = tx.Silence(r.PathValue("id")); return err })
+	if err != nil {
+		return nil, err
+	}
+	return showSilence(routing.WithState(found, a.deps.Clock())), nil
+}
+
+func (a *API) deleteSilence(r *http.Request) (any, error) {
+	err := a.deps.Store.Update(r.Context(), func(tx *store.Tx) error {
+		_, err := a.deps.Router.ExpireSilence(tx, r.PathValue("id"), "")
+		return err
+	})
+	return nil, err
+}

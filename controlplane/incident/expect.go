@@ -1,0 +1,172 @@
+package incident
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/vigil-ml/vigil/alerting/alert"
+	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/fault"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+)
+
+// Expect is something that must keep arriving: the events of a run, of a node,
+// or the pings of a program that Vigil does not know. When it stays away for
+// Within, an incident of kind "missing" opens, and it is over when it arrives
+// again. Exactly one of Run, Node and Ping says what.
+type Expect struct {
+	Name string `yaml:"name"`
+	// Run is a run's id; it is expected until the run has ended.
+	Run string `yaml:"run"`
+	// Node is a node's name.
+	Node string `yaml:"node"`
+	// Ping is a name that programs post to: /ping/NAME on the operators' port.
+	Ping string `yaml:"ping"`
+	// Within is how long it may stay away.
+	Within time.Duration `yaml:"within"`
+	// Severity is the incident's: info, warning or critical, which is the default.
+	Severity string `yaml:"severity"`
+}
+
+// Check reports what is missing.
+func (c Expect) Check(report func(key, format string, args ...any)) {
+	if c.Name == "" {
+		report("name", "is missing")
+	}
+	if c.Within < time.Second {
+		report("within", "is %v; want at least 1s", c.Within)
+	}
+	given := 0
+	for _, of := range []string{c.Run, c.Node, c.Ping} {
+		if of != "" {
+			given++
+		}
+	}
+	if given != 1 {
+		report("run", "want exactly one of run, node and ping")
+	}
+}
+
+// heard is when each expected thing was last heard of. It is in memory: after a
+// restart everything has its time anew.
+type heard struct {
+	rules []Expect
+	mu    sync.Mutex
+	last  []time.Time
+}
+
+func newHeard(rules []Expect, now time.Time) *heard {
+	h := &heard{rules: rules, last: make([]time.Time, len(rules))}
+	for n := range h.last {
+		h.last[n] = now
+	}
+	return h
+}
+
+// event notes that a run and a node were heard of.
+func (h *heard) event(event *commonv1.Event, now time.Time) {
+	if len(h.rules) == 0 {
+		return
+	}
+	h.note(now, func(rule Expect) bool {
+		return rule.Run != "" && rule.Run == event.GetRunId() || rule.Node != "" && rule.Node == event.GetNode()
+	})
+}
+
+func (h *heard) note(now time.Time, is func(Expect) bool) (found bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for n, rule := range h.rules {
+		if is(rule) {
+			h.last[n], found = now, true
+		}
+	}
+	return found
+}
+
+func (h *heard) at(n int) time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.last[n]
+}
+
+// Ping notes that a program gave a sign of life; false when nobody expects it.
+func (e *Engine) Ping(name string) bool {
+	return e.heard.note(e.deps.Clock(), func(rule Expect) bool { return rule.Ping == name })
+}
+
+// missing opens and ends the incidents about what is expected.
+func (e *Engine) missing(ctx context.Context, tx *store.Tx) error {
+	for n, rule := range e.config.Expect {
+		last, now := e.heard.at(n), e.deps.Clock()
+		if rule.Node != "" {
+			node, err := tx.Node(rule.Node)
+			if err != nil && !fault.Is(err, fault.NotFound) {
+				return err
+			}
+			if seen := node.GetLastSeen(); seen != nil && seen.AsTime().After(last) {
+				last = seen.AsTime()
+			}
+		}
+		away := now.Sub(last) > rule.Within
+		if rule.Run != "" && away {
+			run, err := tx.Run(rule.Run)
+			if err != nil && !fault.Is(err, fault.NotFound) {
+				return err
+			}
+			away = run.GetEnded() == nil
+		}
+		if err := e.expected(ctx, tx, rule, away, last); err != nil {
+			return fmt.Errorf("expect %s: %w", rule.Name, err)
+		}
+	}
+	return nil
+}
+
+func (e *Engine) expected(ctx context.Context, tx *store.Tx, rule Expect, away bool, last time.Time) error {
+	a := External{Labels: rule.labels(), Annotations: map[string]string{
+		"summary": fmt.Sprintf("%s stays away: nothing for more than %v.", rule.what(), rule.Within),
+	}}
+	record, err := tx.ExternalIncident(alert.Fingerprint(a.Labels))
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return err
+	}
+	open := err == nil && record.Incident.GetState() != resolved
+	switch {
+	case away && !open && err == nil && e.deps.Clock().Sub(record.Changed) <= againWithin:
+		a.Starts = last
+		return e.externalAgain(ctx, tx, record, a, time.Time{})
+	case away && !open:
+		a.Starts = last
+		return e.openExternal(ctx, tx, a, time.Time{})
+	case !away && open:
+		return e.resolve(ctx, tx, e.deps.Clock(), record, "It arrives again.", "")
+	}
+	return nil
+}
+
+func (c Expect) what() string {
+	switch {
+	case c.Run != "":
+		return "Run " + c.Run
+	case c.Node != "":
+		return "Node " + c.Node
+	}
+	return "Ping " + c.Ping
+}
+
+func (c Expect) labels() map[string]string {
+	labels := map[string]string{alert.LabelName: "missing", "expect": c.Name, alert.LabelSeverity: c.Severity}
+	if c.Severity == "" {
+		labels[alert.LabelSeverity] = "critical"
+	}
+	if c.Run != "" {
+		labels[alert.LabelRun] = c.Run
+	}
+	if c.Node != "" {
+		labels[alert.LabelNode] = c.Node
+	}
+	return labels
+}

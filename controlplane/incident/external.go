@@ -1,0 +1,127 @@
+package incident
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/vigil-ml/vigil/alerting/alert"
+	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/fault"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
+)
+
+// External is an alert that somebody else found, such as a Prometheus.
+type External struct {
+	Labels, Annotations map[string]string
+	Starts              time.Time // zero means now
+	Ends                time.Time // in the past: it is over; zero: unless it is sent again
+	GeneratorURL        string
+}
+
+// External takes in an external alert: it opens an incident with the alert's
+// labels, brings it up to date, or ends it. What it says twice changes nothing
+// but for how long it is believed.
+func (e *Engine) External(ctx context.Context, tx *store.Tx, a External) error {
+	now := e.deps.Clock()
+	expires, over := a.Ends, !a.Ends.IsZero() && !a.Ends.After(now)
+	if a.Ends.IsZero() {
+		expires = now.Add(e.config.ExternalTimeout)
+	}
+	if a.Starts.IsZero() {
+		a.Starts = now
+		if over {
+			a.Starts = a.Ends
+		}
+	}
+	record, err := tx.ExternalIncident(alert.Fingerprint(a.Labels))
+	missing := fault.Is(err, fault.NotFound)
+	if err != nil && !missing {
+		return err
+	}
+	open := !missing && record.Incident.GetState() != resolved
+	switch {
+	case over && !open:
+		return nil
+	case over:
+		return e.resolve(ctx, tx, a.Ends, record, "Its sender says that it is over.", "")
+	case open:
+		return e.refresh(tx, record, a, expires)
+	case !missing && now.Sub(record.Changed) <= againWithin:
+		return e.externalAgain(ctx, tx, record, a, expires)
+	}
+	return e.openExternal(ctx, tx, a, expires)
+}
+
+// refresh brings an open incident up to date: the earliest begin and the newest
+// annotations count.
+func (e *Engine) refresh(tx *store.Tx, record store.IncidentRecord, a External, expires time.Time) error {
+	i := record.Incident
+	if a.Starts.Before(i.GetOpened().AsTime()) {
+		i.Opened = timestamppb.New(a.Starts)
+	} else if maps.Equal(i.GetAnnotations(), a.Annotations) && i.GetGeneratorUrl() == a.GeneratorURL {
+		return tx.SetExpiry(i.GetIncidentId(), expires)
+	}
+	i.Annotations, i.GeneratorUrl, i.Summary, record.Expires = a.Annotations, a.GeneratorURL, a.summary(), expires
+	return tx.PutIncident(record)
+}
+
+// externalAgain reopens an incident whose alert fires again soon after its end.
+func (e *Engine) externalAgain(ctx context.Context, tx *store.Tx, record store.IncidentRecord, a External, expires time.Time) error {
+	i := record.Incident
+	e.reopen(&record)
+	record.Expires, record.Occurrences = expires, record.Occurrences+1
+	i.Opened, i.Annotations, i.GeneratorUrl, i.Summary = timestamppb.New(a.Starts), a.Annotations, a.GeneratorURL, a.summary()
+	text := fmt.Sprintf("It fires again, for the %s time.", ordinal(record.Occurrences))
+	if err := note(tx, i.GetIncidentId(), e.deps.Clock(), reopened, text); err != nil {
+		return err
+	}
+	if err := tx.PutIncident(record); err != nil {
+		return err
+	}
+	return e.deps.Router.Alert(ctx, tx, record)
+}
+
+func (e *Engine) openExternal(ctx context.Context, tx *store.Tx, a External, expires time.Time) error {
+	now := e.deps.Clock()
+	record := store.IncidentRecord{
+		Fingerprint: alert.Fingerprint(a.Labels), Expires: expires, Changed: now, Findings: 1, Occurrences: 1,
+		Incident: &controlv1.Incident{
+			IncidentId: ID(uuid.NewString()), RunId: a.Labels[alert.LabelRun], Kind: a.Labels[alert.LabelName],
+			Severity: severityOf(a.Labels[alert.LabelSeverity]), State: firing, Opened: timestamppb.New(a.Starts),
+			Labels: a.Labels, Annotations: a.Annotations, GeneratorUrl: a.GeneratorURL, Summary: a.summary(),
+		},
+	}
+	if err := note(tx, record.Incident.GetIncidentId(), now, "opened", record.Incident.GetSummary()); err != nil {
+		return err
+	}
+	if err := tx.PutIncident(record); err != nil {
+		return err
+	}
+	return e.deps.Router.Alert(ctx, tx, record)
+}
+
+// summary is the sentence that the alert has, or its name.
+func (a External) summary() string {
+	return cmp.Or(a.Annotations["summary"], a.Annotations["message"], a.Annotations["description"],
+		a.Labels[alert.LabelName]+" fires.")
+}
+
+// severityOf reads the severities that people write; one that is none of ours
+// calls a person.
+func severityOf(word string) commonv1.Severity {
+	switch strings.ToLower(word) {
+	case "info", "none", "debug":
+		return commonv1.Severity_SEVERITY_INFO
+	case "warning", "warn":
+		return commonv1.Severity_SEVERITY_WARNING
+	}
+	return commonv1.Severity_SEVERITY_CRITICAL
+}

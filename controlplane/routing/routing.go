@@ -1,0 +1,211 @@
+// Package routing decides which receiver is told of which incidents, and when:
+// the routing tree, groups, inhibition, silences, time intervals, escalation
+// and the heartbeat, with Alertmanager's semantics. docs/alerting.md tells of
+// them and of the differences.
+//
+// It has no state of its own. What was told to whom, and when each group is due
+// next, is in the store and is written in the transaction that changed it; so a
+// restart repeats nothing and forgets nothing, and a group that waits costs no
+// memory. What is told goes into the outbox, from where alerting delivers it.
+package routing
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/vigil-ml/vigil/alerting/alert"
+	"github.com/vigil-ml/vigil/alerting/group"
+	"github.com/vigil-ml/vigil/alerting/route"
+	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/fault"
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
+)
+
+const (
+	firing       = controlv1.IncidentState_INCIDENT_STATE_FIRING
+	acknowledged = controlv1.IncidentState_INCIDENT_STATE_ACKNOWLEDGED
+	resolved     = controlv1.IncidentState_INCIDENT_STATE_RESOLVED
+)
+
+// Flapping: from so many reopenings on, an incident's changes wait for
+// flapWait, doubled each time up to flapMost, and what is then as it was told is
+// not told.
+const (
+	flapsFrom = 3
+	flapWait  = time.Minute
+	flapMost  = 15 * time.Minute
+)
+
+// Deps is what a router needs; all of it.
+type Deps struct {
+	Plan  *route.Plan
+	Store *store.Store
+	Clock func() time.Time
+	Log   *slog.Logger
+}
+
+// Router decides who is told. It is safe for concurrent use.
+type Router struct {
+	plan  *route.Plan
+	deps  Deps
+	mutes *silences
+}
+
+// New makes a router.
+func New(deps Deps) *Router {
+	return &Router{plan: deps.Plan, deps: deps, mutes: newSilences()}
+}
+
+// Alert takes in that an incident changed: it was opened, became worse, was
+// acknowledged, reopened or resolved. It is called in the transaction that
+// changed it, after the incident was put, and writes what is to be told at once
+// into the outbox.
+func (r *Router) Alert(ctx context.Context, tx *store.Tx, record store.IncidentRecord) error {
+	i, now := record.Incident, r.deps.Clock()
+	labels, err := r.labels(tx, i)
+	if err != nil {
+		return err
+	}
+	if err := r.inhibits(tx, i, labels); err != nil {
+		return err
+	}
+	if err := r.escalates(tx, i, labels, now); err != nil {
+		return err
+	}
+	groups, err := tx.GroupsOf(i.GetIncidentId())
+	if err != nil {
+		return err
+	}
+	if i.GetState() != resolved {
+		if groups, err = r.enter(tx, i.GetIncidentId(), labels, groups); err != nil {
+			return err
+		}
+	}
+	for _, g := range groups {
+		if err := r.changed(ctx, tx, g, record, now); err != nil {
+			return fmt.Errorf("route incident %s: %w", i.GetIncidentId(), err)
+		}
+	}
+	return nil
+}
+
+// enter makes an incident a member of the groups that its labels lead to, and
+// gives those beside the ones it was in.
+func (r *Router) enter(tx *store.Tx, incidentID string, labels map[string]string, groups []store.AlertGroup) ([]store.AlertGroup, error) {
+	for _, to := range r.plan.Tree.Match(labels) {
+		for _, receiver := range to.Receivers {
+			g := store.AlertGroup{Route: to.ID, Receiver: receiver, Labels: to.GroupLabels(labels)}
+			g.ID = groupID(g)
+			found, err := tx.AlertGroup(g.ID)
+			if err == nil {
+				g = found
+			} else if !fault.Is(err, fault.NotFound) {
+				return nil, err
+			}
+			joined, err := tx.JoinGroup(g.ID, incidentID)
+			if err != nil {
+				return nil, err
+			}
+			if joined {
+				groups = append(groups, g)
+			}
+		}
+	}
+	return groups, nil
+}
+
+// changed has a group looked at when its route says so, which may be now.
+func (r *Router) changed(ctx context.Context, tx *store.Tx, g store.AlertGroup, record store.IncidentRecord, now time.Time) error {
+	to := r.routeOf(g.Route)
+	if to == nil {
+		return tx.DeleteAlertGroup(g.ID)
+	}
+	due := group.Due(to, g.Looked, now)
+	if opened := record.Incident.GetOpened().AsTime(); g.Looked.IsZero() && opened.Add(to.Wait).Before(now) {
+		due = now // it began so long ago that it need not wait for company
+	}
+	if wait := damping(record.Reopened); wait > 0 && !g.Told.IsZero() {
+		due = later(due, g.Told.Add(wait))
+	} else if to.Urgent && due.After(now) {
+		v, err := r.view(tx, g, now)
+		if err != nil {
+			return err
+		}
+		if group.Urgent(v.members) {
+			due = now
+		}
+	}
+	if !g.Due.IsZero() && g.Due.Before(due) && damping(record.Reopened) == 0 {
+		due = g.Due
+	}
+	if !due.After(now) {
+		return r.look(ctx, tx, g, now)
+	}
+	g.Due = due
+	return tx.PutAlertGroup(g)
+}
+
+// damping is how long the changes of an incident wait that was reopened so
+// often.
+func damping(reopened int64) time.Duration {
+	if reopened < flapsFrom {
+		return 0
+	}
+	return min(flapWait<<min(reopened-flapsFrom, 10), flapMost)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// labels gives what an incident is routed by.
+func (r *Router) labels(tx *store.Tx, i *controlv1.Incident) (map[string]string, error) {
+	if len(i.GetFindings()) == 0 && len(i.GetLabels()) == 0 {
+		cause, err := tx.Cause(i.GetIncidentId())
+		if err == nil {
+			i.Findings = []*controlv1.Finding{cause}
+		} else if !fault.Is(err, fault.NotFound) {
+			return nil, err
+		}
+	}
+	labels := alert.Labels(i)
+	if i.GetRunId() == "" || labels[alert.LabelIncident] == "" {
+		return labels, nil
+	}
+	run, err := tx.Run(i.GetRunId())
+	if fault.Is(err, fault.NotFound) {
+		return labels, nil
+	}
+	// What a run was started with that people route by, where it says so.
+	for _, name := range []string{"project", "job", "team", "cluster"} {
+		if value := run.GetSettings()[name]; value != "" {
+			labels[name] = value
+		}
+	}
+	return labels, err
+}
+
+// groupID is short and the same for the same route, receiver and labels.
+func groupID(g store.AlertGroup) string {
+	sum := sha256.Sum256([]byte(g.Route + "\x00" + g.Receiver + "\x00" + route.LabelText(g.Labels)))
+	return hex.EncodeToString(sum[:12])
+}
+
+// escalationPrefix begins the route ids of groups that escalation made.
+const escalationPrefix = "escalation:"
+
+// routeOf gives a group's route; nil when the configuration has it no more.
+func (r *Router) routeOf(id string) *route.Route {
+	if strings.HasPrefix(id, escalationPrefix) {
+		return &route.Route{Key: id, ID: id, Urgent: true}
+	}
+	return r.plan.Tree.ByID(id)
+}

@@ -1,0 +1,188 @@
+package store
+
+import (
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
+)
+
+// AlertGroup is the alerts of one route that one receiver is told of together.
+type AlertGroup struct {
+	ID       string
+	Route    string // the route's id
+	Receiver string
+	Labels   map[string]string
+	Due      time.Time // when it is looked at next
+	Looked   time.Time // when it was last; zero while it was not
+	Told     time.Time // when it was last told; zero while it was not
+}
+
+// AlertMember is an incident's place in a group, and what was told of it.
+type AlertMember struct {
+	IncidentID   string
+	Told         controlv1.IncidentState // 0 while nothing was
+	ToldSeverity commonv1.Severity
+}
+
+// AlertGroup gives a group by its id.
+func (tx *Tx) AlertGroup(id string) (AlertGroup, error) {
+	found, err := tx.alertGroups("alert group "+id, "group_id = $1", id)
+	if err == nil && len(found) == 0 {
+		err = notFound("alert group " + id)
+	}
+	if err != nil {
+		return AlertGroup{}, err
+	}
+	return found[0], nil
+}
+
+// DueGroups gives at most limit groups that are due, the longest waiting first.
+func (tx *Tx) DueGroups(now time.Time, limit int) ([]AlertGroup, error) {
+	return tx.alertGroups("due alert groups", "due <= $1 ORDER BY due LIMIT $2", nanos(now), limit)
+}
+
+// AlertGroups gives every group, for a look at all of them.
+func (tx *Tx) AlertGroups() ([]AlertGroup, error) {
+	return tx.alertGroups("alert groups", "1 = 1 ORDER BY receiver, group_id")
+}
+
+// GroupsOf gives the groups that an incident is part of.
+func (tx *Tx) GroupsOf(incidentID string) ([]AlertGroup, error) {
+	return tx.alertGroups("alert groups of incident "+incidentID,
+		"group_id IN (SELECT group_id FROM alert_members WHERE incident_id = $1) ORDER BY group_id", incidentID)
+}
+
+func (tx *Tx) alertGroups(what, where string, args ...any) ([]AlertGroup, error) {
+	var all []AlertGroup
+	err := tx.each(what, "SELECT group_id, route, receiver, labels, due, looked, told FROM alert_groups WHERE "+where, args,
+		func(rows *sql.Rows) error {
+			var g AlertGroup
+			var labels string
+			var due, looked, told int64
+			if err := rows.Scan(&g.ID, &g.Route, &g.Receiver, &labels, &due, &looked, &told); err != nil {
+				return err
+			}
+			g.Due, g.Looked, g.Told = timeOf(due), timeOf(looked), timeOf(told)
+			all = append(all, g)
+			return json.Unmarshal([]byte(labels), &all[len(all)-1].Labels)
+		})
+	return all, err
+}
+
+// PutAlertGroup writes a group.
+func (tx *Tx) PutAlertGroup(g AlertGroup) error {
+	labels, err := json.Marshal(g.Labels)
+	if err != nil {
+		return err
+	}
+	tx.touch(TopicGroups)
+	_, err = tx.exec(`INSERT INTO alert_groups (group_id, route, receiver, labels, due, looked, told)
+		VALUES ($1, $2, $3, $4, $5, $6, $7)
+		ON CONFLICT (group_id) DO UPDATE SET due = excluded.due, looked = excluded.looked, told = excluded.told`,
+		g.ID, g.Route, g.Receiver, string(labels), nanos(g.Due), nanos(g.Looked), nanos(g.Told))
+	if err != nil {
+		return fmt.Errorf("put alert group %s: %w", g.ID, err)
+	}
+	return nil
+}
+
+// DeleteAlertGroup forgets a group and what was told of its members.
+func (tx *Tx) DeleteAlertGroup(id string) error {
+	for _, query := range []string{"DELETE FROM alert_members WHERE group_id = $1", "DELETE FROM alert_groups WHERE group_id = $1"} {
+		if _, err := tx.exec(query, id); err != nil {
+			return fmt.Errorf("delete alert group %s: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// AlertMembers gives the members of a group.
+func (tx *Tx) AlertMembers(groupID string) ([]AlertMember, error) {
+	var all []AlertMember
+	err := tx.each("members of alert group "+groupID,
+		"SELECT incident_id, told, told_severity FROM alert_members WHERE group_id = $1 ORDER BY incident_id", []any{groupID},
+		func(rows *sql.Rows) error {
+			var m AlertMember
+			err := rows.Scan(&m.IncidentID, &m.Told, &m.ToldSeverity)
+			all = append(all, m)
+			return err
+		})
+	return all, err
+}
+
+// JoinGroup makes an incident a member of a group; false when it is one.
+func (tx *Tx) JoinGroup(groupID, incidentID string) (joined bool, err error) {
+	rows, err := tx.exec(`INSERT INTO alert_members (group_id, incident_id, told, told_severity) VALUES ($1, $2, 0, 0)
+		ON CONFLICT (group_id, incident_id) DO NOTHING`, groupID, incidentID)
+	if err != nil {
+		return false, fmt.Errorf("join alert group %s: %w", groupID, err)
+	}
+	return rows > 0, nil
+}
+
+// PutAlertMember notes what was told of a member.
+func (tx *Tx) PutAlertMember(groupID string, m AlertMember) error {
+	_, err := tx.exec("UPDATE alert_members SET told = $1, told_severity = $2 WHERE group_id = $3 AND incident_id = $4",
+		m.Told, m.ToldSeverity, groupID, m.IncidentID)
+	if err != nil {
+		return fmt.Errorf("put member of alert group %s: %w", groupID, err)
+	}
+	return nil
+}
+
+// LeaveGroup ends a membership.
+func (tx *Tx) LeaveGroup(groupID, incidentID string) error {
+	_, err := tx.exec("DELETE FROM alert_members WHERE group_id = $1 AND incident_id = $2", groupID, incidentID)
+	if err != nil {
+		return fmt.Errorf("leave alert group %s: %w", groupID, err)
+	}
+	return nil
+}
+
+// PutInhibitor notes that a firing incident inhibits, by a rule, what has the
+// same labels.
+func (tx *Tx) PutInhibitor(rule, equal, incidentID string) error {
+	_, err := tx.exec("INSERT INTO inhibitors (rule, equal, incident_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+		rule, equal, incidentID)
+	if err != nil {
+		return fmt.Errorf("put inhibitor %s: %w", incidentID, err)
+	}
+	return nil
+}
+
+// DeleteInhibitor ends what an incident inhibits; empty means every one's.
+func (tx *Tx) DeleteInhibitor(incidentID string) error {
+	_, err := tx.exec("DELETE FROM inhibitors WHERE incident_id = $1 OR $1 = ''", incidentID)
+	if err != nil {
+		return fmt.Errorf("delete inhibitor %s: %w", incidentID, err)
+	}
+	return nil
+}
+
+// Inhibitors gives the ids of at most limit incidents that inhibit, by a rule,
+// what has the same labels.
+func (tx *Tx) Inhibitors(rule, equal string, limit int) ([]string, error) {
+	var all []string
+	err := tx.each("inhibitors", "SELECT incident_id FROM inhibitors WHERE rule = $1 AND equal = $2 ORDER BY incident_id LIMIT $3",
+		[]any{rule, equal, limit}, func(rows *sql.Rows) error {
+			var id string
+			err := rows.Scan(&id)
+			all = append(all, id)
+			return err
+		})
+	return all, err
+}
+
+// NextDue gives when the next group, timer or expiry is due; zero when nothing
+// is.
+func (tx *Tx) NextDue() (time.Time, error) {
+	var due int64
+	err := tx.one("next due", `SELECT COALESCE(MIN(due), 0) FROM (
+		SELECT MIN(due) AS due FROM alert_groups UNION ALL SELECT MIN(due) FROM timers
+		UNION ALL SELECT MIN(expires) FROM incidents WHERE expires <> 0 AND resolved = 0) AS all_due WHERE due IS NOT NULL`, nil, &due)
+	return timeOf(due), err
+}
