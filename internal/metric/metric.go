@@ -42,11 +42,7 @@ type Sample struct {
 // All is the whole dictionary.
 func All() []Def {
 	var all []Def
-<<<<<<< HEAD
-	for _, part := range [][]Def{hostDefs(), processDefs(), fabricDefs(), gpuDefs(), runDefs(), agentDefs(), controlDefs()} {
-=======
-	for _, part := range [][]Def{hostDefs(), GPUs(), runDefs(), agentDefs(), controlDefs()} {
->>>>>>> 99d2bab (Words for everything that NVML tells of a GPU)
+	for _, part := range [][]Def{hostDefs(), processDefs(), fabricDefs(), GPUs(), runDefs(), agentDefs(), controlDefs()} {
 		all = append(all, part...)
 	}
 	return all
