@@ -42,6 +42,9 @@ type Config struct {
 	Vault    vault.Config    `yaml:"vault"`
 	Commands command.Config  `yaml:"commands"`
 	Reflex   reflex.Config   `yaml:"reflex"`
+	// GPU is which GPUs there are: empty or "driver" for those of the driver, or
+	// for instance "simulated=8xH100,script=faults.yaml", for whoever has none.
+	GPU string `yaml:"gpu"`
 	// Collectors is by kind; one that is not named runs with its defaults.
 	Collectors map[string]Collector  `yaml:"collectors"`
 	Report     report.Config         `yaml:"report"`
@@ -149,6 +152,7 @@ func Check(c Config) error {
 // sources builds every collector of the catalogue, with its interval.
 func (c *Config) sources(deps collect.Deps) ([]collect.Source, error) {
 	var sources []collect.Source
+	deps.GPU = c.GPU
 	for _, kind := range Collectors().Names() {
 		chosen := c.Collectors[kind]
 		if chosen.Off {

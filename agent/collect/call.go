@@ -87,6 +87,7 @@ func (c *call) wait() {
 	c.status = c.returned
 	switch {
 	case c.err != nil && c.status == Unsupported:
+	case c.err != nil && c.status == Stuck:
 	case c.err != nil:
 		c.status = Unknown
 	case c.status != Ok && c.status != Unsupported:

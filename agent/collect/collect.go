@@ -28,7 +28,8 @@ const (
 	// Unknown: it has not been called yet, or something failed; the error says
 	// what.
 	Unknown Status = "unknown"
-	// Stuck: a call has not returned in its time. Only the runner says this.
+	// Stuck: a call has not returned in its time. The runner says this, and a
+	// collector whose own helper hangs.
 	Stuck Status = "stuck"
 )
 
@@ -65,6 +66,9 @@ type Deps struct {
 	Faults func(ctx context.Context, fault *commonv1.NodeFault) error
 	// Trainers gives the training processes that are registered now.
 	Trainers func() []Trainer
+	// GPU is which GPUs the agent was told that there are: empty for those of the
+	// driver; see package nvml/scenario.
+	GPU string
 	// StateDir is where a collector may keep what outlives a restart, in files
 	// that begin with its kind.
 	StateDir string

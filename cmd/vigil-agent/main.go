@@ -3,16 +3,23 @@
 package main
 
 import (
+	"flag"
 	"os"
 	"runtime/debug"
 
 	"github.com/vigil-ml/vigil/agent"
+	"github.com/vigil-ml/vigil/agent/collect/nvml/helper"
 	"github.com/vigil-ml/vigil/internal/daemon"
 )
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "scan" {
-		os.Exit(scan(os.Args[2:], os.Stdout, os.Stderr))
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "scan":
+			os.Exit(scan(os.Args[2:], os.Stdout, os.Stderr))
+		case helper.Command:
+			os.Exit(helper.Main(os.Args[2:], os.Stdin, os.Stdout, os.Stderr))
+		}
 	}
 	if os.Getenv("GOGC") == "" {
 		// The agent's live heap is a few megabytes: collecting it twice as often
@@ -25,5 +32,16 @@ func main() {
 		Defaults:     agent.Defaults,
 		Check:        agent.Check,
 		RunReloading: agent.Run,
+		Flags:        gpuFlag,
 	}.Main(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// gpuFlag adds --gpu, which says which GPUs there are.
+func gpuFlag(flags *flag.FlagSet) func(*agent.Config) {
+	gpu := flags.String("gpu", "", "which `GPUs` there are: driver, or simulated=8xH100,script=FILE (A100, H100, H200, B200)")
+	return func(config *agent.Config) {
+		if *gpu != "" {
+			config.GPU = *gpu
+		}
+	}
 }

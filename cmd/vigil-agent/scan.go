@@ -29,6 +29,7 @@ func scan(args []string, stdout, stderr io.Writer) int {
 	path := flags.String("config", "", "the agent's configuration `file` (YAML), for its collectors and scan's thresholds")
 	format := flags.String("format", "table", "table or json")
 	strict := flags.Bool("strict", false, "exit with 1 when something warns or cannot be told")
+	gpu := gpuFlag(flags)
 	limit := flags.Duration("timeout", 5*time.Second, "what does not answer by then is stuck")
 	err := flags.Parse(args)
 	switch {
@@ -48,7 +49,7 @@ func scan(args []string, stdout, stderr io.Writer) int {
 	}
 	code := 0
 	if err == nil {
-		code, err = look(*path, *format, *strict, *limit, stdout)
+		code, err = look(*path, *format, *strict, *limit, gpu, stdout)
 	}
 	if err != nil {
 		for line := range strings.SplitSeq(err.Error(), "\n") {
@@ -62,11 +63,12 @@ func scan(args []string, stdout, stderr io.Writer) int {
 	return code
 }
 
-func look(path, format string, strict bool, limit time.Duration, stdout io.Writer) (code int, err error) {
+func look(path, format string, strict bool, limit time.Duration, over func(*agent.Config), stdout io.Writer) (code int, err error) {
 	config := agent.Defaults()
 	if err := conf.Load(path, &config); err != nil {
 		return 0, err
 	}
+	over(&config)
 	report, err := agent.Scan(context.Background(), config, limit)
 	if err != nil {
 		return 0, err

@@ -37,6 +37,11 @@ type Program[C any] struct {
 	// mistake in it nothing comes, every mistake is said on w, and the program
 	// goes on with what it has. It receives until it ends.
 	RunReloading func(ctx context.Context, config C, reloads <-chan C, w io.Writer) error
+	// Flags adds the program's own flags, and gives what lays them over a
+	// configuration that was read. May be nil.
+	Flags func(flags *flag.FlagSet) (over func(config *C))
+
+	over func(config *C) // what Flags gave; nil without it
 }
 
 // Main runs the program and gives its exit code. SIGINT and SIGTERM stop it in
@@ -95,6 +100,9 @@ func (p Program[C]) reload(ctx context.Context, path string, hangups <-chan os.S
 func (p Program[C]) load(path string) (C, error) {
 	config := p.Defaults()
 	err := conf.Load(path, &config)
+	if p.over != nil {
+		p.over(&config)
+	}
 	if _, mistakes := errors.AsType[conf.Problems](err); err != nil && !mistakes {
 		return config, err
 	}
@@ -103,12 +111,15 @@ func (p Program[C]) load(path string) (C, error) {
 }
 
 // parse reads flags and configuration; done says that nothing is left to do.
-func (p Program[C]) parse(args []string, stdout io.Writer) (config C, file string, done bool, err error) {
+func (p *Program[C]) parse(args []string, stdout io.Writer) (config C, file string, done bool, err error) {
 	flags := flag.NewFlagSet(p.Name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	path := flags.String("config", "", "configuration `file` (YAML); without one the defaults hold")
 	check := flags.Bool("check", false, "check the configuration and end")
 	show := flags.Bool("version", false, "show the version and end")
+	if p.Flags != nil {
+		p.over = p.Flags(flags)
+	}
 	err = flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):

@@ -5,186 +5,277 @@ package nvml
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
-	"github.com/NVIDIA/go-nvml/pkg/nvml"
-	"github.com/NVIDIA/go-nvml/pkg/nvml/mock"
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
 
 	"github.com/vigil-ml/vigil/agent/collect"
+	"github.com/vigil-ml/vigil/agent/collect/nvml/helper"
+	"github.com/vigil-ml/vigil/agent/collect/nvml/scenario"
+	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/testkit"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
-// gpu is a GPU that has everything. Functions of a mock that are not set panic.
-func gpu() *mock.Device {
-	return &mock.Device{
-		GetUtilizationRatesFunc: func() (nvml.Utilization, nvml.Return) { return nvml.Utilization{Gpu: 40}, nvml.SUCCESS },
-		GetMemoryInfoFunc: func() (nvml.Memory, nvml.Return) {
-			return nvml.Memory{Total: 80 << 30, Used: 0}, nvml.SUCCESS
-		},
-		GetPowerUsageFunc: func() (uint32, nvml.Return) { return 250500, nvml.SUCCESS },
-		GetTemperatureFunc: func(sensor nvml.TemperatureSensors) (uint32, nvml.Return) {
-			return 60 + uint32(sensor), nvml.SUCCESS
-		},
-		GetClockInfoFunc: func(clock nvml.ClockType) (uint32, nvml.Return) {
-			return 1980 + uint32(clock-nvml.CLOCK_SM), nvml.SUCCESS
-		},
-		GetTotalEnergyConsumptionFunc: func() (uint64, nvml.Return) { return 1500, nvml.SUCCESS },
-		GetTotalEccErrorsFunc: func(kind nvml.MemoryErrorType, counter nvml.EccCounterType) (uint64, nvml.Return) {
-			if kind != nvml.MEMORY_ERROR_TYPE_UNCORRECTED || counter != nvml.VOLATILE_ECC {
-				return 99, nvml.SUCCESS
-			}
-			return 0, nvml.SUCCESS
-		},
+// TestMain lets the test's own program be the helper.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == helper.Command {
+		os.Exit(helper.Main(os.Args[1:][1:], os.Stdin, os.Stdout, os.Stderr))
 	}
+	goleak.VerifyTestMain(m)
 }
 
-func driver(gpus ...*mock.Device) *mock.Interface {
-	return &mock.Interface{
-		InitFunc:           func() nvml.Return { return nvml.SUCCESS },
-		ShutdownFunc:       func() nvml.Return { return nvml.SUCCESS },
-		DeviceGetCountFunc: func() (int, nvml.Return) { return len(gpus), nvml.SUCCESS },
-		DeviceGetHandleByIndexFunc: func(i int) (nvml.Device, nvml.Return) {
-			if gpus[i] == nil {
-				return nil, nvml.ERROR_GPU_IS_LOST
-			}
-			return gpus[i], nvml.SUCCESS
-		},
-	}
+// bench is a collector with what a test looks at.
+type bench struct {
+	*collector
+	t      *testing.T
+	mu     sync.Mutex
+	faults []*commonv1.NodeFault
+	refuse error
 }
 
-// run collects once and gives what was emitted, as "name gpu" to value.
-func run(t *testing.T, c collect.Collector) (map[string]float64, collect.Status, error) {
+// simulated makes a collector of two GPUs that follow a script.
+func simulated(t *testing.T, script string) *bench {
 	t.Helper()
-	got := map[string]float64{}
-	status, err := c.Collect(t.Context(), func(s metric.Sample) {
-		got[strings.TrimPrefix(s.Def.Name, "vigil_gpu_")+" "+strings.Join(s.Labels, " ")] = s.Value
+	spec := scenario.Spec{Count: 2, Model: "H100"}
+	if script != "" {
+		spec.Script = filepath.Join(t.TempDir(), "script.yaml")
+		if err := os.WriteFile(spec.Script, []byte("version: 1\n"+script), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := spec.Load(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newBench(t, program, spec)
+}
+
+func newBench(t *testing.T, program string, spec scenario.Spec) *bench {
+	t.Helper()
+	b := &bench{t: t}
+	b.collector = newCollector(program, spec, 400*time.Millisecond, collect.Deps{
+		Log: testkit.Logger(t),
+		Faults: func(_ context.Context, f *commonv1.NodeFault) error {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if b.refuse != nil {
+				return b.refuse
+			}
+			b.faults = append(b.faults, f)
+			return nil
+		},
+		Trainers: func() []collect.Trainer { return nil },
+	}, time.Now)
+	b.firstPause = 300 * time.Millisecond
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
 	})
-	return got, status, err
+	return b
 }
 
-func everything(index string) map[string]float64 {
-	return map[string]float64{
-		"utilization_ratio " + index: 0.4, "memory_total_bytes " + index: 80 << 30, "memory_used_bytes " + index: 0,
-		"power_watts " + index: 250.5, "temperature_celsius " + index: 60, "sm_clock_hertz " + index: 1.98e9,
-		"energy_joules_total " + index: 1.5, "ecc_uncorrected_errors_total " + index: 0,
-	}
+// said gives the faults so far.
+func (b *bench) said() []*commonv1.NodeFault {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.faults)
 }
 
-func TestEveryQuantityInItsUnit(t *testing.T) {
-	lib := driver(gpu())
-	c := &collector{lib: lib, log: testkit.Logger(t)}
-	for range 2 {
-		got, status, err := run(t, c)
-		if status != collect.Ok || err != nil {
-			t.Errorf("Collect = %s, %v", status, err)
+// once makes one collection of at most a quarter of a second.
+func (b *bench) once() (collect.Status, map[string][]float64, error) {
+	ctx, cancel := context.WithTimeout(b.t.Context(), 250*time.Millisecond)
+	defer cancel()
+	seen := map[string][]float64{}
+	status, err := b.Collect(ctx, func(s metric.Sample) {
+		if len(s.Labels) != len(s.Def.Labels) {
+			b.t.Errorf("%s has the labels %v", s.Def.Name, s.Labels)
 		}
-		if diff := cmp.Diff(everything("0"), got); diff != "" {
-			t.Errorf("-want +got:\n%s", diff)
-		}
-	}
-	if err := errors.Join(c.Close(), c.Close()); err != nil || len(lib.InitCalls()) != 1 || len(lib.ShutdownCalls()) != 1 {
-		t.Errorf("Close = %v; opened %d times, closed %d times", err, len(lib.InitCalls()), len(lib.ShutdownCalls()))
-	}
+		key := s.Def.Name + "/" + s.Labels[0]
+		seen[key] = append(seen[key], s.Value)
+	})
+	return status, seen, err
 }
 
-func TestUnsupportedQuantityIsLeftOutAlone(t *testing.T) {
-	old := gpu()
-	old.GetTotalEccErrorsFunc = func(nvml.MemoryErrorType, nvml.EccCounterType) (uint64, nvml.Return) {
-		return 0, nvml.ERROR_NOT_SUPPORTED
-	}
-	old.GetTotalEnergyConsumptionFunc = func() (uint64, nvml.Return) { return 0, nvml.ERROR_FUNCTION_NOT_FOUND }
-	got, status, err := run(t, &collector{lib: driver(old)})
-	if status != collect.Ok || err != nil {
-		t.Errorf("Collect = %s, %v", status, err)
-	}
-	want := everything("0")
-	delete(want, "ecc_uncorrected_errors_total 0")
-	delete(want, "energy_joules_total 0")
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("-want +got:\n%s", diff)
-	}
+// until collects until a status comes.
+func (b *bench) until(want collect.Status) (map[string][]float64, error) {
+	b.t.Helper()
+	var seen map[string][]float64
+	var failed error
+	testkit.Eventually(b.t, "status "+string(want), func() bool {
+		var status collect.Status
+		status, seen, failed = b.once()
+		return status == want
+	})
+	return seen, failed
 }
 
-func TestFailingGPUTakesNoOtherWithIt(t *testing.T) {
-	odd := gpu()
-	odd.GetPowerUsageFunc = func() (uint32, nvml.Return) { return 0, nvml.ERROR_UNKNOWN }
-	lost := gpu()
-	lost.GetUtilizationRatesFunc = func() (nvml.Utilization, nvml.Return) {
-		return nvml.Utilization{}, nvml.ERROR_GPU_IS_LOST
+func TestSimulatedGPUsAreMeasured(t *testing.T) {
+	b := simulated(t, "")
+	seen, err := b.until(collect.Ok)
+	if err != nil {
+		t.Fatal(err)
 	}
-	got, status, err := run(t, &collector{lib: driver(nil, odd, lost, gpu())})
-	if status != collect.Unknown || err == nil {
-		t.Fatalf("Collect = %s, %v", status, err)
-	}
-	for _, says := range []string{"open GPU 0", "measure GPU 1: read vigil_gpu_power_watts", "measure GPU 2"} {
-		if !strings.Contains(err.Error(), says) {
-			t.Errorf("error %q does not say %q", err, says)
-		}
-	}
-	want := everything("3")
-	for key, value := range everything("1") {
-		if key != "power_watts 1" {
-			want[key] = value
-		}
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("-want +got:\n%s", diff)
-	}
-}
-
-func TestNothingToMeasure(t *testing.T) {
-	for name, tc := range map[string]struct {
-		lib  *mock.Interface
-		want collect.Status
-		says string
-	}{
-		"no library": {&mock.Interface{InitFunc: func() nvml.Return { return nvml.ERROR_LIBRARY_NOT_FOUND }}, collect.Unsupported, ""},
-		"no driver":  {&mock.Interface{InitFunc: func() nvml.Return { return nvml.ERROR_DRIVER_NOT_LOADED }}, collect.Unsupported, ""},
-		"no GPU":     {driver(), collect.Unsupported, ""},
-		"mismatch":   {&mock.Interface{InitFunc: func() nvml.Return { return nvml.ERROR_LIB_RM_VERSION_MISMATCH }}, collect.Unknown, "open NVML"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got, status, err := run(t, &collector{lib: tc.lib})
-			if status != tc.want || len(got) != 0 || (tc.says == "") != (err == nil) {
-				t.Errorf("Collect = %s, %v, samples %v", status, err, got)
+	for _, gpu := range []string{"0", "1"} {
+		for name, bounds := range map[string][2]float64{
+			metric.GPUUtilization.Name: {0, 1}, metric.GPUMemoryTotal.Name: {79e9, 90e9}, metric.GPUPower.Name: {50, 710},
+			metric.GPUTemperature.Name: {15, 95}, metric.GPUClockSM.Name: {1e8, 2e9}, metric.GPUInfo.Name: {1, 1},
+		} {
+			got := seen[name+"/"+gpu]
+			if len(got) != 1 || got[0] < bounds[0] || got[0] > bounds[1] {
+				t.Errorf("%s of GPU %s is %v, want one value within %v", name, gpu, got, bounds)
 			}
-			if err != nil && !strings.Contains(err.Error(), tc.says) {
-				t.Errorf("error %q does not say %q", err, tc.says)
-			}
-		})
-	}
-}
-
-func TestDriverThatGoesAwayIsOpenedAgain(t *testing.T) {
-	lib := driver(gpu())
-	count, gone := lib.DeviceGetCountFunc, true
-	lib.DeviceGetCountFunc = func() (int, nvml.Return) {
-		if gone {
-			return 0, nvml.ERROR_UNINITIALIZED
 		}
-		return count()
 	}
-	c := &collector{lib: lib}
-	if _, status, err := run(t, c); status != collect.Unknown || err == nil {
-		t.Errorf("Collect = %s, %v", status, err)
-	}
-	gone = false
-	if _, status, err := run(t, c); status != collect.Ok || err != nil {
-		t.Errorf("Collect = %s, %v", status, err)
-	}
-	if n := len(lib.InitCalls()); n != 2 {
-		t.Errorf("opened %d times, want 2", n)
+	_, again, err := b.once()
+	if err != nil || len(again) < len(seen) {
+		t.Errorf("the second collection has %d series, the first %d, %v", len(again), len(seen), err)
 	}
 }
 
-func TestCollectEndsWithItsContext(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	status, err := (&collector{lib: driver(gpu())}).Collect(ctx, func(metric.Sample) { t.Error("a sample") })
-	if status != collect.Unknown || !errors.Is(err, context.Canceled) {
-		t.Errorf("Collect = %s, %v", status, err)
+func TestXIDIsToldAtOnce(t *testing.T) {
+	b := simulated(t, "events:\n- {at: 100ms, gpus: [1], xid: 79}\n")
+	if _, err := b.until(collect.Ok); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "the XID", func() bool { _, _, _ = b.once(); return len(b.said()) > 0 })
+	f := b.said()[0]
+	if f.GetKind() != commonv1.FaultKind_FAULT_KIND_XID || f.GetCode() != 79 || f.GetGpu() != 1 || f.Gpu == nil ||
+		f.GetSource() != "nvml" || f.GetAdvice() == "" || f.GetSeverity() != commonv1.FaultSeverity_FAULT_SEVERITY_CRITICAL {
+		t.Errorf("the fault is %v", f)
+	}
+}
+
+// TestHungCall has a call to one GPU not return: that GPU is stuck and told of
+// once, the other is measured all the while, and when the call returns again so
+// is this one.
+func TestHungCall(t *testing.T) {
+	b := simulated(t, "events:\n- {at: 700ms, for: 2500ms, gpus: [1], hang: true}\n")
+	if seen, err := b.until(collect.Ok); err != nil || seen[metric.GPUPower.Name+"/1"] == nil {
+		t.Fatalf("at first: %v, %v", seen, err)
+	}
+	_, err := b.until(collect.Stuck)
+	if err == nil || !strings.Contains(err.Error(), "GPU 1 does not answer") || !strings.Contains(err.Error(), "nvml") {
+		t.Errorf("it says %v, want the GPU and the call", err)
+	}
+	alone := 0
+	testkit.Eventually(t, "an end of the hang", func() bool {
+		status, seen, _ := b.once()
+		if status == collect.Stuck && seen[metric.GPUPower.Name+"/0"] != nil {
+			alone++
+			if seen[metric.GPUPower.Name+"/1"] != nil {
+				t.Error("a GPU that does not answer has values")
+			}
+		}
+		return status == collect.Ok && seen[metric.GPUPower.Name+"/1"] != nil
+	})
+	if alone < 3 {
+		t.Errorf("the other GPU was measured %d times in the meantime", alone)
+	}
+	var told []string
+	for _, f := range b.said() {
+		told = append(told, f.GetTitle())
+		if f.GetKind() != commonv1.FaultKind_FAULT_KIND_DEVICE_STUCK || f.Gpu == nil || f.GetGpu() != 1 {
+			t.Errorf("the fault is %v", f)
+		}
+	}
+	if diff := cmp.Diff([]string{"GPU 1 does not answer"}, told); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestHungLibrary has the library itself not return.
+func TestHungLibrary(t *testing.T) {
+	b := simulated(t, "events:\n- {at: 0s, for: 1500ms, hang: true}\n")
+	if _, err := b.until(collect.Stuck); err == nil {
+		t.Error("it says nothing")
+	}
+	if _, err := b.until(collect.Ok); err != nil {
+		t.Error(err)
+	}
+	if said := b.said(); len(said) == 0 {
+		t.Error("nobody was told")
+	}
+}
+
+// TestFaultThatCannotBeRecordedIsToldAgain.
+func TestFaultThatCannotBeRecordedIsToldAgain(t *testing.T) {
+	b := simulated(t, "events:\n- {at: 0s, gpus: [0], hang: true}\n")
+	b.refuse = errors.New("the disk is full")
+	testkit.Eventually(t, "the refusal", func() bool {
+		_, _, err := b.once()
+		return err != nil && strings.Contains(err.Error(), "the disk is full")
+	})
+	b.mu.Lock()
+	b.refuse = nil
+	b.mu.Unlock()
+	testkit.Eventually(t, "the fault", func() bool { _, _, _ = b.once(); return len(b.said()) == 1 })
+}
+
+func TestKilledHelperIsStartedAgain(t *testing.T) {
+	b := simulated(t, "")
+	if _, err := b.until(collect.Ok); err != nil {
+		t.Fatal(err)
+	}
+	first := b.process.cmd.Process.Pid
+	if err := b.process.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.until(collect.Unknown); err == nil || !strings.Contains(err.Error(), "the NVML helper died: signal: killed") {
+		t.Errorf("it says %v", err)
+	}
+	if _, err := b.until(collect.Ok); err != nil {
+		t.Error(err)
+	}
+	if b.process.cmd.Process.Pid == first {
+		t.Error("the helper is the same")
+	}
+	if len(b.said()) != 0 {
+		t.Errorf("a death of the helper is no fault of a GPU: %v", b.said())
+	}
+}
+
+func TestBrokenHelpers(t *testing.T) {
+	for program, want := range map[string]string{"/bin/echo": "frame", "/bin/false": "exit status 1", "/no/such/program": "no such file"} {
+		b := newBench(t, program, scenario.Spec{})
+		status, _, err := b.once()
+		if status != collect.Unknown || err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %s, %v, want unknown because of %q", program, status, err, want)
+		}
+		if status, _, err := b.once(); status != collect.Unknown || !fault.Is(err, fault.Unavailable) {
+			t.Errorf("%s, the next time: %s, %v", program, status, err)
+		}
+	}
+}
+
+// TestThisMachine runs against what the machine has: a driver with GPUs, or
+// nothing, and then nothing is what the collector says.
+func TestThisMachine(t *testing.T) {
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t, program, scenario.Spec{})
+	if _, missing := os.Stat("/dev/nvidiactl"); missing != nil {
+		if seen, err := b.until(collect.Unsupported); err != nil || len(seen) != 0 {
+			t.Errorf("without a driver: %v, %v", seen, err)
+		}
+		return
+	}
+	b.hangAfter = time.Minute
+	if seen, err := b.until(collect.Ok); err != nil || seen[metric.GPUMemoryTotal.Name+"/0"] == nil {
+		t.Errorf("%v, %v", seen, err)
 	}
 }
