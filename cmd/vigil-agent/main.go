@@ -8,7 +8,7 @@ import (
 	"runtime/debug"
 
 	"github.com/vigil-ml/vigil/agent"
-	"github.com/vigil-ml/vigil/agent/collect/nvml/helper"
+	"github.com/vigil-ml/vigil/agent/collect/nvml/probe"
 	"github.com/vigil-ml/vigil/internal/daemon"
 )
 
@@ -17,8 +17,8 @@ func main() {
 		switch os.Args[1] {
 		case "scan":
 			os.Exit(scan(os.Args[2:], os.Stdout, os.Stderr))
-		case helper.Command:
-			os.Exit(helper.Main(os.Args[2:], os.Stdin, os.Stdout, os.Stderr))
+		case probe.Command:
+			os.Exit(probe.Main(os.Args[2:], os.Stdin, os.Stdout, os.Stderr))
 		}
 	}
 	if os.Getenv("GOGC") == "" {

@@ -3,7 +3,7 @@
 //
 // A call to a sick GPU may never return, and the process that made it cannot be
 // ended in peace. So NVML is called by a helper, this same program under another
-// argument (package helper), over a pair of pipes (package wire). The collector
+// argument (package probe), over a pair of pipes (package wire). The collector
 // here asks it, keeps what it said, and kills it when a call does not return: the
 // GPU is stuck then, is said so once, and everything else goes on without it. A
 // program without cgo, or of the build tag nonvml, has no helper and says
@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/vigil-ml/vigil/agent/collect"
-	"github.com/vigil-ml/vigil/agent/collect/nvml/helper"
+	"github.com/vigil-ml/vigil/agent/collect/nvml/probe"
 	"github.com/vigil-ml/vigil/agent/collect/nvml/scenario"
 	"github.com/vigil-ml/vigil/internal/plug"
 )
@@ -55,7 +55,7 @@ func New(config Config, deps collect.Deps) (collect.Collector, error) {
 	if _, err := spec.Load(); err != nil {
 		return nil, err
 	}
-	if !helper.Supported {
+	if !probe.Supported {
 		return absent{}, nil
 	}
 	program, err := os.Executable()

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/vigil-ml/vigil/agent/collect"
-	"github.com/vigil-ml/vigil/agent/collect/nvml/helper"
+	"github.com/vigil-ml/vigil/agent/collect/nvml/probe"
 	"github.com/vigil-ml/vigil/agent/collect/nvml/scenario"
 	"github.com/vigil-ml/vigil/agent/collect/nvml/wire"
 	"github.com/vigil-ml/vigil/internal/fault"
@@ -136,7 +136,7 @@ func (c *collector) ready() error {
 	if now.Before(c.pauses.next) {
 		return fault.New(fault.Unavailable, "the NVML helper died (%s); the next one starts in %s", c.deaths, c.pauses.next.Sub(now).Round(time.Second))
 	}
-	started, err := launch(c.program, helper.Settings{GPUs: c.spec, Origin: c.origin, Slow: c.hangAfter / slowPart}, c.deps.Log, c.told)
+	started, err := launch(c.program, probe.Settings{GPUs: c.spec, Origin: c.origin, Slow: c.hangAfter / slowPart}, c.deps.Log, c.told)
 	if err != nil {
 		c.pauses.wait(now, c.firstPause)
 		c.deaths = err.Error()

@@ -17,7 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/vigil-ml/vigil/agent/collect"
-	"github.com/vigil-ml/vigil/agent/collect/nvml/helper"
+	"github.com/vigil-ml/vigil/agent/collect/nvml/probe"
 	"github.com/vigil-ml/vigil/agent/collect/nvml/scenario"
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/metric"
@@ -27,8 +27,8 @@ import (
 
 // TestMain lets the test's own program be the helper.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == helper.Command {
-		os.Exit(helper.Main(os.Args[1:][1:], os.Stdin, os.Stdout, os.Stderr))
+	if len(os.Args) > 1 && os.Args[1] == probe.Command {
+		os.Exit(probe.Main(os.Args[1:][1:], os.Stdin, os.Stdout, os.Stderr))
 	}
 	goleak.VerifyTestMain(m)
 }

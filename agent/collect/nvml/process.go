@@ -10,7 +10,7 @@ import (
 	"os/exec"
 	"time"
 
-	"github.com/vigil-ml/vigil/agent/collect/nvml/helper"
+	"github.com/vigil-ml/vigil/agent/collect/nvml/probe"
 	"github.com/vigil-ml/vigil/agent/collect/nvml/wire"
 	"github.com/vigil-ml/vigil/internal/life"
 )
@@ -37,7 +37,7 @@ type process struct {
 }
 
 // launch starts a helper. Told is given each XID at once, on another goroutine.
-func launch(program string, settings helper.Settings, log *slog.Logger, told func(context.Context, *wire.XID)) (*process, error) {
+func launch(program string, settings probe.Settings, log *slog.Logger, told func(context.Context, *wire.XID)) (*process, error) {
 	p := &process{
 		cmd:      exec.Command(program, settings.Args()...),
 		messages: make(chan wire.Message, unread), ended: make(chan struct{}),

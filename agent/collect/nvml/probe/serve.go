@@ -1,6 +1,6 @@
 //go:build cgo && linux && !nonvml
 
-package helper
+package probe
 
 import (
 	"context"

@@ -1,8 +1,8 @@
-// Package helper is the process that calls NVML for the agent: the agent's own
+// Package probe is the process that calls NVML for the agent: the agent's own
 // program under another argument. It reads requests from its standard input and
 // answers on its standard output; both are pipes, and nothing listens. It is
 // there to be killed: a call to a sick GPU may never return.
-package helper
+package probe
 
 import (
 	"context"
@@ -20,7 +20,7 @@ import (
 
 // Command is the argument under which the agent's program is the helper. It is
 // not for users.
-const Command = "nvml-helper"
+const Command = "nvml-probe"
 
 const (
 	// garbagePercent keeps the heap near what is in use: it is small, and the
