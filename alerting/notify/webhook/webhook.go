@@ -78,7 +78,8 @@ func (n *notifier) Notify(ctx context.Context, delivery alert.Delivery) error {
 		URL: n.url, Headers: n.headers, Body: body,
 		Key: delivery.ID, Traceparent: telemetry.Traceparent(ctx),
 	}
-	return post.Send(ctx, n.deps)
+	_, err = post.Send(ctx, n.deps)
+	return err
 }
 
 // isToken tells whether a text is a header's name by RFC 9110, section 5.6.2.
