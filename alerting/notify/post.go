@@ -2,6 +2,7 @@ package notify
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -23,8 +24,12 @@ const (
 
 // Post is one JSON request to one receiver.
 type Post struct {
+	// Method is POST when it is empty.
+	Method string
 	// URL is where to; it has been checked with [CheckURL].
 	URL Secret
+	// Path is added to the URL's path.
+	Path string
 	// Headers are the user's own; they win over those that Send sets.
 	Headers map[string]Secret
 	// Body is JSON.
@@ -35,33 +40,67 @@ type Post struct {
 	Traceparent string
 }
 
+// Reply is what a receiver that took a request said. Body is at most 4 KiB of
+// it; that may be cut off.
+type Reply struct {
+	Status int
+	Header http.Header
+	Body   []byte
+}
+
 // Send makes one try. A 2xx answer is a success, whatever its body. 429, and
 // 503 with a time to wait, are throttled; 408, 425, 5xx and everything that
 // goes wrong on the way can be tried again; every other answer, redirects
 // among them, is permanent. Error texts hold no part of URL or headers.
-func (p Post) Send(ctx context.Context, deps Deps) error {
-	u, err := url.Parse(string(p.URL))
+func (p Post) Send(ctx context.Context, deps Deps) (Reply, error) {
+	request, secrets, err := p.request(ctx)
 	if err != nil {
-		return Permanent(fault.New(fault.Invalid, "post notification: the URL cannot be read"))
+		return Reply{}, err
 	}
-	secrets := secretsOf(u, p.Headers)
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), bytes.NewReader(p.Body))
-	if err != nil {
-		return Permanent(fault.New(fault.Invalid, "post notification: %s", redact(err.Error(), secrets)))
-	}
-	p.setHeaders(request)
 	response, err := client(deps).Do(request)
 	if err != nil {
-		return fault.New(fault.Unavailable, "post notification: %w", withoutURL(err, secrets))
+		return Reply{}, fault.New(fault.Unavailable, "post notification: %w", withoutURL(err, secrets))
 	}
 	defer response.Body.Close()
-	if response.StatusCode/100 == 2 {
-		return nil
+	if response.StatusCode/100 != 2 {
+		return Reply{}, refused(response, answer(response.Body, secrets), deps.Now())
 	}
-	return refused(response, answer(response.Body, secrets), now(deps))
+	// A success whose body is cut off is still one.
+	body, _ := io.ReadAll(io.LimitReader(response.Body, answerBytes))
+	deps.Say(strings.TrimSpace(response.Status + " " + answer(bytes.NewReader(body), secrets)))
+	return Reply{Status: response.StatusCode, Header: response.Header, Body: body}, nil
 }
 
-func (p Post) setHeaders(request *http.Request) {
+// request makes the HTTP request and gives the secrets in it, the longest
+// first.
+func (p Post) request(ctx context.Context) (*http.Request, []string, error) {
+	text, err := p.URL.Reveal()
+	if err != nil {
+		return nil, nil, err
+	}
+	headers := make(map[string]string, len(p.Headers))
+	for name, value := range p.Headers {
+		if headers[name], err = value.Reveal(); err != nil {
+			return nil, nil, err
+		}
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, nil, Permanent(fault.New(fault.Invalid, "post notification: the URL cannot be read"))
+	}
+	secrets := secretsOf(u, headers)
+	if p.Path != "" {
+		u = u.JoinPath(p.Path)
+	}
+	request, err := http.NewRequestWithContext(ctx, cmp.Or(p.Method, http.MethodPost), u.String(), bytes.NewReader(p.Body))
+	if err != nil {
+		return nil, nil, Permanent(fault.New(fault.Invalid, "post notification: %s", redact(err.Error(), secrets)))
+	}
+	p.setHeaders(request, headers)
+	return request, secrets, nil
+}
+
+func (p Post) setHeaders(request *http.Request, headers map[string]string) {
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("User-Agent", "vigil")
 	if p.Key != "" {
@@ -70,8 +109,8 @@ func (p Post) setHeaders(request *http.Request) {
 	if p.Traceparent != "" {
 		request.Header.Set("Traceparent", p.Traceparent)
 	}
-	for name, value := range p.Headers {
-		request.Header.Set(name, string(value))
+	for name, value := range headers {
+		request.Header.Set(name, value)
 	}
 }
 
@@ -84,13 +123,6 @@ func client(deps Deps) *http.Client {
 	}
 	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &c
-}
-
-func now(deps Deps) time.Time {
-	if deps.Clock == nil {
-		return time.Now()
-	}
-	return deps.Clock()
 }
 
 // refused turns an answer that is no success into the error that says what to
