@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -38,6 +39,9 @@ type Post struct {
 	Key string
 	// Traceparent is sent as such where it is not empty.
 	Traceparent string
+	// Hide is what no error text may hold besides URL and headers: secrets in the
+	// body.
+	Hide []string
 }
 
 // Reply is what a receiver that took a request said. Body is at most 4 KiB of
@@ -88,7 +92,7 @@ func (p Post) request(ctx context.Context) (*http.Request, []string, error) {
 	if err != nil {
 		return nil, nil, Permanent(fault.New(fault.Invalid, "post notification: the URL cannot be read"))
 	}
-	secrets := secretsOf(u, headers)
+	secrets := secretsOf(u, headers, p.Hide...)
 	if p.Path != "" {
 		u = u.JoinPath(p.Path)
 	}
@@ -138,17 +142,40 @@ func refused(response *http.Response, text string, now time.Time) error {
 		format, args = format+": %s", append(args, text)
 	}
 	wait, asked := retryAfter(response.Header, now)
+	say := func(kind fault.Kind) error {
+		return &StatusError{Status: status, err: fault.New(kind, format, args...)}
+	}
 	switch {
 	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable && asked:
 		if !asked {
-			return fault.New(fault.Exhausted, format, args...)
+			return say(fault.Exhausted)
 		}
-		return Throttled(fault.New(fault.Exhausted, format, args...), wait)
+		return Throttled(say(fault.Exhausted), wait)
 	case status >= 500, status == http.StatusRequestTimeout, status == http.StatusTooEarly:
-		return fault.New(fault.Unavailable, format, args...)
+		return say(fault.Unavailable)
 	default:
-		return Permanent(fault.New(fault.Invalid, format, args...))
+		return Permanent(say(fault.Invalid))
 	}
+}
+
+// StatusError is a receiver's answer that is no success.
+type StatusError struct {
+	Status int // of HTTP
+	err    error
+}
+
+// Error is what the receiver said, without secrets.
+func (e *StatusError) Error() string { return e.err.Error() }
+
+// Unwrap gives the cause.
+func (e *StatusError) Unwrap() error { return e.err }
+
+// StatusOf gives the HTTP status that an error is about, 0 for none.
+func StatusOf(err error) int {
+	if e, ok := errors.AsType[*StatusError](err); ok {
+		return e.Status
+	}
+	return 0
 }
 
 // retryAfter reads the header of that name, in seconds or as a date. A date is
@@ -176,6 +203,20 @@ func withoutURL(err error, secrets []string) error {
 		err = e.Err
 	}
 	return &redacted{text: redact(err.Error(), secrets), err: err}
+}
+
+// Redacted takes secrets out of the text of an error that comes from elsewhere.
+// What it was caused by can still be asked for with errors.Is, and an error of
+// a protocol with errors.As; nil stays nil.
+func Redacted(err error, secrets ...string) error {
+	if err == nil {
+		return nil
+	}
+	secrets = slices.DeleteFunc(secrets, func(s string) bool { return s == "" })
+	if text := redact(err.Error(), secrets); text != err.Error() {
+		return &redacted{text: text, err: err}
+	}
+	return err
 }
 
 // redacted is an error whose text has no secret.

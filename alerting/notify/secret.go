@@ -142,11 +142,11 @@ func redact(text string, secrets []string) string {
 }
 
 // secretsOf is every part of a request that must not be seen, the longest
-// first: what the URL has beyond its host, and the values of headers that
-// the user wrote.
-func secretsOf(u *url.URL, headers map[string]string) []string {
+// first: what the URL has beyond its host, the values of headers that the user
+// wrote, and more.
+func secretsOf(u *url.URL, headers map[string]string, more ...string) []string {
 	password, _ := u.User.Password()
-	secrets := []string{u.String(), u.RequestURI(), u.EscapedPath(), u.Path, u.RawQuery, u.User.String(), password}
+	secrets := append(more, u.String(), u.RequestURI(), u.EscapedPath(), u.Path, u.RawQuery, u.User.String(), password)
 	for part := range strings.SplitSeq(u.Path, "/") {
 		if len(part) >= 8 { // shorter ones are words such as "hooks"
 			secrets = append(secrets, part)
