@@ -33,15 +33,6 @@ type Outcome struct {
 	StandIn string
 }
 
-// Thread is what belongs together at the receiver: the group's key, or without
-// a group the incident's.
-func (d Delivery) Thread() string {
-	if d.Group.Key != "" {
-		return d.Group.Key
-	}
-	return d.Key
-}
-
 // TrySince is from when on the time that a delivery may be tried for counts.
 func (d Delivery) TrySince() time.Time {
 	if d.Since.After(d.Created) {

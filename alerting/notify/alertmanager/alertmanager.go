@@ -97,7 +97,7 @@ func (n *notifier) Notify(ctx context.Context, delivery alert.Delivery) error {
 		}
 		value = string(again)
 	}
-	return n.deps.Remember(ctx, delivery.Thread(), value)
+	return n.deps.Remember(ctx, delivery.Key, value)
 }
 
 // alertsOf gives the alerts of a delivery, and those of them that fire.

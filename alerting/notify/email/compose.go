@@ -51,7 +51,7 @@ func (n *notifier) compose(ctx context.Context, d alert.Delivery) (*gomail.Msg, 
 	if err := m.To(n.config.To...); err != nil {
 		return nil, fmt.Errorf("write recipients: %w", err)
 	}
-	root := "<" + n.identifier(d.Thread()) + ">"
+	root := "<" + n.identifier(d.Key) + ">"
 	m.Subject(subject(d))
 	m.SetDateWithValue(d.Created)
 	m.SetMessageIDWithValue(n.identifier(d.ID))
@@ -74,7 +74,7 @@ func (n *notifier) compose(ctx context.Context, d alert.Delivery) (*gomail.Msg, 
 	}
 	m.AddAlternativeString(gomail.TypeTextHTML, html.String())
 	if png != nil {
-		err := m.EmbedReader("loss.png", bytes.NewReader(png), gomail.WithFileContentID("loss.png"), gomail.WithFileContentType("image/png"))
+		err := m.EmbedReader("loss.png", bytes.NewReader(png), gomail.WithFileContentID("<loss.png>"), gomail.WithFileContentType("image/png"))
 		if err != nil {
 			return nil, fmt.Errorf("embed chart: %w", err)
 		}

@@ -83,15 +83,18 @@ func (n *notifier) client(ctx context.Context, password string) (*gomail.Client,
 	options := []gomail.Option{
 		gomail.WithPort(n.config.Port), gomail.WithTLSConfig(config), gomail.WithTimeout(timeout),
 		gomail.WithTLSPolicy(gomail.TLSMandatory),
-		gomail.WithDialContextFunc(func(dialCtx context.Context, network, address string) (net.Conn, error) {
-			return dial(ctx, dialCtx, network, address, n.config.TLS == tlsImplicit, config)
-		}),
 	}
-	switch n.config.TLS {
-	case tlsImplicit:
-		options = append(options, gomail.WithSSL())
-	case tlsNone:
+	if n.config.TLS == tlsNone {
 		options = append(options, gomail.WithTLSPolicy(gomail.NoTLS))
+	}
+	if n.config.TLS == tlsImplicit {
+		// The library logs in over TLS only where it made that itself; a stop then
+		// waits for the try's deadline.
+		options = append(options, gomail.WithSSL())
+	} else {
+		options = append(options, gomail.WithDialContextFunc(func(dialCtx context.Context, network, address string) (net.Conn, error) {
+			return dial(ctx, dialCtx, network, address)
+		}))
 	}
 	if n.config.Hello != "" {
 		options = append(options, gomail.WithHELO(n.config.Hello))
@@ -105,14 +108,8 @@ func (n *notifier) client(ctx context.Context, password string) (*gomail.Client,
 
 // dial connects, and has the connection end with the try's context: the
 // library knows only a deadline.
-func dial(ctx, dialCtx context.Context, network, address string, implicit bool, config *tls.Config) (net.Conn, error) {
-	var conn net.Conn
-	var err error
-	if implicit {
-		conn, err = (&tls.Dialer{Config: config}).DialContext(dialCtx, network, address)
-	} else {
-		conn, err = (&net.Dialer{}).DialContext(dialCtx, network, address)
-	}
+func dial(ctx, dialCtx context.Context, network, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(dialCtx, network, address)
 	if err != nil {
 		return nil, err
 	}

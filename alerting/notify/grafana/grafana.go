@@ -71,7 +71,7 @@ type annotation struct {
 // Notify writes an annotation, or changes the one that it wrote. One that
 // somebody deleted is written anew.
 func (n *notifier) Notify(ctx context.Context, delivery alert.Delivery) error {
-	known, err := n.deps.Recall(ctx, delivery.Thread())
+	known, err := n.deps.Recall(ctx, delivery.Key)
 	if err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (n *notifier) Notify(ctx context.Context, delivery alert.Delivery) error {
 	if id == known {
 		return nil
 	}
-	return n.deps.Remember(ctx, delivery.Thread(), id)
+	return n.deps.Remember(ctx, delivery.Key, id)
 }
 
 // write makes an annotation, or changes the one with an id; it gives the id,

@@ -113,7 +113,7 @@ func changeOf(d alert.Delivery, routingKey string, deps notify.Deps) (change, bo
 
 // dedupKey is the thread's key; one that is too long is its digest.
 func dedupKey(d alert.Delivery) string {
-	key := d.Thread()
+	key := d.Key
 	if len(key) <= maxKey {
 		return key
 	}

@@ -141,7 +141,7 @@ func TestEvents(t *testing.T) {
 func TestAnyIncidentFits(t *testing.T) {
 	d := notifytest.Firing()
 	d.Incident.Summary = strings.Repeat("\U0001F534\xff<", 100_000)
-	d.Group.Key = strings.Repeat("k", 300)
+	d.Key = strings.Repeat("k", 300)
 	for range 1000 {
 		d.Incident.Timeline = append(d.Incident.Timeline, &controlv1.TimelineEntry{Action: "checkpoint", Text: strings.Repeat("x", 5000)})
 		d.Group.Alerts = append(d.Group.Alerts, alert.Alert{IncidentID: "i", Labels: map[string]string{"alertname": strings.Repeat("a", 500)}})
