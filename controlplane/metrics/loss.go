@@ -59,7 +59,7 @@ func (db *DB) firstOf(ctx context.Context, name, runID string, around time.Time)
 	}
 	defer func() { _ = querier.Close() }()
 	set := querier.Select(ctx, true, nil,
-		labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, name), labels.MustNewMatcher(labels.MatchEqual, "run", runID))
+		labels.MustNewMatcher(labels.MatchEqual, "__name__", name), labels.MustNewMatcher(labels.MatchEqual, "run", runID))
 	var values []stamped
 	if set.Next() {
 		for it := set.At().Iterator(nil); it.Next() == chunkenc.ValFloat; {
