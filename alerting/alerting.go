@@ -6,6 +6,10 @@
 // A delivery is leased while it is tried: when this process dies, the lease
 // runs out and the delivery is tried again, by it or by another replica. So a
 // delivery arrives at least once, and its key makes a repeat harmless.
+//
+// Between the queue and a receiver stand, in this order: the pause that it
+// asked for, the provider's limit, and a circuit breaker. While that is open,
+// or when a delivery is given up, the receiver's fallback is told.
 package alerting
 
 import (
@@ -16,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/vigil-ml/vigil/alerting/alert"
 	"github.com/vigil-ml/vigil/alerting/notify"
 )
 
@@ -31,6 +36,14 @@ type Deps struct {
 	HTTPClient *http.Client
 	// ExternalURL is where people reach the control plane; may be empty.
 	ExternalURL string
+	// Memory gives a receiver's durable memory; nil means none.
+	Memory func(receiver string) notify.Memory
+	// Desk takes acknowledgements that come through receivers; may be nil.
+	Desk notify.Desk
+	// Series has the runs' losses, for charts; may be nil.
+	Series notify.Series
+	// Trouble is told which receivers fail; may be nil.
+	Trouble Trouble
 }
 
 // Alerting delivers notifications. Make one with [New], then run it once.
@@ -40,6 +53,10 @@ type Alerting struct {
 	metrics   metrics
 	receivers map[string]*chain
 	names     []string
+
+	outcomes chan alert.Outcome
+	room     chan struct{} // a receiver that was full has room again
+	looks    chan struct{} // a receiver's health is worth a look
 }
 
 // New builds every receiver of a configuration. It fails with
@@ -51,7 +68,7 @@ func New(config Config, deps Deps) (*Alerting, error) {
 // Check finds every mistake in the receivers of a configuration, and then in
 // who is told of what.
 func Check(config Config) error {
-	receivers, err := receiversOf(config, Notifiers(), notify.Deps{Log: slog.New(slog.DiscardHandler), Clock: time.Now})
+	receivers, err := receiversOf(config, Notifiers(), notify.Deps{Log: slog.New(slog.DiscardHandler), Clock: time.Now}, nil)
 	if err != nil {
 		return err
 	}
@@ -69,14 +86,18 @@ func assemble(config Config, deps Deps, kinds catalog) (*Alerting, error) {
 	}
 	receivers, err := receiversOf(config, kinds, notify.Deps{
 		HTTPClient: deps.HTTPClient, Log: deps.Log, Clock: deps.Clock, ExternalURL: deps.ExternalURL,
-	})
+		DashboardURL: config.DashboardURL, Desk: deps.Desk, Series: deps.Series,
+	}, deps.Memory)
 	if err != nil {
 		return nil, err
 	}
-	a := &Alerting{config: config, deps: deps, receivers: map[string]*chain{}}
+	a := &Alerting{
+		config: config, deps: deps, receivers: map[string]*chain{},
+		outcomes: make(chan alert.Outcome, outcomesHeld), room: make(chan struct{}, 1), looks: make(chan struct{}, 1),
+	}
 	for _, r := range receivers {
 		a.names = append(a.names, r.name)
-		a.receivers[r.name] = newChain(r)
+		a.receivers[r.name] = newChain(r, deps.Clock)
 	}
 	a.metrics = newMetrics(deps.Metrics, a.names)
 	return a, nil

@@ -44,11 +44,20 @@ type rig struct {
 
 func newRig(t *testing.T, receivers map[string]behaviour) *rig {
 	t.Helper()
+	return newRigWith(t, receivers, nil, nil)
+}
+
+// newRigWith gives receivers further lines of configuration.
+func newRigWith(t *testing.T, receivers map[string]behaviour, more map[string]string, trouble Trouble) *rig {
+	t.Helper()
 	r := &rig{queue: newMemory(), registry: prometheus.NewRegistry(), spans: tracetest.NewSpanRecorder()}
 	var list strings.Builder
 	var kinds catalog
 	for name, b := range receivers {
 		fmt.Fprintf(&list, "- name: %s\n  kind_%s: {}\n", name, name)
+		if line := more[name]; line != "" {
+			fmt.Fprintf(&list, "  %s\n", line)
+		}
 		kinds = append(kinds, plug.Of("kind_"+name, struct{}{}, func(struct{}, notify.Deps) (notify.Notifier, error) { return b, nil }))
 	}
 	config := Defaults()
@@ -56,7 +65,7 @@ func newRig(t *testing.T, receivers map[string]behaviour) *rig {
 		t.Fatal(err)
 	}
 	tracer := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(r.spans)).Tracer("test")
-	a, err := assemble(config, Deps{Queue: r.queue, Log: testkit.Logger(t), Metrics: r.registry, Tracer: tracer}, kinds)
+	a, err := assemble(config, Deps{Queue: r.queue, Log: testkit.Logger(t), Metrics: r.registry, Tracer: tracer, Trouble: trouble}, kinds)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,6 +154,9 @@ func TestBacksOff(t *testing.T) {
 		}
 		for i, wait := range got.retries {
 			full := min(time.Minute, time.Second<<i)
+			if i+1 >= breakAfter { // the breaker is open
+				full = max(full, breakFor+time.Millisecond)
+			}
 			if wait > full || wait < max(time.Second, full*3/4) {
 				t.Errorf("wait %d is %v, want between 3/4 and all of %v", i, wait, full)
 			}

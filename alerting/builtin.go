@@ -2,7 +2,11 @@ package alerting
 
 import (
 	"github.com/vigil-ml/vigil/alerting/notify"
+	"github.com/vigil-ml/vigil/alerting/notify/alertmanager"
+	"github.com/vigil-ml/vigil/alerting/notify/email"
+	"github.com/vigil-ml/vigil/alerting/notify/grafana"
 	"github.com/vigil-ml/vigil/alerting/notify/log"
+	"github.com/vigil-ml/vigil/alerting/notify/pagerduty"
 	"github.com/vigil-ml/vigil/alerting/notify/slack"
 	"github.com/vigil-ml/vigil/alerting/notify/webhook"
 	"github.com/vigil-ml/vigil/internal/plug"
@@ -12,7 +16,11 @@ import (
 // here.
 func Notifiers() plug.Catalog[notify.Notifier, notify.Deps] {
 	return plug.Catalog[notify.Notifier, notify.Deps]{
+		alertmanager.Kind,
+		email.Kind,
+		grafana.Kind,
 		log.Kind,
+		pagerduty.Kind,
 		slack.Kind,
 		webhook.Kind,
 	}

@@ -1,17 +1,10 @@
 package alerting
 
 import (
-	"errors"
-	"fmt"
-	"reflect"
-	"strings"
 	"time"
 
-	"github.com/vigil-ml/vigil/alerting/notify"
 	"github.com/vigil-ml/vigil/alerting/route"
 	"github.com/vigil-ml/vigil/internal/conf"
-	"github.com/vigil-ml/vigil/internal/fault"
-	"github.com/vigil-ml/vigil/internal/plug"
 )
 
 // Config is what users write. Each receiver has a name and exactly one key
@@ -19,7 +12,9 @@ import (
 //
 //	receivers:
 //	- name: oncall
-//	  slack: {url: https://hooks.slack.com/services/...}
+//	  slack: {url: "${file:/run/secrets/slack}"}
+//	  fallback: mail
+//	  limit: {per_minute: 60, burst: 5}
 type Config struct {
 	// Receivers is who can be told; Route says of what. None means the control
 	// plane's log.
@@ -42,6 +37,27 @@ type Config struct {
 	// NotResolved names the receivers that are not told when something is over:
 	// Alertmanager's send_resolved: false.
 	NotResolved []string `yaml:"not_resolved"`
+	// DashboardURL is the page of a run's graphs, with {run} where the run's id
+	// stands; notifications link to it. Empty links to the control plane.
+	DashboardURL string `yaml:"dashboard_url"`
+}
+
+// LimitConfig is how often a receiver may be told.
+type LimitConfig struct {
+	// PerMinute on average; 0 means what the kind documents for its provider.
+	PerMinute float64 `yaml:"per_minute"`
+	// Burst is how many may go at once; 0 means one.
+	Burst int `yaml:"burst"`
+}
+
+// Check reports limits below 0.
+func (c LimitConfig) Check(report func(key, format string, args ...any)) {
+	if c.PerMinute < 0 {
+		report("per_minute", "is %v; want 0 or more", c.PerMinute)
+	}
+	if c.Burst < 0 {
+		report("burst", "is %d; want 0 or more", c.Burst)
+	}
 }
 
 // Defaults tries for a day, ten seconds at a time.
@@ -58,104 +74,4 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 	if c.TryTimeout < time.Second || c.TryTimeout > 20*time.Second {
 		report("try_timeout", "is %v; want 1s to 20s", c.TryTimeout)
 	}
-}
-
-// maxNameBytes keeps a receiver's name fit for a metric's label.
-const maxNameBytes = 64
-
-type catalog = plug.Catalog[notify.Notifier, notify.Deps]
-
-// receiver is a name and what tells it.
-type receiver struct {
-	name     string
-	notifier notify.Notifier
-}
-
-// receiversOf builds every receiver, or gives every mistake at once.
-func receiversOf(config Config, kinds catalog, deps notify.Deps) ([]receiver, error) {
-	if len(config.Receivers) == 0 {
-		const name = "log"
-		deps.Receiver = name
-		notifier, err := kinds.Build(name, conf.Raw{}, deps)
-		if err != nil {
-			return nil, fmt.Errorf("build the default receiver: %w", err)
-		}
-		return []receiver{{name: name, notifier: notifier}}, nil
-	}
-	var receivers []receiver
-	var problems conf.Problems
-	taken := map[string]bool{}
-	for _, part := range config.Receivers {
-		r, wrong := receiverOf(part, kinds, taken, deps)
-		problems = append(problems, wrong...)
-		receivers = append(receivers, r)
-	}
-	if len(problems) > 0 {
-		return nil, fault.Mark(fault.Invalid, problems)
-	}
-	return receivers, nil
-}
-
-func receiverOf(part conf.Raw, kinds catalog, taken map[string]bool, deps notify.Deps) (receiver, conf.Problems) {
-	fields := reflect.New(shapeOf(kinds)).Elem()
-	if err := part.Decode(fields.Addr().Interface()); err != nil {
-		return receiver{}, problemsOf(part, err)
-	}
-	r := receiver{name: fields.Field(0).String()}
-	var problems conf.Problems
-	switch {
-	case r.name == "":
-		problems = append(problems, problemsOf(part, part.Problem("has no name"))...)
-	case len(r.name) > maxNameBytes:
-		problems = append(problems, problemsOf(part, part.Problem("has a name of %d bytes; at most %d", len(r.name), maxNameBytes))...)
-	case taken[r.name]:
-		problems = append(problems, problemsOf(part, part.Problem("is the second receiver with the name %q", r.name))...)
-	}
-	taken[r.name] = true
-	var named []string
-	for i, kind := range kinds {
-		settings := fields.Field(i + 1).Interface().(conf.Raw)
-		if settings == (conf.Raw{}) {
-			continue
-		}
-		named = append(named, kind.Name)
-		deps.Receiver = r.name
-		notifier, err := kinds.Build(kind.Name, settings, deps)
-		if err != nil {
-			problems = append(problems, problemsOf(settings, err)...)
-		}
-		r.notifier = notifier
-	}
-	switch {
-	case len(named) == 0:
-		problems = append(problems, problemsOf(part, part.Problem("has no kind; want one of %s", strings.Join(kinds.Names(), ", ")))...)
-	case len(named) > 1:
-		problems = append(problems, problemsOf(part, part.Problem("has the kinds %s; want one", strings.Join(named, " and ")))...)
-	}
-	return r, problems
-}
-
-// shapeOf is the struct that one receiver is decoded into: its name, then a
-// part for each kind. It is made from the catalogue so that an unknown or
-// repeated key is found like everywhere else.
-func shapeOf(kinds catalog) reflect.Type {
-	fields := []reflect.StructField{{Name: "Name", Type: reflect.TypeFor[string](), Tag: `yaml:"name"`}}
-	for i, kind := range kinds {
-		fields = append(fields, reflect.StructField{
-			Name: fmt.Sprintf("Kind%d", i),
-			Type: reflect.TypeFor[conf.Raw](),
-			Tag:  reflect.StructTag(fmt.Sprintf("yaml:%q", kind.Name)),
-		})
-	}
-	return reflect.StructOf(fields)
-}
-
-// problemsOf gives the mistakes in an error; one that names none is a mistake
-// at the part.
-func problemsOf(part conf.Raw, err error) conf.Problems {
-	if problems, ok := errors.AsType[conf.Problems](err); ok {
-		return problems
-	}
-	problems, _ := errors.AsType[conf.Problems](part.Problem("%v", err))
-	return problems
 }

@@ -83,7 +83,7 @@ func TestEveryMistakeInTheReceiversIsNamedAtOnce(t *testing.T) {
 		`c.yaml:6: alerting.receivers[1].webhook.uri: unknown key; did you mean "url"?`,
 		`c.yaml:6: alerting.receivers[1].webhook.url: is missing; want the receiver's http or https URL`,
 		`c.yaml:7: alerting.receivers[2].slak: unknown key; did you mean "slack"?`,
-		`c.yaml:9: alerting.receivers[3]: has no kind; want one of log, slack, webhook`,
+		`c.yaml:9: alerting.receivers[3]: has no kind; want one of alertmanager, email, grafana, log, pagerduty, slack, webhook`,
 		`c.yaml:10: alerting.receivers[4]: has the kinds log and webhook; want one`,
 		`c.yaml:13: alerting.receivers[5]: has no name`,
 		`c.yaml:16: alerting.receivers[6].log: the key is given twice`,

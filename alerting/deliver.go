@@ -2,6 +2,7 @@ package alerting
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -12,52 +13,122 @@ import (
 
 	"github.com/vigil-ml/vigil/alerting/alert"
 	"github.com/vigil-ml/vigil/alerting/notify"
+	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 )
 
 // The wait before another try: from firstWait on, doubled each time, up to
-// maxWait. A receiver that asks for a wait gets it, up to maxThrottle.
+// maxWait. A receiver that asks for a wait gets it, up to maxThrottle. Where
+// the provider's limit is reached a lane waits up to maxQueue itself.
 const (
 	firstWait   = time.Second
 	maxWait     = time.Minute
 	maxThrottle = time.Hour
+	maxQueue    = 5 * time.Second
 )
 
-// deliver makes one try and records how it went. A delivery whose lease would
-// end before the try does is left: someone else may have it by then.
-func (a *Alerting) deliver(ctx context.Context, c *chain, id string) {
-	j, now := c.take(id), a.deps.Clock()
-	if now.Add(a.config.TryTimeout).After(j.leaseEnds) {
-		a.metrics.notifications.WithLabelValues(c.name, resultDeferred).Inc()
-		return
-	}
+// errStopped is a try that was cut short by the end of the program.
+var errStopped = errors.New("the control plane stopped during the try")
+
+// deliver makes one try, if the receiver is to be tried now, and says how it
+// went.
+func (a *Alerting) deliver(ctx context.Context, c *chain, j job) {
+	now := a.deps.Clock()
 	if until, paused := c.paused(now); paused {
-		a.again(ctx, j.Delivery, until, resultDeferred, "the receiver asked to be left alone for a while")
+		a.putBack(c, j.Delivery, until, "the receiver asked to be left alone for a while", "")
 		return
 	}
-	err := a.try(ctx, c, j.Delivery)
-	now = a.deps.Clock()
+	if now.Add(maxQueue + a.config.TryTimeout).After(j.leaseEnds) {
+		if now.Before(j.leaseEnds) { // later, someone else may have it
+			a.putBack(c, j.Delivery, now, "it waited for too long", "")
+		}
+		return
+	}
+	if wait := a.limit(ctx, c, now); wait > 0 {
+		a.putBack(c, j.Delivery, now.Add(wait), "the receiver's limit is reached", "")
+		return
+	}
+	done, err := c.breaker.Allow()
+	if err != nil {
+		until, open := c.brokenUntil(now)
+		if !open {
+			until = now.Add(firstWait) // another lane is trying whether it works again
+		}
+		a.putBack(c, j.Delivery, until, "the receiver fails", a.standIn(c, j.Delivery))
+		return
+	}
+	err = a.try(ctx, c, j.Delivery)
+	if err != nil && ctx.Err() != nil {
+		err = errStopped
+	}
+	done(err)
+	a.outcome(c, j.Delivery, err)
+}
+
+// limit waits for the provider's token; it gives how long the delivery has to
+// wait in the queue when that is too long to wait for here.
+func (a *Alerting) limit(ctx context.Context, c *chain, now time.Time) time.Duration {
+	token := c.limiter.ReserveN(now, 1)
+	wait := token.DelayFrom(now)
+	if wait > maxQueue {
+		token.CancelAt(now)
+		return wait
+	}
+	if wait > 0 {
+		life.Sleep(ctx, wait)
+	}
+	return 0
+}
+
+// outcome decides what a try's answer means.
+func (a *Alerting) outcome(c *chain, d alert.Delivery, err error) {
+	now := a.deps.Clock()
+	if errors.Is(err, errStopped) {
+		a.putBack(c, d, now, err.Error(), "")
+		return
+	}
+	c.judge(err, now)
+	a.wakeHealth()
 	wait, throttled := notify.ThrottledFor(err)
 	if throttled {
 		wait = min(wait, maxThrottle)
 		c.pause(now.Add(wait))
 	} else {
-		wait = backoff(j.Tries, rand.Float64())
+		wait = backoff(d.Tries, rand.Float64())
 	}
+	o := alert.Outcome{ID: d.ID, At: now}
 	switch {
 	case err == nil:
-		a.delivered(ctx, j.Delivery, now)
-	case ctx.Err() != nil:
-		a.again(ctx, j.Delivery, now, resultDeferred, "the control plane stopped during the try")
+		a.metrics.seconds.WithLabelValues(d.Receiver).Observe(now.Sub(d.Created).Seconds())
+		o.Result = alert.Delivered
 	case notify.IsPermanent(err):
-		a.fail(ctx, j.Delivery, err.Error())
-	case now.Sub(j.Created) >= a.config.MaxAge:
-		a.fail(ctx, j.Delivery, fmt.Sprintf("given up after %v: %v", a.config.MaxAge, err))
+		o.Result, o.Cause, o.StandIn = alert.Failed, err.Error(), a.standIn(c, d)
+	case now.Sub(d.TrySince()) >= a.config.MaxAge:
+		o.Result, o.StandIn = alert.Failed, a.standIn(c, d)
+		o.Cause = fmt.Sprintf("given up after %v: %v", a.config.MaxAge, err)
 	default:
-		a.deps.Log.Warn("a notification will be tried again", "receiver", c.name,
-			"incident", j.Incident.GetIncidentId(), "tries", j.Tries+1, "wait", wait, "error", err)
-		a.again(ctx, j.Delivery, now.Add(wait), resultRetried, err.Error())
+		o.Result, o.NotBefore, o.Cause = alert.Retry, now.Add(wait), err.Error()
+		if until, open := c.brokenUntil(now); open && !throttled {
+			o.NotBefore, o.StandIn = later(o.NotBefore, until), a.standIn(c, d)
+		}
 	}
+	a.settle(c, d, o)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// standIn is who is told in a receiver's place; a stand-in has none, or two
+// could tell each other for ever.
+func (a *Alerting) standIn(c *chain, d alert.Delivery) string {
+	if d.StandsIn {
+		return ""
+	}
+	return c.fallback
 }
 
 // try hands a delivery to the notifier, as a part of the trace that it belongs
@@ -93,22 +164,4 @@ func backoff(tries int, chance float64) time.Duration {
 		wait = firstWait << max(0, tries)
 	}
 	return max(firstWait, wait-time.Duration(chance*float64(wait)/4))
-}
-
-func (a *Alerting) delivered(ctx context.Context, d alert.Delivery, at time.Time) {
-	a.metrics.notifications.WithLabelValues(d.Receiver, resultDelivered).Inc()
-	a.metrics.seconds.WithLabelValues(d.Receiver).Observe(at.Sub(d.Created).Seconds())
-	a.record(ctx, d, func(ctx context.Context) error { return a.deps.Queue.Delivered(ctx, d.ID, at) })
-}
-
-func (a *Alerting) again(ctx context.Context, d alert.Delivery, notBefore time.Time, result, cause string) {
-	a.metrics.notifications.WithLabelValues(d.Receiver, result).Inc()
-	a.record(ctx, d, func(ctx context.Context) error { return a.deps.Queue.Retry(ctx, d.ID, notBefore, cause) })
-}
-
-func (a *Alerting) fail(ctx context.Context, d alert.Delivery, cause string) {
-	a.deps.Log.Error("a notification is given up", "receiver", d.Receiver,
-		"incident", d.Incident.GetIncidentId(), "error", cause)
-	a.metrics.notifications.WithLabelValues(d.Receiver, resultFailed).Inc()
-	a.record(ctx, d, func(ctx context.Context) error { return a.deps.Queue.Fail(ctx, d.ID, cause) })
 }

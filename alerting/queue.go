@@ -10,21 +10,28 @@ import (
 // Queue is where deliveries wait, durable and perhaps shared with other
 // replicas. All methods are safe for concurrent use.
 //
-// A delivery is in the queue from the transaction that made it until
-// [Queue.Delivered] or [Queue.Fail]. Of one incident and receiver only the
-// oldest that is still in the queue is ever leased, so that nobody is told
-// that an incident began after being told that it is over.
+// A delivery is in the queue from the transaction that made it until it is
+// settled as delivered or failed. Of one incident and receiver only the oldest
+// that is still in the queue is ever leased, so that nobody is told that an
+// incident began after being told that it is over.
 type Queue interface {
 	// Lease gives up to limit deliveries that are due, the oldest first, counts
 	// a try of each, and keeps them from being given again until the lease runs
-	// out. It does not wait: none is an empty answer.
-	Lease(ctx context.Context, limit int, lease time.Duration) ([]alert.Delivery, error)
-	// Delivered ends a delivery that its receiver took.
-	Delivered(ctx context.Context, id string, at time.Time) error
-	// Retry ends the lease and makes the delivery due at a time.
-	Retry(ctx context.Context, id string, notBefore time.Time, cause string) error
-	// Fail ends a delivery that is given up.
-	Fail(ctx context.Context, id string, cause string) error
+	// out. Those of the receivers in except stay where they are. It does not
+	// wait: none is an empty answer.
+	Lease(ctx context.Context, limit int, lease time.Duration, except ...string) ([]alert.Delivery, error)
+	// Settle writes down what became of leased deliveries, all in one
+	// transaction. What is settled already stays as it is.
+	Settle(ctx context.Context, outcomes ...alert.Outcome) error
 	// Changed gives a channel that is closed when the queue changes next.
 	Changed() <-chan struct{}
+}
+
+// Trouble is told which receivers fail. A call that fails is made again.
+type Trouble interface {
+	// ReceiverFailing says that a receiver has taken nothing since a time. The
+	// cause is for a person and has no secrets.
+	ReceiverFailing(ctx context.Context, receiver, cause string, since time.Time) error
+	// ReceiverWell says that it takes deliveries again.
+	ReceiverWell(ctx context.Context, receiver string, at time.Time) error
 }

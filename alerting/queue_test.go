@@ -20,6 +20,7 @@ type memory struct {
 	rows    map[string]*row
 	changed chan struct{}
 	away    bool // it does not answer
+	batches []int
 }
 
 // row is one delivery in the queue.
@@ -62,7 +63,7 @@ func (m *memory) putOf(id, receiver, incident string, state controlv1.IncidentSt
 	m.touch()
 }
 
-func (m *memory) Lease(_ context.Context, limit int, lease time.Duration) ([]alert.Delivery, error) {
+func (m *memory) Lease(_ context.Context, limit int, lease time.Duration, except ...string) ([]alert.Delivery, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.away {
@@ -77,7 +78,7 @@ func (m *memory) Lease(_ context.Context, limit int, lease time.Duration) ([]ale
 		}
 		first := !open[r.Key]
 		open[r.Key] = true
-		if !first || r.due.After(now) || r.leased.After(now) || len(leased) == limit {
+		if slices.Contains(except, r.Receiver) || !first || r.due.After(now) || r.leased.After(now) || len(leased) == limit {
 			continue
 		}
 		leased = append(leased, r.Delivery)
@@ -98,7 +99,7 @@ func (m *memory) sorted() []*row {
 	return rows
 }
 
-func (m *memory) settle(ctx context.Context, id string, change func(*row)) error {
+func (m *memory) Settle(ctx context.Context, outcomes ...alert.Outcome) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -107,28 +108,37 @@ func (m *memory) settle(ctx context.Context, id string, change func(*row)) error
 	if m.away {
 		return errAway
 	}
-	r, ok := m.rows[id]
-	if !ok || r.state != "" {
-		return errors.New("no such delivery: " + id)
+	m.batches = append(m.batches, len(outcomes))
+	for _, o := range outcomes {
+		r, ok := m.rows[o.ID]
+		if !ok || r.state != "" {
+			continue
+		}
+		m.settle(r, o)
 	}
-	change(r)
 	m.touch()
 	return nil
 }
 
-func (m *memory) Delivered(ctx context.Context, id string, at time.Time) error {
-	return m.settle(ctx, id, func(r *row) { r.state, r.at = "delivered", at })
-}
-
-func (m *memory) Retry(ctx context.Context, id string, notBefore time.Time, cause string) error {
-	return m.settle(ctx, id, func(r *row) {
-		r.leased, r.due, r.cause = time.Time{}, notBefore, cause
-		r.retries = append(r.retries, time.Until(notBefore))
-	})
-}
-
-func (m *memory) Fail(ctx context.Context, id string, cause string) error {
-	return m.settle(ctx, id, func(r *row) { r.state, r.cause, r.at = "failed", cause, time.Now() })
+func (m *memory) settle(r *row, o alert.Outcome) {
+	switch o.Result {
+	case alert.Delivered:
+		r.state, r.at = "delivered", o.At
+	case alert.Failed:
+		r.state, r.cause, r.at = "failed", o.Cause, o.At
+	case alert.Retry:
+		r.cause = o.Cause
+		r.retries = append(r.retries, time.Until(o.NotBefore))
+		r.leased, r.due = time.Time{}, o.NotBefore
+	case alert.PutBack:
+		r.Tries--
+		r.leased, r.due = time.Time{}, o.NotBefore
+	}
+	if id := "for:" + o.ID; o.StandIn != "" && m.rows[id] == nil {
+		d := r.Delivery
+		d.ID, d.Receiver, d.Key, d.Tries, d.StandsIn, d.Created = id, o.StandIn, d.Key+"/"+o.StandIn, 0, true, o.At
+		m.rows[id] = &row{Delivery: d}
+	}
 }
 
 func (m *memory) setAway(away bool) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/vigil-ml/vigil/alerting/alert"
+	"github.com/vigil-ml/vigil/alerting/notify"
 	"github.com/vigil-ml/vigil/internal/life"
 )
 
@@ -18,32 +19,51 @@ const (
 	// pollEvery finds what is due without the queue having changed: retries, and
 	// what a process that died had leased.
 	pollEvery = 500 * time.Millisecond
-	// recordTimeout bounds the writing down of how a try went, also when the
-	// program is stopping.
-	recordTimeout = 5 * time.Second
 )
 
 // Run delivers until ctx ends, and then puts back what was not delivered. A
-// queue that does not answer is asked again, and never an error.
+// queue that does not answer is asked again, and never an error. It is called
+// once.
 func (a *Alerting) Run(ctx context.Context) error {
-	tasks := []life.Task{{Name: "alerting queue", Run: a.take}}
+	// The recorder ends last: it writes down what the lanes leave.
+	recorder := life.NewGroup(context.WithoutCancel(ctx))
+	recorder.Go("notification outcomes", a.record)
+	tasks := []life.Task{
+		{Name: "alerting queue", Run: a.take},
+		{Name: "receivers' health", Run: a.watchHealth},
+	}
 	for _, name := range a.names {
-		c := a.receivers[name]
-		for i := range workers {
-			tasks = append(tasks, life.Task{
-				Name: fmt.Sprintf("receiver %s lane %d", name, i),
-				Run:  func(ctx context.Context) error { return a.serve(ctx, c) },
-			})
-		}
+		tasks = append(tasks, a.tasksOf(a.receivers[name])...)
 	}
 	err := life.All(ctx, tasks...)
 	for _, name := range a.names {
-		a.putBack(ctx, a.receivers[name])
+		a.drain(a.receivers[name])
+	}
+	recorder.Stop()
+	if failed := recorder.Wait(); err == nil {
+		err = failed
 	}
 	return err
 }
 
-// take hands due deliveries to their receivers, at once when the queue changes.
+// tasksOf is what runs for one receiver: its lanes and, where it has one, the
+// notifier's own task.
+func (a *Alerting) tasksOf(c *chain) []life.Task {
+	var tasks []life.Task
+	for i := range workers {
+		tasks = append(tasks, life.Task{
+			Name: fmt.Sprintf("receiver %s lane %d", c.name, i),
+			Run:  func(ctx context.Context) error { return a.serve(ctx, c) },
+		})
+	}
+	if runner, ok := c.notifier.(notify.Runner); ok {
+		tasks = append(tasks, life.Task{Name: "receiver " + c.name, Run: runner.Run})
+	}
+	return tasks
+}
+
+// take hands due deliveries to their receivers, at once when the queue changes
+// or a receiver has room again.
 func (a *Alerting) take(ctx context.Context) error {
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
@@ -68,6 +88,7 @@ func (a *Alerting) take(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
+		case <-a.room:
 		case <-poll.C:
 		}
 	}
@@ -76,12 +97,12 @@ func (a *Alerting) take(ctx context.Context) error {
 func (a *Alerting) takeDue(ctx context.Context) error {
 	for {
 		taken := a.deps.Clock()
-		due, err := a.deps.Queue.Lease(ctx, leaseBatch, leaseFor)
+		due, err := a.deps.Queue.Lease(ctx, leaseBatch, leaseFor, a.unavailable(taken)...)
 		if err != nil {
 			return err
 		}
 		for _, delivery := range due {
-			a.hand(ctx, job{Delivery: delivery, leaseEnds: taken.Add(leaseFor)})
+			a.hand(job{Delivery: delivery, leaseEnds: taken.Add(leaseFor)})
 		}
 		if len(due) < leaseBatch {
 			return nil
@@ -89,23 +110,34 @@ func (a *Alerting) takeDue(ctx context.Context) error {
 	}
 }
 
-// hand gives a delivery to its receiver's lanes. When those are full it is left
-// to its lease: it comes again when that has run out, and meanwhile the other
-// receivers get theirs.
-func (a *Alerting) hand(ctx context.Context, j job) {
+// unavailable names the receivers whose deliveries stay in the queue for now.
+// So one that is slow or broken costs the others nothing.
+func (a *Alerting) unavailable(now time.Time) []string {
+	var names []string
+	for _, name := range a.names {
+		if a.receivers[name].away(now) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// hand gives a delivery to its receiver's lanes, which have room for as many as
+// one lease gives.
+func (a *Alerting) hand(j job) {
 	c, ok := a.receivers[j.Receiver]
 	if !ok {
-		a.fail(ctx, j.Delivery, fmt.Sprintf("receiver %q is not configured any more", j.Receiver))
-		return
-	}
-	if !c.hold(j) {
+		gone := newChain(receiver{name: j.Receiver}, a.deps.Clock)
+		a.settle(gone, j.Delivery, alert.Outcome{
+			ID: j.ID, Result: alert.Failed, At: a.deps.Clock(),
+			Cause: fmt.Sprintf("receiver %q is not configured any more", j.Receiver),
+		})
 		return
 	}
 	select {
-	case c.jobs <- j.ID:
+	case c.jobs <- j:
 	default:
-		c.take(j.ID)
-		a.metrics.notifications.WithLabelValues(c.name, resultDeferred).Inc()
+		a.putBack(c, j.Delivery, a.deps.Clock(), "its lanes are full", "")
 	}
 }
 
@@ -115,40 +147,35 @@ func (a *Alerting) serve(ctx context.Context, c *chain) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case id := <-c.jobs:
-			if ctx.Err() != nil { // both were ready: it is put back by Run
-				a.returnUntried(ctx, c, id)
+		case j := <-c.jobs:
+			if ctx.Err() != nil { // both were ready
+				a.returnUntried(c, j)
 				return nil
 			}
-			a.deliver(ctx, c, id)
+			a.deliver(ctx, c, j)
+			if c.hasRoom() {
+				select {
+				case a.room <- struct{}{}:
+				default:
+				}
+			}
 		}
 	}
 }
 
-// putBack returns what a receiver's lanes did not come to, so that it is due
-// at once after a restart.
-func (a *Alerting) putBack(ctx context.Context, c *chain) {
+// drain returns what a receiver's lanes did not come to, so that it is due at
+// once after a restart.
+func (a *Alerting) drain(c *chain) {
 	for {
 		select {
-		case id := <-c.jobs:
-			a.returnUntried(ctx, c, id)
+		case j := <-c.jobs:
+			a.returnUntried(c, j)
 		default:
 			return
 		}
 	}
 }
 
-func (a *Alerting) returnUntried(ctx context.Context, c *chain, id string) {
-	a.again(ctx, c.take(id).Delivery, a.deps.Clock(), resultDeferred, "the control plane stopped before it was tried")
-}
-
-// record bounds the writing down of how a try went. It outlives ctx: a
-// delivery that arrived while the program was stopping did arrive.
-func (a *Alerting) record(ctx context.Context, d alert.Delivery, write func(context.Context) error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
-	defer cancel()
-	if err := write(ctx); err != nil {
-		a.deps.Log.Warn("a notification will be sent again: its outcome could not be recorded",
-			"receiver", d.Receiver, "incident", d.Incident.GetIncidentId(), "error", err)
-	}
+func (a *Alerting) returnUntried(c *chain, j job) {
+	a.putBack(c, j.Delivery, a.deps.Clock(), "the control plane stopped before it was tried", "")
 }

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/vigil-ml/vigil/alerting"
+	"github.com/vigil-ml/vigil/alerting/notify"
 	"github.com/vigil-ml/vigil/controlplane/alertapi"
 	"github.com/vigil-ml/vigil/controlplane/api"
 	"github.com/vigil-ml/vigil/controlplane/bus"
@@ -122,9 +123,11 @@ func (c *controlPlane) setup(services *life.Group) error {
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
+	people := &desk{store: c.store, clock: time.Now}
 	alerts, err := alerting.New(c.config.Alerting, alerting.Deps{
 		Queue: c.store.Outbox(), Log: c.log, Metrics: c.metrics, Tracer: c.tracer,
-		ExternalURL: "http://" + listeners["api"],
+		ExternalURL: "http://" + listeners["api"], Series: c.samples, Desk: people, Trouble: people,
+		Memory: func(receiver string) notify.Memory { return c.store.Memory(receiver) },
 	})
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
@@ -141,6 +144,7 @@ func (c *controlPlane) setup(services *life.Group) error {
 		Router: router, Save: nodes.RequestCheckpoint, Store: c.store,
 		Clock: time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
 	})
+	people.incidents = incidents
 	events := pipeline.New(pipeline.Deps{
 		Bus: c.bus, Store: c.store, Incidents: incidents,
 		NewBank: func() pipeline.Bank { return detect.NewBankOf(profiles.Choose).WatchNodes(profiles.Nodes()) },
@@ -151,8 +155,8 @@ func (c *controlPlane) setup(services *life.Group) error {
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
 	operatorAPI := api.New(api.Deps{
-		Listener: operators, HTTP: c.web(events, incidents, router), Store: c.store, Saver: nodes, Incidents: incidents, Router: router,
-		History: c.bus, Profiles: profiles,
+		Listener: operators, HTTP: c.web(events, incidents, router, alerts), Store: c.store, Saver: nodes, Incidents: incidents, Router: router,
+		History: c.bus, Profiles: profiles, Receivers: alerts,
 		Version: version.String(), Listeners: listeners,
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
@@ -170,10 +174,11 @@ func (c *controlPlane) setup(services *life.Group) error {
 }
 
 // web is what the operators' port answers besides the API.
-func (c *controlPlane) web(events *pipeline.Pipeline, incidents *incident.Engine, router *routing.Router) http.Handler {
+func (c *controlPlane) web(events *pipeline.Pipeline, incidents *incident.Engine, router *routing.Router, told *alerting.Alerting) http.Handler {
 	mux := http.NewServeMux()
 	telemetry.Handle(mux, c.metrics, events.Healthy)
 	mux.Handle("/api/v1/", c.samples.Handler())
+	mux.Handle(notify.CallbackPath, told.Callbacks())
 	alerts := alertapi.New(alertapi.Deps{
 		Store: c.store, Incidents: incidents, Router: router, Clock: time.Now, Log: c.log, Version: version.String(),
 	})

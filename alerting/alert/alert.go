@@ -32,6 +32,12 @@ type Delivery struct {
 	Tries int
 	// Created is when the incident reached the state.
 	Created time.Time
+	// Since is when it was replayed after it had been given up; zero when it was
+	// not.
+	Since time.Time
+	// StandsIn tells that another receiver should have been told and could not
+	// be.
+	StandsIn bool
 	// Occasion is why it is told now; 0 where nobody said.
 	Occasion Occasion
 	// Group is what the delivery tells in Alertmanager's words. Its alerts may be

@@ -160,6 +160,34 @@ func (d Delivery) Actions() []string {
 	return actions
 }
 
+// Others is what a delivery of a group tells besides its incident, a line for
+// each alert; at most limit lines, the last of which counts the rest.
+func (d Delivery) Others(limit int) []string {
+	var lines []string
+	more := d.Group.Truncated
+	for _, a := range d.Group.Alerts {
+		if a.IncidentID == d.Incident.GetIncidentId() {
+			continue
+		}
+		if len(lines) == limit-1 {
+			more++
+			continue
+		}
+		line := fmt.Sprintf("%s: %s", State(a.State), a.Labels[LabelName])
+		if run := a.Labels[LabelRun]; run != "" {
+			line += " in run " + run
+		}
+		if node := a.Labels[LabelNode]; node != "" {
+			line += " on node " + node
+		}
+		lines = append(lines, line)
+	}
+	if more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
+	}
+	return lines
+}
+
 // Severity is a severity as a word; empty when it is not known.
 func Severity(s commonv1.Severity) string {
 	switch s {

@@ -9,8 +9,6 @@ package notify
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"net/http"
 	"time"
 
 	"github.com/vigil-ml/vigil/alerting/alert"
@@ -27,22 +25,6 @@ type Notifier interface {
 	// twice, when nobody knows whether the first try arrived; both carry the
 	// same key.
 	Notify(ctx context.Context, delivery alert.Delivery) error
-}
-
-// Deps is what code injects into a notifier.
-type Deps struct {
-	// HTTPClient is used as it is, but that redirects are never followed; nil
-	// means a client of its own.
-	HTTPClient *http.Client
-	// Log is never nil.
-	Log *slog.Logger
-	// Clock is the time; nil means time.Now.
-	Clock func() time.Time
-	// ExternalURL is where people reach the control plane; empty when it is not
-	// known.
-	ExternalURL string
-	// Receiver is the receiver's name in the configuration.
-	Receiver string
 }
 
 // PermanentError is a refusal that another try does not change.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -59,7 +61,7 @@ func TestAnswerHidesASecretThatIsCutOff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	secrets := secretsOf(u, map[string]Secret{"Authorization": "Bearer t0ken"})
+	secrets := secretsOf(u, map[string]string{"Authorization": "Bearer t0ken"})
 	for before := range 140 {
 		body := strings.Repeat(" ", answerBytes-before) + u.String()
 		if got := answer(strings.NewReader(body), secrets); strings.Contains(got, "s3cret") || strings.Contains(got, "passw0rd") {
@@ -81,4 +83,29 @@ func FuzzAnswer(f *testing.F) {
 			t.Errorf("answer = %q", got)
 		}
 	})
+}
+
+func TestASecretIsLookedUpForEachUse(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret")
+	t.Setenv("VIGIL_TEST_SECRET", "env")
+	secret := Secret("https://h/${file:" + file + "}/${env:VIGIL_TEST_SECRET}")
+	if _, err := secret.Reveal(); err == nil || IsPermanent(err) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	for _, value := range []string{"one", "two"} {
+		if err := os.WriteFile(file, []byte(value+"\r\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := secret.Reveal(); err != nil || got != "https://h/"+value+"/env" {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+	if err := os.WriteFile(file, make([]byte, maxSecretBytes+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []Secret{secret, "${file:", "${env:VIGIL_TEST_NONE}", "${vault:x}"} {
+		if got, err := bad.Reveal(); err == nil {
+			t.Errorf("%s gives %d bytes", string(bad), len(got))
+		}
+	}
 }

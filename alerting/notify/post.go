@@ -2,11 +2,13 @@ package notify
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,8 +25,12 @@ const (
 
 // Post is one JSON request to one receiver.
 type Post struct {
+	// Method is POST when it is empty.
+	Method string
 	// URL is where to; it has been checked with [CheckURL].
 	URL Secret
+	// Path is added to the URL's path.
+	Path string
 	// Headers are the user's own; they win over those that Send sets.
 	Headers map[string]Secret
 	// Body is JSON.
@@ -33,35 +39,72 @@ type Post struct {
 	Key string
 	// Traceparent is sent as such where it is not empty.
 	Traceparent string
+	// Hide is what no error text may hold besides URL and headers: secrets in the
+	// body.
+	Hide []string
+}
+
+// Reply is what a receiver that took a request said. Body is at most 4 KiB of
+// it; that may be cut off.
+type Reply struct {
+	Status int
+	Header http.Header
+	Body   []byte
 }
 
 // Send makes one try. A 2xx answer is a success, whatever its body. 429, and
 // 503 with a time to wait, are throttled; 408, 425, 5xx and everything that
 // goes wrong on the way can be tried again; every other answer, redirects
 // among them, is permanent. Error texts hold no part of URL or headers.
-func (p Post) Send(ctx context.Context, deps Deps) error {
-	u, err := url.Parse(string(p.URL))
+func (p Post) Send(ctx context.Context, deps Deps) (Reply, error) {
+	request, secrets, err := p.request(ctx)
 	if err != nil {
-		return Permanent(fault.New(fault.Invalid, "post notification: the URL cannot be read"))
+		return Reply{}, err
 	}
-	secrets := secretsOf(u, p.Headers)
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), bytes.NewReader(p.Body))
-	if err != nil {
-		return Permanent(fault.New(fault.Invalid, "post notification: %s", redact(err.Error(), secrets)))
-	}
-	p.setHeaders(request)
 	response, err := client(deps).Do(request)
 	if err != nil {
-		return fault.New(fault.Unavailable, "post notification: %w", withoutURL(err, secrets))
+		return Reply{}, fault.New(fault.Unavailable, "post notification: %w", withoutURL(err, secrets))
 	}
 	defer response.Body.Close()
-	if response.StatusCode/100 == 2 {
-		return nil
+	if response.StatusCode/100 != 2 {
+		return Reply{}, refused(response, answer(response.Body, secrets), deps.Now())
 	}
-	return refused(response, answer(response.Body, secrets), now(deps))
+	// A success whose body is cut off is still one.
+	body, _ := io.ReadAll(io.LimitReader(response.Body, answerBytes))
+	deps.Say(strings.TrimSpace(response.Status + " " + answer(bytes.NewReader(body), secrets)))
+	return Reply{Status: response.StatusCode, Header: response.Header, Body: body}, nil
 }
 
-func (p Post) setHeaders(request *http.Request) {
+// request makes the HTTP request and gives the secrets in it, the longest
+// first.
+func (p Post) request(ctx context.Context) (*http.Request, []string, error) {
+	text, err := p.URL.Reveal()
+	if err != nil {
+		return nil, nil, err
+	}
+	headers := make(map[string]string, len(p.Headers))
+	for name, value := range p.Headers {
+		if headers[name], err = value.Reveal(); err != nil {
+			return nil, nil, err
+		}
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, nil, Permanent(fault.New(fault.Invalid, "post notification: the URL cannot be read"))
+	}
+	secrets := secretsOf(u, headers, p.Hide...)
+	if p.Path != "" {
+		u = u.JoinPath(p.Path)
+	}
+	request, err := http.NewRequestWithContext(ctx, cmp.Or(p.Method, http.MethodPost), u.String(), bytes.NewReader(p.Body))
+	if err != nil {
+		return nil, nil, Permanent(fault.New(fault.Invalid, "post notification: %s", redact(err.Error(), secrets)))
+	}
+	p.setHeaders(request, headers)
+	return request, secrets, nil
+}
+
+func (p Post) setHeaders(request *http.Request, headers map[string]string) {
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("User-Agent", "vigil")
 	if p.Key != "" {
@@ -70,8 +113,8 @@ func (p Post) setHeaders(request *http.Request) {
 	if p.Traceparent != "" {
 		request.Header.Set("Traceparent", p.Traceparent)
 	}
-	for name, value := range p.Headers {
-		request.Header.Set(name, string(value))
+	for name, value := range headers {
+		request.Header.Set(name, value)
 	}
 }
 
@@ -84,13 +127,6 @@ func client(deps Deps) *http.Client {
 	}
 	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &c
-}
-
-func now(deps Deps) time.Time {
-	if deps.Clock == nil {
-		return time.Now()
-	}
-	return deps.Clock()
 }
 
 // refused turns an answer that is no success into the error that says what to
@@ -106,17 +142,40 @@ func refused(response *http.Response, text string, now time.Time) error {
 		format, args = format+": %s", append(args, text)
 	}
 	wait, asked := retryAfter(response.Header, now)
+	say := func(kind fault.Kind) error {
+		return &StatusError{Status: status, err: fault.New(kind, format, args...)}
+	}
 	switch {
 	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable && asked:
 		if !asked {
-			return fault.New(fault.Exhausted, format, args...)
+			return say(fault.Exhausted)
 		}
-		return Throttled(fault.New(fault.Exhausted, format, args...), wait)
+		return Throttled(say(fault.Exhausted), wait)
 	case status >= 500, status == http.StatusRequestTimeout, status == http.StatusTooEarly:
-		return fault.New(fault.Unavailable, format, args...)
+		return say(fault.Unavailable)
 	default:
-		return Permanent(fault.New(fault.Invalid, format, args...))
+		return Permanent(say(fault.Invalid))
 	}
+}
+
+// StatusError is a receiver's answer that is no success.
+type StatusError struct {
+	Status int // of HTTP
+	err    error
+}
+
+// Error is what the receiver said, without secrets.
+func (e *StatusError) Error() string { return e.err.Error() }
+
+// Unwrap gives the cause.
+func (e *StatusError) Unwrap() error { return e.err }
+
+// StatusOf gives the HTTP status that an error is about, 0 for none.
+func StatusOf(err error) int {
+	if e, ok := errors.AsType[*StatusError](err); ok {
+		return e.Status
+	}
+	return 0
 }
 
 // retryAfter reads the header of that name, in seconds or as a date. A date is
@@ -144,6 +203,20 @@ func withoutURL(err error, secrets []string) error {
 		err = e.Err
 	}
 	return &redacted{text: redact(err.Error(), secrets), err: err}
+}
+
+// Redacted takes secrets out of the text of an error that comes from elsewhere.
+// What it was caused by can still be asked for with errors.Is, and an error of
+// a protocol with errors.As; nil stays nil.
+func Redacted(err error, secrets ...string) error {
+	if err == nil {
+		return nil
+	}
+	secrets = slices.DeleteFunc(secrets, func(s string) bool { return s == "" })
+	if text := redact(err.Error(), secrets); text != err.Error() {
+		return &redacted{text: text, err: err}
+	}
+	return err
 }
 
 // redacted is an error whose text has no secret.

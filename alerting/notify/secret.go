@@ -2,18 +2,98 @@ package notify
 
 import (
 	"encoding/json"
+	"io"
 	"log/slog"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
+
+	"github.com/vigil-ml/vigil/internal/fault"
 )
 
 // hidden stands where a secret would.
 const hidden = "<secret>"
 
+// maxSecretBytes bounds a file with a secret.
+const maxSecretBytes = 64 << 10
+
 // Secret is a part of a configuration that must not be seen. It prints, logs
-// and marshals as "<secret>"; only a conversion to string gives it away.
+// and marshals as "<secret>"; only [Secret.Reveal] gives it away.
+//
+// In a configuration file it may be the secret itself or say where it is:
+// ${file:/run/secrets/slack} is the content of a file without the line's end,
+// ${env:NAME} an environment variable. It is looked up anew for each use, so
+// that a secret that is rotated in its file counts from the next try on.
 type Secret string
+
+// Reveal gives the secret. It fails with [fault.Unavailable] when a file or a
+// variable that it refers to is not there; the error names that, never what is
+// in it.
+func (s Secret) Reveal() (string, error) {
+	var out strings.Builder
+	rest := string(s)
+	for {
+		before, after, found := strings.Cut(rest, "${")
+		out.WriteString(before)
+		if !found {
+			return out.String(), nil
+		}
+		reference, tail, closed := strings.Cut(after, "}")
+		if !closed {
+			return "", fault.New(fault.Invalid, "read secret: ${ without its }")
+		}
+		value, err := lookUp(reference)
+		if err != nil {
+			return "", err
+		}
+		out.WriteString(value)
+		rest = tail
+	}
+}
+
+// lookUp gives what a reference stands for.
+func lookUp(reference string) (string, error) {
+	kind, name, _ := strings.Cut(reference, ":")
+	switch kind {
+	case "env":
+		value, ok := os.LookupEnv(name)
+		if !ok {
+			return "", fault.New(fault.Unavailable, "read secret: environment variable %s is not set", name)
+		}
+		return value, nil
+	case "file":
+		f, err := os.Open(name)
+		if err != nil {
+			return "", fault.New(fault.Unavailable, "read secret: %w", err)
+		}
+		defer func() { _ = f.Close() }()
+		text, err := io.ReadAll(io.LimitReader(f, maxSecretBytes+1))
+		if err != nil {
+			return "", fault.New(fault.Unavailable, "read secret: %w", err)
+		}
+		if len(text) > maxSecretBytes {
+			return "", fault.New(fault.Invalid, "read secret: %s is longer than %d bytes", name, maxSecretBytes)
+		}
+		return strings.TrimRight(string(text), "\r\n"), nil
+	default:
+		return "", fault.New(fault.Invalid, "read secret: want ${file:PATH} or ${env:NAME}")
+	}
+}
+
+// CheckSecret reports a secret that is missing or that cannot be looked up,
+// which is better known when the program starts than at the first incident.
+func CheckSecret(report func(key, format string, args ...any), key string, secret Secret) {
+	value, err := secret.Reveal()
+	switch {
+	case err != nil:
+		report(key, "%v", err)
+	case value == "":
+		report(key, "is missing")
+	case strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		report(key, "holds a line break or a control character")
+	}
+}
 
 // String hides the secret.
 func (Secret) String() string { return hidden }
@@ -37,7 +117,12 @@ func CheckURL(report func(key, format string, args ...any), key string, secret S
 		report(key, "is missing; want the receiver's http or https URL")
 		return
 	}
-	u, err := url.Parse(string(secret))
+	text, err := secret.Reveal()
+	if err != nil {
+		report(key, "%v", err)
+		return
+	}
+	u, err := url.Parse(text)
 	switch {
 	case err != nil:
 		report(key, "is not a URL")
@@ -57,11 +142,11 @@ func redact(text string, secrets []string) string {
 }
 
 // secretsOf is every part of a request that must not be seen, the longest
-// first: what the URL has beyond its host, and the values of headers that
-// the user wrote.
-func secretsOf(u *url.URL, headers map[string]Secret) []string {
+// first: what the URL has beyond its host, the values of headers that the user
+// wrote, and more.
+func secretsOf(u *url.URL, headers map[string]string, more ...string) []string {
 	password, _ := u.User.Password()
-	secrets := []string{u.String(), u.RequestURI(), u.EscapedPath(), u.Path, u.RawQuery, u.User.String(), password}
+	secrets := append(more, u.String(), u.RequestURI(), u.EscapedPath(), u.Path, u.RawQuery, u.User.String(), password)
 	for part := range strings.SplitSeq(u.Path, "/") {
 		if len(part) >= 8 { // shorter ones are words such as "hooks"
 			secrets = append(secrets, part)
@@ -71,7 +156,7 @@ func secretsOf(u *url.URL, headers map[string]Secret) []string {
 		secrets = append(secrets, values...)
 	}
 	for _, value := range headers {
-		secrets = append(secrets, string(value), strings.TrimPrefix(string(value), "Bearer "))
+		secrets = append(secrets, value, strings.TrimPrefix(value, "Bearer "))
 	}
 	// A secret of one or two letters is none, and to hide "/" would garble all.
 	secrets = slices.DeleteFunc(secrets, func(s string) bool { return len(s) < 3 })

@@ -23,7 +23,7 @@ func alertsCommand(a *app) *cobra.Command {
 		Args:    cobra.ArbitraryArgs,
 		RunE:    needsSubcommand,
 	}
-	cmd.AddCommand(alertsList(a), alertsImport(a))
+	cmd.AddCommand(alertsList(a), alertsImport(a), alertsReceivers(a), alertsTest(a), alertsDeadLetters(a))
 	return cmd
 }
 

@@ -54,6 +54,7 @@ type Deps struct {
 	Router    Router
 	History   History
 	Profiles  *profile.Profiles // the settings of the detection rules
+	Receivers Receivers
 	Version   string            // of the control plane
 	Listeners map[string]string // addresses by purpose, for GetStatus
 	Log       *slog.Logger
@@ -91,6 +92,7 @@ func (a *API) Run(ctx context.Context) error {
 			gateway.RegisterCheckpointServiceHandler,
 			gateway.RegisterSilenceServiceHandler,
 			gateway.RegisterAlertServiceHandler,
+			gateway.RegisterReceiverServiceHandler,
 			gateway.RegisterSystemServiceHandler,
 			gateway.RegisterFindingServiceHandler,
 		},
@@ -109,6 +111,7 @@ func (a *API) register(to grpc.ServiceRegistrar) {
 	controlv1.RegisterCheckpointServiceServer(to, &checkpoints{
 		store: a.deps.Store, saver: a.deps.Saver, tracer: a.deps.Tracer,
 	})
+	controlv1.RegisterReceiverServiceServer(to, &receivers{store: a.deps.Store, receivers: a.deps.Receivers})
 	controlv1.RegisterSystemServiceServer(to, &system{
 		version: a.deps.Version, listeners: a.deps.Listeners, started: a.started,
 	})

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/alerting"
+	"github.com/vigil-ml/vigil/alerting/alert"
 	"github.com/vigil-ml/vigil/controlplane/incident"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/conf"
@@ -149,7 +150,9 @@ func (d *desk) told(want ...string) {
 	}
 }
 
-func (d *desk) deliver(id string) error { return d.store.Outbox().Delivered(d.Context(), id, d.now) }
+func (d *desk) deliver(id string) error {
+	return d.store.Outbox().Settle(d.Context(), alert.Outcome{ID: id, Result: alert.Delivered, At: d.now})
+}
 
 func (d *desk) silence(text string, long time.Duration) string {
 	d.Helper()

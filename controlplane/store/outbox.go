@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"github.com/vigil-ml/vigil/alerting/alert"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
@@ -95,25 +93,31 @@ func (s *Store) Outbox() *Outbox { return &Outbox{s} }
 // Changed is closed after the next commit that touches the outbox.
 func (o *Outbox) Changed() <-chan struct{} { return o.store.Changed(TopicOutbox) }
 
-// Lease gives at most limit notifications that are due, the oldest first. For
-// the lease's length nobody else gets them; when it has passed without an
-// answer they are due again. Of one incident and receiver only the first that
-// is not done is ever given, so that what they say comes in order.
-func (o *Outbox) Lease(ctx context.Context, limit int, lease time.Duration) ([]alert.Delivery, error) {
+// Lease gives at most limit notifications that are due, the oldest first, but
+// none for the receivers in except. For the lease's length nobody else gets
+// them; when it has passed without an answer they are due again. Of one
+// incident and receiver only the first that is not done is ever given, so that
+// what they say comes in order.
+func (o *Outbox) Lease(ctx context.Context, limit int, lease time.Duration, except ...string) ([]alert.Delivery, error) {
 	var leased []alert.Delivery
 	err := o.store.Update(ctx, func(tx *Tx) (err error) {
-		if leased, err = tx.due(limit); err != nil {
+		if leased, err = tx.due(limit, except); err != nil {
 			return err
 		}
+		incidents := map[string]*controlv1.Incident{}
 		for i, d := range leased {
 			_, err := tx.exec("UPDATE outbox SET tries = tries + 1, leased_until = $1 WHERE notification_id = $2",
 				nanos(tx.now.Add(lease)), d.ID)
 			if err != nil {
 				return fmt.Errorf("lease notification %s: %w", d.ID, err)
 			}
-			if leased[i].Incident, err = tx.Incident(d.Incident.GetIncidentId()); err != nil {
-				return fmt.Errorf("lease notification %s: %w", d.ID, err)
+			id := d.Incident.GetIncidentId()
+			if incidents[id] == nil { // several receivers are told of one incident
+				if incidents[id], err = tx.Incident(id); err != nil {
+					return fmt.Errorf("lease notification %s: %w", d.ID, err)
+				}
 			}
+			leased[i].Incident = incidents[id]
 			completeGroup(&leased[i])
 		}
 		return nil
@@ -125,20 +129,31 @@ func (o *Outbox) Lease(ctx context.Context, limit int, lease time.Duration) ([]a
 }
 
 // due gives the notifications to lease, their incidents with only the id.
-func (tx *Tx) due(limit int) ([]alert.Delivery, error) {
+func (tx *Tx) due(limit int, except []string) ([]alert.Delivery, error) {
 	var all []alert.Delivery
-	err := tx.each("due notifications", `SELECT notification_id, incident_id, receiver, incident_state, tries, created, traceparent, body
-		FROM outbox o WHERE state = $1 AND not_before <= $2 AND leased_until <= $2 AND NOT EXISTS (
+	args := []any{pending, nanos(tx.now), limit}
+	var not strings.Builder
+	for i, receiver := range except {
+		fmt.Fprintf(&not, " AND receiver <> $%d", i+4)
+		args = append(args, receiver)
+	}
+	err := tx.each("due notifications", `SELECT notification_id, incident_id, receiver, incident_state, tries, created, traceparent,
+		body, since, stands_in_for
+		FROM outbox o WHERE state = $1 AND not_before <= $2 AND leased_until <= $2`+not.String()+` AND NOT EXISTS (
 			SELECT 1 FROM outbox before WHERE before.group_key = o.group_key AND before.receiver = o.receiver
 			AND before.position < o.position AND before.state = $1)
-		ORDER BY created, notification_id LIMIT $3`, []any{pending, nanos(tx.now), limit},
+		ORDER BY created, notification_id LIMIT $3`, args,
 		func(rows *sql.Rows) error {
-			d, created := alert.Delivery{Incident: &controlv1.Incident{}}, int64(0)
+			d := alert.Delivery{Incident: &controlv1.Incident{}}
+			var created, since int64
+			var standsIn string
 			var body []byte
-			err := rows.Scan(&d.ID, &d.Incident.IncidentId, &d.Receiver, &d.State, &d.Tries, &created, &d.Traceparent, &body)
+			err := rows.Scan(&d.ID, &d.Incident.IncidentId, &d.Receiver, &d.State, &d.Tries, &created, &d.Traceparent,
+				&body, &since, &standsIn)
 			if err != nil {
 				return err
 			}
+			d.Since, d.StandsIn = timeOf(since), standsIn != ""
 			d.Key = d.Incident.GetIncidentId() + "/" + d.Receiver
 			d.Created = timeOf(created)
 			err = addGroup(&d, body)
@@ -146,61 +161,4 @@ func (tx *Tx) due(limit int) ([]alert.Delivery, error) {
 			return err
 		})
 	return all, err
-}
-
-// Delivered notes that the receiver took a notification, and says so in the
-// incident's timeline.
-func (o *Outbox) Delivered(ctx context.Context, id string, at time.Time) error {
-	return o.settle(ctx, id, "state = $3, delivered = $4, error = ''", []any{delivered, nanos(at)},
-		func(receiver, state string, created time.Time) *controlv1.TimelineEntry {
-			return &controlv1.TimelineEntry{Time: timestamppb.New(at), Action: "notified",
-				Text: fmt.Sprintf("%s was told that it is %s, after %d ms.", receiver, state, at.Sub(created).Milliseconds())}
-		})
-}
-
-// Retry has a notification sent again, at the earliest at notBefore; cause is
-// for a person.
-func (o *Outbox) Retry(ctx context.Context, id string, notBefore time.Time, cause string) error {
-	return o.settle(ctx, id, "leased_until = 0, not_before = $3, error = $4", []any{nanos(notBefore), cause}, nil)
-}
-
-// Fail gives a notification up; cause is for a person and goes into the
-// incident's timeline. The next one of the same incident and receiver is then
-// due.
-func (o *Outbox) Fail(ctx context.Context, id string, cause string) error {
-	return o.settle(ctx, id, "state = $3, error = $4", []any{failed, cause},
-		func(receiver, state string, _ time.Time) *controlv1.TimelineEntry {
-			return &controlv1.TimelineEntry{Time: timestamppb.New(o.store.clock()), Action: "notify-failed",
-				Text: fmt.Sprintf("%s could not be told that it is %s: %s.", receiver, state, strings.TrimSuffix(cause, "."))}
-		})
-}
-
-// settle changes a notification that waits and, where tell is given, adds its
-// entry to the timeline. One that is delivered or given up already stays as it
-// is.
-func (o *Outbox) settle(ctx context.Context, id, set string, args []any,
-	tell func(receiver, state string, created time.Time) *controlv1.TimelineEntry,
-) error {
-	return o.store.Update(ctx, func(tx *Tx) error {
-		var incident, receiver string
-		var told controlv1.IncidentState
-		var state controlv1.NotificationState
-		var created int64
-		err := tx.one("notification "+id, `SELECT incident_id, receiver, incident_state, state, created
-			FROM outbox WHERE notification_id = $1`, []any{id}, &incident, &receiver, &told, &state, &created)
-		if err != nil || state != pending {
-			return err
-		}
-		_, err = tx.exec("UPDATE outbox SET "+set+" WHERE notification_id = $1 AND state = $2", append([]any{id, pending}, args...)...)
-		if err != nil {
-			return fmt.Errorf("settle notification %s: %w", id, err)
-		}
-		tx.touch(TopicOutbox)
-		tx.touch(TopicIncidents)
-		if tell == nil {
-			return nil
-		}
-		word := strings.ToLower(strings.TrimPrefix(told.String(), "INCIDENT_STATE_"))
-		return tx.AddTimeline(incident, tell(receiver, word, timeOf(created)))
-	})
 }

@@ -34,6 +34,8 @@ type Suite struct {
 	New func(t *testing.T, url string, deps notify.Deps) notify.Notifier
 	// Key reads from a request what the receiver knows the incident by.
 	Key func(t *testing.T, r Request) string
+	// Success is the body of an answer that takes a delivery; may be empty.
+	Success string
 }
 
 // Run runs the suite.
@@ -106,7 +108,12 @@ func (s Suite) notify(ctx context.Context, t *testing.T, base string) error {
 
 func (s Suite) deliversOnce(t *testing.T) {
 	for _, status := range []int{200, 201, 202, 204} {
-		r := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
+		r := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			if status != http.StatusNoContent {
+				_, _ = io.WriteString(w, s.Success)
+			}
+		})
 		if err := s.notify(t.Context(), t, r.URL); err != nil {
 			t.Errorf("%d: %v", status, err)
 		}
@@ -118,7 +125,7 @@ func (s Suite) deliversOnce(t *testing.T) {
 }
 
 func (s Suite) stableKey(t *testing.T) {
-	r := newReceiver(t, func(http.ResponseWriter, *http.Request) {})
+	r := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, s.Success) })
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
 	n := s.New(t, r.URL+secretPath, notify.Deps{HTTPClient: client, Log: slog.New(slog.DiscardHandler), Receiver: "oncall"})

@@ -47,5 +47,6 @@ func (n *notifier) Notify(ctx context.Context, delivery alert.Delivery) error {
 	if err != nil {
 		return notify.Permanent(fmt.Errorf("write Slack message: %w", err))
 	}
-	return notify.Post{URL: n.config.URL, Body: body}.Send(ctx, n.deps)
+	_, err = notify.Post{URL: n.config.URL, Body: body}.Send(ctx, n.deps)
+	return err
 }

@@ -2,11 +2,15 @@ package webhook
 
 import (
 	"encoding/json"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -110,6 +114,40 @@ func TestConfig(t *testing.T) {
 		}
 		if strings.Contains(got, "SECRET") {
 			t.Errorf("%q: the error shows the URL: %s", text, got)
+		}
+	}
+}
+
+func TestASignedRequestProvesBodyAndTime(t *testing.T) {
+	var header http.Header
+	var body []byte
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		header = r.Header
+		body, _ = io.ReadAll(r.Body)
+	}))
+	defer server.Close()
+	client := server.Client()
+	defer client.CloseIdleConnections()
+	secret := filepath.Join(t.TempDir(), "secret")
+	n, err := New(Config{URL: notify.Secret(server.URL), SigningSecret: notify.Secret("${file:" + secret + "}")}, notify.Deps{
+		HTTPClient: client, Log: slog.New(slog.DiscardHandler), Clock: func() time.Time { return time.Unix(1767000000, 0) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Notify(t.Context(), notifytest.Firing()); err == nil || notify.IsPermanent(err) {
+		t.Errorf("without its secret: %v, want an error that can be tried again", err)
+	}
+	for _, value := range []string{"first", "rotated"} {
+		if err := os.WriteFile(secret, []byte(value+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Notify(t.Context(), notifytest.Firing()); err != nil {
+			t.Fatal(err)
+		}
+		at := header.Get("X-Vigil-Timestamp")
+		if at != "1767000000" || !notify.Signed("v1=", header.Get("X-Vigil-Signature"), value, []byte("v1:"+at+":"), body) {
+			t.Errorf("%s: %v", value, header)
 		}
 	}
 }

@@ -159,7 +159,7 @@ func testOutboxGroup(t *testing.T, b *bench) {
 	b.same("alert", []time.Time{got[0].Group.Alerts[0].StartsAt, got[0].Group.Alerts[0].EndsAt}, []time.Time{at(1), at(2)})
 	b.same("dedup key of the incident", got[0].Group.Alerts[0].Key, "i1/hook")
 	first := got[0].Key
-	b.must(b.store.Outbox().Delivered(t.Context(), got[0].ID, at(9)))
+	b.settle(alert.Outcome{ID: got[0].ID, Result: alert.Delivered, At: at(9)})
 	got = b.lease(9)
 	b.same("second", []string{got[0].Incident.GetIncidentId(), got[0].Key}, []string{"i2", first})
 	put("i2", 3)

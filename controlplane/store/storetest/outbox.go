@@ -39,6 +39,12 @@ func (b *bench) wantLease(limit int, want ...string) {
 	b.same("leased", got, want)
 }
 
+// settle writes outcomes down.
+func (b *bench) settle(outcomes ...alert.Outcome) {
+	b.Helper()
+	b.must(b.store.Outbox().Settle(b.Context(), outcomes...))
+}
+
 func (b *bench) must(err error) {
 	b.Helper()
 	if err != nil {
@@ -59,6 +65,8 @@ func testOutboxOrder(t *testing.T, b *bench) {
 	whole.Timeline = []*controlv1.TimelineEntry{{Action: "opened"}}
 	for i := range first {
 		b.same("incident", len(first[i].Incident.GetNotifications()), 3)
+	}
+	for i := range first { // which may be one incident
 		first[i].Incident.Notifications = nil
 	}
 	b.same("oldest first", first, []alert.Delivery{
@@ -66,7 +74,7 @@ func testOutboxOrder(t *testing.T, b *bench) {
 		{ID: "i1/slack/1", Receiver: "slack", Key: "i1/slack", Incident: whole, State: firing, Traceparent: "trace-slack", Created: at(10)},
 	})
 	b.wantLease(10, "i2/slack/1") // not the second one of i1 and slack
-	b.must(b.store.Outbox().Delivered(t.Context(), "i1/slack/1", at(30)))
+	b.settle(alert.Outcome{ID: "i1/slack/1", Result: alert.Delivered, At: at(30)})
 	b.wantLease(10, "i1/slack/2")
 	b.wantLease(10)
 	b.view(func(tx *store.Tx) error {
@@ -96,9 +104,9 @@ func testOutboxLease(t *testing.T, b *bench) {
 		t.Fatalf("after the lease: got %v, want the one with one try before", again)
 	}
 	// The sender of the first lease was slow, not dead: what it says holds.
-	b.must(b.store.Outbox().Delivered(t.Context(), "i/slack/1", at(1)))
-	b.must(b.store.Outbox().Retry(t.Context(), "i/slack/1", at(1), "too late"))
-	b.must(b.store.Outbox().Fail(t.Context(), "i/slack/1", "too late"))
+	b.settle(alert.Outcome{ID: "i/slack/1", Result: alert.Delivered, At: at(1)})
+	b.settle(alert.Outcome{ID: "i/slack/1", Result: alert.Retry, At: b.clock.Now(), NotBefore: at(1), Cause: "too late"})
+	b.settle(alert.Outcome{ID: "i/slack/1", Result: alert.Failed, At: b.clock.Now(), Cause: "too late"})
 	b.clock.advance(time.Hour)
 	b.wantLease(1)
 	b.view(func(tx *store.Tx) error {
@@ -113,7 +121,7 @@ func testOutboxRetry(t *testing.T, b *bench) {
 	b.notify("i", "slack", resolved, 1)
 	b.wantLease(5, "i/slack/1")
 	changed := b.store.Outbox().Changed()
-	b.must(b.store.Outbox().Retry(t.Context(), "i/slack/1", b.clock.Now().Add(time.Minute), "status 503"))
+	b.settle(alert.Outcome{ID: "i/slack/1", Result: alert.Retry, At: b.clock.Now(), NotBefore: b.clock.Now().Add(time.Minute), Cause: "status 503"})
 	select {
 	case <-changed:
 	default:
@@ -122,7 +130,7 @@ func testOutboxRetry(t *testing.T, b *bench) {
 	b.wantLease(5) // what comes behind waits too
 	b.clock.advance(time.Minute)
 	b.wantLease(5, "i/slack/1")
-	b.must(b.store.Outbox().Fail(t.Context(), "i/slack/1", "status 410"))
+	b.settle(alert.Outcome{ID: "i/slack/1", Result: alert.Failed, At: b.clock.Now(), Cause: "status 410"})
 	b.wantLease(5, "i/slack/2")
 	b.view(func(tx *store.Tx) error {
 		got, err := tx.Incident("i")
@@ -131,6 +139,7 @@ func testOutboxRetry(t *testing.T, b *bench) {
 			State: controlv1.NotificationState_NOTIFICATION_STATE_FAILED,
 		})
 		b.same("timeline", got.GetTimeline(), []*controlv1.TimelineEntry{
+			{Time: stamp(0), Action: "notify-tried", Text: "slack did not take that it is firing, tried once: status 503."},
 			{Time: stamp(60_000), Action: "notify-failed", Text: "slack could not be told that it is firing: status 410."},
 		})
 		return err
@@ -168,7 +177,7 @@ func testOutboxSenders(t *testing.T, b *bench) {
 				}
 				mu.Unlock()
 				for _, d := range due {
-					if err := b.store.Outbox().Delivered(t.Context(), d.ID, start); err != nil {
+					if err := b.store.Outbox().Settle(t.Context(), alert.Outcome{ID: d.ID, Result: alert.Delivered, At: start}); err != nil {
 						t.Error(err)
 						return
 					}

@@ -52,6 +52,11 @@ func Run(t *testing.T, open Open) {
 		{"silences", testSilences},
 		{"timers", testTimers},
 		{"external alerts", testExternal},
+		{"outbox folds tries", testOutboxFolds},
+		{"outbox put back", testOutboxPutBack},
+		{"outbox stand-in", testOutboxStandIn},
+		{"dead letters", testDeadLetters},
+		{"receiver memory", testMemory},
 		{"nothing is found", testNotFound},
 		{"rollback", testRollback},
 		{"changed", testChanged},
@@ -138,15 +143,6 @@ func testNotFound(t *testing.T, b *bench) {
 	}
 	for name, get := range getters {
 		if err := b.store.Update(t.Context(), get); !fault.Is(err, fault.NotFound) {
-			t.Errorf("%s: got %v, want an error of kind not found", name, err)
-		}
-	}
-	for name, err := range map[string]error{
-		"delivered": b.store.Outbox().Delivered(t.Context(), "x", start),
-		"retry":     b.store.Outbox().Retry(t.Context(), "x", start, ""),
-		"fail":      b.store.Outbox().Fail(t.Context(), "x", ""),
-	} {
-		if !fault.Is(err, fault.NotFound) {
 			t.Errorf("%s: got %v, want an error of kind not found", name, err)
 		}
 	}

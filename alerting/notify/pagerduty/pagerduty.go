@@ -1,0 +1,106 @@
+// Package pagerduty tells PagerDuty through its Events API v2.
+//
+// A thread of deliveries is one incident there, by its dedup_key, which stays
+// the same: a delivery that comes twice changes nothing. An attempt that was
+// started again shows as a change event. Where a signing secret is configured,
+// an acknowledgement in PagerDuty acknowledges here.
+package pagerduty
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+
+	"github.com/vigil-ml/vigil/alerting/alert"
+	"github.com/vigil-ml/vigil/alerting/notify"
+	"github.com/vigil-ml/vigil/internal/plug"
+)
+
+// Kind is the notifier's entry in the catalogue.
+var Kind = plug.Of[notify.Notifier, notify.Deps]("pagerduty", Config{URL: "https://events.pagerduty.com"}, New)
+
+// Config is what users write.
+type Config struct {
+	// RoutingKey is the integration key of a service, of Events API v2.
+	RoutingKey notify.Secret `yaml:"routing_key"`
+	// URL is where the API is: https://events.pagerduty.com, or
+	// https://events.eu.pagerduty.com for accounts in Europe.
+	URL notify.Secret `yaml:"url"`
+	// SigningSecret is that of a webhook (v3) of PagerDuty's that calls
+	// /hooks/v1/RECEIVER here; empty takes no calls.
+	SigningSecret notify.Secret `yaml:"signing_secret"`
+}
+
+// Check reports what is missing.
+func (c Config) Check(report func(key, format string, args ...any)) {
+	notify.CheckSecret(report, "routing_key", c.RoutingKey)
+	notify.CheckURL(report, "url", c.URL)
+	if c.SigningSecret != "" {
+		notify.CheckSecret(report, "signing_secret", c.SigningSecret)
+	}
+}
+
+// New makes the notifier.
+func New(config Config, deps notify.Deps) (notify.Notifier, error) {
+	return &notifier{config: config, deps: deps}, nil
+}
+
+type notifier struct {
+	config Config
+	deps   notify.Deps
+}
+
+// Limit is 120 events a minute for a routing key. PagerDuty does not promise a
+// number and answers 429 beyond its own.
+func (n *notifier) Limit() notify.Limit { return notify.Limit{PerSecond: 2, Burst: 20} }
+
+// Notify sends one event, and after the end of an incident a change event for
+// the last restart in it. A change event that is not taken is only logged: the
+// incident was told.
+func (n *notifier) Notify(ctx context.Context, delivery alert.Delivery) error {
+	key, err := n.config.RoutingKey.Reveal()
+	if err != nil {
+		return err
+	}
+	if n.config.SigningSecret != "" && !delivery.Resolved() {
+		// What PagerDuty calls back with is the dedup_key.
+		if err := n.deps.Remember(ctx, dedupKey(delivery), delivery.Incident.GetIncidentId()); err != nil {
+			return err
+		}
+	}
+	if err := n.send(ctx, "/v2/enqueue", key, eventOf(delivery, key, n.deps)); err != nil {
+		return err
+	}
+	if !delivery.Resolved() {
+		return nil
+	}
+	if n.config.SigningSecret != "" {
+		if err := n.deps.Remember(ctx, dedupKey(delivery), ""); err != nil {
+			return err
+		}
+	}
+	if change, ok := changeOf(delivery, key, n.deps); ok {
+		if err := n.send(ctx, "/v2/change/enqueue", key, change); err != nil {
+			n.deps.Log.Warn("PagerDuty did not take a change event", "receiver", n.deps.Receiver, "error", err)
+		}
+	}
+	return nil
+}
+
+func (n *notifier) send(ctx context.Context, path, key string, event any) error {
+	body, err := json.Marshal(event)
+	if err != nil {
+		return notify.Permanent(fmt.Errorf("write PagerDuty event: %w", err))
+	}
+	_, err = notify.Post{URL: n.config.URL, Path: path, Body: body, Hide: []string{key}}.Send(ctx, n.deps)
+	return err
+}
+
+// Callback answers PagerDuty's webhooks.
+func (n *notifier) Callback() http.Handler {
+	if n.config.SigningSecret == "" || n.deps.Desk == nil {
+		return nil
+	}
+	return http.HandlerFunc(n.callback)
+}
