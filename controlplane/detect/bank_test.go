@@ -193,3 +193,33 @@ func TestStanding(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// stands finds a tick and is over with the next step, as a hang is.
+type stands struct{ open bool }
+
+func (s *stands) Open() bool { return s.open }
+
+func (s *stands) Observe(event *commonv1.Event) []*controlv1.Finding {
+	switch event.GetBody().(type) {
+	case *commonv1.Event_Tick:
+		s.open = true
+	case *commonv1.Event_Step:
+		s.open = false
+	}
+	return nil
+}
+
+// TestStandingBetweenSteps: what began after a step and is over at the next was
+// there, and is said to be over.
+func TestStandingBetweenSteps(t *testing.T) {
+	bank := detect.NewBank([]detect.Rule{{Code: "stands", New: func() detect.Detector { return &stands{} }}})
+	bank.Observe(step("a", 1))
+	bank.Observe(&commonv1.Event{EventId: "tick", RunId: "a", Body: &commonv1.Event_Tick{Tick: &commonv1.Tick{LastStep: 1}}})
+	if diff := cmp.Diff(detect.Standing{}, bank.Standing()); diff != "" {
+		t.Errorf("while it stands (-want +got):\n%s", diff)
+	}
+	bank.Observe(step("a", 2))
+	if diff := cmp.Diff(detect.Standing{Over: []string{"stands"}}, bank.Standing()); diff != "" {
+		t.Errorf("at the next step (-want +got):\n%s", diff)
+	}
+}

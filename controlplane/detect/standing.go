@@ -13,11 +13,15 @@ type Standing struct {
 // Standing gives what the event that was observed last changed.
 func (b *Bank) Standing() Standing { return b.now }
 
-// stand compares what goes on with what went on at the run's step before. Rules
-// that are only tried do not count.
+// stand compares what goes on with what went on up to the run's step before: a
+// problem may have begun between two steps, as a hang does. Only a step ends
+// one. Rules that are only tried do not count.
 func (w *watch) stand(event *commonv1.Event) Standing {
 	var now Standing
 	if event.GetStep() == nil {
+		for i, detector := range w.detectors {
+			w.was[i] = w.was[i] || detector.Open()
+		}
 		return now
 	}
 	for i, detector := range w.detectors {
