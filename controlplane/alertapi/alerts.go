@@ -61,6 +61,7 @@ func (a *API) postAlerts(r *http.Request) (any, error) {
 	}
 	var wrong error
 	err := a.deps.Store.Update(r.Context(), func(tx *store.Tx) error {
+		wrong = nil // it may be run again
 		for _, p := range alerts {
 			if err := p.check(); err != nil {
 				wrong = errors.Join(wrong, err)
