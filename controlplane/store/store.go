@@ -162,15 +162,20 @@ const (
 // a roll-back does not undo: where several processes share the records it is
 // run again when another's transaction got in its way.
 func (s *Store) Update(ctx context.Context, do func(*Tx) error) error {
+	ride := riderOf(ctx)
 	for try := 0; ; try++ {
 		tx := s.newTx()
 		err := transact(ctx, s.writer, tx, tx.traits.write, func(tx *Tx) error {
 			if err := tx.begin(try >= tries); err != nil {
 				return err
 			}
-			return do(tx)
+			if err := do(tx); err != nil {
+				return err
+			}
+			return ride.write(tx)
 		})
 		if err == nil {
+			ride.committed()
 			s.changes.wake(tx.touched)
 			return nil
 		}
