@@ -150,10 +150,17 @@ func (s *Store) newTx() *Tx {
 // fails or panics or ctx ends, nothing. Updates run one after the other. The
 // function must not call Update again.
 func (s *Store) Update(ctx context.Context, do func(*Tx) error) error {
-	tx := s.newTx()
-	if err := transact(ctx, s.writer, tx, do); err != nil {
+	tx, ride := s.newTx(), riderOf(ctx)
+	err := transact(ctx, s.writer, tx, func(tx *Tx) error {
+		if err := do(tx); err != nil {
+			return err
+		}
+		return ride.write(tx)
+	})
+	if err != nil {
 		return err
 	}
+	ride.committed()
 	s.changes.wake(tx.touched)
 	return nil
 }
