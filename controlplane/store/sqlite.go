@@ -38,16 +38,24 @@ func (e sqliteEngine) open() (writer, reader *sql.DB, err error) {
 	if err := create(e.path); err != nil {
 		return nil, nil, err
 	}
-	if writer, err = sql.Open("sqlite", dsn(e.path, "immediate", "synchronous(FULL)")); err != nil {
+	if writer, err = openDB(dsn(e.path, "immediate", "synchronous(FULL)")); err != nil {
 		return nil, nil, err
 	}
 	writer.SetMaxOpenConns(1)
-	if reader, err = sql.Open("sqlite", dsn(e.path, "deferred", "query_only(1)")); err != nil {
+	if reader, err = openDB(dsn(e.path, "deferred", "query_only(1)")); err != nil {
 		return writer, nil, err
 	}
 	reader.SetMaxOpenConns(readers)
 	reader.SetMaxIdleConns(readers)
 	return writer, reader, nil
+}
+
+func openDB(dsn string) (*sql.DB, error) {
+	c, err := newConnector(dsn)
+	if err != nil {
+		return nil, err
+	}
+	return sql.OpenDB(c), nil
 }
 
 // create makes the file, readable by its owner alone; SQLite gives the files
