@@ -22,8 +22,6 @@ import (
 	"os"
 	"path/filepath"
 	"time"
-
-	_ "modernc.org/sqlite" // the driver
 )
 
 // readers is how many View transactions run at once; more wait.
@@ -73,11 +71,11 @@ func Open(ctx context.Context, config Config, deps Deps) (*Store, error) {
 	if s.clock == nil {
 		s.clock = time.Now
 	}
-	if s.writer, err = sql.Open("sqlite", dsn(path, "immediate", "synchronous(FULL)")); err != nil {
+	if s.writer, err = openDB(dsn(path, "immediate", "synchronous(FULL)")); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
 	s.writer.SetMaxOpenConns(1)
-	if s.reader, err = sql.Open("sqlite", dsn(path, "deferred", "query_only(1)")); err != nil {
+	if s.reader, err = openDB(dsn(path, "deferred", "query_only(1)")); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, err), s.Close())
 	}
 	s.reader.SetMaxOpenConns(readers)
@@ -90,6 +88,14 @@ func Open(ctx context.Context, config Config, deps Deps) (*Store, error) {
 		deps.Log.Info("brought the store's schema up to date", "path", path, "from", from, "to", to)
 	}
 	return s, nil
+}
+
+func openDB(dsn string) (*sql.DB, error) {
+	c, err := newConnector(dsn)
+	if err != nil {
+		return nil, err
+	}
+	return sql.OpenDB(c), nil
 }
 
 // create makes the file, readable by its owner alone; SQLite gives the files
@@ -144,10 +150,17 @@ func (s *Store) newTx() *Tx {
 // fails or panics or ctx ends, nothing. Updates run one after the other. The
 // function must not call Update again.
 func (s *Store) Update(ctx context.Context, do func(*Tx) error) error {
-	tx := s.newTx()
-	if err := transact(ctx, s.writer, tx, do); err != nil {
+	tx, ride := s.newTx(), riderOf(ctx)
+	err := transact(ctx, s.writer, tx, func(tx *Tx) error {
+		if err := do(tx); err != nil {
+			return err
+		}
+		return ride.write(tx)
+	})
+	if err != nil {
 		return err
 	}
+	ride.committed()
 	s.changes.wake(tx.touched)
 	return nil
 }
