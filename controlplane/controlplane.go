@@ -60,7 +60,7 @@ func Run(ctx context.Context, config Config, w io.Writer) error {
 			defer cancel()
 			return flush(ctx)
 		}))
-		c := &controlPlane{config: config, log: log, tracer: tracer, metrics: telemetry.NewRegistry()}
+		c := &controlPlane{config: config, log: log, tracer: tracer, metrics: telemetry.NewRegistry(), self: newReplica()}
 		if err := c.open(ctx, foundations); err != nil {
 			return err
 		}
@@ -82,6 +82,7 @@ type controlPlane struct {
 	tracer  trace.Tracer
 	metrics *prometheus.Registry
 
+	self    store.Replica
 	store   *store.Store
 	bus     *bus.Bus
 	samples *metrics.DB
@@ -89,14 +90,14 @@ type controlPlane struct {
 
 // open opens what everything stands on.
 func (c *controlPlane) open(ctx context.Context, foundations *life.Group) (err error) {
-	if c.store, err = store.Open(ctx, c.config.Store, store.Deps{Log: c.log}); err != nil {
-		return err
-	}
-	foundations.Go("store", life.AtEnd(c.store.Close))
 	if c.bus, err = bus.Open(ctx, c.config.Bus, bus.Deps{Log: c.log, Metrics: c.metrics}); err != nil {
 		return err
 	}
 	foundations.Go("bus", life.AtEnd(func() error { c.bus.Close(); return nil }))
+	if c.store, err = store.Open(ctx, c.config.Store, store.Deps{Log: c.log, Changed: c.tellChanged}); err != nil {
+		return err
+	}
+	foundations.Go("store", life.AtEnd(c.store.Close))
 	if c.samples, err = metrics.Open(c.config.Metrics, metrics.Deps{Log: c.log, Clock: time.Now}); err != nil {
 		return err
 	}
@@ -118,6 +119,7 @@ func (c *controlPlane) setup(services *life.Group) error {
 		return err
 	}
 	listeners := map[string]string{"api": operators.Addr().String(), "agents": agents.Addr().String()}
+	c.self.Address = listeners["api"]
 
 	profiles, err := profile.New(c.config.Detection)
 	if err != nil {
@@ -134,22 +136,23 @@ func (c *controlPlane) setup(services *life.Group) error {
 	}
 	nodes := fleet.New(c.config.Fleet, fleet.Deps{
 		Store: c.store, Bus: c.bus, Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
+		Self: c.sharedID(), TookOver: c.tellTookOver,
 	})
 	plan, err := c.config.Alerting.Plan(alerts.Receivers())
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
-	router := routing.New(routing.Deps{Plan: plan, Store: c.store, Clock: time.Now, Log: c.log})
+	router := routing.New(routing.Deps{Plan: plan, Store: c.store, Clock: time.Now, Log: c.log, Metrics: c.metrics})
 	incidents := incident.New(c.config.Incident, incident.Deps{
 		Router: router, Save: nodes.RequestCheckpoint, Store: c.store,
 		Clock: time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
 	})
 	people.incidents = incidents
-	events := pipeline.New(pipeline.Deps{
-		Bus: c.bus, Store: c.store, Incidents: incidents,
+	events := pipeline.Partitioned(pipeline.Deps{
+		Store: c.store, Incidents: incidents,
 		NewBank: func() pipeline.Bank { return detect.NewBankOf(profiles.Choose).WatchNodes(profiles.Nodes()) },
 		Clock:   time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
-	})
+	}, c.bus)
 	frames := ingest.New(c.config.Ingest, ingest.Deps{
 		Bus: c.bus, Samples: c.samples, Fleet: nodes,
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
@@ -163,9 +166,8 @@ func (c *controlPlane) setup(services *life.Group) error {
 
 	services.Go("alerting", alerts.Run)
 	services.Go("fleet", nodes.Run)
-	services.Go("pipeline", events.Run)
-	services.Go("incidents", incidents.Run)
-	services.Go("routing", router.Run)
+	services.Go("hints", func(ctx context.Context) error { return c.hear(ctx, nodes) })
+	services.Go("duties", c.duties(events, incidents, router, nodes).Run)
 	services.Go("ingest", frames.Run)
 	services.Go("agents", serveAgents(agents, frames))
 	services.Go("api", operatorAPI.Run)
@@ -174,9 +176,9 @@ func (c *controlPlane) setup(services *life.Group) error {
 }
 
 // web is what the operators' port answers besides the API.
-func (c *controlPlane) web(events *pipeline.Pipeline, incidents *incident.Engine, router *routing.Router, told *alerting.Alerting) http.Handler {
+func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engine, router *routing.Router, told *alerting.Alerting) http.Handler {
 	mux := http.NewServeMux()
-	telemetry.Handle(mux, c.metrics, events.Healthy)
+	telemetry.Handle(mux, c.metrics, healthy(events))
 	mux.Handle("/api/v1/", c.samples.Handler())
 	mux.Handle(notify.CallbackPath, told.Callbacks())
 	alerts := alertapi.New(alertapi.Deps{

@@ -40,7 +40,11 @@ func (f *Fleet) giveUp(tx *store.Tx, command store.Command, now time.Time) error
 	if err != nil {
 		return err
 	}
-	why := f.explain(command, checkpoint)
+	connected, err := f.anyConnected(tx, []string{command.Node})
+	if err != nil {
+		return err
+	}
+	why := explain(command, checkpoint, connected)
 	if err := tx.SetCommandState(command.ID, store.CommandExpired, why); err != nil {
 		return err
 	}
@@ -49,9 +53,8 @@ func (f *Fleet) giveUp(tx *store.Tx, command store.Command, now time.Time) error
 
 // explain says in a sentence that a person can act on why a command came to
 // nothing.
-func (f *Fleet) explain(command store.Command, checkpoint *controlv1.Checkpoint) string {
+func explain(command store.Command, checkpoint *controlv1.Checkpoint, connected bool) string {
 	after := command.Deadline.Sub(command.Created)
-	connected := f.anyConnected([]string{command.Node})
 	switch {
 	case checkpoint.State == commonv1.CheckpointState_CHECKPOINT_STATE_DIRECTED:
 		return fmt.Sprintf("the trainer on %s has the order but did not save within %v; does it still make steps?", command.Node, after)

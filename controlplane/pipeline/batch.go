@@ -42,7 +42,7 @@ const markEvery = memory / 12
 // hour of the nodes' events begins.
 func (r *reader) start(ctx context.Context) (from uint64, err error) {
 	err = r.deps.Store.View(ctx, func(tx *store.Tx) error {
-		if r.cursor, err = tx.Cursor(r.cursorName()); err != nil {
+		if r.cursor, err = tx.Cursor(r.Name()); err != nil {
 			return err
 		}
 		from = r.cursor + 1
@@ -142,7 +142,7 @@ type batch struct {
 
 func (b *batch) apply(ctx context.Context, tx *store.Tx) error {
 	b.events, b.findings, b.marked = 0, nil, b.reader.marked // it may be run again
-	if err := tx.AdvanceCursor(b.cursorName(), b.cursor, b.reader.seen); err != nil {
+	if err := tx.AdvanceCursor(b.Name(), b.cursor, b.reader.seen); err != nil {
 		return err
 	}
 	for _, frame := range b.frames {

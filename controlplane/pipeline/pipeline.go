@@ -143,8 +143,8 @@ func Partitioned(deps Deps, of *bus.Bus) []*Pipeline {
 	return all
 }
 
-// cursor names the pipeline's cursor in the store.
-func (p *Pipeline) cursorName() string {
+// Name names the pipeline, as its cursor in the store.
+func (p *Pipeline) Name() string {
 	if p.deps.Partition == "" {
 		return cursorName
 	}
