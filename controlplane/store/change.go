@@ -14,6 +14,7 @@ const (
 	TopicOutbox      Topic = "outbox"
 	TopicGroups      Topic = "groups" // when something is due
 	TopicSilences    Topic = "silences"
+	TopicExports     Topic = "exports"
 )
 
 // changes wakes those who wait for a topic.

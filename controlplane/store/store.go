@@ -47,6 +47,8 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 type Deps struct {
 	Log   *slog.Logger
 	Clock func() time.Time // for leases; nil means time.Now
+	// Exports has changes of findings and incidents recorded for exporters.
+	Exports bool
 }
 
 // Store is the open records. It is safe for concurrent use; whoever opened it
@@ -55,6 +57,7 @@ type Store struct {
 	writer  *sql.DB
 	reader  *sql.DB
 	clock   func() time.Time
+	exports bool
 	changes changes
 }
 
@@ -69,7 +72,7 @@ func Open(ctx context.Context, config Config, deps Deps) (*Store, error) {
 	if err := create(path); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
-	s := &Store{clock: deps.Clock}
+	s := &Store{clock: deps.Clock, exports: deps.Exports}
 	if s.clock == nil {
 		s.clock = time.Now
 	}
@@ -134,10 +137,11 @@ type Tx struct {
 	now     time.Time
 	touched map[Topic]bool
 	cache   cache
+	exports bool
 }
 
 func (s *Store) newTx() *Tx {
-	return &Tx{now: s.clock(), touched: map[Topic]bool{}, cache: newCache()}
+	return &Tx{now: s.clock(), touched: map[Topic]bool{}, cache: newCache(), exports: s.exports}
 }
 
 // Update runs a transaction that writes: all of it or, when the function
