@@ -64,7 +64,9 @@ func (s *stub) twice() (ids []string) {
 	return ids
 }
 
-func odd(d export.Document) bool { return d.Stream == export.StreamEvents && strings.HasSuffix(d.ID, "-3") }
+func odd(d export.Document) bool {
+	return d.Stream == export.StreamEvents && strings.HasSuffix(d.ID, "-3")
+}
 
 func TestWhatIsRefusedIsADeadLetterUntilItIsReplayed(t *testing.T) {
 	p, s := newPlane(t), newStub()

@@ -15,6 +15,8 @@ const (
 	TopicGroups      Topic = "groups" // when something is due
 	TopicSilences    Topic = "silences"
 	TopicExports     Topic = "exports"
+	TopicAudit       Topic = "audit"
+	TopicAccess      Topic = "access" // who may come in
 )
 
 // changes wakes those who wait for a topic.

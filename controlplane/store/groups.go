@@ -52,6 +52,9 @@ func (tx *Tx) AlertGroups() ([]AlertGroup, error) {
 
 // GroupsOf gives the groups that an incident is part of.
 func (tx *Tx) GroupsOf(incidentID string) ([]AlertGroup, error) {
+	if _, opened := tx.cache.opened[incidentID]; opened && !tx.cache.joined[incidentID] {
+		return nil, nil
+	}
 	return tx.alertGroups("alert groups of incident "+incidentID,
 		"group_id IN (SELECT group_id FROM alert_members WHERE incident_id = $1) ORDER BY group_id", incidentID)
 }
@@ -121,6 +124,7 @@ func (tx *Tx) JoinGroup(groupID, incidentID string) (joined bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("join alert group %s: %w", groupID, err)
 	}
+	tx.cache.joined[incidentID] = true
 	return rows > 0, nil
 }
 

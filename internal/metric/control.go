@@ -15,12 +15,10 @@ var (
 	ControlNotifySeconds   = Def{"vigil_control_notify_seconds", "seconds", Histogram, []string{"receiver"}, "Time from the incident's change to the receiver's answer."}
 	ControlReceiverFailing = Def{"vigil_control_receiver_failing", "1", Gauge, []string{"receiver"}, "1 while a receiver takes nothing: its circuit breaker opened, or it refused several notifications in a row."}
 	ControlCommands        = Def{"vigil_control_commands_total", "1", Counter, []string{"result"}, "Commands by result: sent, done, failed, expired."}
-	ControlExportDocuments = Def{"vigil_control_export_documents_total", "1", Counter, []string{"exporter", "stream", "result"}, "Documents by exporter, stream and result: taken, repeated (were there already), refused, expired; the last two are dead letters."}
-	ControlExportRetries   = Def{"vigil_control_export_retries_total", "1", Counter, []string{"exporter"}, "Batches that an exporter tried again."}
-	ControlExportFailing   = Def{"vigil_control_export_failing", "1", Gauge, []string{"exporter"}, "1 while an exporter takes nothing."}
-	ControlExportDead      = Def{"vigil_control_export_dead_letter_bytes", "bytes", Gauge, []string{"exporter"}, "Size of an exporter's dead letters."}
-	ControlExportDropped   = Def{"vigil_control_export_dead_letters_dropped_total", "1", Counter, []string{"exporter"}, "Dead letters that had to go because their file was full, the oldest first."}
 	ControlRequests        = Def{"vigil_control_requests_total", "1", Counter, []string{"method", "code"}, "Operator requests by method and gRPC code."}
+	ControlAuditRecords    = Def{"vigil_control_audit_records_total", "1", Counter, []string{"class"}, "Records of the audit log, by class."}
+	ControlAuditRefused    = Def{"vigil_control_audit_refused_total", "1", Counter, nil, "Calls that were refused because their audit record could not be written."}
+	ControlAuditAstray     = Def{"vigil_control_audit_astray", "1", Gauge, []string{"copy"}, "1 while a copy of the audit log has what the log has not: the log was cut off or changed."}
 	ControlRequestSeconds  = Def{"vigil_control_request_seconds", "seconds", Histogram, []string{"method"}, "Time that operator requests took; streams count until they end."}
 )
 
@@ -28,8 +26,7 @@ func controlDefs() []Def {
 	return []Def{
 		ControlAgents, ControlFrames, ControlSamples, ControlBusSkipped, ControlEvents, ControlPipelineLag,
 		ControlFindings, ControlDetectSeconds, ControlIncidentsFiring, ControlNotifications,
-		ControlNotifySeconds, ControlReceiverFailing, ControlCommands,
-		ControlExportDocuments, ControlExportRetries, ControlExportFailing, ControlExportDead, ControlExportDropped,
-		ControlRequests, ControlRequestSeconds,
+		ControlNotifySeconds, ControlReceiverFailing, ControlCommands, ControlRequests, ControlRequestSeconds,
+		ControlAuditRecords, ControlAuditRefused, ControlAuditAstray,
 	}
 }

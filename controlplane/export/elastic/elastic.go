@@ -155,10 +155,14 @@ func New(config Config, deps export.Deps) (export.Exporter, error) {
 		}
 		urls = append(urls, u)
 	}
-	client, err := elastictransport.New(elastictransport.Config{
-		UserAgent: "vigil/" + deps.Version, URLs: urls, Transport: transport,
-		DisableRetry: true, CompressRequestBody: config.Compress, PoolCompressor: true,
-	})
+	options := []elastictransport.Option{
+		elastictransport.WithUserAgent("vigil/" + deps.Version), elastictransport.WithURLs(urls...),
+		elastictransport.WithTransport(transport), elastictransport.WithDisableRetry(),
+	}
+	if config.Compress {
+		options = append(options, elastictransport.WithCompression())
+	}
+	client, err := elastictransport.NewClient(options...)
 	if err != nil {
 		return nil, fmt.Errorf("make client of Elasticsearch: %w", err)
 	}
