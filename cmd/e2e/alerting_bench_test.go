@@ -208,7 +208,7 @@ func startVigil(b *testing.B, hook, wait string) peer {
 	s, err := site.Plan(filepath.Join(b.TempDir(), "site"), os.Getenv(binVariable))
 	fatal(b, err)
 	p, err := s.ControlPlane(b.Context(), "alerting:\n  receivers: [{name: a, webhook: {url: '"+hook+"'}}]\n"+
-		"  route: {receiver: a, group_by: [alertname, i], group_wait: "+wait+", group_interval: 1h}\n")
+		"  storm: {after: 0}\n  route: {receiver: a, group_by: [alertname, i], group_wait: "+wait+", group_interval: 1h}\n")
 	fatal(b, err)
 	b.Cleanup(func() {
 		p.Kill()

@@ -52,7 +52,7 @@ func BenchmarkTold(b *testing.B) {
 	}))
 	defer hook.Close()
 	w := newWorld(b, b.TempDir(), "alerting:\n  receivers: [{name: a, webhook: {url: '"+hook.URL+"'}}]\n"+
-		"  route: {receiver: a, group_by: [alertname, i]}\n")
+		"  storm: {after: 0}\n  route: {receiver: a, group_by: [alertname, i]}\n")
 	n := 0
 	for b.Loop() {
 		w.postBatch(b, n*batch, batch)

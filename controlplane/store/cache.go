@@ -57,7 +57,7 @@ func (tx *Tx) flushRuns() error {
 			return err
 		}
 		_, err = tx.exec(`UPDATE runs SET ended = $1, started = $2, body = $3,
-			first_sequence = CASE WHEN $5 = 0 THEN first_sequence ELSE $5 END WHERE run_id = $4`,
+			first_sequence = CASE WHEN CAST($5 AS BIGINT) = 0 THEN first_sequence ELSE $5 END WHERE run_id = $4`,
 			nanosOf(c.run.GetEnded()), nanosOf(c.run.GetStarted()), body, c.run.GetRunId(), int64(c.begun))
 		if err != nil {
 			return fmt.Errorf("put run %s: %w", c.run.GetRunId(), err)
