@@ -68,11 +68,11 @@ func Run(ctx context.Context, config Config, w io.Writer) error {
 	})
 }
 
-// Check finds the mistakes in the settings of receivers, routes and detection rules; it
-// starts nothing.
+// Check finds the mistakes in the settings of receivers, routes, detection rules and
+// exporters; it starts nothing.
 func Check(config Config) error {
 	_, err := profile.New(config.Detection)
-	return conf.Join(alerting.Check(config.Alerting), err)
+	return conf.Join(alerting.Check(config.Alerting), err, checkExports(config.Exports))
 }
 
 // controlPlane is the parts while they are put together.
@@ -94,7 +94,9 @@ func (c *controlPlane) open(ctx context.Context, foundations *life.Group) (err e
 		return err
 	}
 	foundations.Go("bus", life.AtEnd(func() error { c.bus.Close(); return nil }))
-	if c.store, err = store.Open(ctx, c.config.Store, store.Deps{Log: c.log, Changed: c.tellChanged}); err != nil {
+	if c.store, err = store.Open(ctx, c.config.Store, store.Deps{
+		Log: c.log, Changed: c.tellChanged, Exports: len(c.config.Exports) > 0,
+	}); err != nil {
 		return err
 	}
 	foundations.Go("store", life.AtEnd(c.store.Close))
@@ -148,6 +150,10 @@ func (c *controlPlane) setup(services *life.Group) error {
 		Clock: time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
 	})
 	people.incidents = incidents
+	exports, err := c.exports(people)
+	if err != nil {
+		return errors.Join(err, agents.Close(), operators.Close())
+	}
 	events := pipeline.Partitioned(pipeline.Deps{
 		Store: c.store, Incidents: incidents,
 		NewBank: func() pipeline.Bank { return detect.NewBankOf(profiles.Choose).WatchNodes(profiles.Nodes()) },
@@ -159,7 +165,7 @@ func (c *controlPlane) setup(services *life.Group) error {
 	})
 	operatorAPI := api.New(api.Deps{
 		Listener: operators, HTTP: c.web(events, incidents, router, alerts), Store: c.store, Saver: nodes, Incidents: incidents, Router: router,
-		History: c.bus, Profiles: profiles, Receivers: alerts,
+		History: c.bus, Profiles: profiles, Receivers: alerts, Exports: exports,
 		Version: version.String(), Listeners: listeners,
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
@@ -167,7 +173,7 @@ func (c *controlPlane) setup(services *life.Group) error {
 	services.Go("alerting", alerts.Run)
 	services.Go("fleet", nodes.Run)
 	services.Go("hints", func(ctx context.Context) error { return c.hear(ctx, nodes) })
-	services.Go("duties", c.duties(events, incidents, router, nodes).Run)
+	services.Go("duties", c.duties(events, incidents, router, nodes, exports).Run)
 	services.Go("ingest", frames.Run)
 	services.Go("agents", serveAgents(agents, frames))
 	services.Go("api", operatorAPI.Run)

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/vigil-ml/vigil/controlplane/duty"
+	"github.com/vigil-ml/vigil/controlplane/export"
 	"github.com/vigil-ml/vigil/controlplane/fleet"
 	"github.com/vigil-ml/vigil/controlplane/incident"
 	"github.com/vigil-ml/vigil/controlplane/pipeline"
@@ -36,12 +37,15 @@ func (c *controlPlane) sharedID() string {
 }
 
 // duties is what one of the replicas does at a time.
-func (c *controlPlane) duties(events []*pipeline.Pipeline, incidents *incident.Engine, router *routing.Router, nodes *fleet.Fleet) *duty.Roster {
+func (c *controlPlane) duties(events []*pipeline.Pipeline, incidents *incident.Engine, router *routing.Router, nodes *fleet.Fleet, exports export.Set) *duty.Roster {
 	all := []duty.Duty{{Name: "timers", Run: func(ctx context.Context) error {
 		return life.All(ctx, life.Task{Name: "incidents", Run: incidents.Run}, life.Task{Name: "routing", Run: router.Run})
 	}}}
 	for _, p := range events {
 		all = append(all, duty.Duty{Name: p.Name(), Run: p.Run})
+	}
+	if len(exports) > 0 {
+		all = append(all, duty.Duty{Name: "exports", Run: exports.Run})
 	}
 	if c.store.Shared() {
 		all = append(all, duty.Duty{Name: "nodes", Run: nodes.Watch})

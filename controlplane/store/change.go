@@ -15,6 +15,7 @@ const (
 	TopicGroups      Topic = "groups" // when something is due
 	TopicSilences    Topic = "silences"
 	TopicLeases      Topic = "leases" // also when a replica came or went
+	TopicExports     Topic = "exports"
 	TopicAudit       Topic = "audit"
 	TopicAccess      Topic = "access" // who may come in
 )

@@ -57,6 +57,8 @@ type Deps struct {
 	// Changed is told after each commit what it touched, to tell it to other
 	// processes; may be nil, and must not block.
 	Changed func(topics []Topic)
+	// Exports has changes of findings and incidents recorded for exporters.
+	Exports bool
 }
 
 // Store is the open records. It is safe for concurrent use; whoever opened it
@@ -67,6 +69,7 @@ type Store struct {
 	reader  *sql.DB
 	clock   func() time.Time
 	told    func(topics []Topic)
+	exports bool
 	changes changes
 }
 
@@ -108,7 +111,7 @@ func Open(ctx context.Context, config Config, deps Deps) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{engine: e, clock: deps.Clock, told: deps.Changed}
+	s := &Store{engine: e, clock: deps.Clock, told: deps.Changed, exports: deps.Exports}
 	if s.clock == nil {
 		s.clock = time.Now
 	}
@@ -152,10 +155,11 @@ type Tx struct {
 	now     time.Time
 	touched map[Topic]bool
 	cache   cache
+	exports bool
 }
 
 func (s *Store) newTx() *Tx {
-	return &Tx{traits: s.engine.traits(), now: s.clock(), touched: map[Topic]bool{}, cache: newCache()}
+	return &Tx{traits: s.engine.traits(), now: s.clock(), touched: map[Topic]bool{}, cache: newCache(), exports: s.exports}
 }
 
 // How often a transaction that others got in the way of is run again before it
