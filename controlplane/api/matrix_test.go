@@ -112,9 +112,9 @@ func TestAccessTable(t *testing.T) {
 	callers := in.callers(t)
 	// So that every stream has something to say at once.
 	in.update(t, func(tx *store.Tx) error {
-		return tx.PutIncident(store.IncidentRecord{Incident: &controlv1.Incident{
+		return errors.Join(tx.PutIncident(store.IncidentRecord{Incident: &controlv1.Incident{
 			IncidentId: "inc-1", State: controlv1.IncidentState_INCIDENT_STATE_FIRING, Opened: timestamppb.Now(),
-		}})
+		}}), tx.AddTimeline("inc-1", &controlv1.TimelineEntry{Time: timestamppb.Now(), Text: "it began"}))
 	})
 	var page strings.Builder
 	page.WriteString("# What each role may do\n\nMade by a test (`make gen`) that calls every method and route as each of these. In a cell is what comes of it:\n" +
