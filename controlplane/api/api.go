@@ -69,6 +69,7 @@ type Deps struct {
 	Guard     Guard // lets callers in
 	Audit     *audit.Log
 	Tokens    Tokens
+	Exports   Exports
 	Version   string            // of the control plane
 	Listeners map[string]string // addresses by purpose, for GetStatus
 	Log       *slog.Logger
@@ -111,6 +112,7 @@ func (a *API) Run(ctx context.Context) error {
 			gateway.RegisterFindingServiceHandler,
 			gateway.RegisterAuditServiceHandler,
 			gateway.RegisterAccessServiceHandler,
+			gateway.RegisterExportServiceHandler,
 		},
 		HTTP:                a.deps.Guard.Web(a.deps.HTTP),
 		RefuseUnknownFields: true,
@@ -130,6 +132,7 @@ func (a *API) register(to grpc.ServiceRegistrar) {
 	controlv1.RegisterReceiverServiceServer(to, &receivers{store: a.deps.Store, receivers: a.deps.Receivers})
 	controlv1.RegisterAuditServiceServer(to, &records{log: a.deps.Audit, clock: a.deps.Clock})
 	controlv1.RegisterAccessServiceServer(to, &identities{store: a.deps.Store, tokens: a.deps.Tokens})
+	controlv1.RegisterExportServiceServer(to, &exports{exports: a.deps.Exports})
 	controlv1.RegisterSystemServiceServer(to, &system{
 		version: a.deps.Version, listeners: a.deps.Listeners, started: a.started,
 	})
