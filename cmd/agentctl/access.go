@@ -178,7 +178,9 @@ func accessRevoke(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.show(out, func(p *page) { p.line(cell{"revoked", good}, cell{text: out.Token.TokenId}, cell{text: out.Token.Name}) })
+				return a.show(out, func(p *page) {
+					p.line(cell{"revoked", good}, cell{text: out.Token.TokenId}, cell{text: out.Token.Name})
+				})
 			})
 		},
 	}

@@ -28,10 +28,10 @@ type app struct {
 	server    string
 	tokenFile string
 	timeout   time.Duration
-	output  format
-	noColor bool
-	width   int  // columns of the terminal; 0 when the output is not one
-	running bool // arguments were fine: what fails now is not a usage error
+	output    format
+	noColor   bool
+	width     int  // columns of the terminal; 0 when the output is not one
+	running   bool // arguments were fine: what fails now is not a usage error
 }
 
 func newApp(stdout, stderr io.Writer, getenv func(string) string) *app {
