@@ -23,6 +23,7 @@ import (
 	"github.com/vigil-ml/vigil/alerting/notify"
 	"github.com/vigil-ml/vigil/controlplane/alertapi"
 	"github.com/vigil-ml/vigil/controlplane/api"
+	"github.com/vigil-ml/vigil/controlplane/audit"
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/detect"
 	"github.com/vigil-ml/vigil/controlplane/detect/profile"
@@ -86,10 +87,13 @@ type controlPlane struct {
 	store   *store.Store
 	bus     *bus.Bus
 	samples *metrics.DB
+	audit   *audit.Log
 }
 
 // open opens what everything stands on.
 func (c *controlPlane) open(ctx context.Context, foundations *life.Group) (err error) {
+	// The bus is opened first: what is embedded is locked, so that then this is
+	// the only process at work here.
 	if c.bus, err = bus.Open(ctx, c.config.Bus, bus.Deps{Log: c.log, Metrics: c.metrics}); err != nil {
 		return err
 	}
@@ -100,11 +104,30 @@ func (c *controlPlane) open(ctx context.Context, foundations *life.Group) (err e
 		return err
 	}
 	foundations.Go("store", life.AtEnd(c.store.Close))
+	if c.audit, err = audit.Open(ctx, c.config.Audit, audit.Deps{Store: c.store, Log: c.log, Metrics: c.metrics, Clock: time.Now}); err != nil {
+		return err
+	}
+	if err := c.release(ctx); err != nil {
+		return err
+	}
 	if c.samples, err = metrics.Open(c.config.Metrics, metrics.Deps{Log: c.log, Clock: time.Now}); err != nil {
 		return err
 	}
 	foundations.Go("metrics", life.AtEnd(c.samples.Close))
 	return nil
+}
+
+// release has sent what a process before this one had leased, without waiting
+// for its leases. Where there are others, they may be theirs.
+func (c *controlPlane) release(ctx context.Context) error {
+	if c.store.Shared() {
+		return nil
+	}
+	released, err := c.store.Outbox().Release(ctx)
+	if released > 0 {
+		c.log.Info("notifications that a process before this one may have sent are sent again", "notifications", released)
+	}
+	return err
 }
 
 // setup makes the services and starts them. It is one straight line, longer
@@ -163,9 +186,14 @@ func (c *controlPlane) setup(services *life.Group) error {
 		Bus: c.bus, Samples: c.samples, Fleet: nodes,
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
+	doors, err := c.openDoors(services, listeners)
+	if err != nil {
+		return errors.Join(err, agents.Close(), operators.Close())
+	}
 	operatorAPI := api.New(api.Deps{
 		Listener: operators, HTTP: c.web(events, incidents, router, alerts), Store: c.store, Saver: nodes, Incidents: incidents, Router: router,
 		History: c.bus, Profiles: profiles, Receivers: alerts, Exports: exports,
+		Guard: doors.guard, Audit: c.audit, Tokens: doors.tokens,
 		Version: version.String(), Listeners: listeners,
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
@@ -174,6 +202,7 @@ func (c *controlPlane) setup(services *life.Group) error {
 	services.Go("fleet", nodes.Run)
 	services.Go("hints", func(ctx context.Context) error { return c.hear(ctx, nodes) })
 	services.Go("duties", c.duties(events, incidents, router, nodes, exports).Run)
+	services.Go("audit", c.audit.Run)
 	services.Go("ingest", frames.Run)
 	services.Go("agents", serveAgents(agents, frames))
 	services.Go("api", operatorAPI.Run)
