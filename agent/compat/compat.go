@@ -76,7 +76,7 @@ type family struct {
 	labels []string
 }
 
-func (f family) desc() *prometheus.Desc { return prometheus.NewDesc(f.name, f.help, f.labels, nil) }
+func (f family) desc() *prometheus.Desc { return metric.Foreign(f.name, f.help, f.labels) }
 
 // rule makes a value of the other exporter's out of a sample. Values of several
 // rules or samples for one series add up.
