@@ -17,7 +17,7 @@ GOTESTFLAGS ?= -count=1
 export CGO_CFLAGS := -O2 -Wno-deprecated-declarations
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test deps gen build race fuzz lint bench test-elasticsearch bench-detect bench-detect-sensitivity bench-detect-ranks bench-detect-ranks-sensitivity bench-detect-speed bench-agent check cross $(PROGRAMS)
+.PHONY: help run demo test deps gen build race fuzz lint bench test-elasticsearch bench-detect bench-detect-sensitivity bench-detect-ranks bench-detect-ranks-sensitivity bench-detect-speed bench-alerting chaos-alerting check cross $(PROGRAMS)
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,16 @@ lint: ## Judge the code: vet, staticcheck, format, protocol
 bench: ## Run every benchmark once
 	@go test -run '^$$' -bench . -benchmem ./... | grep -E '^(Benchmark|pkg:)'
 
+# The peer that the agent is measured beside.
+NODE_EXPORTER := 1.12.1
+BENCH_SECONDS ?= 60
+.PHONY: bench-agent
+bench-agent: vigil-agent vigil-controlplane ## Measure the agent beside node_exporter, for BENCH_SECONDS (60) at one second and again at ten
+	@$(BIN)/node_exporter --version 2>&1 | grep -q 'version $(NODE_EXPORTER)\b' || { echo "vigil: building node_exporter $(NODE_EXPORTER)"; \
+		GOBIN=$(abspath $(BIN)) go install -trimpath -ldflags '-s -w -X github.com/prometheus/common/version.Version=$(NODE_EXPORTER)' github.com/prometheus/node_exporter@v$(NODE_EXPORTER); }
+	@VIGIL_BENCH_AGENT=$(abspath $(BIN)/vigil-agent) VIGIL_BENCH_NODE_EXPORTER=$(abspath $(BIN)/node_exporter) VIGIL_BENCH_SECONDS=$(BENCH_SECONDS) \
+		go test ./agent -run '^$$' -bench BesideNodeExporter -benchtime 1x -timeout 30m | grep -vE '^(goos|goarch|pkg|cpu|ok|PASS|Benchmark)'
+
 # The labelled traces are not part of the project.
 TRACES ?= ../shared/detection
 bench-detect: agentctl ## Score the detection rules on labelled traces in TRACES (../shared/detection)
@@ -86,14 +96,12 @@ bench-detect-speed: ## Nanoseconds and bytes for each series and observation, by
 	@go test ./controlplane/detect/rules -run '^$$' -bench 'Kinds|Observe|NewRun' -benchmem | grep -E '^Benchmark'
 	@go test ./controlplane/detect/ranksim -run '^$$' -bench ManyRanks -benchmem | grep -E '^Benchmark'
 
-# The peer that the agent is measured beside.
-NODE_EXPORTER := 1.12.1
-BENCH_SECONDS ?= 60
-bench-agent: vigil-agent vigil-controlplane ## Measure the agent beside node_exporter, for BENCH_SECONDS (60) at one second and again at ten
-	@$(BIN)/node_exporter --version 2>&1 | grep -q 'version $(NODE_EXPORTER)\b' || { echo "vigil: building node_exporter $(NODE_EXPORTER)"; \
-		GOBIN=$(abspath $(BIN)) go install -trimpath -ldflags '-s -w -X github.com/prometheus/common/version.Version=$(NODE_EXPORTER)' github.com/prometheus/node_exporter@v$(NODE_EXPORTER); }
-	@VIGIL_BENCH_AGENT=$(abspath $(BIN)/vigil-agent) VIGIL_BENCH_NODE_EXPORTER=$(abspath $(BIN)/node_exporter) VIGIL_BENCH_SECONDS=$(BENCH_SECONDS) \
-		go test ./agent -run '^$$' -bench BesideNodeExporter -benchtime 1x -timeout 30m | grep -vE '^(goos|goarch|pkg|cpu|ok|PASS|Benchmark)'
+bench-alerting: ## Alerts taken, told and how fast, beside Alertmanager where it is installed
+	@go test ./cmd/e2e -run '^$$' -bench BenchmarkAlerting -benchtime 1x -timeout 20m | grep -vE '^(goos|goarch|pkg|cpu|ok|PASS)'
+
+KILLS ?= 100
+chaos-alerting: ## Kill the control plane KILLS (100) times while it tells of alerts; none may be lost
+	@VIGIL_CHAOS_KILLS=$(KILLS) go test ./cmd/e2e -run TestAlertingSurvivesKills -count=1 -timeout 30m -v | grep -vE '^(=== |ok|PASS)'
 
 cross: ## Build for every platform that is promised
 	@for target in linux/amd64 linux/arm64; do \

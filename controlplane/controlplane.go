@@ -97,6 +97,15 @@ func (c *controlPlane) open(ctx context.Context, foundations *life.Group) (err e
 		return err
 	}
 	foundations.Go("bus", life.AtEnd(func() error { c.bus.Close(); return nil }))
+	// The embedded bus is locked, so this is the only process at work here: what
+	// one before it had leased is not waited for.
+	released, err := c.store.Outbox().Release(ctx)
+	if err != nil {
+		return err
+	}
+	if released > 0 {
+		c.log.Info("notifications that a process before this one may have sent are sent again", "notifications", released)
+	}
 	if c.samples, err = metrics.Open(c.config.Metrics, metrics.Deps{Log: c.log, Clock: time.Now}); err != nil {
 		return err
 	}
