@@ -121,7 +121,9 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	// is on disk.
 	var orders *command.Checkpoints
 	var reflexes *reflex.Reflex
+	var checkpoints *vault.Vault
 	observe := func(event *commonv1.Event) {
+		checkpoints.Observe(event)
 		orders.Observe(event)
 		reflexes.Observe(event)
 	}

@@ -16,17 +16,19 @@ const restoreName = ".restore"
 
 // provide gives a directory with a rank's files as the trainer wrote them,
 // every byte of them checked: that of the vault where they are stored so, else
-// one that they are restored to.
-func (v *Vault) provide(ctx context.Context, k key, m *Manifest) (string, error) {
+// one that they are restored to. Asks is the rank that goes on from them.
+func (v *Vault) provide(ctx context.Context, k key, m *Manifest, asks uint32) (string, error) {
 	rankDir := v.rankDir(k)
 	if m.plain() {
 		return filepath.Join(rankDir, filesName), v.checkFiles(ctx, rankDir, m)
 	}
-	v.dropRestored(k.runID, k.rank)
 	v.mu.Lock()
 	root, _ := v.stagingRoot(m.SizeBytes)
 	v.mu.Unlock()
-	to := filepath.Join(restorePath(root, k.runID, k.rank), k.checkpointID)
+	to := filepath.Join(restorePath(root, k.runID, asks), k.checkpointID)
+	if k.rank != asks {
+		to += "." + rankName(k.rank)
+	}
 	if err := v.Restore(ctx, rankDir, m, to); err != nil {
 		return "", errors.Join(err, v.deps.FS.RemoveAll(to))
 	}

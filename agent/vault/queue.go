@@ -13,7 +13,29 @@ import (
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
-const idleWait = time.Hour
+const (
+	idleWait      = time.Hour
+	sweepInterval = time.Hour
+)
+
+// sealAll is one worker: it seals what is ready, until ctx ends.
+func (v *Vault) sealAll(ctx context.Context) error {
+	for ctx.Err() == nil {
+		next, wait := v.next()
+		if next != nil {
+			v.process(ctx, next)
+			continue
+		}
+		retry := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-v.wake:
+		case <-retry.C:
+		}
+		retry.Stop()
+	}
+	return nil
+}
 
 func (v *Vault) enqueue(s *staging) {
 	v.mu.Lock()
@@ -25,15 +47,19 @@ func (v *Vault) enqueue(s *staging) {
 	}
 }
 
-// next gives the first staging that is ready to be sealed, or how long to wait
-// for one.
+// next gives a worker the first staging that is ready to be sealed, or how long
+// to wait for one.
 func (v *Vault) next() (*staging, time.Duration) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	now, wait := v.deps.Clock(), idleWait
 	for _, s := range v.queue {
+		if s.sealing {
+			continue
+		}
 		d := s.notBefore.Sub(now)
 		if d <= 0 {
+			s.sealing = true
 			return s, 0
 		}
 		wait = min(wait, d)
@@ -51,12 +77,14 @@ func (v *Vault) process(ctx context.Context, s *staging) {
 		v.sealed.WithLabelValues("verified").Inc()
 		v.dropRestored(s.RunID, s.Rank) // who has saved since has read it
 		v.finish(s, true)
+		v.keep(ctx, s.RunID)
 	case ctx.Err() != nil:
 	case !fault.Is(err, fault.Invalid) && s.tries < v.config.Retries:
 		v.mu.Lock()
 		delay := v.config.RetryDelay << (2 * s.tries)
 		s.tries++
 		s.notBefore = v.deps.Clock().Add(delay)
+		s.sealing = false
 		v.mu.Unlock()
 		v.deps.Log.Warn("seal checkpoint; it is tried again", "run", s.RunID, "checkpoint", s.CheckpointID,
 			"rank", s.Rank, "after", delay, "error", err)

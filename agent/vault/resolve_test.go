@@ -185,7 +185,7 @@ func TestResolveRefuses(t *testing.T) {
 		run         string
 		rank, world uint32
 	}{{"run", 0, 0}, {"run", 1, 1}, {"../run", 0, 1}, {"", 0, 1}, {".staging", 0, 1}} {
-		if ref, _, err := b.Resolve(t.Context(), tc.run, tc.rank, tc.world); err == nil {
+		if ref, _, err := b.Resolve(t.Context(), vault.ResolveRequest{RunID: tc.run, Rank: tc.rank, WorldSize: tc.world}); err == nil {
 			t.Errorf("%+v resolved to %v", tc, ref)
 		}
 	}
@@ -195,7 +195,7 @@ func TestResolveEndsWithItsCaller(t *testing.T) {
 	b := saved(t, healthy("ck", 1))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if ref, _, err := b.Resolve(ctx, "run", 0, 1); !errors.Is(err, context.Canceled) {
+	if ref, _, err := b.Resolve(ctx, vault.ResolveRequest{RunID: "run", Rank: 0, WorldSize: 1}); !errors.Is(err, context.Canceled) {
 		t.Errorf("resolve = %v, %v", ref, err)
 	}
 }

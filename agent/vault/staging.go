@@ -59,6 +59,7 @@ type staging struct {
 	reservedBytes int64 // announced and not yet written, in memory
 	committing    bool
 	committed     bool
+	sealing       bool // a worker has it
 	tries         int
 	notBefore     time.Time
 	metadata      *commonv1.CheckpointMetadata

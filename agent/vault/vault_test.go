@@ -194,7 +194,7 @@ func readFiles(t testing.TB, dir string) map[string]string {
 // what was passed over.
 func (b *bench) resolve(rank, world uint32) (string, []string) {
 	b.t.Helper()
-	ref, passed, err := b.Resolve(b.t.Context(), "run", rank, world)
+	ref, passed, err := b.Resolve(b.t.Context(), vault.ResolveRequest{RunID: "run", Rank: rank, WorldSize: world})
 	if err != nil {
 		b.t.Fatalf("resolve: %v", err)
 	}
@@ -216,7 +216,7 @@ func TestRoundTrip(t *testing.T) {
 	if got := b.states("ck"); got != "STAGED DURABLE VERIFIED" {
 		t.Errorf("states: %s", got)
 	}
-	ref, passed, err := b.Resolve(t.Context(), "run", 0, 1)
+	ref, passed, err := b.Resolve(t.Context(), vault.ResolveRequest{RunID: "run", Rank: 0, WorldSize: 1})
 	if err != nil || len(passed) > 0 {
 		t.Fatalf("resolve: %v, passed over %v", err, passed)
 	}
@@ -276,7 +276,7 @@ func TestRepeatedCalls(t *testing.T) {
 		b.run()
 		b.wait("ck", "VERIFIED")
 	}
-	ref, _, err := b.Resolve(t.Context(), "run", 0, 1)
+	ref, _, err := b.Resolve(t.Context(), vault.ResolveRequest{RunID: "run", Rank: 0, WorldSize: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
