@@ -56,7 +56,9 @@ type meeting struct {
 	dir string
 }
 
-func (v *Vault) metBefore(runID string) bool { return exists(filepath.Join(v.runDir(runID), resumeName)) }
+func (v *Vault) metBefore(runID string) bool {
+	return exists(filepath.Join(v.runDir(runID), resumeName))
+}
 
 // agree takes the checkpoint that all ranks found good.
 func (v *Vault) agree(ctx context.Context, t *taking) error {

@@ -61,8 +61,8 @@ type Manifest struct {
 	// Metric is what the best are told by; absent when there is none.
 	Metric *float64 `json:"metric,omitempty"`
 	// Exact says that training goes on from it as if it had not been interrupted.
-	Exact bool `json:"exact,omitempty"`
-	Reason              string `json:"reason"` // periodic, emergency, ...
+	Exact  bool   `json:"exact,omitempty"`
+	Reason string `json:"reason"` // periodic, emergency, ...
 	// Parent is the checkpoint that the attempt went on from; may be empty.
 	Parent    string    `json:"parent"`
 	Created   time.Time `json:"created"`

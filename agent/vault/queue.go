@@ -41,20 +41,24 @@ func (v *Vault) enqueue(s *staging) {
 	v.mu.Lock()
 	v.queue = append(v.queue, s)
 	v.mu.Unlock()
-	select {
-	case v.wake <- struct{}{}:
-	default:
-	}
+	v.nudge()
 }
 
 // next gives a worker the first staging that is ready to be sealed, or how long
-// to wait for one.
+// to wait for one. Those of one rank are sealed one after another, in the order
+// in which they were committed.
 func (v *Vault) next() (*staging, time.Duration) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	now, wait := v.deps.Clock(), idleWait
+	busy := map[key]bool{} // ranks of runs
 	for _, s := range v.queue {
 		if s.sealing {
+			busy[s.of()] = true
+		}
+	}
+	for _, s := range v.queue {
+		if busy[s.of()] {
 			continue
 		}
 		d := s.notBefore.Sub(now)
@@ -109,6 +113,15 @@ func (v *Vault) finish(s *staging, remove bool) {
 	delete(v.staged, s.key())
 	close(v.changed)
 	v.changed = make(chan struct{})
+	v.nudge() // for the rank's next one
+}
+
+// nudge has a worker look.
+func (v *Vault) nudge() {
+	select {
+	case v.wake <- struct{}{}:
+	default:
+	}
 }
 
 // waitSealed waits until no committed checkpoint of a run is on its way, for

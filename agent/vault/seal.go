@@ -119,6 +119,8 @@ func (v *Vault) publish(k key) error {
 // missing or not verified yet, it is poisoned or suspect, or it is older than
 // what stands there.
 func (v *Vault) pointLatest(m *Manifest) error {
+	v.pointing.Lock()
+	defer v.pointing.Unlock()
 	runDir := v.runDir(m.RunID)
 	c := survey(runDir, m.CheckpointID)
 	c.judge(readJudgements(runDir))

@@ -66,6 +66,7 @@ type staging struct {
 }
 
 func (s *staging) key() key         { return key{s.RunID, s.CheckpointID, s.Rank} }
+func (s *staging) of() key          { return key{runID: s.RunID, rank: s.Rank} }
 func (s *staging) filesDir() string { return filepath.Join(s.dir, filesName) }
 
 // note writes the ticket.

@@ -145,9 +145,10 @@ type Vault struct {
 	verdicts    []*commonv1.CheckpointJudgement
 	kept        map[string]string // why each checkpoint is kept, as it was told
 
-	judged  chan struct{} // holds a token when there are verdicts
-	judging sync.Mutex    // held while verdicts are written down
-	keeping sync.Mutex    // held while a retention policy is applied
+	judged   chan struct{} // holds a token when there are verdicts
+	judging  sync.Mutex    // held while verdicts are written down
+	keeping  sync.Mutex    // held while a retention policy is applied
+	pointing sync.Mutex    // held while latest is moved
 }
 
 // New opens a vault, making its directories. What an earlier agent left

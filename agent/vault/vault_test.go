@@ -125,6 +125,8 @@ type part struct {
 	files              map[string]string
 	reason             commonv1.CheckpointReason
 	command, traceback string
+	metric             *float64
+	exact              bool
 }
 
 func healthy(id string, step int64) part {
@@ -135,7 +137,7 @@ func healthy(id string, step int64) part {
 func (p part) metadata() *commonv1.CheckpointMetadata {
 	return &commonv1.CheckpointMetadata{
 		Step: p.step, DataPosition: p.step * 32, WorldSize: p.world, Rank: p.rank,
-		NonfiniteParameters: p.nonfinite, Format: "test/1",
+		NonfiniteParameters: p.nonfinite, Format: "test/1", Metric: p.metric, Exact: p.exact,
 	}
 }
 
@@ -353,7 +355,7 @@ func TestMemoryStaging(t *testing.T) {
 func TestConfigCheck(t *testing.T) {
 	var keys []string
 	vault.Config{Retries: -1}.Check(func(key, _ string, _ ...any) { keys = append(keys, key) })
-	if len(keys) != 6 {
+	if len(keys) != 8 {
 		t.Errorf("reported %v", keys)
 	}
 	vault.Defaults("d").Check(func(key, format string, _ ...any) { t.Errorf("defaults: %s %s", key, format) })
