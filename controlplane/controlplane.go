@@ -139,7 +139,7 @@ func (c *controlPlane) setup(services *life.Group) error {
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
-	router := routing.New(routing.Deps{Plan: plan, Store: c.store, Clock: time.Now, Log: c.log})
+	router := routing.New(routing.Deps{Plan: plan, Store: c.store, Clock: time.Now, Log: c.log, Metrics: c.metrics})
 	incidents := incident.New(c.config.Incident, incident.Deps{
 		Router: router, Save: nodes.RequestCheckpoint, Store: c.store,
 		Clock: time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,

@@ -30,7 +30,8 @@ const (
 type judgement struct {
 	ID           string    `json:"id"`
 	CheckpointID string    `json:"checkpoint_id,omitempty"` // one; else those of a range
-	Attempt      uint32    `json:"attempt"`                 // the last one whose checkpoints are meant
+	FirstAttempt uint32    `json:"first_attempt,omitempty"` // the first one whose checkpoints are meant
+	Attempt      uint32    `json:"attempt"`                 // the last one
 	FromStep     int64     `json:"from_step"`
 	ToStep       int64     `json:"to_step,omitempty"` // the first that is not meant; 0: none
 	Reason       string    `json:"reason"`
@@ -42,7 +43,7 @@ func (j judgement) of(c *Checkpoint) bool {
 	if j.CheckpointID != "" {
 		return j.CheckpointID == c.ID
 	}
-	return c.Attempt <= j.Attempt && c.Step >= j.FromStep && (j.ToStep == 0 || c.Step < j.ToStep)
+	return c.Attempt >= j.FirstAttempt && c.Attempt <= j.Attempt && c.Step >= j.FromStep && (j.ToStep == 0 || c.Step < j.ToStep)
 }
 
 // judge takes in what was judged.
@@ -91,7 +92,7 @@ func (v *Vault) Judge(ctx context.Context, j *commonv1.CheckpointJudgement) erro
 	}
 	before := readJudgements(runDir)
 	now := judgement{
-		ID: j.GetJudgementId(), CheckpointID: j.GetCheckpointId(), Attempt: j.GetAttempt(), FromStep: j.GetFromStep(),
+		ID: j.GetJudgementId(), CheckpointID: j.GetCheckpointId(), FirstAttempt: j.GetFirstAttempt(), Attempt: j.GetAttempt(), FromStep: j.GetFromStep(),
 		ToStep: j.GetToStep(), Reason: j.GetReason(), Judged: v.deps.Clock().UTC(),
 	}
 	data, err := json.Marshal(now)

@@ -264,7 +264,9 @@ type CheckpointJudgement struct {
 	// Optimizer steps done in the first one that is not meant any more; 0: none.
 	ToStep int64 `protobuf:"varint,6,opt,name=to_step,json=toStep,proto3" json:"to_step,omitempty"`
 	// Why, for a person.
-	Reason        string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The first attempt whose checkpoints are meant.
+	FirstAttempt  uint32 `protobuf:"varint,8,opt,name=first_attempt,json=firstAttempt,proto3" json:"first_attempt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -346,6 +348,13 @@ func (x *CheckpointJudgement) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *CheckpointJudgement) GetFirstAttempt() uint32 {
+	if x != nil {
+		return x.FirstAttempt
+	}
+	return 0
 }
 
 // Directive is what a trainer is told to do. Exactly one verb is set.
@@ -460,7 +469,7 @@ const file_vigil_common_v1_directive_proto_rawDesc = "" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12#\n" +
 	"\rcheckpoint_id\x18\x02 \x01(\tR\fcheckpointId\x129\n" +
 	"\x06action\x18\x03 \x01(\x0e2!.vigil.common.v1.CheckpointActionR\x06action\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xdc\x01\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\x81\x02\n" +
 	"\x13CheckpointJudgement\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12!\n" +
 	"\fjudgement_id\x18\x02 \x01(\tR\vjudgementId\x12#\n" +
@@ -468,7 +477,8 @@ const file_vigil_common_v1_directive_proto_rawDesc = "" +
 	"\aattempt\x18\x04 \x01(\rR\aattempt\x12\x1b\n" +
 	"\tfrom_step\x18\x05 \x01(\x03R\bfromStep\x12\x17\n" +
 	"\ato_step\x18\x06 \x01(\x03R\x06toStep\x12\x16\n" +
-	"\x06reason\x18\a \x01(\tR\x06reason\"\xd4\x01\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12#\n" +
+	"\rfirst_attempt\x18\b \x01(\rR\ffirstAttempt\"\xd4\x01\n" +
 	"\tDirective\x12!\n" +
 	"\fdirective_id\x18\x01 \x01(\tR\vdirectiveId\x126\n" +
 	"\bdeadline\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12 \n" +

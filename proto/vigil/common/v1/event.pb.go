@@ -965,8 +965,10 @@ type StepReport struct {
 	GpuMemoryReservedBytes *int64 `protobuf:"varint,21,opt,name=gpu_memory_reserved_bytes,json=gpuMemoryReservedBytes,proto3,oneof" json:"gpu_memory_reserved_bytes,omitempty"`
 	// Values among the parameters that are not finite, after the step.
 	NonfiniteParameters *int64 `protobuf:"varint,22,opt,name=nonfinite_parameters,json=nonfiniteParameters,proto3,oneof" json:"nonfinite_parameters,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// What else the script measured, by its own names; at most 256.
+	Metrics       map[string]float64 `protobuf:"bytes,23,rep,name=metrics,proto3" json:"metrics,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StepReport) Reset() {
@@ -1151,6 +1153,13 @@ func (x *StepReport) GetNonfiniteParameters() int64 {
 		return *x.NonfiniteParameters
 	}
 	return 0
+}
+
+func (x *StepReport) GetMetrics() map[string]float64 {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
 }
 
 // Evaluation is what a pass over held-out data measured.
@@ -2078,7 +2087,7 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"totalSteps\x1a;\n" +
 	"\rSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x98\r\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x98\x0e\n" +
 	"\n" +
 	"StepReport\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x03R\x04step\x12\x17\n" +
@@ -2106,7 +2115,8 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"deadRatios\x12[\n" +
 	"\x10saturated_ratios\x18\x14 \x03(\v20.vigil.common.v1.StepReport.SaturatedRatiosEntryR\x0fsaturatedRatios\x12>\n" +
 	"\x19gpu_memory_reserved_bytes\x18\x15 \x01(\x03H\x0fR\x16gpuMemoryReservedBytes\x88\x01\x01\x126\n" +
-	"\x14nonfinite_parameters\x18\x16 \x01(\x03H\x10R\x13nonfiniteParameters\x88\x01\x01\x1a=\n" +
+	"\x14nonfinite_parameters\x18\x16 \x01(\x03H\x10R\x13nonfiniteParameters\x88\x01\x01\x12B\n" +
+	"\ametrics\x18\x17 \x03(\v2(.vigil.common.v1.StepReport.MetricsEntryR\ametrics\x1a=\n" +
 	"\x0fTaskLossesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a>\n" +
@@ -2117,6 +2127,9 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1aB\n" +
 	"\x14SaturatedRatiosEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a:\n" +
+	"\fMetricsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\a\n" +
 	"\x05_lossB\x10\n" +
@@ -2263,7 +2276,7 @@ func file_vigil_common_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_vigil_common_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_vigil_common_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_vigil_common_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_vigil_common_v1_event_proto_goTypes = []any{
 	(Activity)(0),                 // 0: vigil.common.v1.Activity
 	(PhaseKind)(0),                // 1: vigil.common.v1.PhaseKind
@@ -2291,22 +2304,23 @@ var file_vigil_common_v1_event_proto_goTypes = []any{
 	nil,                           // 23: vigil.common.v1.StepReport.TaskWeightsEntry
 	nil,                           // 24: vigil.common.v1.StepReport.DeadRatiosEntry
 	nil,                           // 25: vigil.common.v1.StepReport.SaturatedRatiosEntry
-	nil,                           // 26: vigil.common.v1.Evaluation.MetricsEntry
-	nil,                           // 27: vigil.common.v1.Evaluation.TaskLossesEntry
-	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
-	(*CheckpointProgress)(nil),    // 29: vigil.common.v1.CheckpointProgress
-	(*NodeReport)(nil),            // 30: vigil.common.v1.NodeReport
-	(*NodeFault)(nil),             // 31: vigil.common.v1.NodeFault
-	(*NodeLink)(nil),              // 32: vigil.common.v1.NodeLink
-	(*CheckpointChanged)(nil),     // 33: vigil.common.v1.CheckpointChanged
-	(FailureKind)(0),              // 34: vigil.common.v1.FailureKind
+	nil,                           // 26: vigil.common.v1.StepReport.MetricsEntry
+	nil,                           // 27: vigil.common.v1.Evaluation.MetricsEntry
+	nil,                           // 28: vigil.common.v1.Evaluation.TaskLossesEntry
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*CheckpointProgress)(nil),    // 30: vigil.common.v1.CheckpointProgress
+	(*NodeReport)(nil),            // 31: vigil.common.v1.NodeReport
+	(*NodeFault)(nil),             // 32: vigil.common.v1.NodeFault
+	(*NodeLink)(nil),              // 33: vigil.common.v1.NodeLink
+	(*CheckpointChanged)(nil),     // 34: vigil.common.v1.CheckpointChanged
+	(FailureKind)(0),              // 35: vigil.common.v1.FailureKind
 }
 var file_vigil_common_v1_event_proto_depIdxs = []int32{
-	28, // 0: vigil.common.v1.Event.time:type_name -> google.protobuf.Timestamp
+	29, // 0: vigil.common.v1.Event.time:type_name -> google.protobuf.Timestamp
 	7,  // 1: vigil.common.v1.Event.trainer_registered:type_name -> vigil.common.v1.TrainerRegistered
 	8,  // 2: vigil.common.v1.Event.step:type_name -> vigil.common.v1.StepReport
 	15, // 3: vigil.common.v1.Event.non_finite:type_name -> vigil.common.v1.NonFinite
-	29, // 4: vigil.common.v1.Event.checkpoint:type_name -> vigil.common.v1.CheckpointProgress
+	30, // 4: vigil.common.v1.Event.checkpoint:type_name -> vigil.common.v1.CheckpointProgress
 	16, // 5: vigil.common.v1.Event.command_result:type_name -> vigil.common.v1.CommandResult
 	17, // 6: vigil.common.v1.Event.attempt_started:type_name -> vigil.common.v1.AttemptStarted
 	18, // 7: vigil.common.v1.Event.attempt_ended:type_name -> vigil.common.v1.AttemptEnded
@@ -2315,35 +2329,36 @@ var file_vigil_common_v1_event_proto_depIdxs = []int32{
 	13, // 10: vigil.common.v1.Event.tick:type_name -> vigil.common.v1.Tick
 	14, // 11: vigil.common.v1.Event.phase:type_name -> vigil.common.v1.Phase
 	9,  // 12: vigil.common.v1.Event.evaluation:type_name -> vigil.common.v1.Evaluation
-	30, // 13: vigil.common.v1.Event.node_report:type_name -> vigil.common.v1.NodeReport
-	31, // 14: vigil.common.v1.Event.node_fault:type_name -> vigil.common.v1.NodeFault
-	32, // 15: vigil.common.v1.Event.node_link:type_name -> vigil.common.v1.NodeLink
+	31, // 13: vigil.common.v1.Event.node_report:type_name -> vigil.common.v1.NodeReport
+	32, // 14: vigil.common.v1.Event.node_fault:type_name -> vigil.common.v1.NodeFault
+	33, // 15: vigil.common.v1.Event.node_link:type_name -> vigil.common.v1.NodeLink
 	10, // 16: vigil.common.v1.Event.exception:type_name -> vigil.common.v1.TrainerException
 	11, // 17: vigil.common.v1.Event.stack_dump:type_name -> vigil.common.v1.StackDump
 	12, // 18: vigil.common.v1.Event.preemption:type_name -> vigil.common.v1.PreemptionNotice
-	33, // 19: vigil.common.v1.Event.checkpoint_changed:type_name -> vigil.common.v1.CheckpointChanged
+	34, // 19: vigil.common.v1.Event.checkpoint_changed:type_name -> vigil.common.v1.CheckpointChanged
 	21, // 20: vigil.common.v1.TrainerRegistered.settings:type_name -> vigil.common.v1.TrainerRegistered.SettingsEntry
 	22, // 21: vigil.common.v1.StepReport.task_losses:type_name -> vigil.common.v1.StepReport.TaskLossesEntry
 	23, // 22: vigil.common.v1.StepReport.task_weights:type_name -> vigil.common.v1.StepReport.TaskWeightsEntry
 	24, // 23: vigil.common.v1.StepReport.dead_ratios:type_name -> vigil.common.v1.StepReport.DeadRatiosEntry
 	25, // 24: vigil.common.v1.StepReport.saturated_ratios:type_name -> vigil.common.v1.StepReport.SaturatedRatiosEntry
-	26, // 25: vigil.common.v1.Evaluation.metrics:type_name -> vigil.common.v1.Evaluation.MetricsEntry
-	27, // 26: vigil.common.v1.Evaluation.task_losses:type_name -> vigil.common.v1.Evaluation.TaskLossesEntry
-	34, // 27: vigil.common.v1.TrainerException.failure:type_name -> vigil.common.v1.FailureKind
-	28, // 28: vigil.common.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
-	0,  // 29: vigil.common.v1.Tick.activity:type_name -> vigil.common.v1.Activity
-	1,  // 30: vigil.common.v1.Phase.kind:type_name -> vigil.common.v1.PhaseKind
-	2,  // 31: vigil.common.v1.Phase.edge:type_name -> vigil.common.v1.PhaseEdge
-	3,  // 32: vigil.common.v1.NonFinite.quantity:type_name -> vigil.common.v1.Quantity
-	4,  // 33: vigil.common.v1.CommandResult.stage:type_name -> vigil.common.v1.CommandStage
-	34, // 34: vigil.common.v1.AttemptStarted.after_failure:type_name -> vigil.common.v1.FailureKind
-	34, // 35: vigil.common.v1.AttemptEnded.failure:type_name -> vigil.common.v1.FailureKind
-	5,  // 36: vigil.common.v1.RunEnded.outcome:type_name -> vigil.common.v1.Outcome
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	26, // 25: vigil.common.v1.StepReport.metrics:type_name -> vigil.common.v1.StepReport.MetricsEntry
+	27, // 26: vigil.common.v1.Evaluation.metrics:type_name -> vigil.common.v1.Evaluation.MetricsEntry
+	28, // 27: vigil.common.v1.Evaluation.task_losses:type_name -> vigil.common.v1.Evaluation.TaskLossesEntry
+	35, // 28: vigil.common.v1.TrainerException.failure:type_name -> vigil.common.v1.FailureKind
+	29, // 29: vigil.common.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
+	0,  // 30: vigil.common.v1.Tick.activity:type_name -> vigil.common.v1.Activity
+	1,  // 31: vigil.common.v1.Phase.kind:type_name -> vigil.common.v1.PhaseKind
+	2,  // 32: vigil.common.v1.Phase.edge:type_name -> vigil.common.v1.PhaseEdge
+	3,  // 33: vigil.common.v1.NonFinite.quantity:type_name -> vigil.common.v1.Quantity
+	4,  // 34: vigil.common.v1.CommandResult.stage:type_name -> vigil.common.v1.CommandStage
+	35, // 35: vigil.common.v1.AttemptStarted.after_failure:type_name -> vigil.common.v1.FailureKind
+	35, // 36: vigil.common.v1.AttemptEnded.failure:type_name -> vigil.common.v1.FailureKind
+	5,  // 37: vigil.common.v1.RunEnded.outcome:type_name -> vigil.common.v1.Outcome
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_vigil_common_v1_event_proto_init() }
@@ -2384,7 +2399,7 @@ func file_vigil_common_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_common_v1_event_proto_rawDesc), len(file_vigil_common_v1_event_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   22,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

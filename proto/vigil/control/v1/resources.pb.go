@@ -736,9 +736,7 @@ type Checkpoint struct {
 	// When it was removed; absent while it is there.
 	Removed *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=removed,proto3" json:"removed,omitempty"`
 	// The value by which the best are told; absent when there is none.
-	Metric *float64 `protobuf:"fixed64,17,opt,name=metric,proto3,oneof" json:"metric,omitempty"`
-	// Launch of the run that saved it, counted from 0.
-	Attempt       uint32 `protobuf:"varint,18,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Metric        *float64 `protobuf:"fixed64,17,opt,name=metric,proto3,oneof" json:"metric,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -888,13 +886,6 @@ func (x *Checkpoint) GetRemoved() *timestamppb.Timestamp {
 func (x *Checkpoint) GetMetric() float64 {
 	if x != nil && x.Metric != nil {
 		return *x.Metric
-	}
-	return 0
-}
-
-func (x *Checkpoint) GetAttempt() uint32 {
-	if x != nil {
-		return x.Attempt
 	}
 	return 0
 }
@@ -1938,7 +1929,7 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\afailure\x18\x04 \x01(\x0e2\x1c.vigil.common.v1.FailureKindR\afailure\x12 \n" +
 	"\vexplanation\x18\x05 \x01(\tR\vexplanation\x122\n" +
 	"\x15resumed_checkpoint_id\x18\x06 \x01(\tR\x13resumedCheckpointId\x12!\n" +
-	"\fresumed_step\x18\a \x01(\x03R\vresumedStep\"\x9d\x05\n" +
+	"\fresumed_step\x18\a \x01(\x03R\vresumedStep\"\x83\x05\n" +
 	"\n" +
 	"Checkpoint\x12#\n" +
 	"\rcheckpoint_id\x18\x01 \x01(\tR\fcheckpointId\x12\x15\n" +
@@ -1959,8 +1950,7 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\x06pinned\x18\x0e \x01(\bR\x06pinned\x12!\n" +
 	"\fkeep_reasons\x18\x0f \x03(\tR\vkeepReasons\x124\n" +
 	"\aremoved\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\aremoved\x12\x1b\n" +
-	"\x06metric\x18\x11 \x01(\x01H\x00R\x06metric\x88\x01\x01\x12\x18\n" +
-	"\aattempt\x18\x12 \x01(\rR\aattemptB\t\n" +
+	"\x06metric\x18\x11 \x01(\x01H\x00R\x06metric\x88\x01\x01B\t\n" +
 	"\a_metric\"\xd5\x03\n" +
 	"\x0eCheckpointTask\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x15\n" +
