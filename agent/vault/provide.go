@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -80,6 +81,10 @@ func (v *Vault) sweepRestored() {
 // that is not there yet, checking every byte. After an error the directory is
 // of no use. They are not synced: whoever restores can do so again.
 func (v *Vault) Restore(ctx context.Context, rankDir string, m *Manifest, to string) error {
+	return v.restore(ctx, rankDir, m, to, func(in io.Reader) io.Reader { return in })
+}
+
+func (v *Vault) restore(ctx context.Context, rankDir string, m *Manifest, to string, through func(io.Reader) io.Reader) error {
 	if err := v.deps.FS.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return fmt.Errorf("restore checkpoint: %w", err)
 	}
@@ -98,6 +103,6 @@ func (v *Vault) Restore(ctx context.Context, rankDir string, m *Manifest, to str
 		if err != nil {
 			return err
 		}
-		return errors.Join(v.codec.Decode(ctx, out, in, m.encoded(f), m.binding(f.Name)), out.Close())
+		return errors.Join(v.codec.Decode(ctx, out, through(in), m.encoded(f), m.binding(f.Name)), out.Close())
 	})
 }

@@ -37,6 +37,9 @@ type Config struct {
 	// bytes fit, as announced or as the rank's last checkpoint had them; else
 	// below Dir.
 	StagingDir string `yaml:"staging_dir"`
+	// ExportDir is where checkpoints are restored and exported to when a person
+	// asks for it; empty: below Dir.
+	ExportDir string `yaml:"export_dir"`
 	// MaxStaged bounds the checkpoints that are begun or wait to be sealed; >= 1.
 	MaxStaged int `yaml:"max_staged"`
 	// Retries is how often sealing is tried again, with a growing delay; >= 0.
@@ -175,6 +178,9 @@ func New(config Config, deps Deps) (*Vault, error) {
 	}
 	if config.StagingDir != "" {
 		v.disk = config.StagingDir
+	}
+	if config.ExportDir == "" {
+		v.config.ExportDir = filepath.Join(dir, exportsName)
 	}
 	for _, d := range []string{dir, v.disk} {
 		if err := deps.FS.MkdirAll(d, 0o700); err != nil {
