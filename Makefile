@@ -14,7 +14,7 @@ GOTESTFLAGS ?= -count=1
 export CGO_CFLAGS := -O2 -Wno-deprecated-declarations
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test deps gen build race fuzz lint bench bench-detect bench-detect-sensitivity bench-detect-ranks bench-detect-ranks-sensitivity bench-detect-speed check cross $(PROGRAMS)
+.PHONY: help run demo test deps gen build race fuzz lint bench test-elasticsearch bench-detect bench-detect-sensitivity bench-detect-ranks bench-detect-ranks-sensitivity bench-detect-speed bench-alerting chaos-alerting check cross $(PROGRAMS)
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ gen: ## Make the generated code anew
 
 race: ## Run every test with the race detector
 	@$(TOOL) gotestsum --format pkgname-and-test-fails -- -race -timeout 30m $(GOTESTFLAGS) ./...
+
+test-elasticsearch: ## Run the exporter's suite against a real Elasticsearch 8 from Maven Central
+	@home=$$(internal/tools/elasticsearch.sh) && VIGIL_ELASTICSEARCH=$$home go test -count=1 -v -run 'TestRealServer' ./controlplane/export/elastic
 
 FUZZTIME ?= 30s
 fuzz: ## Run every fuzz target for FUZZTIME (30s)
@@ -79,6 +82,13 @@ bench-detect-ranks-sensitivity: agentctl ## Labelled multi-rank traces with ever
 bench-detect-speed: ## Nanoseconds and bytes for each series and observation, by rule; and of a core, 16,384 ranks
 	@go test ./controlplane/detect/rules -run '^$$' -bench 'Kinds|Observe|NewRun' -benchmem | grep -E '^Benchmark'
 	@go test ./controlplane/detect/ranksim -run '^$$' -bench ManyRanks -benchmem | grep -E '^Benchmark'
+
+bench-alerting: ## Alerts taken, told and how fast, beside Alertmanager where it is installed
+	@go test ./cmd/e2e -run '^$$' -bench BenchmarkAlerting -benchtime 1x -timeout 20m | grep -vE '^(goos|goarch|pkg|cpu|ok|PASS)'
+
+KILLS ?= 100
+chaos-alerting: ## Kill the control plane KILLS (100) times while it tells of alerts; none may be lost
+	@VIGIL_CHAOS_KILLS=$(KILLS) go test ./cmd/e2e -run TestAlertingSurvivesKills -count=1 -timeout 30m -v | grep -vE '^(=== |ok|PASS)'
 
 cross: ## Build for every platform that is promised
 	@for target in linux/amd64 linux/arm64; do \

@@ -68,11 +68,11 @@ func Run(ctx context.Context, config Config, w io.Writer) error {
 	})
 }
 
-// Check finds the mistakes in the settings of receivers, routes and detection rules; it
-// starts nothing.
+// Check finds the mistakes in the settings of receivers, routes, detection rules and
+// exporters; it starts nothing.
 func Check(config Config) error {
 	_, err := profile.New(config.Detection)
-	return conf.Join(alerting.Check(config.Alerting), err)
+	return conf.Join(alerting.Check(config.Alerting), err, checkExports(config.Exports))
 }
 
 // controlPlane is the parts while they are put together.
@@ -89,7 +89,7 @@ type controlPlane struct {
 
 // open opens what everything stands on.
 func (c *controlPlane) open(ctx context.Context, foundations *life.Group) (err error) {
-	if c.store, err = store.Open(ctx, c.config.Store, store.Deps{Log: c.log}); err != nil {
+	if c.store, err = store.Open(ctx, c.config.Store, store.Deps{Log: c.log, Exports: len(c.config.Exports) > 0}); err != nil {
 		return err
 	}
 	foundations.Go("store", life.AtEnd(c.store.Close))
@@ -97,6 +97,15 @@ func (c *controlPlane) open(ctx context.Context, foundations *life.Group) (err e
 		return err
 	}
 	foundations.Go("bus", life.AtEnd(func() error { c.bus.Close(); return nil }))
+	// The embedded bus is locked, so this is the only process at work here: what
+	// one before it had leased is not waited for.
+	released, err := c.store.Outbox().Release(ctx)
+	if err != nil {
+		return err
+	}
+	if released > 0 {
+		c.log.Info("notifications that a process before this one may have sent are sent again", "notifications", released)
+	}
 	if c.samples, err = metrics.Open(c.config.Metrics, metrics.Deps{Log: c.log, Clock: time.Now}); err != nil {
 		return err
 	}
@@ -145,6 +154,10 @@ func (c *controlPlane) setup(services *life.Group) error {
 		Clock: time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
 	})
 	people.incidents = incidents
+	exports, err := c.exports(people)
+	if err != nil {
+		return errors.Join(err, agents.Close(), operators.Close())
+	}
 	events := pipeline.New(pipeline.Deps{
 		Bus: c.bus, Store: c.store, Incidents: incidents,
 		NewBank: func() pipeline.Bank { return detect.NewBankOf(profiles.Choose).WatchNodes(profiles.Nodes()) },
@@ -156,7 +169,7 @@ func (c *controlPlane) setup(services *life.Group) error {
 	})
 	operatorAPI := api.New(api.Deps{
 		Listener: operators, HTTP: c.web(events, incidents, router, alerts), Store: c.store, Saver: nodes, Incidents: incidents, Router: router,
-		History: c.bus, Profiles: profiles, Receivers: alerts,
+		History: c.bus, Profiles: profiles, Receivers: alerts, Exports: exports,
 		Version: version.String(), Listeners: listeners,
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
@@ -168,6 +181,7 @@ func (c *controlPlane) setup(services *life.Group) error {
 	services.Go("routing", router.Run)
 	services.Go("ingest", frames.Run)
 	services.Go("agents", serveAgents(agents, frames))
+	services.Go("exports", exports.Run)
 	services.Go("api", operatorAPI.Run)
 	c.log.Info("control plane is up", "version", version.String(), "api", listeners["api"], "agents", listeners["agents"], "state", c.config.StateDir)
 	return nil

@@ -58,6 +58,7 @@ type Deps struct {
 	History   History
 	Profiles  *profile.Profiles // the settings of the detection rules
 	Receivers Receivers
+	Exports   Exports
 	Version   string            // of the control plane
 	Listeners map[string]string // addresses by purpose, for GetStatus
 	Log       *slog.Logger
@@ -99,6 +100,7 @@ func (a *API) Run(ctx context.Context) error {
 			gateway.RegisterReceiverServiceHandler,
 			gateway.RegisterSystemServiceHandler,
 			gateway.RegisterFindingServiceHandler,
+			gateway.RegisterExportServiceHandler,
 		},
 		HTTP:                a.deps.HTTP,
 		RefuseUnknownFields: true,
@@ -117,6 +119,7 @@ func (a *API) register(to grpc.ServiceRegistrar) {
 	})
 	controlv1.RegisterCheckpointTaskServiceServer(to, &tasks{store: a.deps.Store, saver: a.deps.Saver})
 	controlv1.RegisterReceiverServiceServer(to, &receivers{store: a.deps.Store, receivers: a.deps.Receivers})
+	controlv1.RegisterExportServiceServer(to, &exports{exports: a.deps.Exports})
 	controlv1.RegisterSystemServiceServer(to, &system{
 		version: a.deps.Version, listeners: a.deps.Listeners, started: a.started,
 	})

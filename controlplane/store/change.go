@@ -15,6 +15,7 @@ const (
 	TopicOutbox      Topic = "outbox"
 	TopicGroups      Topic = "groups" // when something is due
 	TopicSilences    Topic = "silences"
+	TopicExports     Topic = "exports"
 	TopicAudit       Topic = "audit"
 	TopicAccess      Topic = "access" // who may come in
 )

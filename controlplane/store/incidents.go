@@ -42,7 +42,10 @@ func (tx *Tx) PutFinding(f *controlv1.Finding) (inserted bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("put finding %s: %w", f.GetFindingId(), err)
 	}
-	return rows > 0, nil
+	if rows > 0 {
+		err = tx.record(ExportFinding, f.GetFindingId(), body)
+	}
+	return rows > 0, err
 }
 
 // AttachFinding makes a finding part of an incident.
@@ -77,6 +80,9 @@ func (tx *Tx) PutIncident(r IncidentRecord) error {
 	}
 	body, err := marshal(&bare)
 	if err != nil {
+		return err
+	}
+	if err := tx.recordIncident(i.GetIncidentId(), body); err != nil {
 		return err
 	}
 	tx.touch(TopicIncidents)

@@ -52,6 +52,8 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 type Deps struct {
 	Log   *slog.Logger
 	Clock func() time.Time // for leases; nil means time.Now
+	// Exports has changes of findings and incidents recorded for exporters.
+	Exports bool
 }
 
 // Store is the open records. It is safe for concurrent use; whoever opened it
@@ -61,6 +63,7 @@ type Store struct {
 	writer  *sql.DB
 	reader  *sql.DB
 	clock   func() time.Time
+	exports bool
 	changes changes
 }
 
@@ -99,7 +102,7 @@ func Open(ctx context.Context, config Config, deps Deps) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{engine: e, clock: deps.Clock}
+	s := &Store{engine: e, clock: deps.Clock, exports: deps.Exports}
 	if s.clock == nil {
 		s.clock = time.Now
 	}
@@ -143,10 +146,11 @@ type Tx struct {
 	now     time.Time
 	touched map[Topic]bool
 	cache   cache
+	exports bool
 }
 
 func (s *Store) newTx() *Tx {
-	return &Tx{traits: s.engine.traits(), now: s.clock(), touched: map[Topic]bool{}, cache: newCache()}
+	return &Tx{traits: s.engine.traits(), now: s.clock(), touched: map[Topic]bool{}, cache: newCache(), exports: s.exports}
 }
 
 // How often a transaction that others got in the way of is run again before it

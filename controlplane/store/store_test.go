@@ -27,7 +27,7 @@ func open(t testing.TB, path string, clock func() time.Time) *store.Store {
 
 func openAs(t testing.TB, config store.Config, clock func() time.Time) *store.Store {
 	t.Helper()
-	s, err := store.Open(t.Context(), config, store.Deps{Log: testkit.Logger(t), Clock: clock})
+	s, err := store.Open(t.Context(), config, store.Deps{Log: testkit.Logger(t), Clock: clock, Exports: true})
 	if err != nil {
 		t.Fatal(err)
 	}
