@@ -40,6 +40,7 @@ gen: ## Make the generated code anew
 	@$(TOOL) buf generate
 	@$(TOOL) buf generate --template buf.gen.gateway.yaml
 	@go test ./internal/metric -run TestReferenceIsFresh -update >/dev/null
+	@go test ./controlplane/api -run TestAccessTable -update >/dev/null
 
 race: ## Run every test with the race detector
 	@$(TOOL) gotestsum --format pkgname-and-test-fails -- -race -timeout 30m $(GOTESTFLAGS) ./...
