@@ -137,6 +137,9 @@ func (l *loop) step(ctx context.Context, step int64, started time.Time) error {
 		return l.nonFinite(ctx, what)
 	}
 	health := l.training.applyMeasured(rateScale)
+	if l.config.Faults.At(inject.NaNParameter, attempt, step) {
+		l.training.PoisonParameter()
+	}
 	elapsed := time.Since(started)
 	l.progress.step(step, outcome, l.training.Config().Batch)
 	tasks := [...]trainer.Task{

@@ -207,6 +207,13 @@ func countNonFinite(values []float32) (nan, inf int64) {
 // layer, as a faulty device would make it.
 func (t *Training) Poison() { t.poison = true }
 
+// PoisonParameter makes a parameter of the second encoder layer NaN at once, as
+// a faulty memory would.
+func (t *Training) PoisonParameter() {
+	weight := t.net.encoder[1].weight.Data
+	weight[len(weight)/2] = float32(math.NaN())
+}
+
 // Digest is the SHA-256 of the parameters, as little-endian float32 in the
 // order of the tensors, in lower-case hex.
 func (t *Training) Digest() string {
