@@ -75,9 +75,12 @@ type world struct {
 	boss   *part // the supervisor
 	mounts bool  // the vault has a file system of its own
 
-	mu     sync.Mutex
 	ledger []damage
 	counts map[kind]int
+
+	mu    sync.Mutex // guards agent and held
+	held  bool       // the agent is to stay away
+	ended chan struct{}
 }
 
 func (w *world) vault() string { return filepath.Join(w.dir, "vault") }
@@ -92,7 +95,8 @@ func build(t *testing.T, p plan) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, plan: p, dir: dir, socket: filepath.Join(dir, "s"), log: filepath.Join(dir, "run.log"), counts: map[kind]int{}}
+	w := &world{t: t, plan: p, dir: dir, socket: filepath.Join(dir, "s"), log: filepath.Join(dir, "run.log"), counts: map[kind]int{}, held: true, ended: make(chan struct{})}
+	go w.keepAgent()
 	if err := os.Mkdir(w.vault(), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -123,6 +127,10 @@ collectors:
 
 // close ends everything and removes the world.
 func (w *world) close() {
+	close(w.ended)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.held = true
 	for _, p := range []*part{w.boss, w.agent} {
 		if p != nil && !p.over() {
 			_ = p.cmd.Process.Signal(syscall.SIGTERM)
@@ -143,11 +151,43 @@ func (w *world) close() {
 
 func program(name string) string { return filepath.Join(os.Getenv(binVariable), name) }
 
+// killAgent kills the agent, which stays away until startAgent.
+func (w *world) killAgent() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.held = true
+	w.agent.kill()
+}
+
+// keepAgent starts an agent that ended by itself, as when its disk is full, anew:
+// a service manager does.
+func (w *world) keepAgent() {
+	for {
+		select {
+		case <-w.ended:
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
+		w.mu.Lock()
+		if !w.held && w.agent.over() {
+			w.launchAgent()
+		}
+		w.mu.Unlock()
+	}
+}
+
 func (w *world) startAgent() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.held = false
+	w.launchAgent()
+}
+
+func (w *world) launchAgent() {
 	var err error
 	w.agent, err = launch(filepath.Join(w.dir, "agent.log"), nil, program("vigil-agent"), "--config", filepath.Join(w.dir, "agent.yaml"))
 	if err != nil {
-		w.t.Fatal(err)
+		w.t.Error(err)
 	}
 }
 
@@ -194,12 +234,12 @@ func (w *world) strike(b blow) {
 		w.rest(b.away)
 		w.startSupervisor()
 	case killAgent:
-		w.agent.kill()
+		w.killAgent()
 		w.counts[b.kind]++
 		w.rest(b.away)
 		w.startAgent()
 	case killAll:
-		w.agent.kill()
+		w.killAgent()
 		w.boss.kill()
 		w.counts[b.kind]++
 		w.rest(b.away)
@@ -207,7 +247,7 @@ func (w *world) strike(b blow) {
 		w.startSupervisor()
 	case flipBit, tearFile, removeFile:
 		if b.quiet {
-			w.agent.kill()
+			w.killAgent()
 		}
 		if w.damage(b) {
 			w.counts[b.kind]++
