@@ -22,6 +22,7 @@ import (
 	"github.com/vigil-ml/vigil/agent/reflex"
 	"github.com/vigil-ml/vigil/agent/report"
 	"github.com/vigil-ml/vigil/agent/spool"
+	"github.com/vigil-ml/vigil/agent/standing"
 	"github.com/vigil-ml/vigil/agent/uplink"
 	"github.com/vigil-ml/vigil/agent/vault"
 	"github.com/vigil-ml/vigil/internal/durable"
@@ -121,7 +122,9 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	// is on disk.
 	var orders *command.Checkpoints
 	var reflexes *reflex.Reflex
+	stands := standing.New(time.Now)
 	observe := func(event *commonv1.Event) {
+		stands.Observe(event)
 		orders.Observe(event)
 		reflexes.Observe(event)
 	}
@@ -173,6 +176,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	trainers := localapi.New(a.config.Trainers, localapi.Deps{
 		Log: a.log, Metrics: a.metrics, Clock: time.Now, Node: a.config.Node, Sessions: sessions,
 		Checkpoints: checkpoints, Orders: orders, Events: a.journal.Events, Observe: observe,
+		Standing: stands, Encrypts: a.config.Vault.Encryption.On(),
 	})
 
 	services.Go("vault", checkpoints.Run)

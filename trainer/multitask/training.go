@@ -130,6 +130,15 @@ func (t *Training) Apply(rateScale float64) {
 	t.drawn += int64(t.config.Batch)
 }
 
+// SkipBatch leaves the next step's batch out: its samples count as consumed, and
+// nothing is learned from them.
+func (t *Training) SkipBatch() {
+	t.ahead = t.random
+	t.draw(t.source, t.set.Train, t.config.Batch)
+	t.random = t.ahead
+	t.drawn += int64(t.config.Batch)
+}
+
 // draw fills the first rows of the batch.
 func (t *Training) draw(source *rand.Rand, from []digits.Digit, rows int) {
 	for i := range rows {

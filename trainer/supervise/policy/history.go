@@ -118,7 +118,7 @@ func (h *History) giveUp(c Config, p Policy, e Ending, failure commonv1.FailureK
 	switch {
 	case failure == commonv1.FailureKind_FAILURE_KIND_USER_ERROR && h.tracebacks >= c.SameTracebacks:
 		return fmt.Sprintf("the same exception %d times at the same step: the program itself is at fault: %s", h.tracebacks, e.Explanation)
-	case p.Retries == 0:
+	case p.Retries == 0 && c.MaxRestarts != 0:
 		return fmt.Sprintf("%s is not tried again: %s", Name(failure), e.Explanation)
 	case h.same >= c.SameFailures:
 		return fmt.Sprintf("no progress, the same failure %d times in a row: %s", h.same, e.Explanation)
