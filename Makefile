@@ -14,7 +14,7 @@ GOTESTFLAGS ?= -count=1
 export CGO_CFLAGS := -O2 -Wno-deprecated-declarations
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test deps gen build race fuzz lint bench bench-detect bench-detect-sensitivity bench-detect-ranks bench-detect-ranks-sensitivity bench-detect-speed check cross $(PROGRAMS)
+.PHONY: help run demo test deps gen build race fuzz lint bench bench-detect bench-detect-sensitivity bench-detect-ranks bench-detect-ranks-sensitivity bench-detect-speed chaos check cross $(PROGRAMS)
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,11 @@ bench-detect-ranks-sensitivity: agentctl ## Labelled multi-rank traces with ever
 bench-detect-speed: ## Nanoseconds and bytes for each series and observation, by rule; and of a core, 16,384 ranks
 	@go test ./controlplane/detect/rules -run '^$$' -bench 'Kinds|Observe|NewRun' -benchmem | grep -E '^Benchmark'
 	@go test ./controlplane/detect/ranksim -run '^$$' -bench ManyRanks -benchmem | grep -E '^Benchmark'
+
+CHAOS_RUNS ?= 300
+CHAOS_SEED ?= 1
+chaos: ## Break CHAOS_RUNS (300) short runs at random, by CHAOS_SEED (1), and see that each ends as if nothing had happened
+	@go test ./cmd/e2e/chaos -count=1 -timeout 120m -v -run Chaos -args -runs $(CHAOS_RUNS) -seed $(CHAOS_SEED)
 
 cross: ## Build for every platform that is promised
 	@for target in linux/amd64 linux/arm64; do \

@@ -83,7 +83,7 @@ func (s *supervisor) attempt(ctx context.Context, path string, number uint32, af
 	if err != nil {
 		s.deps.Log.Warn("the command's reason to exit is not readable", "cause", err)
 	}
-	e := classify(p.state, report, s.stopped.signal, evidence)
+	e := classify(p.state, report, s.stopped, evidence)
 	e.lasted = time.Since(launched)
 	e.progress, e.stepKnown = trainer.ReadProgress(exitFile)
 	s.answered(exitFile)

@@ -114,9 +114,9 @@ func recovery(d policy.Decision, step int64) *commonv1.Recovery {
 }
 
 // classify says what the end of a process means. Report is what the process
-// left behind, nil when it left nothing; stopped is the signal that the
-// supervisor was told to stop by, 0 when it was not.
-func classify(state *os.ProcessState, report *protocol.ExitReport, stopped syscall.Signal, e diagnose.Evidence) ending {
+// left behind, nil when it left nothing; stopped is what the
+// supervisor was told to stop by.
+func classify(state *os.ProcessState, report *protocol.ExitReport, stopped stop, e diagnose.Evidence) ending {
 	ended := ending{code: state.ExitCode()}
 	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		ended.signal = status.Signal()
@@ -131,14 +131,14 @@ func classify(state *os.ProcessState, report *protocol.ExitReport, stopped sysca
 	if report != nil {
 		e.Said = &diagnose.Said{Failure: commonv1.FailureKind(commonv1.FailureKind_value[report.Failure]), Explanation: report.Explanation}
 		ended.stop, ended.said = report.Stop, true
-	} else if stopped != 0 && e.Act.Failure == 0 {
+	} else if stopped.told() && e.Act.Failure == 0 {
 		e.Act = diagnose.Act{
 			Failure: commonv1.FailureKind_FAILURE_KIND_PREEMPTED,
-			Why:     fmt.Sprintf("stopped by %s without a word from the command", diagnose.SignalName(stopped)),
+			Why:     fmt.Sprintf("stopped by %s without a word from the command", stopped.what),
 		}
 	}
 	ended.Conclusion = diagnose.Diagnose(e)
-	ended.stop = ended.stop || stopped != 0
+	ended.stop = ended.stop || stopped.told()
 	return ended
 }
 

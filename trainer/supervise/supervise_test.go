@@ -20,6 +20,7 @@ import (
 	trainerv1 "github.com/vigil-ml/vigil/proto/vigil/trainer/v1"
 	"github.com/vigil-ml/vigil/trainer"
 	"github.com/vigil-ml/vigil/trainer/supervise/policy"
+	"github.com/vigil-ml/vigil/trainer/supervise/preempt"
 	"github.com/vigil-ml/vigil/trainer/trainertest"
 )
 
@@ -58,6 +59,12 @@ func child(what string) int {
 		}
 		_ = session.WriteExit(commonv1.FailureKind_FAILURE_KIND_NONFINITE, "step 8: NaN", "c", false)
 		code = 75
+	case "hang after step 3":
+		session.Step(trainer.StepReport{Step: 3})
+		time.Sleep(time.Hour)
+	case "use much GPU memory":
+		session.Step(trainer.StepReport{Step: 3, GPUBytes: trainer.Known(int64(5 << 30))})
+		time.Sleep(time.Hour)
 	case "succeed":
 		session.RunEnded(&commonv1.RunEnded{Outcome: commonv1.Outcome_OUTCOME_SUCCEEDED, ParametersSha256: "ab"})
 	case "save and stop when told":
@@ -90,6 +97,12 @@ type started struct {
 // supervise runs a command with fast backoff.
 func supervise(t *testing.T, change func(*Config), command ...string) *started {
 	t.Helper()
+	return superviseNoticed(t, nil, change, command...)
+}
+
+// superviseNoticed is supervise with sources of preemption notices.
+func superviseNoticed(t *testing.T, notices []preempt.Source, change func(*Config), command ...string) *started {
+	t.Helper()
 	config := Defaults()
 	config.Command, config.RunID = command, "run-1"
 	waiting(&config, time.Millisecond)
@@ -108,7 +121,7 @@ func supervise(t *testing.T, change func(*Config), command ...string) *started {
 		defer func() { _ = w.Close() }()
 		s.result, s.err = Run(ctx, config, Deps{
 			Log: testkit.Logger(t), Signals: s.signals, Environ: os.Environ(), Stdout: w, Stderr: os.Stderr,
-			Random: func() float64 { return 1 }, OnState: noWrongState(t),
+			Random: func() float64 { return 1 }, OnState: noWrongState(t), Notices: notices,
 		})
 	}()
 	t.Cleanup(func() {

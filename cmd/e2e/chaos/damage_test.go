@@ -107,7 +107,6 @@ type story struct {
 	attempts    int
 	resumptions []resumption
 	refused     []string // checkpoints that the vault named and the trainer could not read
-	fromNothing int      // attempts that began from nothing though not the first
 	digest      string
 }
 

@@ -555,7 +555,21 @@ type Attempt struct {
 	// The checkpoint that it went on from; empty when it started from nothing.
 	ResumedCheckpointId string `protobuf:"bytes,6,opt,name=resumed_checkpoint_id,json=resumedCheckpointId,proto3" json:"resumed_checkpoint_id,omitempty"`
 	// Optimizer steps done in that checkpoint.
-	ResumedStep   int64 `protobuf:"varint,7,opt,name=resumed_step,json=resumedStep,proto3" json:"resumed_step,omitempty"`
+	ResumedStep int64 `protobuf:"varint,7,opt,name=resumed_step,json=resumedStep,proto3" json:"resumed_step,omitempty"`
+	// What its failure was told by, the most telling first.
+	Evidence []string `protobuf:"bytes,8,rep,name=evidence,proto3" json:"evidence,omitempty"`
+	// What the supervisor decided when it had ended; absent while it has not.
+	Recovery *v1.Recovery `protobuf:"bytes,9,opt,name=recovery,proto3" json:"recovery,omitempty"`
+	// What it was asked to do otherwise than the one before; absent for nothing.
+	Asked *v1.Recovery `protobuf:"bytes,10,opt,name=asked,proto3" json:"asked,omitempty"`
+	// What the trainer said to that; absent when it said nothing.
+	Answer *v1.RecoveryAnswer `protobuf:"bytes,11,opt,name=answer,proto3" json:"answer,omitempty"`
+	// How often training paused for a checkpoint, as rank 0 reported it.
+	CheckpointPauses int64 `protobuf:"varint,12,opt,name=checkpoint_pauses,json=checkpointPauses,proto3" json:"checkpoint_pauses,omitempty"`
+	// How long it did so in all, in seconds.
+	CheckpointPauseSeconds float64 `protobuf:"fixed64,13,opt,name=checkpoint_pause_seconds,json=checkpointPauseSeconds,proto3" json:"checkpoint_pause_seconds,omitempty"`
+	// When the pause began that is on; absent while none is.
+	PauseBegan    *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=pause_began,json=pauseBegan,proto3" json:"pause_began,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -639,6 +653,175 @@ func (x *Attempt) GetResumedStep() int64 {
 	return 0
 }
 
+func (x *Attempt) GetEvidence() []string {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
+func (x *Attempt) GetRecovery() *v1.Recovery {
+	if x != nil {
+		return x.Recovery
+	}
+	return nil
+}
+
+func (x *Attempt) GetAsked() *v1.Recovery {
+	if x != nil {
+		return x.Asked
+	}
+	return nil
+}
+
+func (x *Attempt) GetAnswer() *v1.RecoveryAnswer {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+func (x *Attempt) GetCheckpointPauses() int64 {
+	if x != nil {
+		return x.CheckpointPauses
+	}
+	return 0
+}
+
+func (x *Attempt) GetCheckpointPauseSeconds() float64 {
+	if x != nil {
+		return x.CheckpointPauseSeconds
+	}
+	return 0
+}
+
+func (x *Attempt) GetPauseBegan() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PauseBegan
+	}
+	return nil
+}
+
+// Advice is how often a run should save, by what saving costs it and how often
+// it fails. Each time is in seconds.
+type Advice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Mean pause for a checkpoint.
+	CheckpointCostSeconds float64 `protobuf:"fixed64,1,opt,name=checkpoint_cost_seconds,json=checkpointCostSeconds,proto3" json:"checkpoint_cost_seconds,omitempty"`
+	// Mean time between failures; where none has come, the time without one.
+	FailureIntervalSeconds float64 `protobuf:"fixed64,2,opt,name=failure_interval_seconds,json=failureIntervalSeconds,proto3" json:"failure_interval_seconds,omitempty"`
+	// Failures so far.
+	Failures int64 `protobuf:"varint,3,opt,name=failures,proto3" json:"failures,omitempty"`
+	// Young's interval: sqrt(2 cost failure_interval).
+	YoungSeconds float64 `protobuf:"fixed64,4,opt,name=young_seconds,json=youngSeconds,proto3" json:"young_seconds,omitempty"`
+	// Daly's interval of higher order.
+	DalySeconds float64 `protobuf:"fixed64,5,opt,name=daly_seconds,json=dalySeconds,proto3" json:"daly_seconds,omitempty"`
+	// The same in steps, as long as they take now; at least 1.
+	DalySteps int64 `protobuf:"varint,6,opt,name=daly_steps,json=dalySteps,proto3" json:"daly_steps,omitempty"`
+	// The interval at which it saves now.
+	CurrentSeconds float64 `protobuf:"fixed64,7,opt,name=current_seconds,json=currentSeconds,proto3" json:"current_seconds,omitempty"`
+	// Share of the time that goes into saving and into work done again, expected
+	// at the interval of now, 0 to 1.
+	CurrentLossRatio float64 `protobuf:"fixed64,8,opt,name=current_loss_ratio,json=currentLossRatio,proto3" json:"current_loss_ratio,omitempty"`
+	// The same at Daly's interval.
+	DalyLossRatio float64 `protobuf:"fixed64,9,opt,name=daly_loss_ratio,json=dalyLossRatio,proto3" json:"daly_loss_ratio,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Advice) Reset() {
+	*x = Advice{}
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Advice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Advice) ProtoMessage() {}
+
+func (x *Advice) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Advice.ProtoReflect.Descriptor instead.
+func (*Advice) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Advice) GetCheckpointCostSeconds() float64 {
+	if x != nil {
+		return x.CheckpointCostSeconds
+	}
+	return 0
+}
+
+func (x *Advice) GetFailureIntervalSeconds() float64 {
+	if x != nil {
+		return x.FailureIntervalSeconds
+	}
+	return 0
+}
+
+func (x *Advice) GetFailures() int64 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *Advice) GetYoungSeconds() float64 {
+	if x != nil {
+		return x.YoungSeconds
+	}
+	return 0
+}
+
+func (x *Advice) GetDalySeconds() float64 {
+	if x != nil {
+		return x.DalySeconds
+	}
+	return 0
+}
+
+func (x *Advice) GetDalySteps() int64 {
+	if x != nil {
+		return x.DalySteps
+	}
+	return 0
+}
+
+func (x *Advice) GetCurrentSeconds() float64 {
+	if x != nil {
+		return x.CurrentSeconds
+	}
+	return 0
+}
+
+func (x *Advice) GetCurrentLossRatio() float64 {
+	if x != nil {
+		return x.CurrentLossRatio
+	}
+	return 0
+}
+
+func (x *Advice) GetDalyLossRatio() float64 {
+	if x != nil {
+		return x.DalyLossRatio
+	}
+	return 0
+}
+
 // Checkpoint is a step's saved state.
 type Checkpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -672,7 +855,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[3]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +867,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[3]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +880,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{3}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Checkpoint) GetCheckpointId() string {
@@ -797,7 +980,7 @@ type StageTime struct {
 
 func (x *StageTime) Reset() {
 	*x = StageTime{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[4]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -809,7 +992,7 @@ func (x *StageTime) String() string {
 func (*StageTime) ProtoMessage() {}
 
 func (x *StageTime) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[4]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -822,7 +1005,7 @@ func (x *StageTime) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageTime.ProtoReflect.Descriptor instead.
 func (*StageTime) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{4}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *StageTime) GetState() v1.CheckpointState {
@@ -900,7 +1083,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[5]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -912,7 +1095,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[5]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -925,7 +1108,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{5}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Finding) GetFindingId() string {
@@ -1117,7 +1300,7 @@ type Cause struct {
 
 func (x *Cause) Reset() {
 	*x = Cause{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[6]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1312,7 @@ func (x *Cause) String() string {
 func (*Cause) ProtoMessage() {}
 
 func (x *Cause) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[6]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1325,7 @@ func (x *Cause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cause.ProtoReflect.Descriptor instead.
 func (*Cause) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{6}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Cause) GetKind() string {
@@ -1234,7 +1417,7 @@ type Incident struct {
 
 func (x *Incident) Reset() {
 	*x = Incident{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[7]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1246,7 +1429,7 @@ func (x *Incident) String() string {
 func (*Incident) ProtoMessage() {}
 
 func (x *Incident) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[7]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1259,7 +1442,7 @@ func (x *Incident) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Incident.ProtoReflect.Descriptor instead.
 func (*Incident) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{7}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Incident) GetIncidentId() string {
@@ -1405,7 +1588,7 @@ type TimelineEntry struct {
 
 func (x *TimelineEntry) Reset() {
 	*x = TimelineEntry{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[8]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1417,7 +1600,7 @@ func (x *TimelineEntry) String() string {
 func (*TimelineEntry) ProtoMessage() {}
 
 func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[8]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1430,7 +1613,7 @@ func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineEntry.ProtoReflect.Descriptor instead.
 func (*TimelineEntry) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{8}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TimelineEntry) GetTime() *timestamppb.Timestamp {
@@ -1484,7 +1667,7 @@ type Notification struct {
 
 func (x *Notification) Reset() {
 	*x = Notification{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[9]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1496,7 +1679,7 @@ func (x *Notification) String() string {
 func (*Notification) ProtoMessage() {}
 
 func (x *Notification) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[9]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1509,7 +1692,7 @@ func (x *Notification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notification.ProtoReflect.Descriptor instead.
 func (*Notification) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{9}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Notification) GetNotificationId() string {
@@ -1574,7 +1757,7 @@ type RunEvent struct {
 
 func (x *RunEvent) Reset() {
 	*x = RunEvent{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[10]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1586,7 +1769,7 @@ func (x *RunEvent) String() string {
 func (*RunEvent) ProtoMessage() {}
 
 func (x *RunEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[10]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1599,7 +1782,7 @@ func (x *RunEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEvent.ProtoReflect.Descriptor instead.
 func (*RunEvent) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{10}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RunEvent) GetSequence() uint64 {
@@ -1661,7 +1844,7 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\rSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\a\n" +
-	"\x05_loss\"\xbc\x02\n" +
+	"\x05_loss\"\x9d\x05\n" +
 	"\aAttempt\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\rR\aattempt\x124\n" +
 	"\astarted\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x120\n" +
@@ -1669,7 +1852,27 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\afailure\x18\x04 \x01(\x0e2\x1c.vigil.common.v1.FailureKindR\afailure\x12 \n" +
 	"\vexplanation\x18\x05 \x01(\tR\vexplanation\x122\n" +
 	"\x15resumed_checkpoint_id\x18\x06 \x01(\tR\x13resumedCheckpointId\x12!\n" +
-	"\fresumed_step\x18\a \x01(\x03R\vresumedStep\"\xc5\x03\n" +
+	"\fresumed_step\x18\a \x01(\x03R\vresumedStep\x12\x1a\n" +
+	"\bevidence\x18\b \x03(\tR\bevidence\x125\n" +
+	"\brecovery\x18\t \x01(\v2\x19.vigil.common.v1.RecoveryR\brecovery\x12/\n" +
+	"\x05asked\x18\n" +
+	" \x01(\v2\x19.vigil.common.v1.RecoveryR\x05asked\x127\n" +
+	"\x06answer\x18\v \x01(\v2\x1f.vigil.common.v1.RecoveryAnswerR\x06answer\x12+\n" +
+	"\x11checkpoint_pauses\x18\f \x01(\x03R\x10checkpointPauses\x128\n" +
+	"\x18checkpoint_pause_seconds\x18\r \x01(\x01R\x16checkpointPauseSeconds\x12;\n" +
+	"\vpause_began\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"pauseBegan\"\xfc\x02\n" +
+	"\x06Advice\x126\n" +
+	"\x17checkpoint_cost_seconds\x18\x01 \x01(\x01R\x15checkpointCostSeconds\x128\n" +
+	"\x18failure_interval_seconds\x18\x02 \x01(\x01R\x16failureIntervalSeconds\x12\x1a\n" +
+	"\bfailures\x18\x03 \x01(\x03R\bfailures\x12#\n" +
+	"\ryoung_seconds\x18\x04 \x01(\x01R\fyoungSeconds\x12!\n" +
+	"\fdaly_seconds\x18\x05 \x01(\x01R\vdalySeconds\x12\x1d\n" +
+	"\n" +
+	"daly_steps\x18\x06 \x01(\x03R\tdalySteps\x12'\n" +
+	"\x0fcurrent_seconds\x18\a \x01(\x01R\x0ecurrentSeconds\x12,\n" +
+	"\x12current_loss_ratio\x18\b \x01(\x01R\x10currentLossRatio\x12&\n" +
+	"\x0fdaly_loss_ratio\x18\t \x01(\x01R\rdalyLossRatio\"\xc5\x03\n" +
 	"\n" +
 	"Checkpoint\x12#\n" +
 	"\rcheckpoint_id\x18\x01 \x01(\tR\fcheckpointId\x12\x15\n" +
@@ -1810,7 +2013,7 @@ func file_vigil_control_v1_resources_proto_rawDescGZIP() []byte {
 }
 
 var file_vigil_control_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_vigil_control_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_vigil_control_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_vigil_control_v1_resources_proto_goTypes = []any{
 	(NodeState)(0),                // 0: vigil.control.v1.NodeState
 	(RunState)(0),                 // 1: vigil.control.v1.RunState
@@ -1819,72 +2022,79 @@ var file_vigil_control_v1_resources_proto_goTypes = []any{
 	(*Node)(nil),                  // 4: vigil.control.v1.Node
 	(*Run)(nil),                   // 5: vigil.control.v1.Run
 	(*Attempt)(nil),               // 6: vigil.control.v1.Attempt
-	(*Checkpoint)(nil),            // 7: vigil.control.v1.Checkpoint
-	(*StageTime)(nil),             // 8: vigil.control.v1.StageTime
-	(*Finding)(nil),               // 9: vigil.control.v1.Finding
-	(*Cause)(nil),                 // 10: vigil.control.v1.Cause
-	(*Incident)(nil),              // 11: vigil.control.v1.Incident
-	(*TimelineEntry)(nil),         // 12: vigil.control.v1.TimelineEntry
-	(*Notification)(nil),          // 13: vigil.control.v1.Notification
-	(*RunEvent)(nil),              // 14: vigil.control.v1.RunEvent
-	nil,                           // 15: vigil.control.v1.Node.FactsEntry
-	nil,                           // 16: vigil.control.v1.Node.CollectorsEntry
-	nil,                           // 17: vigil.control.v1.Run.SettingsEntry
-	nil,                           // 18: vigil.control.v1.Finding.EvidenceEntry
-	nil,                           // 19: vigil.control.v1.Incident.LabelsEntry
-	nil,                           // 20: vigil.control.v1.Incident.AnnotationsEntry
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
-	(v1.FailureKind)(0),           // 22: vigil.common.v1.FailureKind
-	(v1.CheckpointState)(0),       // 23: vigil.common.v1.CheckpointState
-	(v1.CheckpointHealth)(0),      // 24: vigil.common.v1.CheckpointHealth
-	(v1.CheckpointReason)(0),      // 25: vigil.common.v1.CheckpointReason
-	(v1.Severity)(0),              // 26: vigil.common.v1.Severity
-	(*v1.Event)(nil),              // 27: vigil.common.v1.Event
+	(*Advice)(nil),                // 7: vigil.control.v1.Advice
+	(*Checkpoint)(nil),            // 8: vigil.control.v1.Checkpoint
+	(*StageTime)(nil),             // 9: vigil.control.v1.StageTime
+	(*Finding)(nil),               // 10: vigil.control.v1.Finding
+	(*Cause)(nil),                 // 11: vigil.control.v1.Cause
+	(*Incident)(nil),              // 12: vigil.control.v1.Incident
+	(*TimelineEntry)(nil),         // 13: vigil.control.v1.TimelineEntry
+	(*Notification)(nil),          // 14: vigil.control.v1.Notification
+	(*RunEvent)(nil),              // 15: vigil.control.v1.RunEvent
+	nil,                           // 16: vigil.control.v1.Node.FactsEntry
+	nil,                           // 17: vigil.control.v1.Node.CollectorsEntry
+	nil,                           // 18: vigil.control.v1.Run.SettingsEntry
+	nil,                           // 19: vigil.control.v1.Finding.EvidenceEntry
+	nil,                           // 20: vigil.control.v1.Incident.LabelsEntry
+	nil,                           // 21: vigil.control.v1.Incident.AnnotationsEntry
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(v1.FailureKind)(0),           // 23: vigil.common.v1.FailureKind
+	(*v1.Recovery)(nil),           // 24: vigil.common.v1.Recovery
+	(*v1.RecoveryAnswer)(nil),     // 25: vigil.common.v1.RecoveryAnswer
+	(v1.CheckpointState)(0),       // 26: vigil.common.v1.CheckpointState
+	(v1.CheckpointHealth)(0),      // 27: vigil.common.v1.CheckpointHealth
+	(v1.CheckpointReason)(0),      // 28: vigil.common.v1.CheckpointReason
+	(v1.Severity)(0),              // 29: vigil.common.v1.Severity
+	(*v1.Event)(nil),              // 30: vigil.common.v1.Event
 }
 var file_vigil_control_v1_resources_proto_depIdxs = []int32{
 	0,  // 0: vigil.control.v1.Node.state:type_name -> vigil.control.v1.NodeState
-	15, // 1: vigil.control.v1.Node.facts:type_name -> vigil.control.v1.Node.FactsEntry
-	21, // 2: vigil.control.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
-	16, // 3: vigil.control.v1.Node.collectors:type_name -> vigil.control.v1.Node.CollectorsEntry
+	16, // 1: vigil.control.v1.Node.facts:type_name -> vigil.control.v1.Node.FactsEntry
+	22, // 2: vigil.control.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
+	17, // 3: vigil.control.v1.Node.collectors:type_name -> vigil.control.v1.Node.CollectorsEntry
 	1,  // 4: vigil.control.v1.Run.state:type_name -> vigil.control.v1.RunState
-	21, // 5: vigil.control.v1.Run.started:type_name -> google.protobuf.Timestamp
-	21, // 6: vigil.control.v1.Run.ended:type_name -> google.protobuf.Timestamp
-	17, // 7: vigil.control.v1.Run.settings:type_name -> vigil.control.v1.Run.SettingsEntry
-	21, // 8: vigil.control.v1.Attempt.started:type_name -> google.protobuf.Timestamp
-	21, // 9: vigil.control.v1.Attempt.ended:type_name -> google.protobuf.Timestamp
-	22, // 10: vigil.control.v1.Attempt.failure:type_name -> vigil.common.v1.FailureKind
-	23, // 11: vigil.control.v1.Checkpoint.state:type_name -> vigil.common.v1.CheckpointState
-	24, // 12: vigil.control.v1.Checkpoint.health:type_name -> vigil.common.v1.CheckpointHealth
-	25, // 13: vigil.control.v1.Checkpoint.reason:type_name -> vigil.common.v1.CheckpointReason
-	8,  // 14: vigil.control.v1.Checkpoint.stages:type_name -> vigil.control.v1.StageTime
-	23, // 15: vigil.control.v1.StageTime.state:type_name -> vigil.common.v1.CheckpointState
-	21, // 16: vigil.control.v1.StageTime.time:type_name -> google.protobuf.Timestamp
-	26, // 17: vigil.control.v1.Finding.severity:type_name -> vigil.common.v1.Severity
-	18, // 18: vigil.control.v1.Finding.evidence:type_name -> vigil.control.v1.Finding.EvidenceEntry
-	21, // 19: vigil.control.v1.Finding.event_time:type_name -> google.protobuf.Timestamp
-	21, // 20: vigil.control.v1.Finding.created:type_name -> google.protobuf.Timestamp
-	10, // 21: vigil.control.v1.Finding.cause:type_name -> vigil.control.v1.Cause
-	21, // 22: vigil.control.v1.Cause.event_time:type_name -> google.protobuf.Timestamp
-	26, // 23: vigil.control.v1.Incident.severity:type_name -> vigil.common.v1.Severity
-	2,  // 24: vigil.control.v1.Incident.state:type_name -> vigil.control.v1.IncidentState
-	21, // 25: vigil.control.v1.Incident.opened:type_name -> google.protobuf.Timestamp
-	21, // 26: vigil.control.v1.Incident.resolved:type_name -> google.protobuf.Timestamp
-	9,  // 27: vigil.control.v1.Incident.findings:type_name -> vigil.control.v1.Finding
-	12, // 28: vigil.control.v1.Incident.timeline:type_name -> vigil.control.v1.TimelineEntry
-	13, // 29: vigil.control.v1.Incident.notifications:type_name -> vigil.control.v1.Notification
-	19, // 30: vigil.control.v1.Incident.labels:type_name -> vigil.control.v1.Incident.LabelsEntry
-	20, // 31: vigil.control.v1.Incident.annotations:type_name -> vigil.control.v1.Incident.AnnotationsEntry
-	21, // 32: vigil.control.v1.Incident.expires:type_name -> google.protobuf.Timestamp
-	21, // 33: vigil.control.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
-	2,  // 34: vigil.control.v1.Notification.incident_state:type_name -> vigil.control.v1.IncidentState
-	3,  // 35: vigil.control.v1.Notification.state:type_name -> vigil.control.v1.NotificationState
-	21, // 36: vigil.control.v1.Notification.delivered:type_name -> google.protobuf.Timestamp
-	27, // 37: vigil.control.v1.RunEvent.event:type_name -> vigil.common.v1.Event
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	22, // 5: vigil.control.v1.Run.started:type_name -> google.protobuf.Timestamp
+	22, // 6: vigil.control.v1.Run.ended:type_name -> google.protobuf.Timestamp
+	18, // 7: vigil.control.v1.Run.settings:type_name -> vigil.control.v1.Run.SettingsEntry
+	22, // 8: vigil.control.v1.Attempt.started:type_name -> google.protobuf.Timestamp
+	22, // 9: vigil.control.v1.Attempt.ended:type_name -> google.protobuf.Timestamp
+	23, // 10: vigil.control.v1.Attempt.failure:type_name -> vigil.common.v1.FailureKind
+	24, // 11: vigil.control.v1.Attempt.recovery:type_name -> vigil.common.v1.Recovery
+	24, // 12: vigil.control.v1.Attempt.asked:type_name -> vigil.common.v1.Recovery
+	25, // 13: vigil.control.v1.Attempt.answer:type_name -> vigil.common.v1.RecoveryAnswer
+	22, // 14: vigil.control.v1.Attempt.pause_began:type_name -> google.protobuf.Timestamp
+	26, // 15: vigil.control.v1.Checkpoint.state:type_name -> vigil.common.v1.CheckpointState
+	27, // 16: vigil.control.v1.Checkpoint.health:type_name -> vigil.common.v1.CheckpointHealth
+	28, // 17: vigil.control.v1.Checkpoint.reason:type_name -> vigil.common.v1.CheckpointReason
+	9,  // 18: vigil.control.v1.Checkpoint.stages:type_name -> vigil.control.v1.StageTime
+	26, // 19: vigil.control.v1.StageTime.state:type_name -> vigil.common.v1.CheckpointState
+	22, // 20: vigil.control.v1.StageTime.time:type_name -> google.protobuf.Timestamp
+	29, // 21: vigil.control.v1.Finding.severity:type_name -> vigil.common.v1.Severity
+	19, // 22: vigil.control.v1.Finding.evidence:type_name -> vigil.control.v1.Finding.EvidenceEntry
+	22, // 23: vigil.control.v1.Finding.event_time:type_name -> google.protobuf.Timestamp
+	22, // 24: vigil.control.v1.Finding.created:type_name -> google.protobuf.Timestamp
+	11, // 25: vigil.control.v1.Finding.cause:type_name -> vigil.control.v1.Cause
+	22, // 26: vigil.control.v1.Cause.event_time:type_name -> google.protobuf.Timestamp
+	29, // 27: vigil.control.v1.Incident.severity:type_name -> vigil.common.v1.Severity
+	2,  // 28: vigil.control.v1.Incident.state:type_name -> vigil.control.v1.IncidentState
+	22, // 29: vigil.control.v1.Incident.opened:type_name -> google.protobuf.Timestamp
+	22, // 30: vigil.control.v1.Incident.resolved:type_name -> google.protobuf.Timestamp
+	10, // 31: vigil.control.v1.Incident.findings:type_name -> vigil.control.v1.Finding
+	13, // 32: vigil.control.v1.Incident.timeline:type_name -> vigil.control.v1.TimelineEntry
+	14, // 33: vigil.control.v1.Incident.notifications:type_name -> vigil.control.v1.Notification
+	20, // 34: vigil.control.v1.Incident.labels:type_name -> vigil.control.v1.Incident.LabelsEntry
+	21, // 35: vigil.control.v1.Incident.annotations:type_name -> vigil.control.v1.Incident.AnnotationsEntry
+	22, // 36: vigil.control.v1.Incident.expires:type_name -> google.protobuf.Timestamp
+	22, // 37: vigil.control.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
+	2,  // 38: vigil.control.v1.Notification.incident_state:type_name -> vigil.control.v1.IncidentState
+	3,  // 39: vigil.control.v1.Notification.state:type_name -> vigil.control.v1.NotificationState
+	22, // 40: vigil.control.v1.Notification.delivered:type_name -> google.protobuf.Timestamp
+	30, // 41: vigil.control.v1.RunEvent.event:type_name -> vigil.common.v1.Event
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_vigil_control_v1_resources_proto_init() }
@@ -1893,15 +2103,15 @@ func file_vigil_control_v1_resources_proto_init() {
 		return
 	}
 	file_vigil_control_v1_resources_proto_msgTypes[1].OneofWrappers = []any{}
-	file_vigil_control_v1_resources_proto_msgTypes[5].OneofWrappers = []any{}
 	file_vigil_control_v1_resources_proto_msgTypes[6].OneofWrappers = []any{}
+	file_vigil_control_v1_resources_proto_msgTypes[7].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_control_v1_resources_proto_rawDesc), len(file_vigil_control_v1_resources_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

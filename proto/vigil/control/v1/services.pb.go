@@ -255,7 +255,9 @@ type GetRunResponse struct {
 	// Its incidents, the newest first, with findings and timeline.
 	Incidents []*Incident `protobuf:"bytes,3,rep,name=incidents,proto3" json:"incidents,omitempty"`
 	// Its checkpoints, the newest first.
-	Checkpoints   []*Checkpoint `protobuf:"bytes,4,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"`
+	Checkpoints []*Checkpoint `protobuf:"bytes,4,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"`
+	// How often it should save; absent while nothing is known of what that costs.
+	Advice        *Advice `protobuf:"bytes,5,opt,name=advice,proto3" json:"advice,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -314,6 +316,13 @@ func (x *GetRunResponse) GetIncidents() []*Incident {
 func (x *GetRunResponse) GetCheckpoints() []*Checkpoint {
 	if x != nil {
 		return x.Checkpoints
+	}
+	return nil
+}
+
+func (x *GetRunResponse) GetAdvice() *Advice {
+	if x != nil {
+		return x.Advice
 	}
 	return nil
 }
@@ -1068,12 +1077,13 @@ const file_vigil_control_v1_services_proto_rawDesc = "" +
 	"\x10ListRunsResponse\x12)\n" +
 	"\x04runs\x18\x01 \x03(\v2\x15.vigil.control.v1.RunR\x04runs\"&\n" +
 	"\rGetRunRequest\x12\x15\n" +
-	"\x06run_id\x18\x01 \x01(\tR\x05runId\"\xea\x01\n" +
+	"\x06run_id\x18\x01 \x01(\tR\x05runId\"\x9c\x02\n" +
 	"\x0eGetRunResponse\x12'\n" +
 	"\x03run\x18\x01 \x01(\v2\x15.vigil.control.v1.RunR\x03run\x125\n" +
 	"\battempts\x18\x02 \x03(\v2\x19.vigil.control.v1.AttemptR\battempts\x128\n" +
 	"\tincidents\x18\x03 \x03(\v2\x1a.vigil.control.v1.IncidentR\tincidents\x12>\n" +
-	"\vcheckpoints\x18\x04 \x03(\v2\x1c.vigil.control.v1.CheckpointR\vcheckpoints\"b\n" +
+	"\vcheckpoints\x18\x04 \x03(\v2\x1c.vigil.control.v1.CheckpointR\vcheckpoints\x120\n" +
+	"\x06advice\x18\x05 \x01(\v2\x18.vigil.control.v1.AdviceR\x06advice\"b\n" +
 	"\x12WatchEventsRequest\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x16\n" +
 	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x1d\n" +
@@ -1184,22 +1194,23 @@ var file_vigil_control_v1_services_proto_goTypes = []any{
 	(*Attempt)(nil),                     // 23: vigil.control.v1.Attempt
 	(*Incident)(nil),                    // 24: vigil.control.v1.Incident
 	(*Checkpoint)(nil),                  // 25: vigil.control.v1.Checkpoint
-	(*RunEvent)(nil),                    // 26: vigil.control.v1.RunEvent
-	(v1.AfterCheckpoint)(0),             // 27: vigil.common.v1.AfterCheckpoint
-	(*durationpb.Duration)(nil),         // 28: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),       // 29: google.protobuf.Timestamp
-	(*GetNodeRequest)(nil),              // 30: vigil.control.v1.GetNodeRequest
-	(*WatchNodeEventsRequest)(nil),      // 31: vigil.control.v1.WatchNodeEventsRequest
-	(*AcknowledgeIncidentRequest)(nil),  // 32: vigil.control.v1.AcknowledgeIncidentRequest
-	(*ResolveIncidentRequest)(nil),      // 33: vigil.control.v1.ResolveIncidentRequest
-	(*ReopenIncidentRequest)(nil),       // 34: vigil.control.v1.ReopenIncidentRequest
-	(*AddNoteRequest)(nil),              // 35: vigil.control.v1.AddNoteRequest
-	(*GetNodeResponse)(nil),             // 36: vigil.control.v1.GetNodeResponse
-	(*WatchNodeEventsResponse)(nil),     // 37: vigil.control.v1.WatchNodeEventsResponse
-	(*AcknowledgeIncidentResponse)(nil), // 38: vigil.control.v1.AcknowledgeIncidentResponse
-	(*ResolveIncidentResponse)(nil),     // 39: vigil.control.v1.ResolveIncidentResponse
-	(*ReopenIncidentResponse)(nil),      // 40: vigil.control.v1.ReopenIncidentResponse
-	(*AddNoteResponse)(nil),             // 41: vigil.control.v1.AddNoteResponse
+	(*Advice)(nil),                      // 26: vigil.control.v1.Advice
+	(*RunEvent)(nil),                    // 27: vigil.control.v1.RunEvent
+	(v1.AfterCheckpoint)(0),             // 28: vigil.common.v1.AfterCheckpoint
+	(*durationpb.Duration)(nil),         // 29: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),       // 30: google.protobuf.Timestamp
+	(*GetNodeRequest)(nil),              // 31: vigil.control.v1.GetNodeRequest
+	(*WatchNodeEventsRequest)(nil),      // 32: vigil.control.v1.WatchNodeEventsRequest
+	(*AcknowledgeIncidentRequest)(nil),  // 33: vigil.control.v1.AcknowledgeIncidentRequest
+	(*ResolveIncidentRequest)(nil),      // 34: vigil.control.v1.ResolveIncidentRequest
+	(*ReopenIncidentRequest)(nil),       // 35: vigil.control.v1.ReopenIncidentRequest
+	(*AddNoteRequest)(nil),              // 36: vigil.control.v1.AddNoteRequest
+	(*GetNodeResponse)(nil),             // 37: vigil.control.v1.GetNodeResponse
+	(*WatchNodeEventsResponse)(nil),     // 38: vigil.control.v1.WatchNodeEventsResponse
+	(*AcknowledgeIncidentResponse)(nil), // 39: vigil.control.v1.AcknowledgeIncidentResponse
+	(*ResolveIncidentResponse)(nil),     // 40: vigil.control.v1.ResolveIncidentResponse
+	(*ReopenIncidentResponse)(nil),      // 41: vigil.control.v1.ReopenIncidentResponse
+	(*AddNoteResponse)(nil),             // 42: vigil.control.v1.AddNoteResponse
 }
 var file_vigil_control_v1_services_proto_depIdxs = []int32{
 	21, // 0: vigil.control.v1.ListNodesResponse.nodes:type_name -> vigil.control.v1.Node
@@ -1208,54 +1219,55 @@ var file_vigil_control_v1_services_proto_depIdxs = []int32{
 	23, // 3: vigil.control.v1.GetRunResponse.attempts:type_name -> vigil.control.v1.Attempt
 	24, // 4: vigil.control.v1.GetRunResponse.incidents:type_name -> vigil.control.v1.Incident
 	25, // 5: vigil.control.v1.GetRunResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
-	26, // 6: vigil.control.v1.WatchEventsResponse.event:type_name -> vigil.control.v1.RunEvent
-	24, // 7: vigil.control.v1.ListIncidentsResponse.incidents:type_name -> vigil.control.v1.Incident
-	24, // 8: vigil.control.v1.GetIncidentResponse.incident:type_name -> vigil.control.v1.Incident
-	25, // 9: vigil.control.v1.ListCheckpointsResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
-	27, // 10: vigil.control.v1.RequestCheckpointRequest.after:type_name -> vigil.common.v1.AfterCheckpoint
-	28, // 11: vigil.control.v1.RequestCheckpointRequest.timeout:type_name -> google.protobuf.Duration
-	25, // 12: vigil.control.v1.RequestCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
-	29, // 13: vigil.control.v1.RequestCheckpointResponse.deadline:type_name -> google.protobuf.Timestamp
-	25, // 14: vigil.control.v1.WatchCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
-	20, // 15: vigil.control.v1.GetStatusResponse.listeners:type_name -> vigil.control.v1.GetStatusResponse.ListenersEntry
-	29, // 16: vigil.control.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
-	0,  // 17: vigil.control.v1.NodeService.ListNodes:input_type -> vigil.control.v1.ListNodesRequest
-	30, // 18: vigil.control.v1.NodeService.GetNode:input_type -> vigil.control.v1.GetNodeRequest
-	31, // 19: vigil.control.v1.NodeService.WatchNodeEvents:input_type -> vigil.control.v1.WatchNodeEventsRequest
-	2,  // 20: vigil.control.v1.RunService.ListRuns:input_type -> vigil.control.v1.ListRunsRequest
-	4,  // 21: vigil.control.v1.RunService.GetRun:input_type -> vigil.control.v1.GetRunRequest
-	6,  // 22: vigil.control.v1.RunService.WatchEvents:input_type -> vigil.control.v1.WatchEventsRequest
-	8,  // 23: vigil.control.v1.IncidentService.ListIncidents:input_type -> vigil.control.v1.ListIncidentsRequest
-	10, // 24: vigil.control.v1.IncidentService.GetIncident:input_type -> vigil.control.v1.GetIncidentRequest
-	32, // 25: vigil.control.v1.IncidentService.AcknowledgeIncident:input_type -> vigil.control.v1.AcknowledgeIncidentRequest
-	33, // 26: vigil.control.v1.IncidentService.ResolveIncident:input_type -> vigil.control.v1.ResolveIncidentRequest
-	34, // 27: vigil.control.v1.IncidentService.ReopenIncident:input_type -> vigil.control.v1.ReopenIncidentRequest
-	35, // 28: vigil.control.v1.IncidentService.AddNote:input_type -> vigil.control.v1.AddNoteRequest
-	12, // 29: vigil.control.v1.CheckpointService.ListCheckpoints:input_type -> vigil.control.v1.ListCheckpointsRequest
-	14, // 30: vigil.control.v1.CheckpointService.RequestCheckpoint:input_type -> vigil.control.v1.RequestCheckpointRequest
-	16, // 31: vigil.control.v1.CheckpointService.WatchCheckpoint:input_type -> vigil.control.v1.WatchCheckpointRequest
-	18, // 32: vigil.control.v1.SystemService.GetStatus:input_type -> vigil.control.v1.GetStatusRequest
-	1,  // 33: vigil.control.v1.NodeService.ListNodes:output_type -> vigil.control.v1.ListNodesResponse
-	36, // 34: vigil.control.v1.NodeService.GetNode:output_type -> vigil.control.v1.GetNodeResponse
-	37, // 35: vigil.control.v1.NodeService.WatchNodeEvents:output_type -> vigil.control.v1.WatchNodeEventsResponse
-	3,  // 36: vigil.control.v1.RunService.ListRuns:output_type -> vigil.control.v1.ListRunsResponse
-	5,  // 37: vigil.control.v1.RunService.GetRun:output_type -> vigil.control.v1.GetRunResponse
-	7,  // 38: vigil.control.v1.RunService.WatchEvents:output_type -> vigil.control.v1.WatchEventsResponse
-	9,  // 39: vigil.control.v1.IncidentService.ListIncidents:output_type -> vigil.control.v1.ListIncidentsResponse
-	11, // 40: vigil.control.v1.IncidentService.GetIncident:output_type -> vigil.control.v1.GetIncidentResponse
-	38, // 41: vigil.control.v1.IncidentService.AcknowledgeIncident:output_type -> vigil.control.v1.AcknowledgeIncidentResponse
-	39, // 42: vigil.control.v1.IncidentService.ResolveIncident:output_type -> vigil.control.v1.ResolveIncidentResponse
-	40, // 43: vigil.control.v1.IncidentService.ReopenIncident:output_type -> vigil.control.v1.ReopenIncidentResponse
-	41, // 44: vigil.control.v1.IncidentService.AddNote:output_type -> vigil.control.v1.AddNoteResponse
-	13, // 45: vigil.control.v1.CheckpointService.ListCheckpoints:output_type -> vigil.control.v1.ListCheckpointsResponse
-	15, // 46: vigil.control.v1.CheckpointService.RequestCheckpoint:output_type -> vigil.control.v1.RequestCheckpointResponse
-	17, // 47: vigil.control.v1.CheckpointService.WatchCheckpoint:output_type -> vigil.control.v1.WatchCheckpointResponse
-	19, // 48: vigil.control.v1.SystemService.GetStatus:output_type -> vigil.control.v1.GetStatusResponse
-	33, // [33:49] is the sub-list for method output_type
-	17, // [17:33] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	26, // 6: vigil.control.v1.GetRunResponse.advice:type_name -> vigil.control.v1.Advice
+	27, // 7: vigil.control.v1.WatchEventsResponse.event:type_name -> vigil.control.v1.RunEvent
+	24, // 8: vigil.control.v1.ListIncidentsResponse.incidents:type_name -> vigil.control.v1.Incident
+	24, // 9: vigil.control.v1.GetIncidentResponse.incident:type_name -> vigil.control.v1.Incident
+	25, // 10: vigil.control.v1.ListCheckpointsResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
+	28, // 11: vigil.control.v1.RequestCheckpointRequest.after:type_name -> vigil.common.v1.AfterCheckpoint
+	29, // 12: vigil.control.v1.RequestCheckpointRequest.timeout:type_name -> google.protobuf.Duration
+	25, // 13: vigil.control.v1.RequestCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
+	30, // 14: vigil.control.v1.RequestCheckpointResponse.deadline:type_name -> google.protobuf.Timestamp
+	25, // 15: vigil.control.v1.WatchCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
+	20, // 16: vigil.control.v1.GetStatusResponse.listeners:type_name -> vigil.control.v1.GetStatusResponse.ListenersEntry
+	30, // 17: vigil.control.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	0,  // 18: vigil.control.v1.NodeService.ListNodes:input_type -> vigil.control.v1.ListNodesRequest
+	31, // 19: vigil.control.v1.NodeService.GetNode:input_type -> vigil.control.v1.GetNodeRequest
+	32, // 20: vigil.control.v1.NodeService.WatchNodeEvents:input_type -> vigil.control.v1.WatchNodeEventsRequest
+	2,  // 21: vigil.control.v1.RunService.ListRuns:input_type -> vigil.control.v1.ListRunsRequest
+	4,  // 22: vigil.control.v1.RunService.GetRun:input_type -> vigil.control.v1.GetRunRequest
+	6,  // 23: vigil.control.v1.RunService.WatchEvents:input_type -> vigil.control.v1.WatchEventsRequest
+	8,  // 24: vigil.control.v1.IncidentService.ListIncidents:input_type -> vigil.control.v1.ListIncidentsRequest
+	10, // 25: vigil.control.v1.IncidentService.GetIncident:input_type -> vigil.control.v1.GetIncidentRequest
+	33, // 26: vigil.control.v1.IncidentService.AcknowledgeIncident:input_type -> vigil.control.v1.AcknowledgeIncidentRequest
+	34, // 27: vigil.control.v1.IncidentService.ResolveIncident:input_type -> vigil.control.v1.ResolveIncidentRequest
+	35, // 28: vigil.control.v1.IncidentService.ReopenIncident:input_type -> vigil.control.v1.ReopenIncidentRequest
+	36, // 29: vigil.control.v1.IncidentService.AddNote:input_type -> vigil.control.v1.AddNoteRequest
+	12, // 30: vigil.control.v1.CheckpointService.ListCheckpoints:input_type -> vigil.control.v1.ListCheckpointsRequest
+	14, // 31: vigil.control.v1.CheckpointService.RequestCheckpoint:input_type -> vigil.control.v1.RequestCheckpointRequest
+	16, // 32: vigil.control.v1.CheckpointService.WatchCheckpoint:input_type -> vigil.control.v1.WatchCheckpointRequest
+	18, // 33: vigil.control.v1.SystemService.GetStatus:input_type -> vigil.control.v1.GetStatusRequest
+	1,  // 34: vigil.control.v1.NodeService.ListNodes:output_type -> vigil.control.v1.ListNodesResponse
+	37, // 35: vigil.control.v1.NodeService.GetNode:output_type -> vigil.control.v1.GetNodeResponse
+	38, // 36: vigil.control.v1.NodeService.WatchNodeEvents:output_type -> vigil.control.v1.WatchNodeEventsResponse
+	3,  // 37: vigil.control.v1.RunService.ListRuns:output_type -> vigil.control.v1.ListRunsResponse
+	5,  // 38: vigil.control.v1.RunService.GetRun:output_type -> vigil.control.v1.GetRunResponse
+	7,  // 39: vigil.control.v1.RunService.WatchEvents:output_type -> vigil.control.v1.WatchEventsResponse
+	9,  // 40: vigil.control.v1.IncidentService.ListIncidents:output_type -> vigil.control.v1.ListIncidentsResponse
+	11, // 41: vigil.control.v1.IncidentService.GetIncident:output_type -> vigil.control.v1.GetIncidentResponse
+	39, // 42: vigil.control.v1.IncidentService.AcknowledgeIncident:output_type -> vigil.control.v1.AcknowledgeIncidentResponse
+	40, // 43: vigil.control.v1.IncidentService.ResolveIncident:output_type -> vigil.control.v1.ResolveIncidentResponse
+	41, // 44: vigil.control.v1.IncidentService.ReopenIncident:output_type -> vigil.control.v1.ReopenIncidentResponse
+	42, // 45: vigil.control.v1.IncidentService.AddNote:output_type -> vigil.control.v1.AddNoteResponse
+	13, // 46: vigil.control.v1.CheckpointService.ListCheckpoints:output_type -> vigil.control.v1.ListCheckpointsResponse
+	15, // 47: vigil.control.v1.CheckpointService.RequestCheckpoint:output_type -> vigil.control.v1.RequestCheckpointResponse
+	17, // 48: vigil.control.v1.CheckpointService.WatchCheckpoint:output_type -> vigil.control.v1.WatchCheckpointResponse
+	19, // 49: vigil.control.v1.SystemService.GetStatus:output_type -> vigil.control.v1.GetStatusResponse
+	34, // [34:50] is the sub-list for method output_type
+	18, // [18:34] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_vigil_control_v1_services_proto_init() }
