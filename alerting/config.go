@@ -34,6 +34,8 @@ type Config struct {
 	Escalations []route.EscalationConfig `yaml:"escalations"`
 	// Heartbeats tell receivers regularly that Vigil is alive.
 	Heartbeats []route.HeartbeatConfig `yaml:"heartbeats"`
+	// Storm has what begins all at once told in one message.
+	Storm route.StormConfig `yaml:"storm"`
 	// NotResolved names the receivers that are not told when something is over:
 	// Alertmanager's send_resolved: false.
 	NotResolved []string `yaml:"not_resolved"`
@@ -60,9 +62,12 @@ func (c LimitConfig) Check(report func(key, format string, args ...any)) {
 	}
 }
 
-// Defaults tries for a day, ten seconds at a time.
+// Defaults tries for a day, ten seconds at a time, and rolls up what begins
+// beyond twenty problems in ten seconds.
 func Defaults() Config {
-	return Config{MaxAge: 24 * time.Hour, TryTimeout: 10 * time.Second}
+	return Config{
+		MaxAge: 24 * time.Hour, TryTimeout: 10 * time.Second, Storm: route.StormConfig{After: 20, Within: 10 * time.Second},
+	}
 }
 
 // Check reports times that make no sense. Receivers are checked by [New],

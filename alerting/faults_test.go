@@ -57,7 +57,7 @@ func TestProviderFaults(t *testing.T) {
 		"500 for 40 s":  {outage(40*time.Second, plain("500")), 45 * time.Second, 15 * time.Second},
 		"resets, 10 s":  {outage(10*time.Second, plain("connection reset by peer")), 15 * time.Second, never},
 		"garbage, 10 s": {outage(10*time.Second, plain("malformed HTTP response")), 15 * time.Second, never},
-		"hangs, 2 min":  {outage(2*time.Minute, hang), 135 * time.Second, 65 * time.Second},
+		"hangs, 2 min":  {outage(2*time.Minute, hang), 137 * time.Second, 65 * time.Second},
 		"refused": {outage(time.Hour, func(context.Context) error {
 			return notify.Permanent(errors.New("404"))
 		}), never, 0},

@@ -22,7 +22,7 @@ func (c Config) Plan(receivers []string) (*route.Plan, error) {
 	}
 	plan, err := route.NewPlan(route.Settings{
 		Route: c.Route, Inhibit: c.InhibitRules, Intervals: c.TimeIntervals, Escalations: c.Escalations,
-		Heartbeats: c.Heartbeats, Receivers: known, Order: receivers,
+		Heartbeats: c.Heartbeats, Storm: c.Storm, Receivers: known, Order: receivers,
 	})
 	if err != nil {
 		return nil, fault.Mark(fault.Invalid, fmt.Errorf("alerting: %w", err))

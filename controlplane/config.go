@@ -32,10 +32,13 @@ type Config struct {
 	Incident incident.Config `yaml:"incident"`
 	// Detection is the settings of the detection rules, for all runs, for
 	// projects and for single runs; docs/detection.md.
-	Detection profile.Config        `yaml:"detection"`
-	Alerting  alerting.Config       `yaml:"alerting"`
-	Log       telemetry.LogConfig   `yaml:"log"`
-	Trace     telemetry.TraceConfig `yaml:"trace"`
+	Detection profile.Config  `yaml:"detection"`
+	Alerting  alerting.Config `yaml:"alerting"`
+	// Exports are the systems that events, findings and incidents are handed to;
+	// docs/exports.md.
+	Exports []ExportConfig        `yaml:"exports"`
+	Log     telemetry.LogConfig   `yaml:"log"`
+	Trace   telemetry.TraceConfig `yaml:"trace"`
 }
 
 // Listener is a place to listen.

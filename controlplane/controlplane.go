@@ -68,11 +68,11 @@ func Run(ctx context.Context, config Config, w io.Writer) error {
 	})
 }
 
-// Check finds the mistakes in the settings of receivers, routes and detection rules; it
-// starts nothing.
+// Check finds the mistakes in the settings of receivers, routes, detection rules and
+// exporters; it starts nothing.
 func Check(config Config) error {
 	_, err := profile.New(config.Detection)
-	return conf.Join(alerting.Check(config.Alerting), err)
+	return conf.Join(alerting.Check(config.Alerting), err, checkExports(config.Exports))
 }
 
 // controlPlane is the parts while they are put together.
@@ -89,7 +89,7 @@ type controlPlane struct {
 
 // open opens what everything stands on.
 func (c *controlPlane) open(ctx context.Context, foundations *life.Group) (err error) {
-	if c.store, err = store.Open(ctx, c.config.Store, store.Deps{Log: c.log}); err != nil {
+	if c.store, err = store.Open(ctx, c.config.Store, store.Deps{Log: c.log, Exports: len(c.config.Exports) > 0}); err != nil {
 		return err
 	}
 	foundations.Go("store", life.AtEnd(c.store.Close))
@@ -139,12 +139,16 @@ func (c *controlPlane) setup(services *life.Group) error {
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
-	router := routing.New(routing.Deps{Plan: plan, Store: c.store, Clock: time.Now, Log: c.log})
+	router := routing.New(routing.Deps{Plan: plan, Store: c.store, Clock: time.Now, Log: c.log, Metrics: c.metrics})
 	incidents := incident.New(c.config.Incident, incident.Deps{
 		Router: router, Save: nodes.RequestCheckpoint, Store: c.store,
 		Clock: time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
 	})
 	people.incidents = incidents
+	exports, err := c.exports(people)
+	if err != nil {
+		return errors.Join(err, agents.Close(), operators.Close())
+	}
 	events := pipeline.New(pipeline.Deps{
 		Bus: c.bus, Store: c.store, Incidents: incidents,
 		NewBank: func() pipeline.Bank { return detect.NewBankOf(profiles.Choose).WatchNodes(profiles.Nodes()) },
@@ -156,7 +160,7 @@ func (c *controlPlane) setup(services *life.Group) error {
 	})
 	operatorAPI := api.New(api.Deps{
 		Listener: operators, HTTP: c.web(events, incidents, router, alerts), Store: c.store, Saver: nodes, Incidents: incidents, Router: router,
-		History: c.bus, Profiles: profiles, Receivers: alerts,
+		History: c.bus, Profiles: profiles, Receivers: alerts, Exports: exports,
 		Version: version.String(), Listeners: listeners,
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
@@ -168,6 +172,7 @@ func (c *controlPlane) setup(services *life.Group) error {
 	services.Go("routing", router.Run)
 	services.Go("ingest", frames.Run)
 	services.Go("agents", serveAgents(agents, frames))
+	services.Go("exports", exports.Run)
 	services.Go("api", operatorAPI.Run)
 	c.log.Info("control plane is up", "version", version.String(), "api", listeners["api"], "agents", listeners["agents"], "state", c.config.StateDir)
 	return nil

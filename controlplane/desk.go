@@ -10,7 +10,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/store"
 )
 
-// troubleFor is how long the incident about a failing receiver stands without
+// troubleFor is how long the incident about a failing receiver or exporter stands without
 // being ended: a control plane that was restarted does not know of it.
 const troubleFor = 24 * time.Hour
 
@@ -32,18 +32,25 @@ func (d *desk) Acknowledge(ctx context.Context, a notify.Acknowledgement) error 
 
 // ReceiverFailing opens an incident about a receiver.
 func (d *desk) ReceiverFailing(ctx context.Context, receiver, cause string, since time.Time) error {
-	return d.external(ctx, receiver, incident.External{
-		Annotations: map[string]string{"summary": "Receiver " + receiver + " takes no notifications: " + cause},
-		Starts:      since, Ends: d.clock().Add(troubleFor),
-	})
+	return d.trouble(ctx, "receiver-failing", "receiver", receiver, failing("Receiver "+receiver+" takes no notifications: "+cause, since, d.clock()))
 }
 
 // ReceiverWell ends it.
 func (d *desk) ReceiverWell(ctx context.Context, receiver string, at time.Time) error {
-	return d.external(ctx, receiver, incident.External{Ends: at})
+	return d.trouble(ctx, "receiver-failing", "receiver", receiver, over(at))
 }
 
-func (d *desk) external(ctx context.Context, receiver string, e incident.External) error {
-	e.Labels = map[string]string{alert.LabelName: "receiver-failing", "receiver": receiver, alert.LabelSeverity: "critical"}
+// failing is the begin of trouble, over its end.
+func failing(summary string, since, now time.Time) incident.External {
+	return incident.External{
+		Annotations: map[string]string{"summary": summary}, Starts: since, Ends: now.Add(troubleFor),
+	}
+}
+
+func over(at time.Time) incident.External { return incident.External{Ends: at} }
+
+// trouble opens or ends an incident about a part of the control plane.
+func (d *desk) trouble(ctx context.Context, kind, part, name string, e incident.External) error {
+	e.Labels = map[string]string{alert.LabelName: kind, part: name, alert.LabelSeverity: "critical"}
 	return d.store.Update(ctx, func(tx *store.Tx) error { return d.incidents.External(ctx, tx, e) })
 }

@@ -23,6 +23,7 @@ const (
 	maxSettings    = 256
 	maxTextBytes   = 4096
 	maxEventIDSize = 64
+	maxMetrics     = 256 // of one step, by the script's own names
 )
 
 // Register opens a session.
@@ -160,6 +161,10 @@ func checkEvent(event *commonv1.Event) error {
 		return fault.New(fault.Invalid, "event_id is longer than %d bytes", maxEventIDSize)
 	}
 	switch body := event.Body.(type) {
+	case *commonv1.Event_Step:
+		if n := len(body.Step.GetMetrics()); n > maxMetrics {
+			return fault.New(fault.Invalid, "a step has %d metrics; at most %d", n, maxMetrics)
+		}
 	case *commonv1.Event_Checkpoint:
 		switch state := body.Checkpoint.GetState(); state {
 		case commonv1.CheckpointState_CHECKPOINT_STATE_DIRECTED, commonv1.CheckpointState_CHECKPOINT_STATE_FAILED:

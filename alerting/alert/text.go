@@ -21,15 +21,20 @@ func (d Delivery) Title() string {
 	case head == "":
 		head = "Alert"
 	}
-	return fmt.Sprintf("%s: %s %s", head, d.Kind(), d.place())
+	return strings.TrimSpace(fmt.Sprintf("%s: %s %s", head, d.Kind(), d.place()))
 }
 
 // place is where it is: a node and its GPU where a node's problem is the cause,
 // else a run.
 func (d Delivery) place() string {
 	node := d.Incident.GetNode()
-	if node == "" {
+	switch {
+	case node == "" && d.Incident.GetRunId() != "":
 		return "in run " + d.Incident.GetRunId()
+	case node == "" && d.Incident.GetLabels()[LabelNode] != "":
+		return "on " + d.Incident.GetLabels()[LabelNode]
+	case node == "":
+		return ""
 	}
 	text := "on " + node
 	if f := d.Finding(); f != nil && f.Gpu != nil {

@@ -31,6 +31,8 @@ type Post struct {
 	URL Secret
 	// Path is added to the URL's path.
 	Path string
+	// Query is added to the URL; it holds no secrets.
+	Query url.Values
 	// Headers are the user's own; they win over those that Send sets.
 	Headers map[string]Secret
 	// Body is JSON.
@@ -42,10 +44,12 @@ type Post struct {
 	// Hide is what no error text may hold besides URL and headers: secrets in the
 	// body.
 	Hide []string
+	// AnswerBytes is how much of the answer is read; 0 means 4 KiB.
+	AnswerBytes int64
 }
 
-// Reply is what a receiver that took a request said. Body is at most 4 KiB of
-// it; that may be cut off.
+// Reply is what a receiver that took a request said. Body is as much of it as
+// was asked for; that may be cut off.
 type Reply struct {
 	Status int
 	Header http.Header
@@ -70,7 +74,7 @@ func (p Post) Send(ctx context.Context, deps Deps) (Reply, error) {
 		return Reply{}, refused(response, answer(response.Body, secrets), deps.Now())
 	}
 	// A success whose body is cut off is still one.
-	body, _ := io.ReadAll(io.LimitReader(response.Body, answerBytes))
+	body, _ := io.ReadAll(io.LimitReader(response.Body, cmp.Or(p.AnswerBytes, answerBytes)))
 	deps.Say(strings.TrimSpace(response.Status + " " + answer(bytes.NewReader(body), secrets)))
 	return Reply{Status: response.StatusCode, Header: response.Header, Body: body}, nil
 }
@@ -95,6 +99,9 @@ func (p Post) request(ctx context.Context) (*http.Request, []string, error) {
 	secrets := secretsOf(u, headers, p.Hide...)
 	if p.Path != "" {
 		u = u.JoinPath(p.Path)
+	}
+	if len(p.Query) > 0 {
+		u.RawQuery = p.Query.Encode()
 	}
 	request, err := http.NewRequestWithContext(ctx, cmp.Or(p.Method, http.MethodPost), u.String(), bytes.NewReader(p.Body))
 	if err != nil {

@@ -56,6 +56,7 @@ func Import(text []byte) (Imported, error) {
 		}
 	}
 	i.to["route"] = tree
+	i.to["storm"] = map[string]any{"after": 0} // Alertmanager tells everything by itself
 	i.taken("the routing tree")
 	i.rest()
 	out := map[string]any{"alerting": i.to}

@@ -138,6 +138,7 @@ type Settings struct {
 	Intervals   []IntervalConfig
 	Escalations []EscalationConfig
 	Heartbeats  []HeartbeatConfig
+	Storm       StormConfig
 	// Receivers has every receiver's name, and whether it wants to hear of what
 	// is over.
 	Receivers map[string]bool
@@ -152,6 +153,7 @@ type Plan struct {
 	Intervals    Intervals
 	Escalations  []Escalation
 	Heartbeats   []HeartbeatConfig
+	Storm        StormConfig
 	SendResolved map[string]bool
 }
 
@@ -164,7 +166,7 @@ func NewPlan(s Settings) (*Plan, error) {
 	if s.Route != nil {
 		config = *s.Route
 	}
-	p := &Plan{Heartbeats: s.Heartbeats, SendResolved: maps.Clone(s.Receivers)}
+	p := &Plan{Heartbeats: s.Heartbeats, Storm: s.Storm, SendResolved: maps.Clone(s.Receivers)}
 	var err error
 	if p.Tree, err = New(config); err != nil {
 		return nil, err
@@ -204,6 +206,7 @@ func (s Settings) wrong() []string {
 	for _, h := range s.Heartbeats {
 		receivers = append(receivers, h.Receiver)
 	}
+	receivers = append(receivers, s.Storm.Except...)
 	for _, name := range receivers {
 		if _, ok := s.Receivers[name]; !ok {
 			wrong = append(wrong, fmt.Sprintf("there is no receiver %q", name))

@@ -33,6 +33,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		describeCommand(a),
 		incidentsCommand(a),
 		alertsCommand(a),
+		exportsCommand(a),
 		silencesCommand(a),
 		routesCommand(a),
 		checkpointCommand(a),

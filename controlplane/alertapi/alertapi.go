@@ -34,8 +34,8 @@ const (
 
 // Incidents takes external alerts; the incident engine does.
 type Incidents interface {
-	// External takes in one alert.
-	External(ctx context.Context, tx *store.Tx, alert incident.External) error
+	// Externals takes in alerts.
+	Externals(ctx context.Context, tx *store.Tx, alerts []incident.External) error
 	// Ping notes a sign of life; false when nobody expects it.
 	Ping(name string) bool
 }

@@ -60,20 +60,18 @@ func (a *API) postAlerts(r *http.Request) (any, error) {
 		return nil, err
 	}
 	var wrong error
-	err := a.deps.Store.Update(r.Context(), func(tx *store.Tx) error {
-		for _, p := range alerts {
-			if err := p.check(); err != nil {
-				wrong = errors.Join(wrong, err)
-				continue
-			}
-			err := a.deps.Incidents.External(r.Context(), tx, incident.External{
-				Labels: p.Labels, Annotations: p.Annotations, Starts: p.StartsAt, Ends: p.EndsAt, GeneratorURL: p.GeneratorURL,
-			})
-			if err != nil {
-				return err
-			}
+	var taken []incident.External
+	for _, p := range alerts {
+		if err := p.check(); err != nil {
+			wrong = errors.Join(wrong, err)
+			continue
 		}
-		return nil
+		taken = append(taken, incident.External{
+			Labels: p.Labels, Annotations: p.Annotations, Starts: p.StartsAt, Ends: p.EndsAt, GeneratorURL: p.GeneratorURL,
+		})
+	}
+	err := a.deps.Store.Update(r.Context(), func(tx *store.Tx) error {
+		return a.deps.Incidents.Externals(r.Context(), tx, taken)
 	})
 	if err != nil {
 		return nil, err

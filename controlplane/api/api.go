@@ -55,6 +55,7 @@ type Deps struct {
 	History   History
 	Profiles  *profile.Profiles // the settings of the detection rules
 	Receivers Receivers
+	Exports   Exports
 	Version   string            // of the control plane
 	Listeners map[string]string // addresses by purpose, for GetStatus
 	Log       *slog.Logger
@@ -95,6 +96,7 @@ func (a *API) Run(ctx context.Context) error {
 			gateway.RegisterReceiverServiceHandler,
 			gateway.RegisterSystemServiceHandler,
 			gateway.RegisterFindingServiceHandler,
+			gateway.RegisterExportServiceHandler,
 		},
 		HTTP:                a.deps.HTTP,
 		RefuseUnknownFields: true,
@@ -112,6 +114,7 @@ func (a *API) register(to grpc.ServiceRegistrar) {
 		store: a.deps.Store, saver: a.deps.Saver, tracer: a.deps.Tracer,
 	})
 	controlv1.RegisterReceiverServiceServer(to, &receivers{store: a.deps.Store, receivers: a.deps.Receivers})
+	controlv1.RegisterExportServiceServer(to, &exports{exports: a.deps.Exports})
 	controlv1.RegisterSystemServiceServer(to, &system{
 		version: a.deps.Version, listeners: a.deps.Listeners, started: a.started,
 	})

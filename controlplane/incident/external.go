@@ -26,6 +26,23 @@ type External struct {
 	GeneratorURL        string
 }
 
+// Externals takes in external alerts, as [Engine.External] does each.
+func (e *Engine) Externals(ctx context.Context, tx *store.Tx, alerts []External) error {
+	fingerprints := make([]string, len(alerts))
+	for n, a := range alerts {
+		fingerprints[n] = alert.Fingerprint(a.Labels)
+	}
+	if err := tx.LookForExternal(fingerprints...); err != nil {
+		return err
+	}
+	for _, a := range alerts {
+		if err := e.External(ctx, tx, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // External takes in an external alert: it opens an incident with the alert's
 // labels, brings it up to date, or ends it. What it says twice changes nothing
 // but for how long it is believed.
@@ -99,10 +116,10 @@ func (e *Engine) openExternal(ctx context.Context, tx *store.Tx, a External, exp
 			Labels: a.Labels, Annotations: a.Annotations, GeneratorUrl: a.GeneratorURL, Summary: a.summary(),
 		},
 	}
-	if err := note(tx, record.Incident.GetIncidentId(), now, "opened", record.Incident.GetSummary()); err != nil {
+	if err := tx.OpenIncident(record); err != nil {
 		return err
 	}
-	if err := tx.PutIncident(record); err != nil {
+	if err := note(tx, record.Incident.GetIncidentId(), now, "opened", record.Incident.GetSummary()); err != nil {
 		return err
 	}
 	return e.deps.Router.Alert(ctx, tx, record)

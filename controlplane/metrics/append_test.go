@@ -153,9 +153,10 @@ func TestAppendStep(t *testing.T) {
 		Body: &commonv1.Event_Step{Step: &commonv1.StepReport{
 			Step: 7, Loss: new(math.NaN()), TaskLosses: map[string]float64{"left": 1.5, "right": math.Inf(1)},
 			GradientNorm: new(0.0), ResidentBytes: new(int64(1 << 30)),
+			Metrics: map[string]float64{"accuracy": 0.75},
 		}},
 	}
-	for i, want := range []Counts{{Stored: 6}, {Repeated: 6}} {
+	for i, want := range []Counts{{Stored: 7}, {Repeated: 7}} {
 		got, err := db.AppendStep(t.Context(), "a", event)
 		if err != nil || got != want {
 			t.Errorf("call %d: %+v, %v; want %+v", i, got, err, want)
@@ -168,6 +169,7 @@ func TestAppendStep(t *testing.T) {
 		`{__name__="vigil_run_task_loss", node="a", rank="3", run="r1", task="right"}`: "+Inf",
 		`{__name__="vigil_run_gradient_norm", node="a", rank="3", run="r1"}`:           "0",
 		`{__name__="vigil_run_resident_bytes", node="a", rank="3", run="r1"}`:          "1073741824",
+		`{__name__="vigil_run_metric", name="accuracy", node="a", rank="3", run="r1"}`: "0.75",
 	}
 	got := map[string]string{}
 	for labels, v := range instant(t, db, `{run="r1"}`) {

@@ -51,5 +51,8 @@ func stepSamples(event *commonv1.Event) []metric.Sample {
 	if step.ResidentBytes != nil {
 		add(metric.RunResident, new(float64(*step.ResidentBytes)))
 	}
+	for name, value := range step.Metrics {
+		add(metric.RunMetric, &value, name)
+	}
 	return samples
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/codes"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/controlplane/bus"
@@ -89,27 +90,61 @@ func (r *reader) handle(ctx context.Context, frames []bus.Delivery) error {
 		r.bank.Restore(r.open)
 		r.caught, r.open = true, nil
 	}
-	b := &batch{reader: r}
-	if err := r.deps.Store.Update(ctx, func(tx *store.Tx) error { return b.apply(ctx, tx, fresh) }); err != nil {
+	b := &batch{reader: r, frames: fresh, seen: r.observe(fresh)}
+	if err := r.deps.Store.Update(ctx, func(tx *store.Tx) error { return b.apply(ctx, tx) }); err != nil {
 		return err
 	}
-	r.cursor = r.seen
+	r.cursor, r.marked = r.seen, b.marked
 	r.worked()
-	r.metrics.committed(b, fresh, r.deps.Clock())
+	r.metrics.committed(b, r.deps.Clock())
 	return nil
 }
 
-// batch is what one transaction did.
-type batch struct {
-	*reader
-	events   int
+// observation is what the detectors made of one event.
+type observation struct {
 	findings []*controlv1.Finding
+	standing detect.Standing
+	ended    []*controlv1.Finding
 }
 
-func (b *batch) apply(ctx context.Context, tx *store.Tx, frames []bus.Delivery) error {
+// observe shows frames to the detectors, each event once: a transaction may be
+// run more than once, and their state does not go back with it.
+func (r *reader) observe(frames []bus.Delivery) []observation {
+	var seen []observation
 	for _, frame := range frames {
 		for _, event := range frame.Batch.GetEvents() {
-			if err := b.event(ctx, tx, frame.Sequence, event); err != nil {
+			var o observation
+			for _, finding := range r.bank.Observe(event) {
+				finding = proto.CloneOf(finding) // as it is now: the detectors have theirs
+				finding.Created = timestamppb.New(r.deps.Clock())
+				if finding.GetEventTime() == nil {
+					finding.EventTime = event.GetTime()
+				}
+				o.findings = append(o.findings, finding)
+			}
+			o.standing, o.ended = r.bank.Standing(), r.bank.Ended()
+			seen = append(seen, o)
+		}
+	}
+	return seen
+}
+
+// batch is what one transaction does.
+type batch struct {
+	*reader
+	frames []bus.Delivery
+	seen   []observation // of each event of the frames
+
+	events   int
+	findings []*controlv1.Finding
+	marked   time.Time
+}
+
+func (b *batch) apply(ctx context.Context, tx *store.Tx) error {
+	b.events, b.findings, b.marked = 0, nil, b.reader.marked // it may be run again
+	for _, frame := range b.frames {
+		for _, event := range frame.Batch.GetEvents() {
+			if err := b.event(ctx, tx, frame.Sequence, event, b.seen[b.events]); err != nil {
 				return fmt.Errorf("apply frame %d of node %s: %w", frame.Sequence, frame.Node, err)
 			}
 			b.events++
@@ -118,7 +153,7 @@ func (b *batch) apply(ctx context.Context, tx *store.Tx, frames []bus.Delivery) 
 			return err
 		}
 	}
-	return tx.SetCursor(cursorName, b.seen)
+	return tx.SetCursor(cursorName, b.reader.seen)
 }
 
 // mark notes now and then when the control plane got a node's frame, so that the last
@@ -133,7 +168,7 @@ func (b *batch) mark(tx *store.Tx, frame bus.Delivery) error {
 
 // event writes all that one event means. One that belongs to a trace has a
 // span, whose context goes to what the event causes.
-func (b *batch) event(ctx context.Context, tx *store.Tx, sequence uint64, event *commonv1.Event) (err error) {
+func (b *batch) event(ctx context.Context, tx *store.Tx, sequence uint64, event *commonv1.Event, seen observation) (err error) {
 	if event.GetTraceparent() != "" {
 		spanCtx, span := b.deps.Tracer.Start(telemetry.WithTraceparent(ctx, event.GetTraceparent()), "vigil.detect")
 		ctx = spanCtx
@@ -147,7 +182,7 @@ func (b *batch) event(ctx context.Context, tx *store.Tx, sequence uint64, event 
 	if err := runs.Apply(ctx, tx, sequence, event); err != nil {
 		return err
 	}
-	findings, err := b.detect(tx, event)
+	findings, err := b.detect(tx, seen.findings)
 	if err != nil {
 		return err
 	}
@@ -155,21 +190,20 @@ func (b *batch) event(ctx context.Context, tx *store.Tx, sequence uint64, event 
 	if err := b.deps.Incidents.Apply(ctx, tx, event, counting(findings)); err != nil {
 		return err
 	}
-	if standing := b.bank.Standing(); len(standing.Over) > 0 {
-		if err := b.deps.Incidents.SeenNoMore(ctx, tx, event, standing); err != nil {
+	if len(seen.standing.Over) > 0 {
+		if err := b.deps.Incidents.SeenNoMore(ctx, tx, event, seen.standing); err != nil {
 			return err
 		}
 	}
-	ended := b.bank.Ended()
-	if len(ended) == 0 {
+	if len(seen.ended) == 0 {
 		return nil
 	}
-	for _, finding := range ended {
+	for _, finding := range seen.ended {
 		if err := tx.EndNodeProblem(finding.GetNode(), finding.GetProblem()); err != nil {
 			return err
 		}
 	}
-	return b.deps.Incidents.Over(ctx, tx, event, ended)
+	return b.deps.Incidents.Over(ctx, tx, event, seen.ended)
 }
 
 // counting leaves out the findings of rules that are only tried.
@@ -178,13 +212,9 @@ func counting(findings []*controlv1.Finding) []*controlv1.Finding {
 }
 
 // detect stores what an event shows and gives what is new of it.
-func (b *batch) detect(tx *store.Tx, event *commonv1.Event) ([]*controlv1.Finding, error) {
+func (b *batch) detect(tx *store.Tx, findings []*controlv1.Finding) ([]*controlv1.Finding, error) {
 	var fresh []*controlv1.Finding
-	for _, finding := range b.bank.Observe(event) {
-		finding.Created = timestamppb.New(b.deps.Clock())
-		if finding.GetEventTime() == nil {
-			finding.EventTime = event.GetTime()
-		}
+	for _, finding := range findings {
 		inserted, err := tx.PutFinding(finding)
 		if err != nil {
 			return nil, err

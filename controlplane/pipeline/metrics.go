@@ -6,7 +6,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/internal/metric"
 )
 
@@ -29,9 +28,9 @@ func newMetrics(reg prometheus.Registerer) metrics {
 
 // committed counts a batch. The clocks of two machines may differ, so that
 // the time from an event to its finding can seem negative; it counts as 0.
-func (m metrics) committed(b *batch, frames []bus.Delivery, now time.Time) {
+func (m metrics) committed(b *batch, now time.Time) {
 	m.events.WithLabelValues().Add(float64(b.events))
-	for _, frame := range frames {
+	for _, frame := range b.frames {
 		if !frame.Received.IsZero() {
 			m.lag.WithLabelValues().Observe(max(0, now.Sub(frame.Received)).Seconds())
 		}

@@ -74,9 +74,23 @@ func (r *Router) view(tx *store.Tx, g store.AlertGroup, now time.Time) (view, er
 	return v, nil
 }
 
+// severity is that of the worst that is told.
+func (v view) severity() commonv1.Severity {
+	worst := int32(0)
+	for _, m := range v.members {
+		if !m.Muted {
+			worst = max(worst, m.Severity)
+		}
+	}
+	return commonv1.Severity(worst)
+}
+
 // look looks at a group: what is to be told goes into the outbox, what is over
 // leaves the group, and what is left is due again later.
 func (r *Router) look(ctx context.Context, tx *store.Tx, g store.AlertGroup, now time.Time) error {
+	if g.Route == stormRoute {
+		return r.lookAtStorm(ctx, tx, g, now)
+	}
 	to := r.routeOf(g.Route)
 	if to == nil {
 		return tx.DeleteAlertGroup(g.ID)
@@ -87,6 +101,12 @@ func (r *Router) look(ctx context.Context, tx *store.Tx, g store.AlertGroup, now
 	}
 	sendResolved := r.plan.SendResolved[g.Receiver]
 	occasion := group.Decide(v.members, sendResolved, g.Told, to.Repeat, now)
+	if occasion == alert.First && r.tides.high(g.Receiver, v.severity(), now) {
+		if err := r.rollUp(tx, g, v, now); err != nil {
+			return err
+		}
+		occasion = 0
+	}
 	if occasion != 0 {
 		if occasion != alert.Over || sendResolved {
 			if err := r.tell(ctx, tx, to, g, v, occasion, sendResolved, now); err != nil {

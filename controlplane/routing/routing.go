@@ -18,11 +18,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/vigil-ml/vigil/alerting/alert"
 	"github.com/vigil-ml/vigil/alerting/group"
 	"github.com/vigil-ml/vigil/alerting/route"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/metric"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
@@ -41,12 +44,14 @@ const (
 	flapMost  = 15 * time.Minute
 )
 
-// Deps is what a router needs; all of it.
+// Deps is what a router needs.
 type Deps struct {
 	Plan  *route.Plan
 	Store *store.Store
 	Clock func() time.Time
 	Log   *slog.Logger
+	// Metrics counts what is rolled up; nil counts nothing.
+	Metrics prometheus.Registerer
 }
 
 // Router decides who is told. It is safe for concurrent use.
@@ -54,11 +59,20 @@ type Router struct {
 	plan  *route.Plan
 	deps  Deps
 	mutes *silences
+	tides *tides
+
+	rolledUp *prometheus.CounterVec
 }
 
 // New makes a router.
 func New(deps Deps) *Router {
-	return &Router{plan: deps.Plan, deps: deps, mutes: newSilences()}
+	if deps.Metrics == nil {
+		deps.Metrics = prometheus.NewRegistry()
+	}
+	return &Router{
+		plan: deps.Plan, deps: deps, mutes: newSilences(), tides: newTides(deps.Plan.Storm),
+		rolledUp: metric.NewCounter(deps.Metrics, metric.ControlRolledUp),
+	}
 }
 
 // Alert takes in that an incident changed: it was opened, became worse, was
@@ -67,6 +81,9 @@ func New(deps Deps) *Router {
 // into the outbox.
 func (r *Router) Alert(ctx context.Context, tx *store.Tx, record store.IncidentRecord) error {
 	i, now := record.Incident, r.deps.Clock()
+	if isStorm(i) {
+		return nil
+	}
 	labels, err := r.labels(tx, i)
 	if err != nil {
 		return err
@@ -121,6 +138,9 @@ func (r *Router) enter(tx *store.Tx, incidentID string, labels map[string]string
 
 // changed has a group looked at when its route says so, which may be now.
 func (r *Router) changed(ctx context.Context, tx *store.Tx, g store.AlertGroup, record store.IncidentRecord, now time.Time) error {
+	if g.Route == stormRoute {
+		return nil // it is looked at by itself
+	}
 	to := r.routeOf(g.Route)
 	if to == nil {
 		return tx.DeleteAlertGroup(g.ID)

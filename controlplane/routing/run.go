@@ -61,7 +61,7 @@ func (r *Router) begin(ctx context.Context, tx *store.Tx) error {
 		return err
 	}
 	for _, g := range groups {
-		if _, known := r.plan.SendResolved[g.Receiver]; known && r.routeOf(g.Route) != nil {
+		if _, known := r.plan.SendResolved[g.Receiver]; known && (g.Route == stormRoute || r.routeOf(g.Route) != nil) {
 			continue
 		}
 		if err := tx.DeleteAlertGroup(g.ID); err != nil {
@@ -85,6 +85,9 @@ func (r *Router) begin(ctx context.Context, tx *store.Tx) error {
 		}
 	}
 	for _, record := range open {
+		if isStorm(record.Incident) {
+			continue
+		}
 		labels, err := r.labels(tx, record.Incident)
 		if err != nil {
 			return err

@@ -55,7 +55,7 @@ func (r *Router) Receivers() []string {
 }
 
 // Groups gives every group with the alerts in it, for a look at all of them;
-// what escalation made is left out.
+// what escalation and storms made is left out.
 func (r *Router) Groups(tx *store.Tx, now time.Time) ([]Group, error) {
 	all, err := tx.AlertGroups()
 	if err != nil {
@@ -63,7 +63,7 @@ func (r *Router) Groups(tx *store.Tx, now time.Time) ([]Group, error) {
 	}
 	var groups []Group
 	for _, g := range all {
-		if strings.HasPrefix(g.Route, escalationPrefix) {
+		if strings.HasPrefix(g.Route, escalationPrefix) || g.Route == stormRoute {
 			continue
 		}
 		members, err := tx.AlertMembers(g.ID)

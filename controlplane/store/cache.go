@@ -18,6 +18,12 @@ type cache struct {
 	none  map[ofKind]bool // and those that have none of a kind
 
 	relaunched map[string]time.Time // when runs were launched again; zero when they were not
+
+	incidents map[string]IncidentRecord // as they were put
+	opened    map[string]int64          // incidents that the transaction opened, and how long their timelines are
+	joined    map[string]bool           // incidents that became part of a group
+	external  map[string]string         // incidents by the fingerprints that were asked for; "" where there is none
+	silences  map[int64][]*controlv1.Silence
 }
 
 // ofKind is incidents of one run and kind.
@@ -32,7 +38,11 @@ type cachedRun struct {
 }
 
 func newCache() cache {
-	return cache{runs: map[string]*cachedRun{}, quiet: map[string]bool{}, none: map[ofKind]bool{}, relaunched: map[string]time.Time{}}
+	return cache{
+		runs: map[string]*cachedRun{}, quiet: map[string]bool{}, none: map[ofKind]bool{}, relaunched: map[string]time.Time{},
+		incidents: map[string]IncidentRecord{}, opened: map[string]int64{}, joined: map[string]bool{}, external: map[string]string{},
+		silences: map[int64][]*controlv1.Silence{},
+	}
 }
 
 // flushRuns writes the runs that were put and not yet written. It is called
@@ -47,7 +57,7 @@ func (tx *Tx) flushRuns() error {
 			return err
 		}
 		_, err = tx.exec(`UPDATE runs SET ended = $1, started = $2, body = $3,
-			first_sequence = CASE WHEN $5 = 0 THEN first_sequence ELSE $5 END WHERE run_id = $4`,
+			first_sequence = CASE WHEN CAST($5 AS BIGINT) = 0 THEN first_sequence ELSE $5 END WHERE run_id = $4`,
 			nanosOf(c.run.GetEnded()), nanosOf(c.run.GetStarted()), body, c.run.GetRunId(), int64(c.begun))
 		if err != nil {
 			return fmt.Errorf("put run %s: %w", c.run.GetRunId(), err)
@@ -55,6 +65,26 @@ func (tx *Tx) flushRuns() error {
 		c.dirty, c.begun = false, 0
 	}
 	return nil
+}
+
+// keepIncident remembers an incident that the database has; the caller keeps
+// its own.
+func (tx *Tx) keepIncident(r IncidentRecord) {
+	id := r.Incident.GetIncidentId()
+	r.Incident = proto.CloneOf(r.Incident)
+	tx.cache.incidents[id] = r
+	if _, asked := tx.cache.external[r.Fingerprint]; asked {
+		tx.cache.external[r.Fingerprint] = id
+	}
+}
+
+// keptIncident gives a remembered incident, the caller's own.
+func (tx *Tx) keptIncident(id string) (IncidentRecord, bool) {
+	r, ok := tx.cache.incidents[id]
+	if ok {
+		r.Incident = proto.CloneOf(r.Incident)
+	}
+	return r, ok
 }
 
 // keepRun remembers a run that the database has; the caller keeps its own.

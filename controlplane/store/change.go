@@ -14,6 +14,9 @@ const (
 	TopicOutbox      Topic = "outbox"
 	TopicGroups      Topic = "groups" // when something is due
 	TopicSilences    Topic = "silences"
+	TopicExports     Topic = "exports"
+	TopicAudit       Topic = "audit"
+	TopicAccess      Topic = "access" // who may come in
 )
 
 // changes wakes those who wait for a topic.

@@ -2,21 +2,62 @@ package store
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
+
+// asked is how many fingerprints are looked for at once.
+const asked = 64
+
+// newestExternal is the condition for the newest incident of each of some
+// fingerprints.
+const newestExternal = `fingerprint <> '' AND fingerprint IN (
+	$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+	$17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32,
+	$33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48,
+	$49, $50, $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64
+	) AND NOT EXISTS (SELECT 1 FROM incidents newer WHERE newer.fingerprint = incidents.fingerprint AND newer.fingerprint <> ''
+		AND (newer.opened > incidents.opened OR (newer.opened = incidents.opened AND newer.incident_id > incidents.incident_id)))`
 
 // ExternalIncident gives the newest incident of an external alert, open or
 // over.
 func (tx *Tx) ExternalIncident(fingerprint string) (IncidentRecord, error) {
-	found, err := tx.incidentRecords("incident of alert "+fingerprint,
-		"fingerprint = $1 AND fingerprint <> '' ORDER BY opened DESC, incident_id DESC LIMIT 1", fingerprint)
-	if err == nil && len(found) == 0 {
-		err = notFound("incident of alert " + fingerprint)
+	if _, known := tx.cache.external[fingerprint]; !known {
+		if err := tx.LookForExternal(fingerprint); err != nil {
+			return IncidentRecord{}, err
+		}
 	}
-	if err != nil {
-		return IncidentRecord{}, err
+	kept, ok := tx.keptIncident(tx.cache.external[fingerprint])
+	if !ok {
+		return IncidentRecord{}, notFound("incident of alert " + fingerprint)
 	}
-	return found[0], nil
+	return kept, nil
+}
+
+// LookForExternal has the incidents of many external alerts at hand for
+// [Tx.ExternalIncident], which else looks for each by itself.
+func (tx *Tx) LookForExternal(fingerprints ...string) error {
+	for some := range slices.Chunk(fingerprints, asked) {
+		args := make([]any, asked)
+		for n := range args { // the statement is the same for few as for many
+			args[n] = some[min(n, len(some)-1)]
+		}
+		found, err := tx.incidentRecords("incidents of alerts", newestExternal, args...)
+		if err != nil {
+			return err
+		}
+		for _, fingerprint := range some {
+			if _, known := tx.cache.external[fingerprint]; !known {
+				tx.cache.external[fingerprint] = ""
+			}
+		}
+		for _, r := range found {
+			if _, put := tx.cache.incidents[r.Incident.GetIncidentId()]; !put {
+				tx.keepIncident(r)
+			}
+		}
+	}
+	return nil
 }
 
 // ExpiredIncidents gives at most limit open incidents that nobody spoke of
@@ -37,6 +78,10 @@ func (tx *Tx) SetExpiry(incidentID string, expires time.Time) error {
 	_, err := tx.exec("UPDATE incidents SET expires = $1 WHERE incident_id = $2", nanos(expires), incidentID)
 	if err != nil {
 		return fmt.Errorf("set expiry of incident %s: %w", incidentID, err)
+	}
+	if r, ok := tx.cache.incidents[incidentID]; ok {
+		r.Expires = expires
+		tx.cache.incidents[incidentID] = r
 	}
 	return nil
 }

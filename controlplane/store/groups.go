@@ -52,6 +52,9 @@ func (tx *Tx) AlertGroups() ([]AlertGroup, error) {
 
 // GroupsOf gives the groups that an incident is part of.
 func (tx *Tx) GroupsOf(incidentID string) ([]AlertGroup, error) {
+	if _, opened := tx.cache.opened[incidentID]; opened && !tx.cache.joined[incidentID] {
+		return nil, nil
+	}
 	return tx.alertGroups("alert groups of incident "+incidentID,
 		"group_id IN (SELECT group_id FROM alert_members WHERE incident_id = $1) ORDER BY group_id", incidentID)
 }
@@ -121,6 +124,7 @@ func (tx *Tx) JoinGroup(groupID, incidentID string) (joined bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("join alert group %s: %w", groupID, err)
 	}
+	tx.cache.joined[incidentID] = true
 	return rows > 0, nil
 }
 
@@ -130,6 +134,51 @@ func (tx *Tx) PutAlertMember(groupID string, m AlertMember) error {
 		m.Told, m.ToldSeverity, groupID, m.IncidentID)
 	if err != nil {
 		return fmt.Errorf("put member of alert group %s: %w", groupID, err)
+	}
+	return nil
+}
+
+// MemberCount is how many members a group has.
+type MemberCount struct {
+	Open               int64 // those that are not resolved
+	Untold, UntoldOpen int64 // those of which nothing was told, and of these those that are not resolved
+}
+
+// CountMembers counts the members of a group.
+func (tx *Tx) CountMembers(groupID string) (c MemberCount, err error) {
+	err = tx.one("members of alert group "+groupID, `SELECT
+		COALESCE(SUM(CASE WHEN i.resolved = 0 THEN 1 ELSE 0 END), 0), COALESCE(SUM(CASE WHEN m.told = 0 THEN 1 ELSE 0 END), 0),
+		COALESCE(SUM(CASE WHEN m.told = 0 AND i.resolved = 0 THEN 1 ELSE 0 END), 0)
+		FROM alert_members m JOIN incidents i ON i.incident_id = m.incident_id WHERE m.group_id = $1`,
+		[]any{groupID}, &c.Open, &c.Untold, &c.UntoldOpen)
+	return c, err
+}
+
+// UntoldMembers gives the ids of at most limit members of which nothing was
+// told, the oldest first.
+func (tx *Tx) UntoldMembers(groupID string, limit int) ([]string, error) {
+	var all []string
+	err := tx.each("untold members of alert group "+groupID, `SELECT m.incident_id FROM alert_members m
+		JOIN incidents i ON i.incident_id = m.incident_id WHERE m.group_id = $1 AND m.told = 0
+		ORDER BY i.opened, m.incident_id LIMIT $2`, []any{groupID, limit}, func(rows *sql.Rows) error {
+		var id string
+		err := rows.Scan(&id)
+		all = append(all, id)
+		return err
+	})
+	return all, err
+}
+
+// TellMembers notes that all members of a group have been told of, and has
+// those leave that are resolved.
+func (tx *Tx) TellMembers(groupID string) error {
+	_, err := tx.exec("UPDATE alert_members SET told = $2 WHERE group_id = $1 AND told = 0", groupID, controlv1.IncidentState_INCIDENT_STATE_FIRING)
+	if err == nil {
+		_, err = tx.exec(`DELETE FROM alert_members WHERE group_id = $1 AND incident_id IN
+			(SELECT incident_id FROM incidents WHERE resolved <> 0)`, groupID)
+	}
+	if err != nil {
+		return fmt.Errorf("note what was told of alert group %s: %w", groupID, err)
 	}
 	return nil
 }

@@ -42,7 +42,10 @@ func (tx *Tx) PutFinding(f *controlv1.Finding) (inserted bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("put finding %s: %w", f.GetFindingId(), err)
 	}
-	return rows > 0, nil
+	if rows > 0 {
+		err = tx.record(ExportFinding, f.GetFindingId(), body)
+	}
+	return rows > 0, err
 }
 
 // AttachFinding makes a finding part of an incident.
@@ -53,6 +56,15 @@ func (tx *Tx) AttachFinding(incidentID, findingID string) error {
 	}
 	tx.touch(TopicIncidents)
 	return nil
+}
+
+// OpenIncident is PutIncident for one that there was not before: nothing in the
+// store refers to it yet, so that nothing need be looked for.
+func (tx *Tx) OpenIncident(r IncidentRecord) error {
+	if _, twice := tx.cache.opened[r.Incident.GetIncidentId()]; !twice {
+		tx.cache.opened[r.Incident.GetIncidentId()] = 0
+	}
+	return tx.PutIncident(r)
 }
 
 // PutIncident writes an incident. Its findings, timeline and notifications are
@@ -68,6 +80,9 @@ func (tx *Tx) PutIncident(r IncidentRecord) error {
 	}
 	body, err := marshal(&bare)
 	if err != nil {
+		return err
+	}
+	if err := tx.recordIncident(i.GetIncidentId(), body); err != nil {
 		return err
 	}
 	tx.touch(TopicIncidents)
@@ -88,6 +103,8 @@ func (tx *Tx) PutIncident(r IncidentRecord) error {
 	if err != nil {
 		return fmt.Errorf("put incident %s: %w", i.GetIncidentId(), err)
 	}
+	r.Incident = &bare
+	tx.keepIncident(r)
 	return nil
 }
 
@@ -122,6 +139,9 @@ func (tx *Tx) HasFinding(incidentID, kind string, onsetStep int64) (bool, error)
 
 // IncidentRecord gives the record of one incident.
 func (tx *Tx) IncidentRecord(id string) (IncidentRecord, error) {
+	if kept, ok := tx.keptIncident(id); ok {
+		return kept, nil
+	}
 	found, err := tx.incidentRecords("incident "+id, "incident_id = $1", id)
 	if err == nil && len(found) == 0 {
 		err = notFound("incident " + id)
@@ -211,6 +231,13 @@ func (tx *Tx) AddTimeline(incidentID string, entry *controlv1.TimelineEntry) err
 		return err
 	}
 	tx.touch(TopicIncidents)
+	if position, ok := tx.cache.opened[incidentID]; ok {
+		tx.cache.opened[incidentID]++
+		if _, err := tx.exec("INSERT INTO timeline (incident_id, position, body) VALUES ($1, $2, $3)", incidentID, position+1, body); err != nil {
+			return fmt.Errorf("add to timeline of incident %s: %w", incidentID, err)
+		}
+		return nil
+	}
 	_, err = tx.exec(`INSERT INTO timeline (incident_id, position, body)
 		SELECT $1, COALESCE(MAX(position), 0) + 1, $2 FROM timeline WHERE incident_id = $1`, incidentID, body)
 	if err != nil {

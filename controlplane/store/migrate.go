@@ -17,9 +17,6 @@ import (
 //go:embed migrations/*.sql
 var migrationFiles embed.FS
 
-// applicationID marks a SQLite file as Vigil's: "VIGL".
-const applicationID = 0x5649474C
-
 // migration is one step of the schema.
 type migration struct {
 	version int64
@@ -53,20 +50,27 @@ func migrations(files fs.FS) ([]migration, error) {
 
 // migrate brings a database up to the newest schema and gives its version
 // before and after.
-func migrate(ctx context.Context, db *sql.DB) (from, to int64, err error) {
+func migrate(ctx context.Context, db *sql.DB, e engine) (from, to int64, err error) {
 	steps, err := migrations(migrationFiles)
 	if err != nil {
 		return 0, 0, err
 	}
-	return migrateWith(ctx, db, steps)
+	return migrateWith(ctx, db, e, steps)
 }
 
-func migrateWith(ctx context.Context, db *sql.DB, steps []migration) (from, to int64, err error) {
-	if err := inspect(ctx, db); err != nil {
+func migrateWith(ctx context.Context, db *sql.DB, e engine, steps []migration) (from, to int64, err error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return 0, 0, fmt.Errorf("connect: %w", err)
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	release, err := e.inspect(ctx, conn)
+	if err != nil {
 		return 0, 0, err
 	}
+	defer release()
 	to = int64(len(steps))
-	from, err = versionOf(ctx, db)
+	from, err = versionOf(ctx, conn)
 	if err != nil {
 		return 0, to, err
 	}
@@ -76,44 +80,15 @@ func migrateWith(ctx context.Context, db *sql.DB, steps []migration) (from, to i
 			"a newer Vigil wrote it: run that version, or restore the backup that was made before the upgrade")
 	}
 	for _, step := range steps[from:] {
-		if err := step.apply(ctx, db); err != nil {
+		if err := step.apply(ctx, conn, e); err != nil {
 			return from, to, fmt.Errorf("apply migration %s: %w", step.name, err)
 		}
 	}
 	return from, to, nil
 }
 
-// inspect refuses a file that is damaged or that another program made, and
-// marks an empty one as Vigil's.
-func inspect(ctx context.Context, db *sql.DB) error {
-	var verdict string
-	if err := db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict); err != nil {
-		return fmt.Errorf("check for damage: %w", err)
-	}
-	if verdict != "ok" {
-		return fault.WithHint(fault.New(fault.Corrupt, "check for damage: %s", verdict),
-			"move the file away and restore a backup")
-	}
-	var tables, owner int64
-	if err := db.QueryRowContext(ctx, "SELECT COUNT(*) FROM sqlite_master").Scan(&tables); err != nil {
-		return fmt.Errorf("count tables: %w", err)
-	}
-	if tables == 0 {
-		_, err := db.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID))
-		return err
-	}
-	if err := db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&owner); err != nil {
-		return fmt.Errorf("read owner: %w", err)
-	}
-	if owner != applicationID {
-		return fault.WithHint(fault.New(fault.Corrupt, "this is another program's SQLite database"),
-			"give Vigil a path of its own")
-	}
-	return nil
-}
-
 // versionOf gives the schema's version; 0 for an empty database.
-func versionOf(ctx context.Context, db *sql.DB) (version int64, err error) {
+func versionOf(ctx context.Context, db *sql.Conn) (version int64, err error) {
 	_, err = db.ExecContext(ctx,
 		"CREATE TABLE IF NOT EXISTS schema_version (version BIGINT PRIMARY KEY, name TEXT NOT NULL, applied BIGINT NOT NULL)")
 	if err != nil {
@@ -127,7 +102,7 @@ func versionOf(ctx context.Context, db *sql.DB) (version int64, err error) {
 }
 
 // apply makes the step, or nothing of it.
-func (m migration) apply(ctx context.Context, db *sql.DB) (err error) {
+func (m migration) apply(ctx context.Context, db *sql.Conn, e engine) (err error) {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
@@ -137,7 +112,7 @@ func (m migration) apply(ctx context.Context, db *sql.DB) (err error) {
 			err = errors.Join(err, tx.Rollback())
 		}
 	}()
-	if _, err := tx.ExecContext(ctx, m.script); err != nil {
+	if _, err := tx.ExecContext(ctx, e.script(m.script)); err != nil {
 		return err
 	}
 	_, err = tx.ExecContext(ctx, "INSERT INTO schema_version (version, name, applied) VALUES ($1, $2, $3)",

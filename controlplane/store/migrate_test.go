@@ -157,12 +157,12 @@ func TestMigrateSteps(t *testing.T) {
 	}
 	now := int64(len(steps))
 	bad := append(steps, migration{now + 1, "bad", "CREATE TABLE half (a TEXT); SELECT nothing FROM nowhere;"})
-	if _, _, err := migrateWith(context.Background(), db, bad); err == nil {
+	if _, _, err := migrateWith(context.Background(), db, sqliteEngine{path}, bad); err == nil {
 		t.Fatal("a bad step was applied")
 	}
 	good := append(steps, migration{now + 1, "good", "CREATE TABLE half (a TEXT);"}) // not there from the bad one
 	for _, want := range []int64{now, now + 1} {
-		from, to, err := migrateWith(context.Background(), db, good)
+		from, to, err := migrateWith(context.Background(), db, sqliteEngine{path}, good)
 		if err != nil || from != want || to != now+1 {
 			t.Fatalf("from %d to %d (%v), want from %d to %d", from, to, err, want, now+1)
 		}

@@ -142,7 +142,7 @@ func (tx *Tx) due(limit int, except []string) ([]alert.Delivery, error) {
 		FROM outbox o WHERE state = $1 AND not_before <= $2 AND leased_until <= $2`+not.String()+` AND NOT EXISTS (
 			SELECT 1 FROM outbox before WHERE before.group_key = o.group_key AND before.receiver = o.receiver
 			AND before.position < o.position AND before.state = $1)
-		ORDER BY created, notification_id LIMIT $3`, args,
+		ORDER BY created, notification_id LIMIT $3`+tx.traits.skipLocked, args,
 		func(rows *sql.Rows) error {
 			d := alert.Delivery{Incident: &controlv1.Incident{}}
 			var created, since int64

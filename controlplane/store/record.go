@@ -9,25 +9,33 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/vigil-ml/vigil/internal/fault"
 )
 
 // exec runs a statement and gives how many rows it changed.
 func (tx *Tx) exec(query string, args ...any) (rows int64, err error) {
-	result, err := tx.sql.Exec(query, args...)
+	result, err := tx.sql.Exec(query, tx.keepable(args)...)
 	if err != nil {
 		return 0, classify(err)
 	}
 	return result.RowsAffected()
 }
 
+// keepable gives a statement's values as the engine can keep them.
+func (tx *Tx) keepable(args []any) []any {
+	for i, arg := range args {
+		if text, ok := arg.(string); ok {
+			args[i] = tx.traits.text(text)
+		}
+	}
+	return args
+}
+
 // one reads the only row of a query into dest; what names it for the error
 // when there is none.
 func (tx *Tx) one(what, query string, args []any, dest ...any) error {
-	err := tx.sql.QueryRow(query, args...).Scan(dest...)
+	err := tx.sql.QueryRow(query, tx.keepable(args)...).Scan(dest...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return notFound(what)
 	}
@@ -43,7 +51,7 @@ func notFound(what string) error {
 
 // each calls scan for each row of a query.
 func (tx *Tx) each(what, query string, args []any, scan func(*sql.Rows) error) (err error) {
-	rows, err := tx.sql.Query(query, args...)
+	rows, err := tx.sql.Query(query, tx.keepable(args)...)
 	if err != nil {
 		return fmt.Errorf("list %s: %w", what, classify(err))
 	}
@@ -157,21 +165,4 @@ func ofRun(runID string) string {
 }
 
 // classify gives the engine's errors their kinds.
-func classify(err error) error {
-	engine, ok := errors.AsType[*sqlite.Error](err)
-	if !ok {
-		return err
-	}
-	switch engine.Code() & 0xff { // the rest of the code is detail
-	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
-		return fault.WithHint(fault.Mark(fault.Corrupt, err),
-			"the file is damaged or not Vigil's: move it away and restore a backup, or start with a new one")
-	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
-		return fault.Mark(fault.Unavailable, err)
-	case sqlite3.SQLITE_FULL:
-		return fault.WithHint(fault.Mark(fault.Exhausted, err), "the disk of the store is full")
-	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN:
-		return fault.Mark(fault.Denied, err)
-	}
-	return err
-}
+func classify(err error) error { return classifyPostgres(classifySQLite(err)) }

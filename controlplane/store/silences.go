@@ -14,6 +14,7 @@ func (tx *Tx) PutSilence(s *controlv1.Silence) error {
 		return err
 	}
 	tx.touch(TopicSilences)
+	clear(tx.cache.silences)
 	_, err = tx.exec(`INSERT INTO silences (silence_id, starts, ends, body) VALUES ($1, $2, $3, $4)
 		ON CONFLICT (silence_id) DO UPDATE SET starts = excluded.starts, ends = excluded.ends, body = excluded.body`,
 		s.GetSilenceId(), nanosOf(s.GetStarts()), nanosOf(s.GetEnds()), body)
@@ -35,9 +36,17 @@ func (tx *Tx) Silences(after time.Time) ([]*controlv1.Silence, error) {
 }
 
 // ActiveSilences gives the silences that hold at a time.
+// They are read-only: a transaction that asks for a time again gets the same.
 func (tx *Tx) ActiveSilences(now time.Time) ([]*controlv1.Silence, error) {
-	return list[controlv1.Silence](tx, "active silences",
+	if kept, ok := tx.cache.silences[nanos(now)]; ok {
+		return kept, nil
+	}
+	active, err := list[controlv1.Silence](tx, "active silences",
 		"SELECT body FROM silences WHERE ends > $1 AND starts <= $1 ORDER BY silence_id", nanos(now))
+	if err == nil {
+		tx.cache.silences[nanos(now)] = active
+	}
+	return active, err
 }
 
 // ForgetSilences deletes the silences that ended before a time.

@@ -8,8 +8,9 @@
 // stable storage when it returns, and only then do those who wait for
 // [Store.Changed] wake.
 //
-// The engine is SQLite with one writer at a time and readers beside it, who
-// see the last commit. The statements keep to what PostgreSQL also takes.
+// Below it is SQLite, with one writer at a time and readers beside it, who see
+// the last commit; or PostgreSQL, which any number of control planes share. The
+// statements are the same on both; what differs is in sqlite.go and postgres.go.
 package store
 
 import (
@@ -18,28 +19,32 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
-	"os"
-	"path/filepath"
+	"math/rand/v2"
 	"time"
 
-	_ "modernc.org/sqlite" // the driver
+	"github.com/vigil-ml/vigil/internal/life"
 )
-
-// readers is how many View transactions run at once; more wait.
-const readers = 4
 
 // Config says where the records are.
 type Config struct {
 	// Path of the SQLite file; it and its directory are made when they are
 	// not there.
 	Path string `yaml:"path"`
+	// URL of a PostgreSQL database of Vigil's own, in place of a file:
+	// postgres://vigil@host/vigil?sslmode=verify-full. What libpq's environment
+	// and password file say is taken too. search_path names another schema.
+	URL string `yaml:"url"`
 }
 
-// Check reports a missing path.
+// Check reports a missing path and a URL that is none.
 func (c Config) Check(report func(key, format string, args ...any)) {
-	if c.Path == "" {
-		report("path", "is missing; want the path of a SQLite file")
+	if c.Path == "" && c.URL == "" {
+		report("path", "is missing; want the path of a SQLite file, or url")
+	}
+	if c.URL != "" {
+		if _, err := postgresConfig(c.URL); err != nil {
+			report("url", "is not one of PostgreSQL; want postgres://user@host/database")
+		}
 	}
 }
 
@@ -47,72 +52,78 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 type Deps struct {
 	Log   *slog.Logger
 	Clock func() time.Time // for leases; nil means time.Now
+	// Exports has changes of findings and incidents recorded for exporters.
+	Exports bool
 }
 
 // Store is the open records. It is safe for concurrent use; whoever opened it
 // closes it after every user has ended.
 type Store struct {
+	engine  engine
 	writer  *sql.DB
 	reader  *sql.DB
 	clock   func() time.Time
+	exports bool
 	changes changes
+}
+
+// engine is what differs between the databases.
+type engine interface {
+	// open opens the database for those who write and for those who read.
+	open() (writer, reader *sql.DB, err error)
+	// place names the database in messages.
+	place() string
+	// inspect refuses a database that is damaged or another program's, and marks
+	// an empty one as Vigil's. Until release is called no other process migrates.
+	inspect(ctx context.Context, conn *sql.Conn) (release func(), err error)
+	// script gives a migration in the engine's own words.
+	script(sql string) string
+	// traits says the rest.
+	traits() traits
+}
+
+// traits is what transactions must know of an engine.
+type traits struct {
+	write, read *sql.TxOptions
+	// shared is set when other processes write too. A transaction may then have
+	// to be run again; enter begins one that shares the records, and alone one
+	// that has them to itself, which never has to.
+	shared       bool
+	enter, alone string
+	skipLocked   string              // behind a SELECT: leave out what another transaction has
+	text         func(string) string // a text as the engine can keep it
 }
 
 // Open opens the records, bringing an older schema up to date. A damaged file
 // and one that Vigil did not make give [fault.Corrupt], one of a newer Vigil
 // gives [fault.Precondition]; such files are left as they are.
 func Open(ctx context.Context, config Config, deps Deps) (*Store, error) {
-	path, err := filepath.Abs(config.Path)
+	e, err := engineOf(config)
 	if err != nil {
-		return nil, fmt.Errorf("open store %s: %w", config.Path, err)
+		return nil, err
 	}
-	if err := create(path); err != nil {
-		return nil, fmt.Errorf("open store %s: %w", path, err)
-	}
-	s := &Store{clock: deps.Clock}
+	s := &Store{engine: e, clock: deps.Clock, exports: deps.Exports}
 	if s.clock == nil {
 		s.clock = time.Now
 	}
-	if s.writer, err = sql.Open("sqlite", dsn(path, "immediate", "synchronous(FULL)")); err != nil {
-		return nil, fmt.Errorf("open store %s: %w", path, err)
+	if s.writer, s.reader, err = e.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", e.place(), err), s.Close())
 	}
-	s.writer.SetMaxOpenConns(1)
-	if s.reader, err = sql.Open("sqlite", dsn(path, "deferred", "query_only(1)")); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, err), s.Close())
-	}
-	s.reader.SetMaxOpenConns(readers)
-	s.reader.SetMaxIdleConns(readers)
-	from, to, err := migrate(ctx, s.writer)
+	from, to, err := migrate(ctx, s.writer, e)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, classify(err)), s.Close())
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", e.place(), classify(err)), s.Close())
 	}
 	if from != to {
-		deps.Log.Info("brought the store's schema up to date", "path", path, "from", from, "to", to)
+		deps.Log.Info("brought the store's schema up to date", "store", e.place(), "from", from, "to", to)
 	}
 	return s, nil
 }
 
-// create makes the file, readable by its owner alone; SQLite gives the files
-// beside it the same mode.
-func create(path string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
+func engineOf(config Config) (engine, error) {
+	if config.URL != "" {
+		return newPostgres(config.URL)
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return err
-	}
-	return f.Close()
-}
-
-// dsn names the file for the driver. The write-ahead log lets readers go on
-// beside the writer; a lock held by another process is waited for.
-func dsn(path, lock, pragma string) string {
-	query := url.Values{
-		"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "foreign_keys(1)", pragma},
-		"_txlock": {lock},
-	}
-	return (&url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: query.Encode()}).String()
+	return newSQLite(config.Path)
 }
 
 // Close closes the records.
@@ -131,34 +142,76 @@ func (s *Store) Close() error {
 // that is not [fault.NotFound] the function returns it.
 type Tx struct {
 	sql     *sql.Tx
+	traits  traits
 	now     time.Time
 	touched map[Topic]bool
 	cache   cache
+	exports bool
 }
 
 func (s *Store) newTx() *Tx {
-	return &Tx{now: s.clock(), touched: map[Topic]bool{}, cache: newCache()}
+	return &Tx{traits: s.engine.traits(), now: s.clock(), touched: map[Topic]bool{}, cache: newCache(), exports: s.exports}
 }
 
+// How often a transaction that others got in the way of is run again before it
+// is given the records to itself, and the longest wait before that.
+const (
+	tries     = 3
+	waitAtMax = 20 * time.Millisecond
+)
+
 // Update runs a transaction that writes: all of it or, when the function
-// fails or panics or ctx ends, nothing. Updates run one after the other. The
-// function must not call Update again.
+// fails or panics or ctx ends, nothing. Updates are as if they ran one after
+// the other. The function must not call Update again, and must do nothing that
+// a roll-back does not undo: where several processes share the records it is
+// run again when another's transaction got in its way.
 func (s *Store) Update(ctx context.Context, do func(*Tx) error) error {
-	tx := s.newTx()
-	if err := transact(ctx, s.writer, tx, do); err != nil {
-		return err
+	ride := riderOf(ctx)
+	for try := 0; ; try++ {
+		tx := s.newTx()
+		err := transact(ctx, s.writer, tx, tx.traits.write, func(tx *Tx) error {
+			if err := tx.begin(try >= tries); err != nil {
+				return err
+			}
+			if err := do(tx); err != nil {
+				return err
+			}
+			return ride.write(tx)
+		})
+		if err == nil {
+			ride.committed()
+			s.changes.wake(tx.touched)
+			return nil
+		}
+		if try > tries || !inTheWay(err) || !life.Sleep(ctx, rand.N(waitAtMax)) {
+			return err
+		}
 	}
-	s.changes.wake(tx.touched)
+}
+
+// begin takes the records, to itself or with others.
+func (tx *Tx) begin(alone bool) error {
+	if !tx.traits.shared {
+		return nil
+	}
+	statement := tx.traits.enter
+	if alone {
+		statement = tx.traits.alone
+	}
+	if _, err := tx.exec(statement); err != nil {
+		return fmt.Errorf("begin transaction: %w", err)
+	}
 	return nil
 }
 
 // View runs a transaction that reads one state of the records.
 func (s *Store) View(ctx context.Context, do func(*Tx) error) error {
-	return transact(ctx, s.reader, s.newTx(), do)
+	tx := s.newTx()
+	return transact(ctx, s.reader, tx, tx.traits.read, do)
 }
 
-func transact(ctx context.Context, db *sql.DB, tx *Tx, do func(*Tx) error) (err error) {
-	if tx.sql, err = db.BeginTx(ctx, nil); err != nil {
+func transact(ctx context.Context, db *sql.DB, tx *Tx, options *sql.TxOptions, do func(*Tx) error) (err error) {
+	if tx.sql, err = db.BeginTx(ctx, options); err != nil {
 		return fmt.Errorf("begin transaction: %w", classify(err))
 	}
 	// After a commit this does nothing.

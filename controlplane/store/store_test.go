@@ -22,7 +22,12 @@ func TestMain(m *testing.M) {
 
 func open(t testing.TB, path string, clock func() time.Time) *store.Store {
 	t.Helper()
-	s, err := store.Open(t.Context(), store.Config{Path: path}, store.Deps{Log: testkit.Logger(t), Clock: clock})
+	return openAs(t, store.Config{Path: path}, clock)
+}
+
+func openAs(t testing.TB, config store.Config, clock func() time.Time) *store.Store {
+	t.Helper()
+	s, err := store.Open(t.Context(), config, store.Deps{Log: testkit.Logger(t), Clock: clock, Exports: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,9 +13,13 @@ var (
 	ControlIncidentsFiring = Def{"vigil_control_incidents_firing", "1", Gauge, nil, "Incidents that nobody has taken."}
 	ControlNotifications   = Def{"vigil_control_notifications_total", "1", Counter, []string{"receiver", "result"}, "Notifications by receiver and result: delivered, retried, failed, deferred (put back untried)."}
 	ControlNotifySeconds   = Def{"vigil_control_notify_seconds", "seconds", Histogram, []string{"receiver"}, "Time from the incident's change to the receiver's answer."}
+	ControlRolledUp        = Def{"vigil_control_rolled_up_total", "1", Counter, []string{"receiver"}, "Incidents that were told together with others because too much began at once."}
 	ControlReceiverFailing = Def{"vigil_control_receiver_failing", "1", Gauge, []string{"receiver"}, "1 while a receiver takes nothing: its circuit breaker opened, or it refused several notifications in a row."}
 	ControlCommands        = Def{"vigil_control_commands_total", "1", Counter, []string{"result"}, "Commands by result: sent, done, failed, expired."}
 	ControlRequests        = Def{"vigil_control_requests_total", "1", Counter, []string{"method", "code"}, "Operator requests by method and gRPC code."}
+	ControlAuditRecords    = Def{"vigil_control_audit_records_total", "1", Counter, []string{"class"}, "Records of the audit log, by class."}
+	ControlAuditRefused    = Def{"vigil_control_audit_refused_total", "1", Counter, nil, "Calls that were refused because their audit record could not be written."}
+	ControlAuditAstray     = Def{"vigil_control_audit_astray", "1", Gauge, []string{"copy"}, "1 while a copy of the audit log has what the log has not: the log was cut off or changed."}
 	ControlRequestSeconds  = Def{"vigil_control_request_seconds", "seconds", Histogram, []string{"method"}, "Time that operator requests took; streams count until they end."}
 )
 
@@ -23,6 +27,7 @@ func controlDefs() []Def {
 	return []Def{
 		ControlAgents, ControlFrames, ControlSamples, ControlBusSkipped, ControlEvents, ControlPipelineLag,
 		ControlFindings, ControlDetectSeconds, ControlIncidentsFiring, ControlNotifications,
-		ControlNotifySeconds, ControlReceiverFailing, ControlCommands, ControlRequests, ControlRequestSeconds,
+		ControlNotifySeconds, ControlRolledUp, ControlReceiverFailing, ControlCommands, ControlRequests, ControlRequestSeconds,
+		ControlAuditRecords, ControlAuditRefused, ControlAuditAstray,
 	}
 }

@@ -19,6 +19,8 @@ var (
 	GPUProcessMemory  = Def{"vigil_gpu_process_memory_bytes", "bytes", Gauge, []string{"gpu", "pid", "run", "rank"}, "Memory of the GPU that a process has; run and rank are empty where no trainer registered it."}
 
 	GPUPower             = Def{"vigil_gpu_power_watts", "watts", Gauge, []string{"gpu"}, "Power that the GPU draws."}
+	GPUPowerAverage      = Def{"vigil_gpu_power_average_watts", "watts", Gauge, []string{"gpu"}, "Power that the GPU draws, averaged over a second."}
+	GPUPowerInstant      = Def{"vigil_gpu_power_instant_watts", "watts", Gauge, []string{"gpu"}, "Power that the GPU draws at the moment."}
 	GPUPowerLimit        = Def{"vigil_gpu_power_limit_watts", "watts", Gauge, []string{"gpu"}, "Power limit in force."}
 	GPUPowerLimitDefault = Def{"vigil_gpu_power_limit_default_watts", "watts", Gauge, []string{"gpu"}, "Power limit that the GPU was made with."}
 	GPUEnergy            = Def{"vigil_gpu_energy_joules_total", "joules", Counter, []string{"gpu"}, "Energy that the GPU used since its driver was loaded."}
@@ -58,6 +60,11 @@ var (
 	GPUNVLinkErrors           = Def{"vigil_gpu_nvlink_errors_total", "1", Counter, []string{"gpu", "error"}, "Errors on all NVLinks: replay, recovery, crc_flit, crc_data."}
 	GPUNVLinkSent             = Def{"vigil_gpu_nvlink_sent_bytes_per_second", "bytes_per_second", Gauge, []string{"gpu"}, "What the GPU sends over all NVLinks; Hopper and later."}
 	GPUNVLinkReceived         = Def{"vigil_gpu_nvlink_received_bytes_per_second", "bytes_per_second", Gauge, []string{"gpu"}, "What the GPU receives over all NVLinks; Hopper and later."}
+	GPUNVLinkSentTotal        = Def{"vigil_gpu_nvlink_sent_bytes_total", "bytes", Counter, []string{"gpu"}, "Data that the GPU sent over all NVLinks."}
+	GPUNVLinkReceivedTotal    = Def{"vigil_gpu_nvlink_received_bytes_total", "bytes", Counter, []string{"gpu"}, "Data that the GPU received over all NVLinks."}
+	GPUPeers                  = Def{"vigil_gpu_peers", "1", Gauge, []string{"gpu", "access"}, "Other GPUs of the node whose memory the GPU can reach directly: read, write, nvlink, atomics."}
+	GPUFabricState            = Def{"vigil_gpu_fabric_state", "1", Gauge, []string{"gpu"}, "How far the GPU has joined the NVSwitch fabric: 1 not started, 2 in progress, 3 completed; absent where there is none."}
+	GPUFabricStatus           = Def{"vigil_gpu_fabric_status", "1", Gauge, []string{"gpu"}, "How joining the fabric went, as NVML's return code: 0 is success."}
 	GPUGraphicsActive         = Def{"vigil_gpu_graphics_active_ratio", "ratio", Gauge, []string{"gpu"}, "Share of time in which the compute and graphics engine was busy, 0 to 1; Hopper and later, as all that follow."}
 	GPUSMActive               = Def{"vigil_gpu_sm_active_ratio", "ratio", Gauge, []string{"gpu"}, "Share of time in which a multiprocessor had work, over all of them, 0 to 1."}
 	GPUSMOccupancy            = Def{"vigil_gpu_sm_occupancy_ratio", "ratio", Gauge, []string{"gpu"}, "Warps that were resident as a share of the most possible, 0 to 1."}
@@ -69,6 +76,8 @@ var (
 	GPUMIGMemoryTotal         = Def{"vigil_gpu_mig_memory_total_bytes", "bytes", Gauge, []string{"gpu", "instance", "profile"}, "Memory of a MIG instance."}
 	GPUMIGMemoryUsed          = Def{"vigil_gpu_mig_memory_used_bytes", "bytes", Gauge, []string{"gpu", "instance", "profile"}, "Memory of a MIG instance that is taken."}
 	GPUPersistence            = Def{"vigil_gpu_persistence_mode", "1", Gauge, []string{"gpu"}, "1 where the driver stays loaded while nobody uses the GPU."}
+	GPUComputeMode            = Def{"vigil_gpu_compute_mode", "1", Gauge, []string{"gpu"}, "Who may use the GPU: 0 everybody, 2 nobody, 3 one process at a time."}
+	GPUPerformanceState       = Def{"vigil_gpu_performance_state", "1", Gauge, []string{"gpu"}, "Performance state, 0 (highest) to 15."}
 	GPUHelperStarts           = Def{"vigil_gpu_helper_starts_total", "1", Counter, nil, "Helper processes that the agent started for NVML."}
 	GPUHelpersLeft            = Def{"vigil_gpu_helpers_left", "1", Gauge, nil, "Helper processes that were killed and hang in the kernel."}
 )
@@ -80,7 +89,7 @@ func GPUs() []Def {
 		GPUInfo, GPUStuck,
 		GPUUtilization, GPUMemoryUtilization, GPUEncoder, GPUDecoder,
 		GPUMemoryTotal, GPUMemoryUsed, GPUMemoryReserved, GPUBAR1Total, GPUBAR1Used, GPUProcessMemory,
-		GPUPower, GPUPowerLimit, GPUPowerLimitDefault, GPUEnergy,
+		GPUPower, GPUPowerAverage, GPUPowerInstant, GPUPowerLimit, GPUPowerLimitDefault, GPUEnergy,
 		GPUTemperature, GPUMemoryTemperature, GPUSlowdownTemperature, GPUTemperatureMargin,
 		GPUClockSM, GPUClockSMMax, GPUClockMemory, GPUClockMemoryMax, GPUThrottled, GPUThrottledSeconds,
 		GPUECCCorrected, GPUECCUncorrected, GPUECCCorrectedLifetime, GPUECCUncorrectedLifetime,
@@ -89,9 +98,10 @@ func GPUs() []Def {
 		GPUPCIeGeneration, GPUPCIeGenerationMax, GPUPCIeWidth, GPUPCIeWidthMax, GPUPCIeReplays,
 		GPUPCIeSent, GPUPCIeReceived,
 		GPUNVLinksUp, GPUNVLinksDown, GPUNVLinkErrors, GPUNVLinkSent, GPUNVLinkReceived,
+		GPUNVLinkSentTotal, GPUNVLinkReceivedTotal, GPUPeers, GPUFabricState, GPUFabricStatus,
 		GPUGraphicsActive, GPUSMActive, GPUSMOccupancy, GPUTensorActive, GPUDRAMActive,
 		GPUFP64Active, GPUFP32Active, GPUFP16Active,
-		GPUMIGMemoryTotal, GPUMIGMemoryUsed, GPUPersistence,
+		GPUMIGMemoryTotal, GPUMIGMemoryUsed, GPUPersistence, GPUComputeMode, GPUPerformanceState,
 		GPUHelperStarts, GPUHelpersLeft,
 	}
 }

@@ -42,7 +42,7 @@ type Sample struct {
 // All is the whole dictionary.
 func All() []Def {
 	var all []Def
-	for _, part := range [][]Def{hostDefs(), processDefs(), fabricDefs(), GPUs(), runDefs(), agentDefs(), controlDefs()} {
+	for _, part := range [][]Def{hostDefs(), processDefs(), fabricDefs(), GPUs(), runDefs(), agentDefs(), controlDefs(), exportDefs()} {
 		all = append(all, part...)
 	}
 	return all

@@ -10,11 +10,12 @@ var (
 	RunStepTime     = Def{"vigil_run_step_seconds", "seconds", Gauge, []string{"run", "rank"}, "Wall-clock time of the last step."}
 	RunDataTime     = Def{"vigil_run_data_seconds", "seconds", Gauge, []string{"run", "rank"}, "Time that the last step waited for data."}
 	RunResident     = Def{"vigil_run_resident_bytes", "bytes", Gauge, []string{"run", "rank"}, "Resident memory of the training process."}
+	RunMetric       = Def{"vigil_run_metric", "1", Gauge, []string{"run", "rank", "name"}, "What else the training script measured in the last step, by its own names."}
 )
 
 func runDefs() []Def {
 	return []Def{
 		RunStep, RunLoss, RunTaskLoss, RunGradientNorm, RunLearningRate,
-		RunStepTime, RunDataTime, RunResident,
+		RunStepTime, RunDataTime, RunResident, RunMetric,
 	}
 }

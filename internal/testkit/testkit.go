@@ -11,13 +11,14 @@ import (
 )
 
 // Require gives the path of a program that the test talks to for real. Where
-// it is not installed the test is skipped, or fails when VIGIL_REQUIRE names
-// the program or is "all".
-func Require(t testing.TB, program string) string {
+// it is not installed, neither on the path nor at one of the other places, the
+// test is skipped, or fails when VIGIL_REQUIRE names the program or is "all".
+func Require(t testing.TB, program string, places ...string) string {
 	t.Helper()
-	path, err := exec.LookPath(program)
-	if err == nil {
-		return path
+	for _, place := range append([]string{program}, places...) {
+		if path, err := exec.LookPath(place); err == nil {
+			return path
+		}
 	}
 	required := os.Getenv("VIGIL_REQUIRE")
 	for name := range strings.SplitSeq(required, ",") {

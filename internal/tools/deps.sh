@@ -10,6 +10,9 @@ parts() {
 /usr/bin/python3 python3 scores of labelled traces
 /usr/bin/prometheus prometheus sends alerts to Vigil
 /usr/bin/amtool prometheus-alertmanager the peer whose semantics Vigil has
+/usr/share/doc/postgresql/copyright postgresql the records of control planes that share them
+/usr/lib/python3/dist-packages/numpy python3-numpy the Python SDK's tests
+/usr/lib/python3/dist-packages/torch python3-torch the Python SDK's tests with PyTorch
 PARTS
 }
 

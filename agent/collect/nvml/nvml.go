@@ -51,6 +51,9 @@ type collector struct {
 	pauses pauses         // of the helper as a whole
 	stuck  map[int]*stuck // GPUs whose calls hang, wire.Library among them
 	deaths string         // what was said of the last death, so that it is said once
+
+	owners owners
+	own    own
 }
 
 // stuck is a GPU that does not answer.
@@ -74,7 +77,7 @@ func (p *pauses) wait(now time.Time, first time.Duration) {
 func newCollector(program string, spec scenario.Spec, hangAfter time.Duration, deps collect.Deps, clock func() time.Time) *collector {
 	return &collector{
 		program: program, spec: spec, hangAfter: hangAfter, deps: deps, clock: clock, origin: clock(), firstPause: firstPause,
-		stuck: map[int]*stuck{},
+		stuck: map[int]*stuck{}, owners: owners{proc: "/proc"}, own: own{xids: map[xids]seen{}},
 	}
 }
 
@@ -82,6 +85,14 @@ func newCollector(program string, spec scenario.Spec, hangAfter time.Duration, d
 // driver and no GPU, and Stuck while a call to one of them hangs; what the
 // others have is emitted all the same.
 func (c *collector) Collect(ctx context.Context, emit func(metric.Sample)) (collect.Status, error) {
+	status, err := c.collect(ctx, emit)
+	if status != collect.Unsupported {
+		c.emitOwn(emit)
+	}
+	return status, err
+}
+
+func (c *collector) collect(ctx context.Context, emit func(metric.Sample)) (collect.Status, error) {
 	if err := c.ready(); err != nil {
 		return c.unwell(err)
 	}
@@ -99,6 +110,7 @@ func (c *collector) Collect(ctx context.Context, emit func(metric.Sample)) (coll
 	}
 	c.asked, c.pauses = time.Time{}, pauses{}
 	c.answered()
+	c.own.meet(done.GPUs)
 	switch done.Outcome {
 	case wire.Unsupported:
 		return collect.Unsupported, nil
@@ -142,7 +154,8 @@ func (c *collector) ready() error {
 		c.deaths = err.Error()
 		return err
 	}
-	c.process, c.readings, c.asked = started, newReadings(), time.Time{}
+	c.own.starts++
+	c.process, c.readings, c.asked = started, newReadings(c.owners.of), time.Time{}
 	return nil
 }
 
@@ -164,7 +177,8 @@ func (c *collector) ask() error {
 	slices.Sort(request.Skip)
 	slices.Sort(request.Last)
 	if c.deps.Trainers != nil {
-		for _, t := range c.deps.Trainers() {
+		c.owners.trainers = c.deps.Trainers()
+		for _, t := range c.owners.trainers {
 			request.PIDs = append(request.PIDs, t.PID)
 		}
 	}
@@ -268,6 +282,7 @@ func (c *collector) hung(ctx context.Context) error {
 	}
 	now := c.clock()
 	if !c.process.end() {
+		c.own.left = append(c.own.left, c.process)
 		c.deps.Log.Error("the NVML helper cannot be killed: it sleeps in the kernel, and is left behind", "pid", c.process.cmd.Process.Pid)
 	}
 	c.process, c.asked = nil, time.Time{}
@@ -326,6 +341,7 @@ func (c *collector) stuckFault(gpu int, call string) *commonv1.NodeFault {
 
 // told records an XID that the driver's event set told.
 func (c *collector) told(ctx context.Context, x *wire.XID) {
+	c.own.count(x, c.clock())
 	if c.deps.Faults == nil {
 		return
 	}

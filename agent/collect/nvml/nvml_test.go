@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +21,7 @@ import (
 	"github.com/vigil-ml/vigil/agent/collect"
 	"github.com/vigil-ml/vigil/agent/collect/nvml/probe"
 	"github.com/vigil-ml/vigil/agent/collect/nvml/scenario"
+	"github.com/vigil-ml/vigil/agent/collect/nvml/wire"
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/testkit"
@@ -103,7 +106,7 @@ func (b *bench) once() (collect.Status, map[string][]float64, error) {
 		if len(s.Labels) != len(s.Def.Labels) {
 			b.t.Errorf("%s has the labels %v", s.Def.Name, s.Labels)
 		}
-		key := s.Def.Name + "/" + s.Labels[0]
+		key := s.Def.Name + "/" + strings.Join(s.Labels[:min(1, len(s.Labels))], "")
 		seen[key] = append(seen[key], s.Value)
 	})
 	return status, seen, err
@@ -156,6 +159,10 @@ func TestXIDIsToldAtOnce(t *testing.T) {
 		f.GetSource() != "nvml" || f.GetAdvice() == "" || f.GetSeverity() != commonv1.FaultSeverity_FAULT_SEVERITY_CRITICAL {
 		t.Errorf("the fault is %v", f)
 	}
+	_, seen, _ := b.once()
+	if n, at := seen[metric.GPUXIDs.Name+"/1"], seen[metric.GPUXIDTime.Name+"/1"]; !slices.Equal(n, []float64{1}) || len(at) != 1 {
+		t.Errorf("counted %v, last at %v", n, at)
+	}
 }
 
 // TestHungCall has a call to one GPU not return: that GPU is stuck and told of
@@ -177,6 +184,9 @@ func TestHungCall(t *testing.T) {
 			alone++
 			if seen[metric.GPUPower.Name+"/1"] != nil {
 				t.Error("a GPU that does not answer has values")
+			}
+			if one, two := seen[metric.GPUStuck.Name+"/0"], seen[metric.GPUStuck.Name+"/1"]; !slices.Equal(one, []float64{0}) || !slices.Equal(two, []float64{1}) {
+				t.Errorf("stuck: %v and %v, want 0 and 1", one, two)
 			}
 		}
 		return status == collect.Ok && seen[metric.GPUPower.Name+"/1"] != nil
@@ -222,6 +232,38 @@ func TestFaultThatCannotBeRecordedIsToldAgain(t *testing.T) {
 	b.refuse = nil
 	b.mu.Unlock()
 	testkit.Eventually(t, "the fault", func() bool { _, _, _ = b.once(); return len(b.said()) == 1 })
+}
+
+// TestMemoryHasItsRun: a trainer's memory, and that of its children, bears its run
+// and rank; that of others has neither.
+func TestMemoryHasItsRun(t *testing.T) {
+	b := simulated(t, "")
+	child := exec.Command("sleep", "60")
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = child.Process.Kill(); _ = child.Wait() })
+	r := newReadings(b.owners.of)
+	for i, pid := range []int{child.Process.Pid, 1} {
+		r.name(&wire.Series{Ref: uint32(i + 1), Def: slices.IndexFunc(r.defs, func(d metric.Def) bool { return d.Name == metric.GPUProcessMemory.Name }),
+			Labels: []string{"0", strconv.Itoa(pid)}})
+	}
+	r.take(&wire.Values{Refs: []uint32{1, 2}, Values: []float64{5, 6}})
+	whose := func() (all [][]string) {
+		r.emit(func(s metric.Sample) { all = append(all, s.Labels[2:]) })
+		return all
+	}
+	if diff := cmp.Diff([][]string{{"", ""}, {"", ""}}, whose()); diff != "" {
+		t.Errorf("before anybody registered: %s", diff)
+	}
+	b.owners.trainers = []collect.Trainer{{RunID: "r1", Rank: 3, PID: int64(os.Getpid())}}
+	if diff := cmp.Diff([][]string{{"r1", "3"}, {"", ""}}, whose()); diff != "" {
+		t.Error(diff)
+	}
+	b.owners.trainers = nil // a trainer that is gone: the series stays the same until its process is gone
+	if diff := cmp.Diff([][]string{{"r1", "3"}, {"", ""}}, whose()); diff != "" {
+		t.Error(diff)
+	}
 }
 
 func TestKilledHelperIsStartedAgain(t *testing.T) {

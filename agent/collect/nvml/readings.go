@@ -1,6 +1,8 @@
 package nvml
 
 import (
+	"strconv"
+
 	"github.com/vigil-ml/vigil/agent/collect/nvml/wire"
 	"github.com/vigil-ml/vigil/internal/metric"
 )
@@ -11,6 +13,9 @@ import (
 type readings struct {
 	defs   []metric.Def
 	series []reading // by number, which counts from 1
+	// owner gives the run and the rank of a process; empty where nobody
+	// registered it.
+	owner func(pid int64) (run, rank string)
 }
 
 type reading struct {
@@ -19,22 +24,35 @@ type reading struct {
 	gpu    int
 	value  float64
 	known  bool
+	// pid is the process that the series is about, until its run is known.
+	pid int64
 }
 
 // maxSeries bounds what a helper that went mad can have the agent hold.
 const maxSeries = 1 << 16
 
-func newReadings() *readings { return &readings{defs: metric.GPUs()} }
+func newReadings(owner func(pid int64) (run, rank string)) *readings {
+	return &readings{defs: metric.GPUs(), owner: owner}
+}
 
 // name takes a series; what cannot be is left out.
 func (r *readings) name(s *wire.Series) {
-	if s.Def < 0 || s.Def >= len(r.defs) || s.Ref < 1 || s.Ref > maxSeries || len(s.Labels) != len(r.defs[s.Def].Labels) {
+	if s.Def < 0 || s.Def >= len(r.defs) || s.Ref < 1 || s.Ref > maxSeries {
+		return
+	}
+	pid := int64(0)
+	if r.defs[s.Def].Name == metric.GPUProcessMemory.Name && len(s.Labels) == 2 {
+		// The helper knows the process, and the agent whose it is.
+		pid, _ = strconv.ParseInt(s.Labels[1], 10, 64)
+		s.Labels = append(s.Labels, "", "")
+	}
+	if len(s.Labels) != len(r.defs[s.Def].Labels) {
 		return
 	}
 	for len(r.series) < int(s.Ref) {
 		r.series = append(r.series, reading{})
 	}
-	r.series[s.Ref-1] = reading{def: r.defs[s.Def], labels: s.Labels, gpu: s.GPU}
+	r.series[s.Ref-1] = reading{def: r.defs[s.Def], labels: s.Labels, gpu: s.GPU, pid: pid}
 }
 
 // take takes values, and that others are gone.
@@ -62,8 +80,20 @@ func (r *readings) of(ref uint32) *reading {
 func (r *readings) emit(emit func(metric.Sample)) {
 	for i := range r.series {
 		if s := &r.series[i]; s.known {
+			r.settle(s)
 			emit(metric.Sample{Def: s.def, Labels: s.labels, Value: s.value})
 		}
+	}
+}
+
+// settle names the run of a process once it is known. The labels that were
+// handed on stay as they are.
+func (r *readings) settle(s *reading) {
+	if s.pid == 0 {
+		return
+	}
+	if run, rank := r.owner(s.pid); run != "" {
+		s.labels, s.pid = []string{s.labels[0], s.labels[1], run, rank}, 0
 	}
 }
 

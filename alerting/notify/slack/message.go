@@ -18,15 +18,34 @@ const (
 	maxFields = 10
 	// maxActions is ours: beyond so many nobody reads on.
 	maxActions = 8
+	// maxThread is the same for a reply in the thread.
+	maxThread = 12
 )
 
-// message is the body of an incoming webhook. Text is what a phone's lock
-// screen shows; the blocks are the message itself. The facts are in an
-// attachment because only that has a coloured edge.
+// message is the body of an incoming webhook and of the Web API's methods. Text
+// is what a phone's lock screen shows; the blocks are the message itself. The
+// facts are in an attachment because only that has a coloured edge.
 type message struct {
+	Channel     string       `json:"channel,omitempty"`
+	TS          string       `json:"ts,omitempty"` // of the message that is changed
+	ThreadTS    string       `json:"thread_ts,omitempty"`
+	Broadcast   bool         `json:"reply_broadcast,omitempty"`
 	Text        string       `json:"text"`
 	Blocks      []block      `json:"blocks"`
-	Attachments []attachment `json:"attachments"`
+	Attachments []attachment `json:"attachments,omitempty"`
+	Metadata    *metadata    `json:"metadata,omitempty"`
+}
+
+// metadata is what a message has for programs.
+type metadata struct {
+	Type    string `json:"event_type"`
+	Payload mark   `json:"event_payload"`
+}
+
+// mark names the delivery that a message is.
+type mark struct {
+	Key      string `json:"key"`
+	Delivery string `json:"delivery"`
 }
 
 type attachment struct {
@@ -36,9 +55,20 @@ type attachment struct {
 
 type block struct {
 	Type     string `json:"type"`
+	ID       string `json:"block_id,omitempty"`
 	Text     *text  `json:"text,omitempty"`
 	Fields   []text `json:"fields,omitempty"`
-	Elements []text `json:"elements,omitempty"`
+	Elements []any  `json:"elements,omitempty"` // of text or button
+}
+
+// button is one that acknowledges, or leads to a page.
+type button struct {
+	Type   string `json:"type"`
+	Text   text   `json:"text"`
+	Action string `json:"action_id"`
+	Value  string `json:"value,omitempty"`
+	URL    string `json:"url,omitempty"`
+	Style  string `json:"style,omitempty"`
 }
 
 type text struct {
@@ -46,18 +76,26 @@ type text struct {
 	Text string `json:"text"`
 }
 
-// compose writes a delivery as a message. The link leads to the control plane
-// and may be empty.
-func compose(d alert.Delivery, link string) message {
+// compose writes a delivery as a message.
+func (n *notifier) compose(d alert.Delivery) message {
 	emoji, color := look(d)
 	facts := []block{}
 	if fields := fieldsOf(d); len(fields) > 0 {
 		facts = append(facts, block{Type: "section", Fields: fields})
 	}
+	if others := d.Others(maxActions); len(others) > 0 {
+		facts = append(facts, section("*With it*\n"+bullets(others)))
+	}
 	if done := actionsOf(d); done != "" {
 		facts = append(facts, section(done))
 	}
-	facts = append(facts, block{Type: "context", Elements: []text{markdown(footer(d, link), maxText)}})
+	facts = append(facts, block{Type: "context", Elements: []any{markdown(n.footer(d), maxText)}})
+	if n.acknowledgeable(d) {
+		facts = append(facts, block{Type: "actions", ID: "vigil", Elements: []any{button{
+			Type: "button", Text: text{"plain_text", "Acknowledge"}, Action: acknowledge,
+			Value: d.Incident.GetIncidentId(), Style: "primary",
+		}}})
+	}
 	return message{
 		Text: clip(escape(d.Title()+". "+d.Summary()), maxText),
 		Blocks: []block{
@@ -66,6 +104,29 @@ func compose(d alert.Delivery, link string) message {
 		},
 		Attachments: []attachment{{Color: color, Blocks: facts}},
 	}
+}
+
+// thread is what a reply in the incident's thread says: how it is, and the
+// timeline from an entry on.
+func thread(d alert.Delivery, from int) string {
+	lines := []string{}
+	timeline := d.Incident.GetTimeline()
+	for _, entry := range timeline[min(from, len(timeline)):] {
+		switch entry.GetAction() {
+		case "notified", "notify-tried":
+			continue
+		}
+		line := escape(entry.GetText())
+		if entry.GetTime() != nil {
+			line = "`" + entry.GetTime().AsTime().UTC().Format("15:04:05") + "` " + line
+		}
+		lines = append(lines, clip(line, maxText/(maxThread+2)))
+	}
+	if more := len(lines) - maxThread; more > 0 {
+		lines = append([]string{fmt.Sprintf("_%d earlier entries are left out_", more)}, lines[more:]...)
+	}
+	head := "*" + escape(d.Title()) + ".* " + escape(d.Status())
+	return strings.Join(append([]string{head}, lines...), "\n")
 }
 
 // look is how a delivery catches the eye: by its state first, then by its
@@ -104,23 +165,35 @@ func actionsOf(d alert.Delivery) string {
 		lines = append(lines, fmt.Sprintf("_%d earlier steps are left out_", more))
 		actions = actions[more:]
 	}
-	for _, action := range actions {
-		lines = append(lines, "\u2022 "+clip(escape(action), maxText/(maxActions+2)))
+	return strings.Join(append(lines, bullets(actions)), "\n")
+}
+
+// bullets is at most maxActions lines as a list.
+func bullets(texts []string) string {
+	lines := make([]string, len(texts))
+	for i, one := range texts {
+		lines[i] = "\u2022 " + clip(escape(one), maxText/(maxActions+2))
 	}
 	return strings.Join(lines, "\n")
 }
 
-func footer(d alert.Delivery, link string) string {
+// footer has the state, the id, and where to read on.
+func (n *notifier) footer(d alert.Delivery) string {
 	parts := []string{}
 	if status := d.Status(); status != "" {
 		parts = append(parts, escape(status))
 	}
 	parts = append(parts, "Incident `"+escape(d.Incident.GetIncidentId())+"`")
-	if link != "" {
-		parts = append(parts, "<"+escape(link)+"|Vigil>")
+	if dashboard := n.deps.RunURL(d.Incident.GetRunId()); n.deps.DashboardURL != "" && d.Incident.GetRunId() != "" {
+		parts = append(parts, link(dashboard, "Run"))
+	}
+	if n.deps.ExternalURL != "" {
+		parts = append(parts, link(n.deps.ExternalURL, "Vigil"))
 	}
 	return strings.Join(parts, "  ")
 }
+
+func link(url, name string) string { return "<" + escape(url) + "|" + name + ">" }
 
 func section(content string) block {
 	t := markdown(content, maxText)

@@ -17,7 +17,8 @@ import (
 	"github.com/vigil-ml/vigil/internal/fault"
 )
 
-// Open opens an empty store for a test and closes it after the test.
+// Open opens an empty store, with Deps.Exports, for a test and closes it after
+// the test.
 type Open func(t *testing.T, clock func() time.Time) *store.Store
 
 // Run runs the suite.
@@ -57,6 +58,7 @@ func Run(t *testing.T, open Open) {
 		{"outbox stand-in", testOutboxStandIn},
 		{"dead letters", testDeadLetters},
 		{"receiver memory", testMemory},
+		{"export records", testExports},
 		{"nothing is found", testNotFound},
 		{"rollback", testRollback},
 		{"changed", testChanged},

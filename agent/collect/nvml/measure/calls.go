@@ -9,22 +9,65 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 )
 
-// memory gives total and used memory. What the driver reserves is not used:
-// the second version of the call counts so, and says what is reserved.
+// unknown is the value of what a GPU does not say.
+var unknown = math.NaN()
+
+// allLinks asks for the sum over all NVLinks.
+const allLinks = math.MaxUint32
+
+// memory gives total, used and reserved memory. What the driver reserves is not
+// among what is used, as nvidia-smi has it too.
 func memory(d nvml.Device, out []float64) nvml.Return {
+	m, ret := d.GetMemoryInfo_v2()
+	out[0], out[1], out[2] = float64(m.Total), float64(m.Used), float64(m.Reserved)
+	return ret
+}
+
+// memoryBefore is memory for drivers before 510, which count what is reserved
+// among what is used.
+func memoryBefore(d nvml.Device, out []float64) nvml.Return {
 	m, ret := d.GetMemoryInfo()
 	out[0], out[1] = float64(m.Total), float64(m.Used)
 	return ret
 }
 
-// memoryTemperature reads a field value, which has no call of its own.
-func memoryTemperature(d nvml.Device, out []float64) nvml.Return {
-	fields := []nvml.FieldValue{{FieldId: nvml.FI_DEV_MEMORY_TEMP}}
-	if ret := d.GetFieldValues(fields); ret != nvml.SUCCESS {
-		return ret
+// field is a value that has no call of its own.
+type field struct {
+	id    uint32
+	scope uint32
+	unit  float64
+}
+
+// fields reads field values. Each may be one that the GPU does not have; with
+// none of them the answer is that of the first.
+func fields(wanted ...field) func(nvml.Device, []float64) nvml.Return {
+	return func(d nvml.Device, out []float64) nvml.Return {
+		values := make([]nvml.FieldValue, len(wanted))
+		for i, f := range wanted {
+			values[i].FieldId, values[i].ScopeId = f.id, f.scope
+		}
+		if ret := d.GetFieldValues(values); ret != nvml.SUCCESS {
+			return ret
+		}
+		answer := nvml.Return(values[0].NvmlReturn)
+		for i, f := range wanted {
+			out[i] = unknown
+			if nvml.Return(values[i].NvmlReturn) == nvml.SUCCESS {
+				out[i], answer = number(values[i])*f.unit, nvml.SUCCESS
+			}
+		}
+		return answer
 	}
-	out[0] = number(fields[0])
-	return nvml.Return(fields[0].NvmlReturn)
+}
+
+// fabric reads how the GPU stands with the NVSwitch fabric.
+func fabric(d nvml.Device, out []float64) nvml.Return {
+	info, ret := d.GetGpuFabricInfo()
+	if ret == nvml.SUCCESS && info.State == nvml.GPU_FABRIC_STATE_NOT_SUPPORTED {
+		return nvml.ERROR_NOT_SUPPORTED
+	}
+	out[0], out[1] = float64(info.State), float64(info.Status)
+	return ret
 }
 
 // number is a field's value, which has one of several types.

@@ -5,6 +5,7 @@ package measure
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -29,7 +30,7 @@ type device struct {
 
 // state is how one reading went.
 type state struct {
-	refs []uint32 // none before the first value
+	refs []uint32 // 0 for one without a value; none before the first value
 	due  time.Time
 }
 
@@ -48,6 +49,7 @@ func newDevice(m *Meter, index int) *device {
 		groups: []*group{
 			{name: "nvmlDeviceGetComputeRunningProcesses", read: processes, refs: map[string]uint32{}},
 			{name: "nvmlDeviceGetMigDeviceHandleByIndex", read: instances, refs: map[string]uint32{}},
+			{name: "nvmlDeviceGetP2PStatus", read: peers, refs: map[string]uint32{}},
 		},
 	}
 }
@@ -131,33 +133,53 @@ func (d *device) read(r *reading, s *state, now time.Time) error {
 		return nil
 	}
 	s.due = now.Add(r.every)
-	if s.refs == nil && !d.meter.has(r.symbol) {
+	if s.refs == nil && (!d.meter.has(r.symbol) || (r.unless != "" && d.meter.has(r.unless))) {
 		s.due = now.Add(unsupportedAgain)
 		return nil
 	}
 	d.meter.enter(d.index, r.name)
 	switch ret := r.read(d.handle, d.buffer[:len(r.series)]); {
 	case ret == nvml.SUCCESS:
-		if s.refs == nil {
-			for _, series := range r.series {
-				s.refs = append(s.refs, d.meter.define(series.def, d.index, series.labels...))
-			}
-		}
-		for i, ref := range s.refs {
-			d.put(ref, d.buffer[i])
-		}
+		d.take(r, s)
 		return nil
 	case final(ret):
 		d.handle = nil
 		return fmt.Errorf("%s: %w", r.name, ret)
 	default:
-		d.values.Gone = append(d.values.Gone, s.refs...)
+		d.gone(s.refs)
 		s.refs = nil
 		if absent(ret) {
 			s.due = now.Add(unsupportedAgain)
 			return nil
 		}
 		return fmt.Errorf("%s: %w", r.name, ret)
+	}
+}
+
+// take sends what a reading gave.
+func (d *device) take(r *reading, s *state) {
+	if s.refs == nil {
+		s.refs = make([]uint32, len(r.series))
+	}
+	for i, series := range r.series {
+		switch {
+		case math.IsNaN(d.buffer[i]):
+			d.gone(s.refs[i : i+1])
+			s.refs[i] = 0
+			continue
+		case s.refs[i] == 0:
+			s.refs[i] = d.meter.define(series.def, d.index, series.labels...)
+		}
+		d.put(s.refs[i], d.buffer[i])
+	}
+}
+
+// gone ends the series that there are.
+func (d *device) gone(refs []uint32) {
+	for _, ref := range refs {
+		if ref != 0 {
+			d.values.Gone = append(d.values.Gone, ref)
+		}
 	}
 }
 
@@ -207,7 +229,7 @@ func (d *device) forget() {
 		d.info = 0
 	}
 	for i := range d.states {
-		d.values.Gone = append(d.values.Gone, d.states[i].refs...)
+		d.gone(d.states[i].refs)
 		d.states[i] = state{}
 	}
 	d.values.Gone = append(d.values.Gone, d.gpm.end()...)

@@ -35,6 +35,41 @@ func processes(d *device, put func(def metric.Def, value float64, labels ...stri
 	return nvml.SUCCESS
 }
 
+// access is a way into another GPU's memory.
+type access struct {
+	way   nvml.GpuP2PCapsIndex
+	label string
+}
+
+// accesses is every access. It is never written to.
+var accesses = []access{
+	{nvml.P2P_CAPS_INDEX_READ, "read"}, {nvml.P2P_CAPS_INDEX_WRITE, "write"},
+	{nvml.P2P_CAPS_INDEX_NVLINK, "nvlink"}, {nvml.P2P_CAPS_INDEX_ATOMICS, "atomics"},
+}
+
+// peers counts the other GPUs that a GPU reaches. A GPU by itself has no peers
+// to count.
+func peers(d *device, put func(def metric.Def, value float64, labels ...string)) nvml.Return {
+	for _, a := range accesses {
+		others, reached := 0, 0
+		for _, other := range d.meter.devices {
+			if other == d || other.handle == nil {
+				continue
+			}
+			others++
+			if status, ret := d.handle.GetP2PStatus(other.handle, a.way); ret == nvml.SUCCESS && status == nvml.P2P_STATUS_OK {
+				reached++
+			} else if final(ret) {
+				return ret
+			}
+		}
+		if others > 0 {
+			put(metric.GPUPeers, float64(reached), a.label)
+		}
+	}
+	return nvml.SUCCESS
+}
+
 // instances reads the MIG instances.
 func instances(d *device, put func(def metric.Def, value float64, labels ...string)) nvml.Return {
 	mode, _, ret := d.handle.GetMigMode()

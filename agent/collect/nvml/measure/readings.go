@@ -12,13 +12,17 @@ import (
 
 // reading is one NVML call and what it feeds, in the dictionary's units.
 type reading struct {
-	name   string        // the call, for whoever asks where a GPU hangs
-	symbol string        // where older drivers lack the function
+	name   string // the call, for whoever asks where a GPU hangs
+	symbol string // where older drivers lack the function
+	// unless is a newer function that tells the same better; where the library
+	// has it this reading is left out.
+	unless string
 	every  time.Duration // 0: at each collection
 	series []series
 	// unlessGPM leaves it out where GPM tells the same for less.
 	unlessGPM bool
-	// read fills in one value for each series.
+	// read fills in one value for each series, [unknown] for what the GPU does
+	// not say.
 	read func(d nvml.Device, out []float64) nvml.Return
 }
 
@@ -64,6 +68,7 @@ func truth(b bool) float64 {
 
 const (
 	milli   = 1e-3
+	kibi    = 1 << 10
 	mega    = 1e6
 	percent = 0.01
 )
@@ -77,18 +82,17 @@ var readings = []reading{
 			out[0], out[1] = float64(u.Gpu)*percent, float64(u.Memory)*percent
 			return ret
 		}},
-	{name: "nvmlDeviceGetMemoryInfo_v2", symbol: "nvmlDeviceGetMemoryInfo_v2", series: of(metric.GPUMemoryReserved),
-		every: seldom, read: func(d nvml.Device, out []float64) nvml.Return {
-			m, ret := d.GetMemoryInfo_v2()
-			out[0] = float64(m.Reserved)
-			return ret
-		}},
-	{name: "nvmlDeviceGetMemoryInfo", series: of(metric.GPUMemoryTotal, metric.GPUMemoryUsed), read: memory},
+	{name: "nvmlDeviceGetMemoryInfo_v2", symbol: "nvmlDeviceGetMemoryInfo_v2",
+		series: of(metric.GPUMemoryTotal, metric.GPUMemoryUsed, metric.GPUMemoryReserved), read: memory},
+	{name: "nvmlDeviceGetMemoryInfo", unless: "nvmlDeviceGetMemoryInfo_v2",
+		series: of(metric.GPUMemoryTotal, metric.GPUMemoryUsed), read: memoryBefore},
 	{name: "nvmlDeviceGetPowerUsage", series: of(metric.GPUPower), read: one(milli, nvml.Device.GetPowerUsage)},
 	{name: "nvmlDeviceGetTotalEnergyConsumption", series: of(metric.GPUEnergy), read: one(milli, nvml.Device.GetTotalEnergyConsumption)},
 	{name: "nvmlDeviceGetTemperature", series: of(metric.GPUTemperature),
 		read: one(1, func(d nvml.Device) (uint32, nvml.Return) { return d.GetTemperature(nvml.TEMPERATURE_GPU) })},
-	{name: "nvmlDeviceGetFieldValues", series: of(metric.GPUMemoryTemperature), read: memoryTemperature},
+	{name: "nvmlDeviceGetFieldValues",
+		series: of(metric.GPUMemoryTemperature, metric.GPUPowerAverage, metric.GPUPowerInstant), read: fields(
+			field{nvml.FI_DEV_MEMORY_TEMP, 0, 1}, field{nvml.FI_DEV_POWER_AVERAGE, 0, milli}, field{nvml.FI_DEV_POWER_INSTANT, 0, milli})},
 	{name: "nvmlDeviceGetClockInfo", series: of(metric.GPUClockSM, metric.GPUClockMemory),
 		read: clocks(nvml.Device.GetClockInfo)},
 	{name: "nvmlDeviceGetCurrentClocksEventReasons", symbol: "nvmlDeviceGetCurrentClocksEventReasons",
@@ -143,4 +147,10 @@ var readings = []reading{
 	{name: "nvmlDeviceGetPersistenceMode", series: of(metric.GPUPersistence), every: seldom, read: one(1, nvml.Device.GetPersistenceMode)},
 	{name: "nvmlDeviceGetNvLinkState", series: of(metric.GPUNVLinksUp, metric.GPUNVLinksDown), every: seldom, read: linkStates},
 	{name: "nvmlDeviceGetNvLinkErrorCounter", series: by(metric.GPUNVLinkErrors, "replay", "recovery", "crc_flit", "crc_data"), every: seldom, read: linkErrors},
+	{name: "nvmlDeviceGetFieldValues", series: of(metric.GPUNVLinkSentTotal, metric.GPUNVLinkReceivedTotal), every: seldom, read: fields(
+		field{nvml.FI_DEV_NVLINK_THROUGHPUT_DATA_TX, allLinks, kibi}, field{nvml.FI_DEV_NVLINK_THROUGHPUT_DATA_RX, allLinks, kibi})},
+	{name: "nvmlDeviceGetGpuFabricInfo", symbol: "nvmlDeviceGetGpuFabricInfo", every: seldom,
+		series: of(metric.GPUFabricState, metric.GPUFabricStatus), read: fabric},
+	{name: "nvmlDeviceGetComputeMode", series: of(metric.GPUComputeMode), every: seldom, read: one(1, nvml.Device.GetComputeMode)},
+	{name: "nvmlDeviceGetPerformanceState", series: of(metric.GPUPerformanceState), every: seldom, read: one(1, nvml.Device.GetPerformanceState)},
 }

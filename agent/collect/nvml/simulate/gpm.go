@@ -85,7 +85,7 @@ func gpmShare(id nvml.GpmMetricId, m model) (float64, bool) {
 	case nvml.GPM_METRIC_PCIE_TX_PER_SEC, nvml.GPM_METRIC_PCIE_RX_PER_SEC:
 		return 0.1 * m.pcieMBs * mebibytes, true
 	case nvml.GPM_METRIC_NVLINK_TOTAL_TX_PER_SEC, nvml.GPM_METRIC_NVLINK_TOTAL_RX_PER_SEC:
-		return 0.35 * m.linkMBs * mebibytes, true
+		return linkShare * m.linkMBs * mebibytes, true
 	default:
 		return 0, false
 	}

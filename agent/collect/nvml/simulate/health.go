@@ -151,18 +151,45 @@ func (d *device) GetEncoderUtilization() (uint32, uint32, nvml.Return) { return 
 // GetDecoderUtilization gives percent; training decodes nothing.
 func (d *device) GetDecoderUtilization() (uint32, uint32, nvml.Return) { return 0, 0, d.enter() }
 
-// GetFieldValues gives the memory's temperature.
+// GetFieldValues gives the memory's temperature, power and what went over
+// NVLink.
 func (d *device) GetFieldValues(fields []nvml.FieldValue) nvml.Return {
 	s, ret := d.now()
 	for i := range fields {
-		if fields[i].FieldId != nvml.FI_DEV_MEMORY_TEMP {
-			fields[i].NvmlReturn = uint32(nvml.ERROR_NOT_SUPPORTED)
-			continue
+		f := &fields[i]
+		f.ValueType = uint32(nvml.VALUE_TYPE_UNSIGNED_LONG_LONG)
+		switch f.FieldId {
+		case nvml.FI_DEV_MEMORY_TEMP:
+			binary.NativeEndian.PutUint64(f.Value[:], uint64(s.celsius+9.5))
+		case nvml.FI_DEV_POWER_AVERAGE, nvml.FI_DEV_POWER_INSTANT:
+			binary.NativeEndian.PutUint64(f.Value[:], uint64(s.watts*1e3))
+		case nvml.FI_DEV_NVLINK_THROUGHPUT_DATA_TX, nvml.FI_DEV_NVLINK_THROUGHPUT_DATA_RX:
+			binary.NativeEndian.PutUint64(f.Value[:], uint64(s.linkBytes/1024))
+		default:
+			f.NvmlReturn = uint32(nvml.ERROR_NOT_SUPPORTED)
 		}
-		fields[i].ValueType = uint32(nvml.VALUE_TYPE_UNSIGNED_INT)
-		binary.NativeEndian.PutUint32(fields[i].Value[:], uint32(s.celsius+9.5))
 	}
 	return ret
+}
+
+// GetGpuFabricInfo says that the GPU has joined the NVSwitch fabric.
+func (d *device) GetGpuFabricInfo() (nvml.GpuFabricInfo, nvml.Return) {
+	return nvml.GpuFabricInfo{State: nvml.GPU_FABRIC_STATE_COMPLETED}, d.enter()
+}
+
+// GetP2PStatus says that every GPU reaches every other.
+func (d *device) GetP2PStatus(nvml.Device, nvml.GpuP2PCapsIndex) (nvml.GpuP2PStatus, nvml.Return) {
+	return nvml.P2P_STATUS_OK, d.enter()
+}
+
+// GetComputeMode says that everybody may use the GPU.
+func (d *device) GetComputeMode() (nvml.ComputeMode, nvml.Return) {
+	return nvml.COMPUTEMODE_DEFAULT, d.enter()
+}
+
+// GetPerformanceState gives the highest.
+func (d *device) GetPerformanceState() (nvml.Pstates, nvml.Return) {
+	return nvml.PSTATE_0, d.enter()
 }
 
 // GetComputeRunningProcesses gives the training processes.

@@ -20,6 +20,8 @@ const (
 	inletCelsius, fullCelsius = 31, 39
 	// throttledShare is what a throttled GPU's clock falls to.
 	throttledShare = 0.55
+	// linkShare is how much of what NVLink can do training uses.
+	linkShare = 0.35
 	// savedEvery and savedFor are how often the synthetic work saves a
 	// checkpoint and how long the GPUs wait for it.
 	savedEvery, savedFor = 120 * time.Second, 6 * time.Second
@@ -32,6 +34,7 @@ type physics struct {
 	watts       float64
 	celsius     float64
 	joules      float64
+	linkBytes   float64 // sent over all NVLinks, and received
 	smMHz       float64
 	memory      uint64 // that work has taken
 	throttle    uint64 // NVML's bits
@@ -46,6 +49,7 @@ func begin(m model, at time.Duration) physics {
 	p := physics{at: at, watts: m.idleWatts, celsius: inletCelsius + 4, smMHz: m.smMaxMHz}
 	if at > 0 {
 		p.joules = m.limitWatts * at.Seconds()
+		p.linkBytes = linkShare * m.linkMBs * 1e6 * at.Seconds()
 		p.powerTime, p.thermalTime = at, at
 	}
 	return p
@@ -67,6 +71,7 @@ func (p *physics) advance(m model, at time.Duration, load float64, throttle uint
 	}
 	watts := m.idleWatts + (0.93*m.limitWatts-m.idleWatts)*math.Pow(load, 0.8)*math.Pow(share, 1.5)
 	p.joules += (p.watts + watts) / 2 * dt
+	p.linkBytes += linkShare * m.linkMBs * 1e6 * load * dt
 	p.watts = watts
 	target := inletCelsius + fullCelsius*watts/m.limitWatts
 	const thermal = nvml.ClocksThrottleReasonHwThermalSlowdown | nvml.ClocksEventReasonSwThermalSlowdown

@@ -1018,8 +1018,10 @@ type StepReport struct {
 	GpuMemoryReservedBytes *int64 `protobuf:"varint,21,opt,name=gpu_memory_reserved_bytes,json=gpuMemoryReservedBytes,proto3,oneof" json:"gpu_memory_reserved_bytes,omitempty"`
 	// Values among the parameters that are not finite, after the step.
 	NonfiniteParameters *int64 `protobuf:"varint,22,opt,name=nonfinite_parameters,json=nonfiniteParameters,proto3,oneof" json:"nonfinite_parameters,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// What else the script measured, by its own names; at most 256.
+	Metrics       map[string]float64 `protobuf:"bytes,23,rep,name=metrics,proto3" json:"metrics,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StepReport) Reset() {
@@ -1204,6 +1206,13 @@ func (x *StepReport) GetNonfiniteParameters() int64 {
 		return *x.NonfiniteParameters
 	}
 	return 0
+}
+
+func (x *StepReport) GetMetrics() map[string]float64 {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
 }
 
 // Evaluation is what a pass over held-out data measured.
@@ -2295,7 +2304,7 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"totalSteps\x1a;\n" +
 	"\rSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x98\r\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x98\x0e\n" +
 	"\n" +
 	"StepReport\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x03R\x04step\x12\x17\n" +
@@ -2323,7 +2332,8 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"deadRatios\x12[\n" +
 	"\x10saturated_ratios\x18\x14 \x03(\v20.vigil.common.v1.StepReport.SaturatedRatiosEntryR\x0fsaturatedRatios\x12>\n" +
 	"\x19gpu_memory_reserved_bytes\x18\x15 \x01(\x03H\x0fR\x16gpuMemoryReservedBytes\x88\x01\x01\x126\n" +
-	"\x14nonfinite_parameters\x18\x16 \x01(\x03H\x10R\x13nonfiniteParameters\x88\x01\x01\x1a=\n" +
+	"\x14nonfinite_parameters\x18\x16 \x01(\x03H\x10R\x13nonfiniteParameters\x88\x01\x01\x12B\n" +
+	"\ametrics\x18\x17 \x03(\v2(.vigil.common.v1.StepReport.MetricsEntryR\ametrics\x1a=\n" +
 	"\x0fTaskLossesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a>\n" +
@@ -2334,6 +2344,9 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1aB\n" +
 	"\x14SaturatedRatiosEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a:\n" +
+	"\fMetricsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\a\n" +
 	"\x05_lossB\x10\n" +
@@ -2498,7 +2511,7 @@ func file_vigil_common_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_vigil_common_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_vigil_common_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_vigil_common_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_vigil_common_v1_event_proto_goTypes = []any{
 	(Activity)(0),                 // 0: vigil.common.v1.Activity
 	(PhaseKind)(0),                // 1: vigil.common.v1.PhaseKind
@@ -2529,21 +2542,22 @@ var file_vigil_common_v1_event_proto_goTypes = []any{
 	nil,                           // 26: vigil.common.v1.StepReport.TaskWeightsEntry
 	nil,                           // 27: vigil.common.v1.StepReport.DeadRatiosEntry
 	nil,                           // 28: vigil.common.v1.StepReport.SaturatedRatiosEntry
-	nil,                           // 29: vigil.common.v1.Evaluation.MetricsEntry
-	nil,                           // 30: vigil.common.v1.Evaluation.TaskLossesEntry
-	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
-	(*CheckpointProgress)(nil),    // 32: vigil.common.v1.CheckpointProgress
-	(*NodeReport)(nil),            // 33: vigil.common.v1.NodeReport
-	(*NodeFault)(nil),             // 34: vigil.common.v1.NodeFault
-	(*NodeLink)(nil),              // 35: vigil.common.v1.NodeLink
-	(FailureKind)(0),              // 36: vigil.common.v1.FailureKind
+	nil,                           // 29: vigil.common.v1.StepReport.MetricsEntry
+	nil,                           // 30: vigil.common.v1.Evaluation.MetricsEntry
+	nil,                           // 31: vigil.common.v1.Evaluation.TaskLossesEntry
+	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
+	(*CheckpointProgress)(nil),    // 33: vigil.common.v1.CheckpointProgress
+	(*NodeReport)(nil),            // 34: vigil.common.v1.NodeReport
+	(*NodeFault)(nil),             // 35: vigil.common.v1.NodeFault
+	(*NodeLink)(nil),              // 36: vigil.common.v1.NodeLink
+	(FailureKind)(0),              // 37: vigil.common.v1.FailureKind
 }
 var file_vigil_common_v1_event_proto_depIdxs = []int32{
-	31, // 0: vigil.common.v1.Event.time:type_name -> google.protobuf.Timestamp
+	32, // 0: vigil.common.v1.Event.time:type_name -> google.protobuf.Timestamp
 	8,  // 1: vigil.common.v1.Event.trainer_registered:type_name -> vigil.common.v1.TrainerRegistered
 	9,  // 2: vigil.common.v1.Event.step:type_name -> vigil.common.v1.StepReport
 	16, // 3: vigil.common.v1.Event.non_finite:type_name -> vigil.common.v1.NonFinite
-	32, // 4: vigil.common.v1.Event.checkpoint:type_name -> vigil.common.v1.CheckpointProgress
+	33, // 4: vigil.common.v1.Event.checkpoint:type_name -> vigil.common.v1.CheckpointProgress
 	17, // 5: vigil.common.v1.Event.command_result:type_name -> vigil.common.v1.CommandResult
 	18, // 6: vigil.common.v1.Event.attempt_started:type_name -> vigil.common.v1.AttemptStarted
 	21, // 7: vigil.common.v1.Event.attempt_ended:type_name -> vigil.common.v1.AttemptEnded
@@ -2552,9 +2566,9 @@ var file_vigil_common_v1_event_proto_depIdxs = []int32{
 	14, // 10: vigil.common.v1.Event.tick:type_name -> vigil.common.v1.Tick
 	15, // 11: vigil.common.v1.Event.phase:type_name -> vigil.common.v1.Phase
 	10, // 12: vigil.common.v1.Event.evaluation:type_name -> vigil.common.v1.Evaluation
-	33, // 13: vigil.common.v1.Event.node_report:type_name -> vigil.common.v1.NodeReport
-	34, // 14: vigil.common.v1.Event.node_fault:type_name -> vigil.common.v1.NodeFault
-	35, // 15: vigil.common.v1.Event.node_link:type_name -> vigil.common.v1.NodeLink
+	34, // 13: vigil.common.v1.Event.node_report:type_name -> vigil.common.v1.NodeReport
+	35, // 14: vigil.common.v1.Event.node_fault:type_name -> vigil.common.v1.NodeFault
+	36, // 15: vigil.common.v1.Event.node_link:type_name -> vigil.common.v1.NodeLink
 	11, // 16: vigil.common.v1.Event.exception:type_name -> vigil.common.v1.TrainerException
 	12, // 17: vigil.common.v1.Event.stack_dump:type_name -> vigil.common.v1.StackDump
 	13, // 18: vigil.common.v1.Event.preemption:type_name -> vigil.common.v1.PreemptionNotice
@@ -2564,26 +2578,27 @@ var file_vigil_common_v1_event_proto_depIdxs = []int32{
 	26, // 22: vigil.common.v1.StepReport.task_weights:type_name -> vigil.common.v1.StepReport.TaskWeightsEntry
 	27, // 23: vigil.common.v1.StepReport.dead_ratios:type_name -> vigil.common.v1.StepReport.DeadRatiosEntry
 	28, // 24: vigil.common.v1.StepReport.saturated_ratios:type_name -> vigil.common.v1.StepReport.SaturatedRatiosEntry
-	29, // 25: vigil.common.v1.Evaluation.metrics:type_name -> vigil.common.v1.Evaluation.MetricsEntry
-	30, // 26: vigil.common.v1.Evaluation.task_losses:type_name -> vigil.common.v1.Evaluation.TaskLossesEntry
-	36, // 27: vigil.common.v1.TrainerException.failure:type_name -> vigil.common.v1.FailureKind
-	31, // 28: vigil.common.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
-	0,  // 29: vigil.common.v1.Tick.activity:type_name -> vigil.common.v1.Activity
-	1,  // 30: vigil.common.v1.Phase.kind:type_name -> vigil.common.v1.PhaseKind
-	2,  // 31: vigil.common.v1.Phase.edge:type_name -> vigil.common.v1.PhaseEdge
-	3,  // 32: vigil.common.v1.NonFinite.quantity:type_name -> vigil.common.v1.Quantity
-	4,  // 33: vigil.common.v1.CommandResult.stage:type_name -> vigil.common.v1.CommandStage
-	36, // 34: vigil.common.v1.AttemptStarted.after_failure:type_name -> vigil.common.v1.FailureKind
-	19, // 35: vigil.common.v1.AttemptStarted.recovery:type_name -> vigil.common.v1.Recovery
-	5,  // 36: vigil.common.v1.Recovery.resume_from:type_name -> vigil.common.v1.ResumeFrom
-	36, // 37: vigil.common.v1.AttemptEnded.failure:type_name -> vigil.common.v1.FailureKind
-	19, // 38: vigil.common.v1.AttemptEnded.recovery:type_name -> vigil.common.v1.Recovery
-	6,  // 39: vigil.common.v1.RunEnded.outcome:type_name -> vigil.common.v1.Outcome
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	29, // 25: vigil.common.v1.StepReport.metrics:type_name -> vigil.common.v1.StepReport.MetricsEntry
+	30, // 26: vigil.common.v1.Evaluation.metrics:type_name -> vigil.common.v1.Evaluation.MetricsEntry
+	31, // 27: vigil.common.v1.Evaluation.task_losses:type_name -> vigil.common.v1.Evaluation.TaskLossesEntry
+	37, // 28: vigil.common.v1.TrainerException.failure:type_name -> vigil.common.v1.FailureKind
+	32, // 29: vigil.common.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
+	0,  // 30: vigil.common.v1.Tick.activity:type_name -> vigil.common.v1.Activity
+	1,  // 31: vigil.common.v1.Phase.kind:type_name -> vigil.common.v1.PhaseKind
+	2,  // 32: vigil.common.v1.Phase.edge:type_name -> vigil.common.v1.PhaseEdge
+	3,  // 33: vigil.common.v1.NonFinite.quantity:type_name -> vigil.common.v1.Quantity
+	4,  // 34: vigil.common.v1.CommandResult.stage:type_name -> vigil.common.v1.CommandStage
+	37, // 35: vigil.common.v1.AttemptStarted.after_failure:type_name -> vigil.common.v1.FailureKind
+	19, // 36: vigil.common.v1.AttemptStarted.recovery:type_name -> vigil.common.v1.Recovery
+	5,  // 37: vigil.common.v1.Recovery.resume_from:type_name -> vigil.common.v1.ResumeFrom
+	37, // 38: vigil.common.v1.AttemptEnded.failure:type_name -> vigil.common.v1.FailureKind
+	19, // 39: vigil.common.v1.AttemptEnded.recovery:type_name -> vigil.common.v1.Recovery
+	6,  // 40: vigil.common.v1.RunEnded.outcome:type_name -> vigil.common.v1.Outcome
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_vigil_common_v1_event_proto_init() }
@@ -2624,7 +2639,7 @@ func file_vigil_common_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_common_v1_event_proto_rawDesc), len(file_vigil_common_v1_event_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

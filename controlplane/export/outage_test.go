@@ -1,0 +1,212 @@
+package export_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
+
+	"github.com/vigil-ml/vigil/controlplane/bus"
+	"github.com/vigil-ml/vigil/controlplane/export"
+	"github.com/vigil-ml/vigil/controlplane/export/elastic"
+	"github.com/vigil-ml/vigil/controlplane/export/elastic/elastictest"
+	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/life"
+	"github.com/vigil-ml/vigil/internal/testkit"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+		os.Exit(code)
+	}))
+}
+
+// plane is what of a control plane an exporter needs, in one directory.
+type plane struct {
+	t       *testing.T
+	dir     string
+	limits  export.Limits
+	trouble *trouble
+
+	bus    *bus.Bus
+	store  *store.Store
+	runner *export.Runner
+	stop   func()
+	next   uint64
+}
+
+// trouble counts what people would be told.
+type trouble struct{ failing, well atomic.Int64 }
+
+func (t *trouble) ExporterFailing(context.Context, string, string, time.Time) error {
+	t.failing.Add(1)
+	return nil
+}
+func (t *trouble) ExporterWell(context.Context, string, time.Time) error { t.well.Add(1); return nil }
+
+func newPlane(t *testing.T) *plane {
+	return &plane{t: t, dir: t.TempDir(), trouble: &trouble{}, limits: export.Limits{
+		MaxAge: time.Hour, DeadBytes: 1 << 20,
+		Streams: map[string]bool{export.StreamEvents: true, export.StreamFindings: true, export.StreamIncidents: true},
+	}}
+}
+
+// start opens the parts and runs an exporter until stop.
+func (p *plane) start(exporter export.Exporter, clock func() time.Time) {
+	p.t.Helper()
+	log := testkit.Logger(p.t)
+	var err error
+	config := bus.Defaults(filepath.Join(p.dir, "bus"))
+	config.Sync, config.MaxBytes = bus.SyncInterval, 64<<20
+	if p.bus, err = bus.Open(p.t.Context(), config, bus.Deps{Log: log, Metrics: prometheus.NewRegistry()}); err != nil {
+		p.t.Fatal(err)
+	}
+	p.store, err = store.Open(p.t.Context(), store.Config{Path: filepath.Join(p.dir, "vigil.db")}, store.Deps{Log: log, Exports: true})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.runner = export.NewRunner(p.limits, export.RunnerDeps{
+		Name: "search", Kind: "elastic", Exporter: exporter, Bus: p.bus, Store: p.store, Dir: filepath.Join(p.dir, "exports"),
+		Trouble: p.trouble, Metrics: export.NewMetrics(prometheus.NewRegistry()), Log: log, Clock: clock,
+	})
+	group := life.NewGroup(context.WithoutCancel(p.t.Context()))
+	group.Go("exporter", p.runner.Run)
+	stopped := false
+	p.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		group.Stop()
+		if err := group.Wait(); err != nil {
+			p.t.Error(err)
+		}
+		p.bus.Close()
+		if err := p.store.Close(); err != nil {
+			p.t.Error(err)
+		}
+	}
+	p.t.Cleanup(p.stop)
+}
+
+// publish puts frames of five events each on the bus, and a finding and two
+// states of an incident into the store.
+func (p *plane) publish(frames int) {
+	p.t.Helper()
+	for range frames {
+		p.next++
+		batch := &agentv1.EventBatch{RunId: "r"}
+		for i := range 5 {
+			step := int64(p.next)*5 + int64(i)
+			batch.Events = append(batch.Events, &commonv1.Event{
+				EventId: fmt.Sprintf("e-%d-%d", p.next, i), RunId: "r", Node: "n", Time: timestamppb.Now(),
+				Body: &commonv1.Event_Step{Step: &commonv1.StepReport{Step: step, Loss: new(0.5)}},
+			})
+		}
+		_, err := p.bus.Publish(p.t.Context(), bus.Message{
+			Node: "n", Position: &agentv1.Position{Epoch: 1, Sequence: p.next}, Received: time.Now(), Batch: batch,
+		})
+		if err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	err := p.store.Update(p.t.Context(), func(tx *store.Tx) error {
+		name := fmt.Sprint("f-", p.next)
+		if _, err := tx.PutFinding(&controlv1.Finding{FindingId: name, RunId: "r", Kind: "nonfinite", Summary: "a NaN"}); err != nil {
+			return err
+		}
+		i := &controlv1.Incident{IncidentId: "i-" + name, RunId: "r", Kind: "nonfinite"}
+		for _, state := range []controlv1.IncidentState{1, 1, 3} {
+			i.State = state
+			if err := tx.PutIncident(store.IncidentRecord{Incident: i}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func elasticAt(t *testing.T, url string) export.Exporter {
+	t.Helper()
+	config := elastic.Defaults()
+	config.Addresses = []string{url}
+	made, err := elastic.New(config, export.Deps{Name: "search", Version: "test", Log: testkit.Logger(t), Clock: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made
+}
+
+// TestNothingIsLostOrDoubledOverAnOutage holds that every document is there
+// afterwards, once: the server is away, the control plane restarts meanwhile,
+// answers are cut behind their effect, and an index rolls over in between.
+func TestNothingIsLostOrDoubledOverAnOutage(t *testing.T) {
+	fake := elastictest.New(t)
+	p := newPlane(t)
+	var asked atomic.Int64
+	away := func(r *http.Request) (int, bool) { asked.Add(1); return 503, false }
+	fake.Fail(away)
+	p.start(elasticAt(t, fake.URL()), time.Now)
+	p.publish(100)
+	testkit.Eventually(t, "some tries", func() bool { return asked.Load() >= 3 })
+	p.stop()
+
+	p.start(elasticAt(t, fake.URL()), time.Now)
+	p.publish(100)
+	asked.Store(0)
+	testkit.Eventually(t, "tries after the restart", func() bool { return asked.Load() >= 2 })
+	cut := func(r *http.Request) (int, bool) { // takes everything, and nobody learns of it
+		if strings.Contains(r.URL.Path, "_bulk") {
+			asked.Add(1)
+			return 502, true
+		}
+		return 0, false
+	}
+	asked.Store(0)
+	fake.Fail(cut)
+	testkit.Eventually(t, "a cut answer", func() bool { return asked.Load() >= 1 })
+	p.stop()
+
+	response, err := http.Post(fake.URL()+"/logs-vigil.events-default/_rollover", "application/json", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	fake.Fail(nil)
+	p.start(elasticAt(t, fake.URL()), time.Now)
+	p.publish(50)
+	want := map[string]int{"events": 250 * 5, "findings": 3, "incidents": 6}
+	for stream, n := range want {
+		name := "logs-vigil." + stream + "-default"
+		testkit.Eventually(t, name, func() bool { byID, _ := fake.Documents(name); return len(byID) >= n })
+		byID, count := fake.Documents(name)
+		if len(byID) != n || count != n {
+			t.Errorf("%s has %d ids and %d documents, want %d", name, len(byID), count, n)
+		}
+	}
+	status, err := p.runner.Status(t.Context())
+	if err != nil || status.Dead != 0 {
+		t.Errorf("status %+v, %v", status, err)
+	}
+	testkit.Eventually(t, "cursors at the end", func() bool {
+		status, err := p.runner.Status(t.Context())
+		return err == nil && status.Cursors["events"] == 250 && status.Cursors["records"] == 9
+	})
+}

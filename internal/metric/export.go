@@ -1,0 +1,14 @@
+package metric
+
+// Metrics of the control plane's exporters.
+var (
+	ControlExportDocuments = Def{"vigil_control_export_documents_total", "1", Counter, []string{"exporter", "stream", "result"}, "Documents by exporter, stream and result: taken, repeated (were there already), refused, expired; the last two are dead letters."}
+	ControlExportRetries   = Def{"vigil_control_export_retries_total", "1", Counter, []string{"exporter"}, "Batches that an exporter tried again."}
+	ControlExportFailing   = Def{"vigil_control_export_failing", "1", Gauge, []string{"exporter"}, "1 while an exporter takes nothing."}
+	ControlExportDead      = Def{"vigil_control_export_dead_letter_bytes", "bytes", Gauge, []string{"exporter"}, "Size of an exporter's dead letters."}
+	ControlExportDropped   = Def{"vigil_control_export_dead_letters_dropped_total", "1", Counter, []string{"exporter"}, "Dead letters that had to go because their file was full, the oldest first."}
+)
+
+func exportDefs() []Def {
+	return []Def{ControlExportDocuments, ControlExportRetries, ControlExportFailing, ControlExportDead, ControlExportDropped}
+}

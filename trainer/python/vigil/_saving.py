@@ -1,0 +1,120 @@
+"""Checkpoints: what a run hands over to the agent, and what it goes on from."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional
+
+from . import _failure, _orders
+from ._http import DEADLINE, UNAVAILABLE, AgentError
+
+if TYPE_CHECKING:
+    from ._run import Run
+
+log = logging.getLogger("vigil")
+
+# Puts regular files into an empty directory. What it returns is added to the
+# checkpoint's metadata: step, data_position, nonfinite_parameters, format.
+Writer = Callable[[str], Optional[Mapping[str, Any]]]
+
+CALL_SECONDS = 30.0
+RESOLVE_SECONDS = 900.0
+PATIENCE = 1.0  # training does not stand still longer for an absent agent
+FAILED_PATIENCE = 30.0  # after a failure there is no training to hold up
+FIRST_RESUME_WAIT = 3.0  # a first attempt may begin from nothing
+LATER_RESUME_WAIT = 120.0  # a later one would throw away what was saved
+
+
+@dataclass
+class Resume(os.PathLike):  # type: ignore[type-arg]
+    """A checkpoint to go on from; os.fspath gives its directory."""
+
+    directory: str
+    step: int
+    checkpoint_id: str
+    data_position: int = 0
+    format: str = ""
+    passed_over: List[str] = field(default_factory=list)
+    _run: Optional["Run"] = field(default=None, repr=False, compare=False)
+
+    def __fspath__(self) -> str:
+        return self.directory
+
+    def loaded(self) -> None:
+        """Says that training goes on from it. The first report of a step says it, too."""
+        if self._run is not None:
+            self._run._resumed(self)
+
+
+def resume(run: "Run", timeout: Optional[float]) -> Optional[Resume]:
+    """Asks the agent for the checkpoint to go on from."""
+    link = run._link
+    if link is None:
+        return None
+    if timeout is None:
+        timeout = LATER_RESUME_WAIT if run.attempt > 0 else FIRST_RESUME_WAIT
+    try:
+        answer = link.call("ResolveResume", {"worldSize": run.world_size}, timeout, RESOLVE_SECONDS)
+    except AgentError as e:
+        log.warning("vigil: the checkpoint to go on from is not known; training begins from nothing (%s)", e)
+        return None
+    passed = ["%s: %s" % (p.get("checkpointId"), p.get("reason")) for p in answer.get("passedOver", [])]
+    for text in passed:
+        log.warning("vigil: a checkpoint is passed over: %s", text)
+    ref = answer.get("checkpoint")
+    if not ref:
+        return None
+    meta = ref.get("metadata") or {}
+    return Resume(
+        directory=ref.get("directory", ""), step=int(meta.get("step", 0)), checkpoint_id=ref.get("checkpointId", ""),
+        data_position=int(meta.get("dataPosition", 0)), format=meta.get("format", ""), passed_over=passed, _run=run)
+
+
+def save(run: "Run", order: _orders.Order, write: Writer, metadata: Dict[str, Any]) -> Optional[str]:
+    """Makes the checkpoint of an order and gives its id, None after saying that
+    it could not. A save that fails is no reason to end training."""
+    link = run._link
+    if link is None:
+        return None
+    checkpoint_id, directory = order.checkpoint_id, ""
+    patience = FAILED_PATIENCE if order.failure == _failure.NONFINITE else PATIENCE
+    if not link.met:
+        patience = min(patience, PATIENCE)
+    if order.deadline is not None:
+        patience = min(patience, max(0.0, order.deadline - time.time()))
+    committing = False
+    try:
+        place = link.call("BeginCheckpoint", {"checkpointId": order.checkpoint_id, "reason": order.reason}, patience, CALL_SECONDS)
+        checkpoint_id, directory = place.get("checkpointId", ""), place.get("stagingDirectory", "")
+        metadata.update(write(directory) or {})
+        message = _message(run, metadata)
+        committing = True
+        link.call("CommitCheckpoint", {
+            "checkpointId": checkpoint_id, "metadata": message, "traceparent": order.traceparent,
+        }, patience, CALL_SECONDS)
+    except Exception as e:  # noqa: BLE001 - whatever the writer raises
+        log.error("vigil: nothing was saved at step %s: %s", metadata.get("step"), e, exc_info=not isinstance(e, AgentError))
+        # Without an answer to the handing over the agent may well have taken it.
+        unanswered = committing and isinstance(e, AgentError) and e.code in (UNAVAILABLE, DEADLINE)
+        if not unanswered:
+            if directory and not committing:
+                shutil.rmtree(directory, ignore_errors=True)  # the room may be memory
+            run._order_failed(order, checkpoint_id, str(e))
+        return None
+    log.info("vigil: saved step %s as %s", message["step"], checkpoint_id)
+    return checkpoint_id
+
+
+def _message(run: "Run", metadata: Mapping[str, Any]) -> Dict[str, Any]:
+    message: Dict[str, Any] = {
+        "step": str(int(metadata.get("step", run.last_step))), "dataPosition": str(int(metadata.get("data_position", 0))),
+        "worldSize": run.world_size, "rank": run.rank, "format": str(metadata.get("format", "")),
+    }
+    count = metadata.get("nonfinite_parameters")
+    if count is not None:
+        message["nonfiniteParameters"] = str(int(count))
+    return message
