@@ -14,7 +14,7 @@ GOTESTFLAGS ?= -count=1
 export CGO_CFLAGS := -O2 -Wno-deprecated-declarations
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test deps gen build race fuzz lint bench test-elasticsearch bench-detect bench-detect-sensitivity bench-detect-ranks bench-detect-ranks-sensitivity bench-detect-speed chaos check cross $(PROGRAMS)
+.PHONY: help run demo test deps gen build race fuzz lint bench test-elasticsearch bench-detect bench-detect-sensitivity bench-detect-ranks bench-detect-ranks-sensitivity bench-detect-speed bench-alerting chaos-alerting check cross $(PROGRAMS)
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,7 @@ gen: ## Make the generated code anew
 	@$(TOOL) buf generate
 	@$(TOOL) buf generate --template buf.gen.gateway.yaml
 	@go test ./internal/metric -run TestReferenceIsFresh -update >/dev/null
+	@go test ./controlplane/api -run TestAccessTable -update >/dev/null
 
 race: ## Run every test with the race detector
 	@$(TOOL) gotestsum --format pkgname-and-test-fails -- -race -timeout 30m $(GOTESTFLAGS) ./...
@@ -87,6 +88,12 @@ CHAOS_RUNS ?= 300
 CHAOS_SEED ?= 1
 chaos: ## Break CHAOS_RUNS (300) short runs at random, by CHAOS_SEED (1), and see that each ends as if nothing had happened
 	@go test ./cmd/e2e/chaos -count=1 -timeout 120m -v -run Chaos -args -runs $(CHAOS_RUNS) -seed $(CHAOS_SEED)
+bench-alerting: ## Alerts taken, told and how fast, beside Alertmanager where it is installed
+	@go test ./cmd/e2e -run '^$$' -bench BenchmarkAlerting -benchtime 1x -timeout 20m | grep -vE '^(goos|goarch|pkg|cpu|ok|PASS)'
+
+KILLS ?= 100
+chaos-alerting: ## Kill the control plane KILLS (100) times while it tells of alerts; none may be lost
+	@VIGIL_CHAOS_KILLS=$(KILLS) go test ./cmd/e2e -run TestAlertingSurvivesKills -count=1 -timeout 30m -v | grep -vE '^(=== |ok|PASS)'
 
 cross: ## Build for every platform that is promised
 	@for target in linux/amd64 linux/arm64; do \

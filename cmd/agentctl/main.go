@@ -40,6 +40,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		detectCommand(a),
 		findingsCommand(a),
 		runsCommand(a),
+		auditCommand(a),
+		accessCommand(a),
 		versionCommand(a),
 		demo.Command(),
 	)
