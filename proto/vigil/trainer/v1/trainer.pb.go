@@ -683,8 +683,14 @@ type ResolveResumeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The session.
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// Ranks of the new attempt; a checkpoint of another number is not taken.
-	WorldSize     uint32 `protobuf:"varint,2,opt,name=world_size,json=worldSize,proto3" json:"world_size,omitempty"`
+	// Ranks of the new attempt. Where the checkpoint to go on from has another
+	// number the call fails, unless the trainer can reshard.
+	WorldSize uint32 `protobuf:"varint,2,opt,name=world_size,json=worldSize,proto3" json:"world_size,omitempty"`
+	// Which checkpoint is wanted.
+	Mode v1.RecoveryMode `protobuf:"varint,3,opt,name=mode,proto3,enum=vigil.common.v1.RecoveryMode" json:"mode,omitempty"`
+	// Whether the trainer can go on from a checkpoint of another number of ranks;
+	// it gets the directories of all of them.
+	CanReshard    bool `protobuf:"varint,4,opt,name=can_reshard,json=canReshard,proto3" json:"can_reshard,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -731,6 +737,20 @@ func (x *ResolveResumeRequest) GetWorldSize() uint32 {
 		return x.WorldSize
 	}
 	return 0
+}
+
+func (x *ResolveResumeRequest) GetMode() v1.RecoveryMode {
+	if x != nil {
+		return x.Mode
+	}
+	return v1.RecoveryMode(0)
+}
+
+func (x *ResolveResumeRequest) GetCanReshard() bool {
+	if x != nil {
+		return x.CanReshard
+	}
+	return false
 }
 
 // ResolveResumeResponse says where to go on.
@@ -1229,12 +1249,15 @@ const file_vigil_trainer_v1_trainer_proto_rawDesc = "" +
 	"\bmetadata\x18\x03 \x01(\v2#.vigil.common.v1.CheckpointMetadataR\bmetadata\x12 \n" +
 	"\vtraceparent\x18\x04 \x01(\tR\vtraceparent\"R\n" +
 	"\x18CommitCheckpointResponse\x126\n" +
-	"\x05state\x18\x01 \x01(\x0e2 .vigil.common.v1.CheckpointStateR\x05state\"T\n" +
+	"\x05state\x18\x01 \x01(\x0e2 .vigil.common.v1.CheckpointStateR\x05state\"\xa8\x01\n" +
 	"\x14ResolveResumeRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x1d\n" +
 	"\n" +
-	"world_size\x18\x02 \x01(\rR\tworldSize\"\x96\x01\n" +
+	"world_size\x18\x02 \x01(\rR\tworldSize\x121\n" +
+	"\x04mode\x18\x03 \x01(\x0e2\x1d.vigil.common.v1.RecoveryModeR\x04mode\x12\x1f\n" +
+	"\vcan_reshard\x18\x04 \x01(\bR\n" +
+	"canReshard\"\x96\x01\n" +
 	"\x15ResolveResumeResponse\x12>\n" +
 	"\n" +
 	"checkpoint\x18\x01 \x01(\v2\x1e.vigil.common.v1.CheckpointRefR\n" +
@@ -1325,10 +1348,11 @@ var file_vigil_trainer_v1_trainer_proto_goTypes = []any{
 	(v1.CheckpointReason)(0),          // 23: vigil.common.v1.CheckpointReason
 	(*v1.CheckpointMetadata)(nil),     // 24: vigil.common.v1.CheckpointMetadata
 	(v1.CheckpointState)(0),           // 25: vigil.common.v1.CheckpointState
-	(*v1.CheckpointRef)(nil),          // 26: vigil.common.v1.CheckpointRef
-	(v1.AfterCheckpoint)(0),           // 27: vigil.common.v1.AfterCheckpoint
-	(*timestamppb.Timestamp)(nil),     // 28: google.protobuf.Timestamp
-	(*v1.NodeFault)(nil),              // 29: vigil.common.v1.NodeFault
+	(v1.RecoveryMode)(0),              // 26: vigil.common.v1.RecoveryMode
+	(*v1.CheckpointRef)(nil),          // 27: vigil.common.v1.CheckpointRef
+	(v1.AfterCheckpoint)(0),           // 28: vigil.common.v1.AfterCheckpoint
+	(*timestamppb.Timestamp)(nil),     // 29: google.protobuf.Timestamp
+	(*v1.NodeFault)(nil),              // 30: vigil.common.v1.NodeFault
 }
 var file_vigil_trainer_v1_trainer_proto_depIdxs = []int32{
 	0,  // 0: vigil.trainer.v1.RegisterRequest.kind:type_name -> vigil.trainer.v1.SessionKind
@@ -1339,39 +1363,40 @@ var file_vigil_trainer_v1_trainer_proto_depIdxs = []int32{
 	23, // 5: vigil.trainer.v1.BeginCheckpointRequest.reason:type_name -> vigil.common.v1.CheckpointReason
 	24, // 6: vigil.trainer.v1.CommitCheckpointRequest.metadata:type_name -> vigil.common.v1.CheckpointMetadata
 	25, // 7: vigil.trainer.v1.CommitCheckpointResponse.state:type_name -> vigil.common.v1.CheckpointState
-	26, // 8: vigil.trainer.v1.ResolveResumeResponse.checkpoint:type_name -> vigil.common.v1.CheckpointRef
-	13, // 9: vigil.trainer.v1.ResolveResumeResponse.passed_over:type_name -> vigil.trainer.v1.PassedOver
-	23, // 10: vigil.trainer.v1.RequestCheckpointRequest.reason:type_name -> vigil.common.v1.CheckpointReason
-	27, // 11: vigil.trainer.v1.RequestCheckpointRequest.after:type_name -> vigil.common.v1.AfterCheckpoint
-	20, // 12: vigil.trainer.v1.RequestCheckpointRequest.timeout:type_name -> google.protobuf.Duration
-	28, // 13: vigil.trainer.v1.GetStandingRequest.since:type_name -> google.protobuf.Timestamp
-	18, // 14: vigil.trainer.v1.GetStandingResponse.last:type_name -> vigil.trainer.v1.CheckpointStanding
-	18, // 15: vigil.trainer.v1.GetStandingResponse.asked:type_name -> vigil.trainer.v1.CheckpointStanding
-	20, // 16: vigil.trainer.v1.GetStandingResponse.stage_time:type_name -> google.protobuf.Duration
-	20, // 17: vigil.trainer.v1.GetStandingResponse.seal_time:type_name -> google.protobuf.Duration
-	29, // 18: vigil.trainer.v1.GetStandingResponse.faults:type_name -> vigil.common.v1.NodeFault
-	25, // 19: vigil.trainer.v1.CheckpointStanding.state:type_name -> vigil.common.v1.CheckpointState
-	1,  // 20: vigil.trainer.v1.TrainerService.Register:input_type -> vigil.trainer.v1.RegisterRequest
-	3,  // 21: vigil.trainer.v1.TrainerService.Report:input_type -> vigil.trainer.v1.ReportRequest
-	5,  // 22: vigil.trainer.v1.TrainerService.WatchDirectives:input_type -> vigil.trainer.v1.WatchDirectivesRequest
-	7,  // 23: vigil.trainer.v1.TrainerService.BeginCheckpoint:input_type -> vigil.trainer.v1.BeginCheckpointRequest
-	9,  // 24: vigil.trainer.v1.TrainerService.CommitCheckpoint:input_type -> vigil.trainer.v1.CommitCheckpointRequest
-	11, // 25: vigil.trainer.v1.TrainerService.ResolveResume:input_type -> vigil.trainer.v1.ResolveResumeRequest
-	14, // 26: vigil.trainer.v1.TrainerService.RequestCheckpoint:input_type -> vigil.trainer.v1.RequestCheckpointRequest
-	16, // 27: vigil.trainer.v1.TrainerService.GetStanding:input_type -> vigil.trainer.v1.GetStandingRequest
-	2,  // 28: vigil.trainer.v1.TrainerService.Register:output_type -> vigil.trainer.v1.RegisterResponse
-	4,  // 29: vigil.trainer.v1.TrainerService.Report:output_type -> vigil.trainer.v1.ReportResponse
-	6,  // 30: vigil.trainer.v1.TrainerService.WatchDirectives:output_type -> vigil.trainer.v1.WatchDirectivesResponse
-	8,  // 31: vigil.trainer.v1.TrainerService.BeginCheckpoint:output_type -> vigil.trainer.v1.BeginCheckpointResponse
-	10, // 32: vigil.trainer.v1.TrainerService.CommitCheckpoint:output_type -> vigil.trainer.v1.CommitCheckpointResponse
-	12, // 33: vigil.trainer.v1.TrainerService.ResolveResume:output_type -> vigil.trainer.v1.ResolveResumeResponse
-	15, // 34: vigil.trainer.v1.TrainerService.RequestCheckpoint:output_type -> vigil.trainer.v1.RequestCheckpointResponse
-	17, // 35: vigil.trainer.v1.TrainerService.GetStanding:output_type -> vigil.trainer.v1.GetStandingResponse
-	28, // [28:36] is the sub-list for method output_type
-	20, // [20:28] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	26, // 8: vigil.trainer.v1.ResolveResumeRequest.mode:type_name -> vigil.common.v1.RecoveryMode
+	27, // 9: vigil.trainer.v1.ResolveResumeResponse.checkpoint:type_name -> vigil.common.v1.CheckpointRef
+	13, // 10: vigil.trainer.v1.ResolveResumeResponse.passed_over:type_name -> vigil.trainer.v1.PassedOver
+	23, // 11: vigil.trainer.v1.RequestCheckpointRequest.reason:type_name -> vigil.common.v1.CheckpointReason
+	28, // 12: vigil.trainer.v1.RequestCheckpointRequest.after:type_name -> vigil.common.v1.AfterCheckpoint
+	20, // 13: vigil.trainer.v1.RequestCheckpointRequest.timeout:type_name -> google.protobuf.Duration
+	29, // 14: vigil.trainer.v1.GetStandingRequest.since:type_name -> google.protobuf.Timestamp
+	18, // 15: vigil.trainer.v1.GetStandingResponse.last:type_name -> vigil.trainer.v1.CheckpointStanding
+	18, // 16: vigil.trainer.v1.GetStandingResponse.asked:type_name -> vigil.trainer.v1.CheckpointStanding
+	20, // 17: vigil.trainer.v1.GetStandingResponse.stage_time:type_name -> google.protobuf.Duration
+	20, // 18: vigil.trainer.v1.GetStandingResponse.seal_time:type_name -> google.protobuf.Duration
+	30, // 19: vigil.trainer.v1.GetStandingResponse.faults:type_name -> vigil.common.v1.NodeFault
+	25, // 20: vigil.trainer.v1.CheckpointStanding.state:type_name -> vigil.common.v1.CheckpointState
+	1,  // 21: vigil.trainer.v1.TrainerService.Register:input_type -> vigil.trainer.v1.RegisterRequest
+	3,  // 22: vigil.trainer.v1.TrainerService.Report:input_type -> vigil.trainer.v1.ReportRequest
+	5,  // 23: vigil.trainer.v1.TrainerService.WatchDirectives:input_type -> vigil.trainer.v1.WatchDirectivesRequest
+	7,  // 24: vigil.trainer.v1.TrainerService.BeginCheckpoint:input_type -> vigil.trainer.v1.BeginCheckpointRequest
+	9,  // 25: vigil.trainer.v1.TrainerService.CommitCheckpoint:input_type -> vigil.trainer.v1.CommitCheckpointRequest
+	11, // 26: vigil.trainer.v1.TrainerService.ResolveResume:input_type -> vigil.trainer.v1.ResolveResumeRequest
+	14, // 27: vigil.trainer.v1.TrainerService.RequestCheckpoint:input_type -> vigil.trainer.v1.RequestCheckpointRequest
+	16, // 28: vigil.trainer.v1.TrainerService.GetStanding:input_type -> vigil.trainer.v1.GetStandingRequest
+	2,  // 29: vigil.trainer.v1.TrainerService.Register:output_type -> vigil.trainer.v1.RegisterResponse
+	4,  // 30: vigil.trainer.v1.TrainerService.Report:output_type -> vigil.trainer.v1.ReportResponse
+	6,  // 31: vigil.trainer.v1.TrainerService.WatchDirectives:output_type -> vigil.trainer.v1.WatchDirectivesResponse
+	8,  // 32: vigil.trainer.v1.TrainerService.BeginCheckpoint:output_type -> vigil.trainer.v1.BeginCheckpointResponse
+	10, // 33: vigil.trainer.v1.TrainerService.CommitCheckpoint:output_type -> vigil.trainer.v1.CommitCheckpointResponse
+	12, // 34: vigil.trainer.v1.TrainerService.ResolveResume:output_type -> vigil.trainer.v1.ResolveResumeResponse
+	15, // 35: vigil.trainer.v1.TrainerService.RequestCheckpoint:output_type -> vigil.trainer.v1.RequestCheckpointResponse
+	17, // 36: vigil.trainer.v1.TrainerService.GetStanding:output_type -> vigil.trainer.v1.GetStandingResponse
+	29, // [29:37] is the sub-list for method output_type
+	21, // [21:29] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_vigil_trainer_v1_trainer_proto_init() }
