@@ -17,7 +17,7 @@ GOTESTFLAGS ?= -count=1
 export CGO_CFLAGS := -O2 -Wno-deprecated-declarations
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test deps gen build race fuzz lint bench test-elasticsearch bench-detect bench-detect-sensitivity bench-detect-ranks bench-detect-ranks-sensitivity bench-detect-speed bench-alerting chaos-alerting check cross $(PROGRAMS)
+.PHONY: help run demo test deps gen build race fuzz lint bench test-elasticsearch bench-detect bench-detect-sensitivity bench-detect-ranks bench-detect-ranks-sensitivity bench-detect-speed bench-alerting chaos-alerting storm-alerting check cross $(PROGRAMS)
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -103,6 +103,9 @@ bench-alerting: ## Alerts taken, told and how fast, beside Alertmanager where it
 KILLS ?= 100
 chaos-alerting: ## Kill the control plane KILLS (100) times while it tells of alerts; none may be lost
 	@VIGIL_CHAOS_KILLS=$(KILLS) go test ./cmd/e2e -run TestAlertingSurvivesKills -count=1 -timeout 30m -v | grep -vE '^(=== |ok|PASS)'
+
+storm-alerting: ## 10,000 runs break within 5 s: how they are told, and what it costs
+	@VIGIL_STORM_FINDINGS=10000 go test ./cmd/e2e -run TestAlertingStorm -count=1 -timeout 20m -v | grep -vE '^(=== |ok|PASS)'
 
 cross: ## Build for every platform that is promised
 	@for target in linux/amd64 linux/arm64; do \

@@ -26,6 +26,7 @@ var (
 	AgentReflexDropped   = Def{"vigil_agent_reflex_dropped_events_total", "1", Counter, nil, "Urgent events that the agent could not answer because too many waited."}
 	AgentVaultSealed     = Def{"vigil_agent_vault_checkpoints_total", "1", Counter, []string{"result"}, "Checkpoints by result: verified, failed."}
 	AgentVaultSealTime   = Def{"vigil_agent_vault_seal_seconds", "seconds", Histogram, []string{"stage"}, "Time from commit to a state: durable, verified."}
+	AgentVaultRemoved    = Def{"vigil_agent_vault_removed_checkpoints_total", "1", Counter, nil, "Checkpoints that the retention policy or a person removed."}
 	AgentVaultSealBytes  = Def{"vigil_agent_vault_sealed_bytes_total", "bytes", Counter, nil, "Bytes that were sealed."}
 )
 
@@ -36,6 +37,6 @@ func agentDefs() []Def {
 		AgentEventsRepeated, AgentEventsRefused, AgentEventsClamped, AgentRunsLost, AgentTicks,
 		AgentUplinkConnected, AgentUplinkSessions,
 		AgentTrainerEvents, AgentTrainerDropped, AgentTrainerSessions, AgentCommands,
-		AgentReflexes, AgentReflexDropped, AgentVaultSealed, AgentVaultSealTime, AgentVaultSealBytes,
+		AgentReflexes, AgentReflexDropped, AgentVaultSealed, AgentVaultSealTime, AgentVaultSealBytes, AgentVaultRemoved,
 	}
 }
