@@ -86,6 +86,9 @@ func (e postgresEngine) open() (writer, reader *sql.DB, err error) {
 	// transaction has seen is then some rows rather than all of the table, and
 	// fewer others get in its way.
 	setDefault(write.RuntimeParams, "enable_seqscan", "off")
+	// Where there is no index the plan then looks so costly that PostgreSQL would
+	// compile it, which takes longer than all else.
+	setDefault(write.RuntimeParams, "jit", "off")
 	writer, reader = stdlib.OpenDB(*write), stdlib.OpenDB(*e.config.Copy())
 	for _, db := range []*sql.DB{writer, reader} {
 		db.SetMaxOpenConns(connections)
@@ -147,6 +150,10 @@ func (postgresEngine) script(script string) string {
 	script = comments.ReplaceAllString(script, "")
 	script = texts.ReplaceAllString(script, `TEXT COLLATE "C"`)
 	return strings.NewReplacer("BLOB", "BYTEA", "x''", "''").Replace(script)
+}
+
+func (postgresEngine) tables() string {
+	return "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename"
 }
 
 // traits of PostgreSQL: transactions that write are serializable. The server

@@ -87,6 +87,8 @@ type engine interface {
 	inspect(ctx context.Context, conn *sql.Conn) (release func(), err error)
 	// script gives a migration in the engine's own words.
 	script(sql string) string
+	// tables is the query for the names of all tables.
+	tables() string
 	// traits says the rest.
 	traits() traits
 }
