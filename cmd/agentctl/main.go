@@ -43,6 +43,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		runsCommand(a),
 		auditCommand(a),
 		accessCommand(a),
+		adminCommand(a),
 		versionCommand(a),
 		demo.Command(),
 	)

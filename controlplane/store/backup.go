@@ -63,7 +63,7 @@ func (s *Store) Backup(ctx context.Context, to io.Writer) (rows int64, err error
 			return err
 		}
 		var tables []string
-		err := tx.each("tables", s.engine.tables(), nil, func(rows *sql.Rows) error {
+		err := tx.each("tables", tx.traits.tables, nil, func(rows *sql.Rows) error {
 			var name string
 			err := rows.Scan(&name)
 			tables = append(tables, name)
@@ -145,8 +145,9 @@ func (w *backupWriter) table(tx *Tx, table string) error {
 // Restore makes the records of a backup those of an empty database, all or none
 // of them, and brings them up to date. A database that has records gives
 // [fault.Precondition], a backup that is damaged or cut short [fault.Corrupt],
-// one of a newer Vigil [fault.Precondition].
-func Restore(ctx context.Context, config Config, from io.Reader) (rows int64, err error) {
+// one of a newer Vigil [fault.Precondition]. With newBus the readers of the bus
+// begin at its start: it is another one than the backup's, and empty.
+func Restore(ctx context.Context, config Config, from io.Reader, newBus bool) (rows int64, err error) {
 	e, err := engineOf(config)
 	if err != nil {
 		return 0, err
@@ -160,15 +161,18 @@ func Restore(ctx context.Context, config Config, from io.Reader) (rows int64, er
 		}
 	}()
 	if err == nil {
-		rows, err = restore(ctx, writer, e, from)
+		rows, err = restore(ctx, writer, e, from, newBus)
+	}
+	if err != nil && !fault.Is(err, fault.Corrupt) {
+		err = classify(err)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("restore the records into %s: %w", e.place(), classify(err))
+		return 0, fmt.Errorf("restore the records into %s: %w", e.place(), err)
 	}
 	return rows, nil
 }
 
-func restore(ctx context.Context, db *sql.DB, e engine, from io.Reader) (rows int64, err error) {
+func restore(ctx context.Context, db *sql.DB, e engine, from io.Reader, newBus bool) (rows int64, err error) {
 	zipped, err := gzip.NewReader(from)
 	if err != nil {
 		return 0, fault.New(fault.Corrupt, "read backup: %w", err)
@@ -188,14 +192,38 @@ func restore(ctx context.Context, db *sql.DB, e engine, from io.Reader) (rows in
 	if err != nil {
 		return 0, err
 	}
-	if was != 0 {
+	blank := was == 0
+	if was == head.Schema { // a restore that came to nothing was here before
+		if blank, err = isBlank(ctx, db); err != nil {
+			return 0, err
+		}
+	}
+	if !blank {
 		return 0, fault.WithHint(fault.New(fault.Precondition, "there are records already"), "restore into an empty database, or move the file away")
 	}
 	if err := r.rowsInto(ctx, db, e); err != nil {
 		return 0, err
 	}
-	_, _, err = migrateWith(ctx, db, e, steps)
-	return r.rows, err
+	if _, _, err = migrateWith(ctx, db, e, steps); err != nil || !newBus {
+		return r.rows, err
+	}
+	for _, statement := range []string{
+		"DELETE FROM cursors WHERE name = 'pipeline' OR name LIKE 'pipeline/%' OR name LIKE 'export/%/events'",
+		"DELETE FROM replay_marks", "UPDATE runs SET first_sequence = 0",
+	} {
+		if _, err := db.ExecContext(ctx, statement); err != nil {
+			return r.rows, fmt.Errorf("begin a new bus: %w", err)
+		}
+	}
+	return r.rows, nil
+}
+
+// isBlank tells whether a schema has no records.
+func isBlank(ctx context.Context, db *sql.DB) (bool, error) {
+	var rows int64
+	err := db.QueryRowContext(ctx, `SELECT (SELECT COUNT(*) FROM runs) + (SELECT COUNT(*) FROM nodes) + (SELECT COUNT(*) FROM incidents)
+		+ (SELECT COUNT(*) FROM cursors)`).Scan(&rows)
+	return rows == 0, err
 }
 
 type backupReader struct {
@@ -241,7 +269,7 @@ func (r *backupReader) rowsInto(ctx context.Context, db *sql.DB, e engine) error
 		case l.Table != "":
 			insert, cleared = insertInto(l.Table, l.Columns), "DELETE FROM "+quoted(l.Table)
 			if _, err := tx.ExecContext(ctx, cleared); err != nil { // what migrations put there
-				return err
+				return unfit(err)
 			}
 		default:
 			var values []any
@@ -249,11 +277,20 @@ func (r *backupReader) rowsInto(ctx context.Context, db *sql.DB, e engine) error
 				values = append(values, v.value(e.traits()))
 			}
 			if _, err := tx.ExecContext(ctx, insert, values...); err != nil {
-				return err
+				return unfit(err)
 			}
 			r.rows++
 		}
 	}
+}
+
+// unfit is an error of a row that the schema does not take: its sum would have
+// shown the damage at the end.
+func unfit(err error) error {
+	if err = classify(err); fault.Is(err, fault.Unavailable) || fault.Is(err, fault.Exhausted) {
+		return err
+	}
+	return fault.New(fault.Corrupt, "read backup: its rows do not fit: %w", err)
 }
 
 func (v backupValue) value(t traits) any {

@@ -152,10 +152,6 @@ func (postgresEngine) script(script string) string {
 	return strings.NewReplacer("BLOB", "BYTEA", "x''", "''").Replace(script)
 }
 
-func (postgresEngine) tables() string {
-	return "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename"
-}
-
 // traits of PostgreSQL: transactions that write are serializable. The server
 // ends one of two that got in each other's way, which is then run again. The
 // lock on the gate is taken before the transaction's snapshot; it is shared by
@@ -169,6 +165,7 @@ func (postgresEngine) traits() traits {
 		shared:     true,
 		enter:      "LOCK TABLE " + gate + " IN ROW EXCLUSIVE MODE",
 		alone:      "LOCK TABLE " + gate + " IN EXCLUSIVE MODE",
+		tables:     "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename",
 		skipLocked: " FOR UPDATE OF o SKIP LOCKED",
 		// PostgreSQL cannot keep a NUL in a text. What a sender wrote must not
 		// stop anything, and is the same wherever it is looked for.

@@ -87,8 +87,6 @@ type engine interface {
 	inspect(ctx context.Context, conn *sql.Conn) (release func(), err error)
 	// script gives a migration in the engine's own words.
 	script(sql string) string
-	// tables is the query for the names of all tables.
-	tables() string
 	// traits says the rest.
 	traits() traits
 }
@@ -101,6 +99,7 @@ type traits struct {
 	// that has them to itself, which never has to.
 	shared       bool
 	enter, alone string
+	tables       string              // the query for the names of all tables
 	skipLocked   string              // behind a SELECT: leave out what another transaction has
 	text         func(string) string // a text as the engine can keep it
 }
