@@ -201,7 +201,7 @@ class Watching(unittest.TestCase):
         x = torch.randn(3, 4)
         x = break_it(model, x)
         model(x).sum().backward()
-        return found.find(model, list(model.parameters()), (x,))
+        return found.find(model, list(model.parameters()), ((x,), {}))
 
     def test_blame(self):
         from vigil import _blame  # noqa: F401
@@ -231,7 +231,7 @@ class Watching(unittest.TestCase):
         before = {k: v.clone() for k, v in model.state_dict().items()}
         x = torch.randn(5, 4)
         generator = torch.get_rng_state()
-        self.assertEqual(_blame._forward(model, (x,)), "")
+        self.assertEqual(_blame._forward(model, ((x,), {})), "")
         self.assertTrue(torch.equal(torch.get_rng_state(), generator))
         self.assertTrue(all(torch.equal(before[k], v) for k, v in model.state_dict().items()))
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Dict, Iterator, Mapping, Optional, Type
 
-from . import _ends, _failure, _hang, _orders, _saving, _wire
+from . import _agree, _ends, _failure, _hang, _orders, _saving, _wire
 from ._ends import Interrupted
 from ._link import Link
 from ._orders import Order
@@ -226,10 +226,10 @@ class Run:
         """Whether to save now: somebody asked for it, or checkpoint_every steps
         are over. Look after every step; checkpoint carries it out."""
         self._polled = True
-        if self._orders.waiting():
+        if self._orders.waiting(self.last_step):
             for order in self._orders.expired(time.time()):
                 self._order_failed(order, order.checkpoint_id, "its deadline passed before a step boundary came")
-            if self._orders.waiting():
+            if self._orders.waiting(self.last_step):
                 return True
         if self._asked is not None or (self._told_stop is not None and self._ending is None):
             return self._link is not None
@@ -239,7 +239,7 @@ class Run:
     def should_stop(self) -> bool:
         """Whether training is to end now; call exit for it."""
         self._polled = True
-        return self._ending is not None or self._told_stop is not None or self._orders.ending()
+        return self._ending is not None or self._told_stop is not None or self._orders.ending(self.last_step)
 
     def checkpoint(self, write: Optional[Writer] = None, step: Optional[int] = None, **metadata: Any) -> Optional[str]:
         """Saves: write puts files into the directory that it is given, and from
@@ -250,7 +250,7 @@ class Run:
         data_position (samples consumed), nonfinite_parameters, format.
         """
         write = write or self.saver
-        order = self._orders.take() or self._own()
+        order = self._orders.take(lambda o: o.due(self.last_step)) or self._own()
         if write is None:
             log.warning("vigil: nothing was saved: give checkpoint a function that writes")
             self._order_failed(order, order.checkpoint_id, "the training script does not say how to save")
@@ -339,6 +339,11 @@ class Run:
         order = _orders.of(directive)
         if order is None:
             return
+        try:
+            if self.world_size > 1:
+                order.at = _agree.on_step(order.checkpoint_id, self.last_step, self._heart.usual)
+        except Exception as e:  # noqa: BLE001
+            log.warning("vigil: the ranks could not agree on a step to save: %s", e)
         taken = self._orders.put(order)
         if taken:
             self._progress(order, order.checkpoint_id, "DIRECTED", "")
