@@ -121,7 +121,9 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	// is on disk.
 	var orders *command.Checkpoints
 	var reflexes *reflex.Reflex
+	var checkpoints *vault.Vault
 	observe := func(event *commonv1.Event) {
+		checkpoints.Observe(event)
 		orders.Observe(event)
 		reflexes.Observe(event)
 	}
@@ -136,7 +138,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 		Log: a.log, Tracer: a.tracer, Clock: time.Now, Trainers: sessions, Saved: checkpoints.Saved, Events: a.journal.Events,
 	})
 	commands := command.New(a.config.Commands, command.Deps{
-		Log: a.log, Metrics: a.metrics, Clock: time.Now, FS: durable.OS{}, Saver: orders, Events: a.journal.Events,
+		Log: a.log, Metrics: a.metrics, Clock: time.Now, FS: durable.OS{}, Saver: orders, Keeper: checkpoints, Events: a.journal.Events,
 	})
 	reload.deps = collect.Deps{
 		Log: a.log, Faults: a.fault(observe), Trainers: registered(sessions), StateDir: a.config.StateDir,
@@ -156,7 +158,9 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 		return err
 	}
 	reload.collectors = collectors
-	a.metrics.MustRegister(collectors.Exposition())
+	if err := a.expose(collectors); err != nil {
+		return err
+	}
 	reports := report.New(a.config.Report, report.Deps{
 		Latest: collectors.Latest, Statuses: collectors.Statuses, Trainers: registered(sessions),
 		Record: a.record, Log: a.log, Clock: time.Now,

@@ -82,7 +82,7 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 type Checkpoints interface {
 	Begin(ctx context.Context, req vault.BeginRequest) (id, dir string, err error)
 	Commit(ctx context.Context, req vault.CommitRequest) error
-	Resolve(ctx context.Context, runID string, rank, worldSize uint32) (*commonv1.CheckpointRef, []*trainerv1.PassedOver, error)
+	Resolve(ctx context.Context, req vault.ResolveRequest) (*commonv1.CheckpointRef, []*trainerv1.PassedOver, error)
 	// Abandon removes what a rank began and says that it will not commit.
 	Abandon(runID, checkpointID string, rank uint32)
 	// Standing tells whether a checkpoint is known as another run's, and whether

@@ -18,6 +18,8 @@ func eventText(event *commonv1.Event) (string, style) {
 		return nonFiniteText(body.NonFinite), bad
 	case *commonv1.Event_Checkpoint:
 		return progressText(body.Checkpoint)
+	case *commonv1.Event_CheckpointChanged:
+		return changedText(body.CheckpointChanged)
 	case *commonv1.Event_CommandResult:
 		return commandText(body.CommandResult)
 	case *commonv1.Event_AttemptStarted:
@@ -88,6 +90,19 @@ func progressText(c *commonv1.CheckpointProgress) (string, style) {
 		text += ": " + c.Error
 	}
 	return text + "  " + c.CheckpointId, state(c.State).style
+}
+
+func changedText(c *commonv1.CheckpointChanged) (string, style) {
+	text, how := "checkpoint "+word(c.Change), plainStyle
+	if c.Change == commonv1.CheckpointChange_CHECKPOINT_CHANGE_JUDGED {
+		judged := state(c.Health)
+		text, how = "checkpoint judged "+judged.text, judged.style
+	}
+	text += fmt.Sprintf(", step %d", c.Step)
+	if len(c.Reasons) > 0 {
+		text += ": " + strings.Join(c.Reasons, "; ")
+	}
+	return text + "  " + c.CheckpointId, how
 }
 
 func commandText(c *commonv1.CommandResult) (string, style) {

@@ -19,19 +19,23 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 
+	"github.com/vigil-ml/vigil/controlplane/audit"
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/detect/profile"
 	"github.com/vigil-ml/vigil/controlplane/fleet"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/serve"
 	gateway "github.com/vigil-ml/vigil/proto/gateway/vigil/control/v1"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
-// Saver has runs saved; the fleet does.
+// Saver has runs saved, and things done with what was saved; the fleet does.
 type Saver interface {
 	// RequestCheckpoint writes what is to be done into the transaction.
 	RequestCheckpoint(tx *store.Tx, request fleet.SaveRequest) (*controlv1.Checkpoint, error)
+	// RequestTask does the same for what is to be done with a checkpoint.
+	RequestTask(tx *store.Tx, checkpointID string, action commonv1.CheckpointAction, reason string) (*controlv1.CheckpointTask, error)
 }
 
 // History has the events of runs; the bus does.
@@ -42,6 +46,16 @@ type History interface {
 	HistoryWithNodes(ctx context.Context, runID string, nodes []string, follow bool, yield func(bus.Delivery) error) error
 	// NodeHistory does the same for a node's own events alone.
 	NodeHistory(ctx context.Context, node string, follow bool, yield func(bus.Delivery) error) error
+}
+
+// Guard lets calls in, or not; access has one. It knows the caller and records
+// what is done.
+type Guard interface {
+	// Unary and Stream are interceptors of the gRPC server.
+	Unary(ctx context.Context, in any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error)
+	Stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error
+	// Web lets requests in that are no calls of a method.
+	Web(next http.Handler) http.Handler
 }
 
 // Deps is what code injects.
@@ -55,6 +69,9 @@ type Deps struct {
 	History   History
 	Profiles  *profile.Profiles // the settings of the detection rules
 	Receivers Receivers
+	Guard     Guard // lets callers in
+	Audit     *audit.Log
+	Tokens    Tokens
 	Exports   Exports
 	Version   string            // of the control plane
 	Listeners map[string]string // addresses by purpose, for GetStatus
@@ -80,8 +97,8 @@ func New(deps Deps) *API {
 // seconds.
 func (a *API) Run(ctx context.Context) error {
 	server := grpc.NewServer(
-		grpc.UnaryInterceptor(a.boundary.unary),
-		grpc.StreamInterceptor(a.boundary.streamUntil(ctx)),
+		grpc.ChainUnaryInterceptor(a.boundary.unary, a.deps.Guard.Unary),
+		grpc.ChainStreamInterceptor(a.boundary.streamUntil(ctx), a.deps.Guard.Stream),
 	)
 	a.register(server)
 	return serve.Both(ctx, a.deps.Listener, serve.Options{
@@ -91,14 +108,17 @@ func (a *API) Run(ctx context.Context) error {
 			gateway.RegisterRunServiceHandler,
 			gateway.RegisterIncidentServiceHandler,
 			gateway.RegisterCheckpointServiceHandler,
+			gateway.RegisterCheckpointTaskServiceHandler,
 			gateway.RegisterSilenceServiceHandler,
 			gateway.RegisterAlertServiceHandler,
 			gateway.RegisterReceiverServiceHandler,
 			gateway.RegisterSystemServiceHandler,
 			gateway.RegisterFindingServiceHandler,
+			gateway.RegisterAuditServiceHandler,
+			gateway.RegisterAccessServiceHandler,
 			gateway.RegisterExportServiceHandler,
 		},
-		HTTP:                a.deps.HTTP,
+		HTTP:                a.deps.Guard.Web(a.deps.HTTP),
 		RefuseUnknownFields: true,
 	})
 }
@@ -113,7 +133,10 @@ func (a *API) register(to grpc.ServiceRegistrar) {
 	controlv1.RegisterCheckpointServiceServer(to, &checkpoints{
 		store: a.deps.Store, saver: a.deps.Saver, tracer: a.deps.Tracer,
 	})
+	controlv1.RegisterCheckpointTaskServiceServer(to, &tasks{store: a.deps.Store, saver: a.deps.Saver})
 	controlv1.RegisterReceiverServiceServer(to, &receivers{store: a.deps.Store, receivers: a.deps.Receivers})
+	controlv1.RegisterAuditServiceServer(to, &records{log: a.deps.Audit, clock: a.deps.Clock})
+	controlv1.RegisterAccessServiceServer(to, &identities{store: a.deps.Store, tokens: a.deps.Tokens})
 	controlv1.RegisterExportServiceServer(to, &exports{exports: a.deps.Exports})
 	controlv1.RegisterSystemServiceServer(to, &system{
 		version: a.deps.Version, listeners: a.deps.Listeners, started: a.started,

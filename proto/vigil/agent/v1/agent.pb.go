@@ -1036,6 +1036,8 @@ type Command struct {
 	// Types that are valid to be assigned to Verb:
 	//
 	//	*Command_Checkpoint
+	//	*Command_CheckpointTask
+	//	*Command_Judgement
 	Verb          isCommand_Verb `protobuf_oneof:"verb"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1115,6 +1117,24 @@ func (x *Command) GetCheckpoint() *v1.CheckpointOrder {
 	return nil
 }
 
+func (x *Command) GetCheckpointTask() *v1.CheckpointTask {
+	if x != nil {
+		if x, ok := x.Verb.(*Command_CheckpointTask); ok {
+			return x.CheckpointTask
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetJudgement() *v1.CheckpointJudgement {
+	if x != nil {
+		if x, ok := x.Verb.(*Command_Judgement); ok {
+			return x.Judgement
+		}
+	}
+	return nil
+}
+
 type isCommand_Verb interface {
 	isCommand_Verb()
 }
@@ -1124,7 +1144,21 @@ type Command_Checkpoint struct {
 	Checkpoint *v1.CheckpointOrder `protobuf:"bytes,10,opt,name=checkpoint,proto3,oneof"`
 }
 
+type Command_CheckpointTask struct {
+	// Do something with a checkpoint that was saved.
+	CheckpointTask *v1.CheckpointTask `protobuf:"bytes,11,opt,name=checkpoint_task,json=checkpointTask,proto3,oneof"`
+}
+
+type Command_Judgement struct {
+	// Take in that checkpoints are suspect.
+	Judgement *v1.CheckpointJudgement `protobuf:"bytes,12,opt,name=judgement,proto3,oneof"`
+}
+
 func (*Command_Checkpoint) isCommand_Verb() {}
+
+func (*Command_CheckpointTask) isCommand_Verb() {}
+
+func (*Command_Judgement) isCommand_Verb() {}
 
 // Heartbeat says how the agent is.
 type Heartbeat struct {
@@ -1333,7 +1367,7 @@ const file_vigil_agent_v1_agent_proto_rawDesc = "" +
 	"\x06values\x18\x04 \x03(\x01R\x06values\"m\n" +
 	"\x03Ack\x120\n" +
 	"\x05class\x18\x01 \x01(\x0e2\x1a.vigil.agent.v1.FrameClassR\x05class\x124\n" +
-	"\bposition\x18\x02 \x01(\v2\x18.vigil.agent.v1.PositionR\bposition\"\xf7\x01\n" +
+	"\bposition\x18\x02 \x01(\v2\x18.vigil.agent.v1.PositionR\bposition\"\x89\x03\n" +
 	"\aCommand\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\x01 \x01(\tR\tcommandId\x12'\n" +
@@ -1343,7 +1377,9 @@ const file_vigil_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"checkpoint\x18\n" +
 	" \x01(\v2 .vigil.common.v1.CheckpointOrderH\x00R\n" +
-	"checkpointB\x06\n" +
+	"checkpoint\x12J\n" +
+	"\x0fcheckpoint_task\x18\v \x01(\v2\x1f.vigil.common.v1.CheckpointTaskH\x00R\x0echeckpointTask\x12D\n" +
+	"\tjudgement\x18\f \x01(\v2$.vigil.common.v1.CheckpointJudgementH\x00R\tjudgementB\x06\n" +
 	"\x04verb\"\x84\x03\n" +
 	"\tHeartbeat\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x120\n" +
@@ -1382,29 +1418,31 @@ func file_vigil_agent_v1_agent_proto_rawDescGZIP() []byte {
 var file_vigil_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_vigil_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_vigil_agent_v1_agent_proto_goTypes = []any{
-	(FrameClass)(0),               // 0: vigil.agent.v1.FrameClass
-	(*ConnectRequest)(nil),        // 1: vigil.agent.v1.ConnectRequest
-	(*ConnectResponse)(nil),       // 2: vigil.agent.v1.ConnectResponse
-	(*Hello)(nil),                 // 3: vigil.agent.v1.Hello
-	(*Welcome)(nil),               // 4: vigil.agent.v1.Welcome
-	(*Position)(nil),              // 5: vigil.agent.v1.Position
-	(*Frame)(nil),                 // 6: vigil.agent.v1.Frame
-	(*SampleColumns)(nil),         // 7: vigil.agent.v1.SampleColumns
-	(*EventBatch)(nil),            // 8: vigil.agent.v1.EventBatch
-	(*SeriesDefs)(nil),            // 9: vigil.agent.v1.SeriesDefs
-	(*SeriesDef)(nil),             // 10: vigil.agent.v1.SeriesDef
-	(*SampleBatch)(nil),           // 11: vigil.agent.v1.SampleBatch
-	(*Ack)(nil),                   // 12: vigil.agent.v1.Ack
-	(*Command)(nil),               // 13: vigil.agent.v1.Command
-	(*Heartbeat)(nil),             // 14: vigil.agent.v1.Heartbeat
-	(*Drain)(nil),                 // 15: vigil.agent.v1.Drain
-	nil,                           // 16: vigil.agent.v1.Hello.FactsEntry
-	nil,                           // 17: vigil.agent.v1.SeriesDef.LabelsEntry
-	nil,                           // 18: vigil.agent.v1.Heartbeat.CollectorsEntry
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
-	(*v1.Event)(nil),              // 20: vigil.common.v1.Event
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
-	(*v1.CheckpointOrder)(nil),    // 22: vigil.common.v1.CheckpointOrder
+	(FrameClass)(0),                // 0: vigil.agent.v1.FrameClass
+	(*ConnectRequest)(nil),         // 1: vigil.agent.v1.ConnectRequest
+	(*ConnectResponse)(nil),        // 2: vigil.agent.v1.ConnectResponse
+	(*Hello)(nil),                  // 3: vigil.agent.v1.Hello
+	(*Welcome)(nil),                // 4: vigil.agent.v1.Welcome
+	(*Position)(nil),               // 5: vigil.agent.v1.Position
+	(*Frame)(nil),                  // 6: vigil.agent.v1.Frame
+	(*SampleColumns)(nil),          // 7: vigil.agent.v1.SampleColumns
+	(*EventBatch)(nil),             // 8: vigil.agent.v1.EventBatch
+	(*SeriesDefs)(nil),             // 9: vigil.agent.v1.SeriesDefs
+	(*SeriesDef)(nil),              // 10: vigil.agent.v1.SeriesDef
+	(*SampleBatch)(nil),            // 11: vigil.agent.v1.SampleBatch
+	(*Ack)(nil),                    // 12: vigil.agent.v1.Ack
+	(*Command)(nil),                // 13: vigil.agent.v1.Command
+	(*Heartbeat)(nil),              // 14: vigil.agent.v1.Heartbeat
+	(*Drain)(nil),                  // 15: vigil.agent.v1.Drain
+	nil,                            // 16: vigil.agent.v1.Hello.FactsEntry
+	nil,                            // 17: vigil.agent.v1.SeriesDef.LabelsEntry
+	nil,                            // 18: vigil.agent.v1.Heartbeat.CollectorsEntry
+	(*durationpb.Duration)(nil),    // 19: google.protobuf.Duration
+	(*v1.Event)(nil),               // 20: vigil.common.v1.Event
+	(*timestamppb.Timestamp)(nil),  // 21: google.protobuf.Timestamp
+	(*v1.CheckpointOrder)(nil),     // 22: vigil.common.v1.CheckpointOrder
+	(*v1.CheckpointTask)(nil),      // 23: vigil.common.v1.CheckpointTask
+	(*v1.CheckpointJudgement)(nil), // 24: vigil.common.v1.CheckpointJudgement
 }
 var file_vigil_agent_v1_agent_proto_depIdxs = []int32{
 	3,  // 0: vigil.agent.v1.ConnectRequest.hello:type_name -> vigil.agent.v1.Hello
@@ -1430,16 +1468,18 @@ var file_vigil_agent_v1_agent_proto_depIdxs = []int32{
 	5,  // 20: vigil.agent.v1.Ack.position:type_name -> vigil.agent.v1.Position
 	21, // 21: vigil.agent.v1.Command.deadline:type_name -> google.protobuf.Timestamp
 	22, // 22: vigil.agent.v1.Command.checkpoint:type_name -> vigil.common.v1.CheckpointOrder
-	21, // 23: vigil.agent.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
-	18, // 24: vigil.agent.v1.Heartbeat.collectors:type_name -> vigil.agent.v1.Heartbeat.CollectorsEntry
-	19, // 25: vigil.agent.v1.Drain.reconnect_after:type_name -> google.protobuf.Duration
-	1,  // 26: vigil.agent.v1.AgentService.Connect:input_type -> vigil.agent.v1.ConnectRequest
-	2,  // 27: vigil.agent.v1.AgentService.Connect:output_type -> vigil.agent.v1.ConnectResponse
-	27, // [27:28] is the sub-list for method output_type
-	26, // [26:27] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	23, // 23: vigil.agent.v1.Command.checkpoint_task:type_name -> vigil.common.v1.CheckpointTask
+	24, // 24: vigil.agent.v1.Command.judgement:type_name -> vigil.common.v1.CheckpointJudgement
+	21, // 25: vigil.agent.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
+	18, // 26: vigil.agent.v1.Heartbeat.collectors:type_name -> vigil.agent.v1.Heartbeat.CollectorsEntry
+	19, // 27: vigil.agent.v1.Drain.reconnect_after:type_name -> google.protobuf.Duration
+	1,  // 28: vigil.agent.v1.AgentService.Connect:input_type -> vigil.agent.v1.ConnectRequest
+	2,  // 29: vigil.agent.v1.AgentService.Connect:output_type -> vigil.agent.v1.ConnectResponse
+	29, // [29:30] is the sub-list for method output_type
+	28, // [28:29] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_vigil_agent_v1_agent_proto_init() }
@@ -1466,6 +1506,8 @@ func file_vigil_agent_v1_agent_proto_init() {
 	}
 	file_vigil_agent_v1_agent_proto_msgTypes[12].OneofWrappers = []any{
 		(*Command_Checkpoint)(nil),
+		(*Command_CheckpointTask)(nil),
+		(*Command_Judgement)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

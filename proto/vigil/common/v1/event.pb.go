@@ -279,6 +279,8 @@ const (
 	CommandStage_COMMAND_STAGE_DONE CommandStage = 2
 	// Given up; the reason is with it.
 	CommandStage_COMMAND_STAGE_FAILED CommandStage = 3
+	// It takes a while, and this much of it is done.
+	CommandStage_COMMAND_STAGE_RUNNING CommandStage = 4
 )
 
 // Enum value maps for CommandStage.
@@ -288,12 +290,14 @@ var (
 		1: "COMMAND_STAGE_ACCEPTED",
 		2: "COMMAND_STAGE_DONE",
 		3: "COMMAND_STAGE_FAILED",
+		4: "COMMAND_STAGE_RUNNING",
 	}
 	CommandStage_value = map[string]int32{
 		"COMMAND_STAGE_UNSPECIFIED": 0,
 		"COMMAND_STAGE_ACCEPTED":    1,
 		"COMMAND_STAGE_DONE":        2,
 		"COMMAND_STAGE_FAILED":      3,
+		"COMMAND_STAGE_RUNNING":     4,
 	}
 )
 
@@ -421,6 +425,7 @@ type Event struct {
 	//	*Event_Exception
 	//	*Event_StackDump
 	//	*Event_Preemption
+	//	*Event_CheckpointChanged
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -674,6 +679,15 @@ func (x *Event) GetPreemption() *PreemptionNotice {
 	return nil
 }
 
+func (x *Event) GetCheckpointChanged() *CheckpointChanged {
+	if x != nil {
+		if x, ok := x.Body.(*Event_CheckpointChanged); ok {
+			return x.CheckpointChanged
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -768,6 +782,11 @@ type Event_Preemption struct {
 	Preemption *PreemptionNotice `protobuf:"bytes,27,opt,name=preemption,proto3,oneof"`
 }
 
+type Event_CheckpointChanged struct {
+	// Something became of a checkpoint that was saved.
+	CheckpointChanged *CheckpointChanged `protobuf:"bytes,28,opt,name=checkpoint_changed,json=checkpointChanged,proto3,oneof"`
+}
+
 func (*Event_TrainerRegistered) isEvent_Body() {}
 
 func (*Event_Step) isEvent_Body() {}
@@ -803,6 +822,8 @@ func (*Event_Exception) isEvent_Body() {}
 func (*Event_StackDump) isEvent_Body() {}
 
 func (*Event_Preemption) isEvent_Body() {}
+
+func (*Event_CheckpointChanged) isEvent_Body() {}
 
 // TrainerRegistered says that a training process met its agent.
 type TrainerRegistered struct {
@@ -1645,7 +1666,13 @@ type CommandResult struct {
 	// How far it has come.
 	Stage CommandStage `protobuf:"varint,2,opt,name=stage,proto3,enum=vigil.common.v1.CommandStage" json:"stage,omitempty"`
 	// Why it was given up, for a person; only with FAILED.
-	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	// With RUNNING: bytes that are done.
+	DoneBytes int64 `protobuf:"varint,4,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"`
+	// With RUNNING: bytes that there are to do; 0 when not known.
+	TotalBytes int64 `protobuf:"varint,5,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	// With DONE: what came of it, for a person; may be empty.
+	Detail        string `protobuf:"bytes,6,opt,name=detail,proto3" json:"detail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1697,6 +1724,27 @@ func (x *CommandResult) GetStage() CommandStage {
 func (x *CommandResult) GetError() string {
 	if x != nil {
 		return x.Error
+	}
+	return ""
+}
+
+func (x *CommandResult) GetDoneBytes() int64 {
+	if x != nil {
+		return x.DoneBytes
+	}
+	return 0
+}
+
+func (x *CommandResult) GetTotalBytes() int64 {
+	if x != nil {
+		return x.TotalBytes
+	}
+	return 0
+}
+
+func (x *CommandResult) GetDetail() string {
+	if x != nil {
+		return x.Detail
 	}
 	return ""
 }
@@ -1988,8 +2036,7 @@ var File_vigil_common_v1_event_proto protoreflect.FileDescriptor
 
 const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x1bvigil/common/v1/event.proto\x12\x0fvigil.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1dvigil/common/v1/failure.proto\x1a\x1avigil/common/v1/node.proto\"\xc4\n" +
-	"\n" +
+	"\x1bvigil/common/v1/event.proto\x12\x0fvigil.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1dvigil/common/v1/failure.proto\x1a\x1avigil/common/v1/node.proto\"\x99\v\n" +
 	"\x05Event\x12\x19\n" +
 	"\bevent_id\x18\x01 \x01(\tR\aeventId\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x15\n" +
@@ -2026,7 +2073,8 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"stack_dump\x18\x1a \x01(\v2\x1a.vigil.common.v1.StackDumpH\x00R\tstackDump\x12C\n" +
 	"\n" +
 	"preemption\x18\x1b \x01(\v2!.vigil.common.v1.PreemptionNoticeH\x00R\n" +
-	"preemptionB\x06\n" +
+	"preemption\x12S\n" +
+	"\x12checkpoint_changed\x18\x1c \x01(\v2\".vigil.common.v1.CheckpointChangedH\x00R\x11checkpointChangedB\x06\n" +
 	"\x04body\"\xa2\x02\n" +
 	"\x11TrainerRegistered\x12\x1d\n" +
 	"\n" +
@@ -2144,12 +2192,17 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\tinf_count\x18\x05 \x01(\x03R\binfCount\x12\x1f\n" +
 	"\vtensor_size\x18\x06 \x01(\x03R\n" +
 	"tensorSize\x12+\n" +
-	"\x11parameters_intact\x18\a \x01(\bR\x10parametersIntact\"y\n" +
+	"\x11parameters_intact\x18\a \x01(\bR\x10parametersIntact\"\xd1\x01\n" +
 	"\rCommandResult\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\x01 \x01(\tR\tcommandId\x123\n" +
 	"\x05stage\x18\x02 \x01(\x0e2\x1d.vigil.common.v1.CommandStageR\x05stage\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"\x7f\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x1d\n" +
+	"\n" +
+	"done_bytes\x18\x04 \x01(\x03R\tdoneBytes\x12\x1f\n" +
+	"\vtotal_bytes\x18\x05 \x01(\x03R\n" +
+	"totalBytes\x12\x16\n" +
+	"\x06detail\x18\x06 \x01(\tR\x06detail\"\x7f\n" +
 	"\x0eAttemptStarted\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x03R\x03pid\x12A\n" +
@@ -2197,12 +2250,13 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\x14QUANTITY_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rQUANTITY_LOSS\x10\x01\x12\x15\n" +
 	"\x11QUANTITY_GRADIENT\x10\x02\x12\x16\n" +
-	"\x12QUANTITY_PARAMETER\x10\x03*{\n" +
+	"\x12QUANTITY_PARAMETER\x10\x03*\x96\x01\n" +
 	"\fCommandStage\x12\x1d\n" +
 	"\x19COMMAND_STAGE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16COMMAND_STAGE_ACCEPTED\x10\x01\x12\x16\n" +
 	"\x12COMMAND_STAGE_DONE\x10\x02\x12\x18\n" +
-	"\x14COMMAND_STAGE_FAILED\x10\x03*b\n" +
+	"\x14COMMAND_STAGE_FAILED\x10\x03\x12\x19\n" +
+	"\x15COMMAND_STAGE_RUNNING\x10\x04*b\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11OUTCOME_SUCCEEDED\x10\x01\x12\x12\n" +
@@ -2258,7 +2312,8 @@ var file_vigil_common_v1_event_proto_goTypes = []any{
 	(*NodeReport)(nil),            // 31: vigil.common.v1.NodeReport
 	(*NodeFault)(nil),             // 32: vigil.common.v1.NodeFault
 	(*NodeLink)(nil),              // 33: vigil.common.v1.NodeLink
-	(FailureKind)(0),              // 34: vigil.common.v1.FailureKind
+	(*CheckpointChanged)(nil),     // 34: vigil.common.v1.CheckpointChanged
+	(FailureKind)(0),              // 35: vigil.common.v1.FailureKind
 }
 var file_vigil_common_v1_event_proto_depIdxs = []int32{
 	29, // 0: vigil.common.v1.Event.time:type_name -> google.protobuf.Timestamp
@@ -2280,29 +2335,30 @@ var file_vigil_common_v1_event_proto_depIdxs = []int32{
 	10, // 16: vigil.common.v1.Event.exception:type_name -> vigil.common.v1.TrainerException
 	11, // 17: vigil.common.v1.Event.stack_dump:type_name -> vigil.common.v1.StackDump
 	12, // 18: vigil.common.v1.Event.preemption:type_name -> vigil.common.v1.PreemptionNotice
-	21, // 19: vigil.common.v1.TrainerRegistered.settings:type_name -> vigil.common.v1.TrainerRegistered.SettingsEntry
-	22, // 20: vigil.common.v1.StepReport.task_losses:type_name -> vigil.common.v1.StepReport.TaskLossesEntry
-	23, // 21: vigil.common.v1.StepReport.task_weights:type_name -> vigil.common.v1.StepReport.TaskWeightsEntry
-	24, // 22: vigil.common.v1.StepReport.dead_ratios:type_name -> vigil.common.v1.StepReport.DeadRatiosEntry
-	25, // 23: vigil.common.v1.StepReport.saturated_ratios:type_name -> vigil.common.v1.StepReport.SaturatedRatiosEntry
-	26, // 24: vigil.common.v1.StepReport.metrics:type_name -> vigil.common.v1.StepReport.MetricsEntry
-	27, // 25: vigil.common.v1.Evaluation.metrics:type_name -> vigil.common.v1.Evaluation.MetricsEntry
-	28, // 26: vigil.common.v1.Evaluation.task_losses:type_name -> vigil.common.v1.Evaluation.TaskLossesEntry
-	34, // 27: vigil.common.v1.TrainerException.failure:type_name -> vigil.common.v1.FailureKind
-	29, // 28: vigil.common.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
-	0,  // 29: vigil.common.v1.Tick.activity:type_name -> vigil.common.v1.Activity
-	1,  // 30: vigil.common.v1.Phase.kind:type_name -> vigil.common.v1.PhaseKind
-	2,  // 31: vigil.common.v1.Phase.edge:type_name -> vigil.common.v1.PhaseEdge
-	3,  // 32: vigil.common.v1.NonFinite.quantity:type_name -> vigil.common.v1.Quantity
-	4,  // 33: vigil.common.v1.CommandResult.stage:type_name -> vigil.common.v1.CommandStage
-	34, // 34: vigil.common.v1.AttemptStarted.after_failure:type_name -> vigil.common.v1.FailureKind
-	34, // 35: vigil.common.v1.AttemptEnded.failure:type_name -> vigil.common.v1.FailureKind
-	5,  // 36: vigil.common.v1.RunEnded.outcome:type_name -> vigil.common.v1.Outcome
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	34, // 19: vigil.common.v1.Event.checkpoint_changed:type_name -> vigil.common.v1.CheckpointChanged
+	21, // 20: vigil.common.v1.TrainerRegistered.settings:type_name -> vigil.common.v1.TrainerRegistered.SettingsEntry
+	22, // 21: vigil.common.v1.StepReport.task_losses:type_name -> vigil.common.v1.StepReport.TaskLossesEntry
+	23, // 22: vigil.common.v1.StepReport.task_weights:type_name -> vigil.common.v1.StepReport.TaskWeightsEntry
+	24, // 23: vigil.common.v1.StepReport.dead_ratios:type_name -> vigil.common.v1.StepReport.DeadRatiosEntry
+	25, // 24: vigil.common.v1.StepReport.saturated_ratios:type_name -> vigil.common.v1.StepReport.SaturatedRatiosEntry
+	26, // 25: vigil.common.v1.StepReport.metrics:type_name -> vigil.common.v1.StepReport.MetricsEntry
+	27, // 26: vigil.common.v1.Evaluation.metrics:type_name -> vigil.common.v1.Evaluation.MetricsEntry
+	28, // 27: vigil.common.v1.Evaluation.task_losses:type_name -> vigil.common.v1.Evaluation.TaskLossesEntry
+	35, // 28: vigil.common.v1.TrainerException.failure:type_name -> vigil.common.v1.FailureKind
+	29, // 29: vigil.common.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
+	0,  // 30: vigil.common.v1.Tick.activity:type_name -> vigil.common.v1.Activity
+	1,  // 31: vigil.common.v1.Phase.kind:type_name -> vigil.common.v1.PhaseKind
+	2,  // 32: vigil.common.v1.Phase.edge:type_name -> vigil.common.v1.PhaseEdge
+	3,  // 33: vigil.common.v1.NonFinite.quantity:type_name -> vigil.common.v1.Quantity
+	4,  // 34: vigil.common.v1.CommandResult.stage:type_name -> vigil.common.v1.CommandStage
+	35, // 35: vigil.common.v1.AttemptStarted.after_failure:type_name -> vigil.common.v1.FailureKind
+	35, // 36: vigil.common.v1.AttemptEnded.failure:type_name -> vigil.common.v1.FailureKind
+	5,  // 37: vigil.common.v1.RunEnded.outcome:type_name -> vigil.common.v1.Outcome
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_vigil_common_v1_event_proto_init() }
@@ -2332,6 +2388,7 @@ func file_vigil_common_v1_event_proto_init() {
 		(*Event_Exception)(nil),
 		(*Event_StackDump)(nil),
 		(*Event_Preemption)(nil),
+		(*Event_CheckpointChanged)(nil),
 	}
 	file_vigil_common_v1_event_proto_msgTypes[2].OneofWrappers = []any{}
 	file_vigil_common_v1_event_proto_msgTypes[3].OneofWrappers = []any{}

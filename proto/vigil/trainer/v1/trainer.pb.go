@@ -682,8 +682,14 @@ type ResolveResumeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The session.
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// Ranks of the new attempt; a checkpoint of another number is not taken.
-	WorldSize     uint32 `protobuf:"varint,2,opt,name=world_size,json=worldSize,proto3" json:"world_size,omitempty"`
+	// Ranks of the new attempt. Where the checkpoint to go on from has another
+	// number the call fails, unless the trainer can reshard.
+	WorldSize uint32 `protobuf:"varint,2,opt,name=world_size,json=worldSize,proto3" json:"world_size,omitempty"`
+	// Which checkpoint is wanted.
+	Mode v1.RecoveryMode `protobuf:"varint,3,opt,name=mode,proto3,enum=vigil.common.v1.RecoveryMode" json:"mode,omitempty"`
+	// Whether the trainer can go on from a checkpoint of another number of ranks;
+	// it gets the directories of all of them.
+	CanReshard    bool `protobuf:"varint,4,opt,name=can_reshard,json=canReshard,proto3" json:"can_reshard,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -730,6 +736,20 @@ func (x *ResolveResumeRequest) GetWorldSize() uint32 {
 		return x.WorldSize
 	}
 	return 0
+}
+
+func (x *ResolveResumeRequest) GetMode() v1.RecoveryMode {
+	if x != nil {
+		return x.Mode
+	}
+	return v1.RecoveryMode(0)
+}
+
+func (x *ResolveResumeRequest) GetCanReshard() bool {
+	if x != nil {
+		return x.CanReshard
+	}
+	return false
 }
 
 // ResolveResumeResponse says where to go on.
@@ -1007,12 +1027,15 @@ const file_vigil_trainer_v1_trainer_proto_rawDesc = "" +
 	"\bmetadata\x18\x03 \x01(\v2#.vigil.common.v1.CheckpointMetadataR\bmetadata\x12 \n" +
 	"\vtraceparent\x18\x04 \x01(\tR\vtraceparent\"R\n" +
 	"\x18CommitCheckpointResponse\x126\n" +
-	"\x05state\x18\x01 \x01(\x0e2 .vigil.common.v1.CheckpointStateR\x05state\"T\n" +
+	"\x05state\x18\x01 \x01(\x0e2 .vigil.common.v1.CheckpointStateR\x05state\"\xa8\x01\n" +
 	"\x14ResolveResumeRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x1d\n" +
 	"\n" +
-	"world_size\x18\x02 \x01(\rR\tworldSize\"\x96\x01\n" +
+	"world_size\x18\x02 \x01(\rR\tworldSize\x121\n" +
+	"\x04mode\x18\x03 \x01(\x0e2\x1d.vigil.common.v1.RecoveryModeR\x04mode\x12\x1f\n" +
+	"\vcan_reshard\x18\x04 \x01(\bR\n" +
+	"canReshard\"\x96\x01\n" +
 	"\x15ResolveResumeResponse\x12>\n" +
 	"\n" +
 	"checkpoint\x18\x01 \x01(\v2\x1e.vigil.common.v1.CheckpointRefR\n" +
@@ -1082,8 +1105,9 @@ var file_vigil_trainer_v1_trainer_proto_goTypes = []any{
 	(v1.CheckpointReason)(0),          // 20: vigil.common.v1.CheckpointReason
 	(*v1.CheckpointMetadata)(nil),     // 21: vigil.common.v1.CheckpointMetadata
 	(v1.CheckpointState)(0),           // 22: vigil.common.v1.CheckpointState
-	(*v1.CheckpointRef)(nil),          // 23: vigil.common.v1.CheckpointRef
-	(v1.AfterCheckpoint)(0),           // 24: vigil.common.v1.AfterCheckpoint
+	(v1.RecoveryMode)(0),              // 23: vigil.common.v1.RecoveryMode
+	(*v1.CheckpointRef)(nil),          // 24: vigil.common.v1.CheckpointRef
+	(v1.AfterCheckpoint)(0),           // 25: vigil.common.v1.AfterCheckpoint
 }
 var file_vigil_trainer_v1_trainer_proto_depIdxs = []int32{
 	0,  // 0: vigil.trainer.v1.RegisterRequest.kind:type_name -> vigil.trainer.v1.SessionKind
@@ -1094,30 +1118,31 @@ var file_vigil_trainer_v1_trainer_proto_depIdxs = []int32{
 	20, // 5: vigil.trainer.v1.BeginCheckpointRequest.reason:type_name -> vigil.common.v1.CheckpointReason
 	21, // 6: vigil.trainer.v1.CommitCheckpointRequest.metadata:type_name -> vigil.common.v1.CheckpointMetadata
 	22, // 7: vigil.trainer.v1.CommitCheckpointResponse.state:type_name -> vigil.common.v1.CheckpointState
-	23, // 8: vigil.trainer.v1.ResolveResumeResponse.checkpoint:type_name -> vigil.common.v1.CheckpointRef
-	13, // 9: vigil.trainer.v1.ResolveResumeResponse.passed_over:type_name -> vigil.trainer.v1.PassedOver
-	20, // 10: vigil.trainer.v1.RequestCheckpointRequest.reason:type_name -> vigil.common.v1.CheckpointReason
-	24, // 11: vigil.trainer.v1.RequestCheckpointRequest.after:type_name -> vigil.common.v1.AfterCheckpoint
-	17, // 12: vigil.trainer.v1.RequestCheckpointRequest.timeout:type_name -> google.protobuf.Duration
-	1,  // 13: vigil.trainer.v1.TrainerService.Register:input_type -> vigil.trainer.v1.RegisterRequest
-	3,  // 14: vigil.trainer.v1.TrainerService.Report:input_type -> vigil.trainer.v1.ReportRequest
-	5,  // 15: vigil.trainer.v1.TrainerService.WatchDirectives:input_type -> vigil.trainer.v1.WatchDirectivesRequest
-	7,  // 16: vigil.trainer.v1.TrainerService.BeginCheckpoint:input_type -> vigil.trainer.v1.BeginCheckpointRequest
-	9,  // 17: vigil.trainer.v1.TrainerService.CommitCheckpoint:input_type -> vigil.trainer.v1.CommitCheckpointRequest
-	11, // 18: vigil.trainer.v1.TrainerService.ResolveResume:input_type -> vigil.trainer.v1.ResolveResumeRequest
-	14, // 19: vigil.trainer.v1.TrainerService.RequestCheckpoint:input_type -> vigil.trainer.v1.RequestCheckpointRequest
-	2,  // 20: vigil.trainer.v1.TrainerService.Register:output_type -> vigil.trainer.v1.RegisterResponse
-	4,  // 21: vigil.trainer.v1.TrainerService.Report:output_type -> vigil.trainer.v1.ReportResponse
-	6,  // 22: vigil.trainer.v1.TrainerService.WatchDirectives:output_type -> vigil.trainer.v1.WatchDirectivesResponse
-	8,  // 23: vigil.trainer.v1.TrainerService.BeginCheckpoint:output_type -> vigil.trainer.v1.BeginCheckpointResponse
-	10, // 24: vigil.trainer.v1.TrainerService.CommitCheckpoint:output_type -> vigil.trainer.v1.CommitCheckpointResponse
-	12, // 25: vigil.trainer.v1.TrainerService.ResolveResume:output_type -> vigil.trainer.v1.ResolveResumeResponse
-	15, // 26: vigil.trainer.v1.TrainerService.RequestCheckpoint:output_type -> vigil.trainer.v1.RequestCheckpointResponse
-	20, // [20:27] is the sub-list for method output_type
-	13, // [13:20] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	23, // 8: vigil.trainer.v1.ResolveResumeRequest.mode:type_name -> vigil.common.v1.RecoveryMode
+	24, // 9: vigil.trainer.v1.ResolveResumeResponse.checkpoint:type_name -> vigil.common.v1.CheckpointRef
+	13, // 10: vigil.trainer.v1.ResolveResumeResponse.passed_over:type_name -> vigil.trainer.v1.PassedOver
+	20, // 11: vigil.trainer.v1.RequestCheckpointRequest.reason:type_name -> vigil.common.v1.CheckpointReason
+	25, // 12: vigil.trainer.v1.RequestCheckpointRequest.after:type_name -> vigil.common.v1.AfterCheckpoint
+	17, // 13: vigil.trainer.v1.RequestCheckpointRequest.timeout:type_name -> google.protobuf.Duration
+	1,  // 14: vigil.trainer.v1.TrainerService.Register:input_type -> vigil.trainer.v1.RegisterRequest
+	3,  // 15: vigil.trainer.v1.TrainerService.Report:input_type -> vigil.trainer.v1.ReportRequest
+	5,  // 16: vigil.trainer.v1.TrainerService.WatchDirectives:input_type -> vigil.trainer.v1.WatchDirectivesRequest
+	7,  // 17: vigil.trainer.v1.TrainerService.BeginCheckpoint:input_type -> vigil.trainer.v1.BeginCheckpointRequest
+	9,  // 18: vigil.trainer.v1.TrainerService.CommitCheckpoint:input_type -> vigil.trainer.v1.CommitCheckpointRequest
+	11, // 19: vigil.trainer.v1.TrainerService.ResolveResume:input_type -> vigil.trainer.v1.ResolveResumeRequest
+	14, // 20: vigil.trainer.v1.TrainerService.RequestCheckpoint:input_type -> vigil.trainer.v1.RequestCheckpointRequest
+	2,  // 21: vigil.trainer.v1.TrainerService.Register:output_type -> vigil.trainer.v1.RegisterResponse
+	4,  // 22: vigil.trainer.v1.TrainerService.Report:output_type -> vigil.trainer.v1.ReportResponse
+	6,  // 23: vigil.trainer.v1.TrainerService.WatchDirectives:output_type -> vigil.trainer.v1.WatchDirectivesResponse
+	8,  // 24: vigil.trainer.v1.TrainerService.BeginCheckpoint:output_type -> vigil.trainer.v1.BeginCheckpointResponse
+	10, // 25: vigil.trainer.v1.TrainerService.CommitCheckpoint:output_type -> vigil.trainer.v1.CommitCheckpointResponse
+	12, // 26: vigil.trainer.v1.TrainerService.ResolveResume:output_type -> vigil.trainer.v1.ResolveResumeResponse
+	15, // 27: vigil.trainer.v1.TrainerService.RequestCheckpoint:output_type -> vigil.trainer.v1.RequestCheckpointResponse
+	21, // [21:28] is the sub-list for method output_type
+	14, // [14:21] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_vigil_trainer_v1_trainer_proto_init() }
