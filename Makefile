@@ -17,7 +17,7 @@ GOTESTFLAGS ?= -count=1
 export CGO_CFLAGS := -O2 -Wno-deprecated-declarations
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-python-full python bench-sdk deps gen build race fuzz lint bench test-elasticsearch bench-detect bench-detect-sensitivity bench-detect-ranks bench-detect-ranks-sensitivity bench-detect-speed bench-alerting chaos-alerting storm-alerting check cross $(PROGRAMS)
+.PHONY: $(PROGRAMS) $(shell sed -n 's/^\([a-z][a-z-]*\):.*/\1/p' Makefile)
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,7 @@ test: deps ## Run every test; ends with the list of what was skipped and why
 	@echo "vigil: testing (the first time compiles everything: some minutes on two cores)"
 	@$(TOOL) gotestsum --format pkgname-and-test-fails --hide-summary=output -- -timeout 9m $(GOTESTFLAGS) ./...
 
+.PHONY: test-python-full python bench-sdk
 PYTHON      ?= python3
 PYTHON_FULL := .vigil/python-full
 test-python-full: ## Test the Python SDK with the newest PyTorch, Lightning, Transformers and Accelerate, in an environment of its own
@@ -99,6 +100,13 @@ bench-agent: vigil-agent vigil-controlplane ## Measure the agent beside node_exp
 TRACES ?= ../shared/detection
 bench-detect: agentctl ## Score the detection rules on labelled traces in TRACES (../shared/detection)
 	@internal/tools/bench-detect.sh $(BIN)/agentctl $(TRACES)
+
+# Other networks than those that the rules were developed on; PyTorch's Python.
+UNSEEN ?= .vigil/traces
+TORCH  ?= /usr/bin/python3
+bench-detect-unseen: agentctl ## Record runs of other networks with known faults (PyTorch; half an hour on a core) and score the rules on them
+	@[ -d $(UNSEEN) ] || { $(TORCH) internal/tools/traces/make.py $(UNSEEN).part trainer/digits/digits.csv.gz && mv $(UNSEEN).part $(UNSEEN); }
+	@RUNS=$(UNSEEN) PYTHON=$(TORCH) internal/tools/bench-detect.sh $(BIN)/agentctl $(TRACES)
 
 bench-detect-sensitivity: agentctl ## The same with every setting moved by 20 % either way
 	@internal/tools/bench-detect.sh $(BIN)/agentctl $(TRACES) sensitivity

@@ -59,7 +59,7 @@ func Run(ctx context.Context, config Config, reloads <-chan Config, w io.Writer)
 		if err := a.open(foundations); err != nil {
 			return err
 		}
-		return a.setup(services, &reloader{agent: a, written: written, setLevel: setLevel}, reloads)
+		return a.setup(services, newReloader(a, written, setLevel), reloads)
 	})
 }
 
@@ -167,7 +167,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	})
 	up := uplink.New(a.config.Uplink, uplink.Deps{
 		Events: a.events, Samples: a.samples, Series: a.journal, Commands: commands,
-		Hello: a.hello, Heartbeat: a.heartbeat(collectors),
+		Hello: a.hello, Heartbeat: a.heartbeat(collectors), Settings: reload.tell,
 		Log: a.log, Metrics: a.metrics,
 	})
 	reflexes = reflex.New(a.config.Reflex, reflex.Deps{
