@@ -155,7 +155,7 @@ func (c *controlPlane) setup(services *life.Group) error {
 	}
 	router := routing.New(routing.Deps{Plan: plan, Store: c.store, Clock: time.Now, Log: c.log, Metrics: c.metrics})
 	incidents := incident.New(c.config.Incident, incident.Deps{
-		Router: router, Save: nodes.RequestCheckpoint, Store: c.store,
+		Router: router, Save: nodes.RequestCheckpoint, Judge: nodes.Judge, Store: c.store,
 		Clock: time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
 	})
 	people.incidents = incidents

@@ -91,7 +91,10 @@ type Deps struct {
 	Router Router
 	// Save has a run saved; it writes into the transaction. It is the fleet's
 	// RequestCheckpoint.
-	Save    func(*store.Tx, fleet.SaveRequest) (*controlv1.Checkpoint, error)
+	Save func(*store.Tx, fleet.SaveRequest) (*controlv1.Checkpoint, error)
+	// Judge has agents take in that checkpoints are suspect; it writes into the
+	// transaction. It is the fleet's Judge; nil: nobody is told.
+	Judge   func(*store.Tx, *commonv1.CheckpointJudgement) error
 	Store   *store.Store // for the gauge of firing incidents
 	Clock   func() time.Time
 	Log     *slog.Logger
@@ -142,6 +145,9 @@ func (e *Engine) Apply(ctx context.Context, tx *store.Tx, event *commonv1.Event,
 // take makes a finding part of the open incident of the node's problem that is
 // its cause, or of its run and attempt, or of the one whose problem comes again with it, or opens one.
 func (e *Engine) take(ctx context.Context, tx *store.Tx, event *commonv1.Event, f *controlv1.Finding) error {
+	if err := e.judge(tx, f, 0); err != nil {
+		return err
+	}
 	if f.GetProblem() != "" {
 		return e.takeNode(ctx, tx, f)
 	}

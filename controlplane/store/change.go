@@ -10,6 +10,7 @@ const (
 	TopicRuns        Topic = "runs"
 	TopicCheckpoints Topic = "checkpoints"
 	TopicCommands    Topic = "commands"
+	TopicTasks       Topic = "tasks"
 	TopicIncidents   Topic = "incidents"
 	TopicOutbox      Topic = "outbox"
 	TopicGroups      Topic = "groups" // when something is due
