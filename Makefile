@@ -104,6 +104,11 @@ bench-detect-speed: ## Nanoseconds and bytes for each series and observation, by
 	@go test ./controlplane/detect/rules -run '^$$' -bench 'Kinds|Observe|NewRun' -benchmem | grep -E '^Benchmark'
 	@go test ./controlplane/detect/ranksim -run '^$$' -bench ManyRanks -benchmem | grep -E '^Benchmark'
 
+CHAOS_RUNS ?= 300
+CHAOS_SEED ?= 1
+chaos: ## Break CHAOS_RUNS (300) short runs at random, by CHAOS_SEED (1), and see that each ends as if nothing had happened
+	@go test ./cmd/e2e/chaos -count=1 -timeout 120m -v -run Chaos -args -runs $(CHAOS_RUNS) -seed $(CHAOS_SEED)
+
 bench-alerting: ## Alerts taken, told and how fast, beside Alertmanager where it is installed
 	@go test ./cmd/e2e -run '^$$' -bench BenchmarkAlerting -benchtime 1x -timeout 20m | grep -vE '^(goos|goarch|pkg|cpu|ok|PASS)'
 
