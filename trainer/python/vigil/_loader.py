@@ -60,6 +60,7 @@ class Loader:
         self.position = 0  # batches used of the present one
         self._replay = replay
         self._start: Optional[Dict[str, Any]] = None  # generators at the epoch's start; None between epochs
+        self.leave_out = 0  # batches that are drawn and not used, next
         self._now: Optional[Dict[str, Any]] = None  # generators to go on with, after load_state_dict
         self.frozen: Optional[Dict[str, Any]] = None  # what state_dict gives in place of the truth
         self.before: List[Callable[[], None]] = []  # called before a batch is drawn
@@ -83,6 +84,9 @@ class Loader:
         while True:
             for call in self.before:
                 call()
+            while self.leave_out > 0 and next(inner, _END) is not _END:
+                self.leave_out -= 1
+                self.position += 1
             batch = next(inner, _END)
             if batch is _END:
                 break

@@ -97,9 +97,39 @@ class Watch:
             self._marks_by_call = False
         if saver and self.optimizers:
             self.run.saver = self._save
+        self._answer(isinstance(dataloader, Loader))
         from . import _profile
 
         self.run.profiler = _profile.Profiler(self.run)
+
+    def _answer(self, skips: bool) -> None:
+        """Says what of what recovery asks for is done here."""
+        asked = self.run.recovery
+        honoured, refused = [], []
+        if asked.learning_rate_scale != 1.0:
+            honoured.append("the learning rate is %g of what it was" % asked.learning_rate_scale)
+        if asked.skip_batches and skips:
+            honoured.append("%d batches are left out at step %d" % (asked.skip_batches, asked.skip_at_step))
+        elif asked.skip_batches:
+            refused.append("leave out %d batches: the loader is not a vigil.torch.Loader" % asked.skip_batches)
+        self.run.answer_recovery(honoured, refused)
+
+    def _scaled(self, optimizer: Any, step: Callable[[], Any]) -> Any:
+        """Makes a step with the learning rate that recovery asks for; schedulers
+        do not see it."""
+        scale = self.run.recovery.learning_rate_scale
+        if scale == 1.0:
+            return step()
+        before = [group.get("lr") for group in optimizer.param_groups]
+        try:
+            for group, lr in zip(optimizer.param_groups, before):
+                if lr is not None:
+                    group["lr"] = lr * scale
+            return step()
+        finally:
+            for group, lr in zip(optimizer.param_groups, before):
+                if lr is not None:
+                    group["lr"] = lr
 
     # The steps.
 
@@ -114,9 +144,9 @@ class Watch:
             if args:
                 closure, args = args[0], args[1:]
             if closure is not None:
-                result = inner(watch._checked_closure(opt, closure), *args, **kwargs)
+                result = watch._scaled(opt, lambda: inner(watch._checked_closure(opt, closure), *args, **kwargs))
             elif watch._before(opt):
-                result = inner(*args, **kwargs)
+                result = watch._scaled(opt, lambda: inner(*args, **kwargs))
             else:
                 return None
             if first:
@@ -183,7 +213,7 @@ class Watch:
             measures["grad_norm"] = self.gradient_norm
         lr = self.optimizers[0].param_groups[0].get("lr")
         if isinstance(lr, (int, float)):
-            measures["lr"] = float(lr)
+            measures["lr"] = float(lr) * self.run.recovery.learning_rate_scale
         if self._ended_at:
             whole = now - self._ended_at
             data = min(self.run.data_seconds, whole)
@@ -259,8 +289,12 @@ class Watch:
             self._take_mark()
 
     def _drawing(self) -> None:
-        if self._armed:
-            self._take_mark()
+        if not self._armed:
+            return
+        self._take_mark()
+        asked = self.run.recovery
+        if asked.skip_batches and self.step + 1 >= asked.skip_at_step:
+            self._named["dataloader"].leave_out, asked.skip_batches = asked.skip_batches, 0
 
     def _epoch_ended(self) -> None:
         """There was no batch where one was to be drawn: the step begins with the
