@@ -182,6 +182,7 @@ func (c *controlPlane) setup(services *life.Group) error {
 func (c *controlPlane) web(events *pipeline.Pipeline, incidents *incident.Engine, router *routing.Router, told *alerting.Alerting) http.Handler {
 	mux := http.NewServeMux()
 	telemetry.Handle(mux, c.metrics, events.Healthy)
+	telemetry.HandleProfiles(mux)
 	mux.Handle("/api/v1/", c.samples.Handler())
 	mux.Handle(notify.CallbackPath, told.Callbacks())
 	alerts := alertapi.New(alertapi.Deps{

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/vigil-ml/vigil/cmd/agentctl/bench"
 	"github.com/vigil-ml/vigil/cmd/agentctl/demo"
 	"github.com/vigil-ml/vigil/internal/fault"
 )
@@ -40,6 +41,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		detectCommand(a),
 		findingsCommand(a),
 		runsCommand(a),
+		bench.Command(),
 		versionCommand(a),
 		demo.Command(),
 	)
