@@ -14,7 +14,7 @@ GOTESTFLAGS ?= -count=1
 export CGO_CFLAGS := -O2 -Wno-deprecated-declarations
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test deps gen build race fuzz lint bench test-elasticsearch bench-detect bench-detect-sensitivity bench-detect-ranks bench-detect-ranks-sensitivity bench-detect-speed check cross $(PROGRAMS)
+.PHONY: help run demo test deps gen build race fuzz lint bench test-elasticsearch bench-ingest bench-fleet bench-detect bench-detect-sensitivity bench-detect-ranks bench-detect-ranks-sensitivity bench-detect-speed check cross $(PROGRAMS)
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,15 @@ lint: ## Judge the code: vet, staticcheck, format, protocol
 
 bench: ## Run every benchmark once
 	@go test -run '^$$' -bench . -benchmem ./... | grep -E '^(Benchmark|pkg:)'
+
+BENCH_HOSTS ?= 1000
+BENCH_STEPS ?= 300
+bench-ingest: agentctl vigil-controlplane ## Samples a CPU-second: the whole path from agents, beside VictoriaMetrics and Prometheus
+	@internal/tools/bench-ingest.sh $(BIN) $(BENCH_HOSTS) $(BENCH_STEPS)
+
+BENCH_AGENTS ?= 10000
+bench-fleet: agentctl vigil-controlplane ## BENCH_AGENTS (10000) simulated agents on one control plane, and all of them again at once
+	@internal/tools/bench-fleet.sh $(BIN) $(BENCH_AGENTS)
 
 # The labelled traces are not part of the project.
 TRACES ?= ../shared/detection

@@ -54,6 +54,7 @@ func Run(ctx context.Context, config Config, w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	holdMemory(config.MemoryLimitBytes)
 	return life.Run(ctx, func(ctx context.Context, services, foundations *life.Group) error {
 		foundations.Go("traces", life.AtEnd(func() error {
 			ctx, cancel := context.WithTimeout(context.Background(), flushTime)

@@ -15,9 +15,15 @@ import (
 
 // series is what a number stands for in one session.
 type series struct {
-	name    string
 	defined uint64          // of its definition, to tell another one
 	stored  *metrics.Series // nil when the dictionary has no such series
+}
+
+func (s series) name() string {
+	if s.stored == nil {
+		return "one that is not in the dictionary"
+	}
+	return s.stored.Name()
 }
 
 // define notes series. One that the dictionary does not have, as of an agent
@@ -30,7 +36,7 @@ func (x *session) define(defs *agentv1.SeriesDefs) error {
 		defined := x.definition(d)
 		if old, ok := x.series[d.Ref]; ok {
 			if old.defined != defined {
-				return fault.New(fault.Invalid, "series %d is %q and cannot become %q; give every series a number of its own", d.Ref, old.name, d.Metric)
+				return fault.New(fault.Invalid, "series %d is %q and cannot become %q; give every series a number of its own", d.Ref, old.name(), d.Metric)
 			}
 			continue
 		}
@@ -43,7 +49,7 @@ func (x *session) define(defs *agentv1.SeriesDefs) error {
 			x.deps.Log.Warn("series is not in the dictionary: its samples are refused",
 				"node", x.node, "metric", d.Metric, "labels", slices.Sorted(maps.Keys(d.Labels)))
 		}
-		x.series[d.Ref] = series{d.Metric, defined, stored}
+		x.series[d.Ref] = series{defined, stored}
 	}
 	return nil
 }

@@ -48,7 +48,7 @@ const (
 	// that is too big learns which one it is.
 	maxMessageBytes = bus.MaxBatchBytes + 1<<20
 
-	readBufferBytes = 4 << 10
+	bufferBytes = 4 << 10
 
 	pingInterval    = 30 * time.Second
 	pingTimeout     = 10 * time.Second
@@ -160,7 +160,7 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		// For each of ten thousand connections: what is read ahead, and a buffer
 		// for writing only while something is written.
-		grpc.ReadBufferSize(readBufferBytes), grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(bufferBytes), grpc.WriteBufferSize(bufferBytes), grpc.SharedWriteBuffer(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingInterval, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
 	}

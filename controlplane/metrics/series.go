@@ -37,6 +37,9 @@ type Series struct {
 	next      *Series // of the same hash
 }
 
+// Name is that of the series' metric.
+func (s *Series) Name() string { return s.labels.Get(model.MetricNameLabel) }
+
 func (db *DB) node(name string) *nodeSeries {
 	db.mu.Lock()
 	defer db.mu.Unlock()

@@ -36,6 +36,7 @@ type fleetReport struct {
 	stored, repeated       float64
 	p50, p99               time.Duration
 	idle, loaded           float64 // bytes that the server has, without and with the agents
+	idleInUse, loadedInUse float64 // bytes of heap and stacks of it; the rest is free, or not Go's
 	scraped                bool
 }
 
@@ -48,7 +49,8 @@ func (r fleetReport) write(w io.Writer) {
 	row(w, "events sent", "%d, not acknowledged %d", r.events, r.lost)
 	if r.scraped {
 		row(w, "event frames at the server", "stored %.0f, repeated %.0f", r.stored, r.repeated)
-		row(w, "server's memory", "%.0f MiB, of which %.1f KiB for each agent", r.loaded/(1<<20), (r.loaded-r.idle)/1024/float64(r.agents))
+		row(w, "server's resident memory", "%.0f MiB, %.1f KiB more for each agent than before", r.loaded/(1<<20), (r.loaded-r.idle)/1024/float64(r.agents))
+		row(w, "heap and stacks in use", "%.0f MiB, %.1f KiB more for each agent than before", r.loadedInUse/(1<<20), (r.loadedInUse-r.idleInUse)/1024/float64(r.agents))
 	}
 	row(w, "samples sent", "%d", r.samples)
 	row(w, "acknowledged after", "p50 %s, p99 %s", r.p50.Round(time.Millisecond), r.p99.Round(time.Millisecond))
@@ -121,6 +123,7 @@ func (o fleetOptions) run(ctx context.Context, progress io.Writer) (fleetReport,
 		return report, err
 	}
 	report.idle, report.loaded = before["process_resident_memory_bytes"], after["process_resident_memory_bytes"]
+	report.idleInUse, report.loadedInUse = inUse(before), inUse(after)
 	close(stop)
 	report.lost = f.drain(ctx)
 	if after, err = f.scrape(ctx); err != nil {
@@ -137,6 +140,10 @@ func (o fleetOptions) run(ctx context.Context, progress io.Writer) (fleetReport,
 	f.mu.Unlock()
 	f.group.Stop()
 	return report, f.group.Wait()
+}
+
+func inUse(values map[string]float64) float64 {
+	return values["go_memstats_heap_inuse_bytes"] + values["go_memstats_stack_inuse_bytes"]
 }
 
 func (f *fleet) scrape(ctx context.Context) (map[string]float64, error) {
