@@ -156,7 +156,9 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 		return err
 	}
 	reload.collectors = collectors
-	a.metrics.MustRegister(collectors.Exposition())
+	if err := a.expose(collectors); err != nil {
+		return err
+	}
 	reports := report.New(a.config.Report, report.Deps{
 		Latest: collectors.Latest, Statuses: collectors.Statuses, Trainers: registered(sessions),
 		Record: a.record, Log: a.log, Clock: time.Now,

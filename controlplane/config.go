@@ -1,7 +1,11 @@
 package controlplane
 
 import (
+	"slices"
+
 	"github.com/vigil-ml/vigil/alerting"
+	"github.com/vigil-ml/vigil/controlplane/access"
+	"github.com/vigil-ml/vigil/controlplane/audit"
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/detect/profile"
 	"github.com/vigil-ml/vigil/controlplane/fleet"
@@ -9,6 +13,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/ingest"
 	"github.com/vigil-ml/vigil/controlplane/metrics"
 	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/localkey"
 	"github.com/vigil-ml/vigil/internal/serve"
 	"github.com/vigil-ml/vigil/internal/statedir"
 	"github.com/vigil-ml/vigil/internal/telemetry"
@@ -23,6 +28,11 @@ type Config struct {
 	API Listener `yaml:"api"`
 	// Agents is for agents.
 	Agents Listener `yaml:"agents"`
+
+	// Access is who may come in; docs/access.md.
+	Access access.Config `yaml:"access"`
+	// Audit is the audit log; docs/audit.md.
+	Audit audit.Config `yaml:"audit"`
 
 	Store    store.Config    `yaml:"store"`
 	Bus      bus.Config      `yaml:"bus"`
@@ -64,6 +74,8 @@ func Defaults() Config {
 		StateDir: statedir.Default("controlplane"),
 		API:      Listener{"127.0.0.1:8080"},
 		Agents:   Listener{"127.0.0.1:7443"},
+		Access:   access.Defaults(),
+		Audit:    audit.Defaults("audit"),
 		Store:    store.Config{Path: "vigil.db"},
 		Bus:      bus.Defaults("bus"),
 		Metrics:  metrics.Defaults("metrics"),
@@ -91,5 +103,13 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 
 // settle makes the state directory and puts relative paths below it.
 func (c *Config) settle() error {
-	return statedir.Settle(c.StateDir, &c.Store.Path, &c.Bus.Dir, &c.Metrics.Dir)
+	if c.Access.LocalDir == "" {
+		c.Access.LocalDir = localkey.Dir()
+	}
+	paths := []*string{&c.Store.Path, &c.Bus.Dir, &c.Metrics.Dir, &c.Audit.KeyFile}
+	c.Audit.Copies = slices.Clone(c.Audit.Copies)
+	for i := range c.Audit.Copies {
+		paths = append(paths, &c.Audit.Copies[i])
+	}
+	return statedir.Settle(c.StateDir, paths...)
 }

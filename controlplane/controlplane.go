@@ -23,6 +23,7 @@ import (
 	"github.com/vigil-ml/vigil/alerting/notify"
 	"github.com/vigil-ml/vigil/controlplane/alertapi"
 	"github.com/vigil-ml/vigil/controlplane/api"
+	"github.com/vigil-ml/vigil/controlplane/audit"
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/detect"
 	"github.com/vigil-ml/vigil/controlplane/detect/profile"
@@ -86,6 +87,7 @@ type controlPlane struct {
 	store   *store.Store
 	bus     *bus.Bus
 	samples *metrics.DB
+	audit   *audit.Log
 }
 
 // open opens what everything stands on.
@@ -94,10 +96,22 @@ func (c *controlPlane) open(ctx context.Context, foundations *life.Group) (err e
 		return err
 	}
 	foundations.Go("store", life.AtEnd(c.store.Close))
+	if c.audit, err = audit.Open(ctx, c.config.Audit, audit.Deps{Store: c.store, Log: c.log, Metrics: c.metrics, Clock: time.Now}); err != nil {
+		return err
+	}
 	if c.bus, err = bus.Open(ctx, c.config.Bus, bus.Deps{Log: c.log, Metrics: c.metrics}); err != nil {
 		return err
 	}
 	foundations.Go("bus", life.AtEnd(func() error { c.bus.Close(); return nil }))
+	// The embedded bus is locked, so this is the only process at work here: what
+	// one before it had leased is not waited for.
+	released, err := c.store.Outbox().Release(ctx)
+	if err != nil {
+		return err
+	}
+	if released > 0 {
+		c.log.Info("notifications that a process before this one may have sent are sent again", "notifications", released)
+	}
 	if c.samples, err = metrics.Open(c.config.Metrics, metrics.Deps{Log: c.log, Clock: time.Now}); err != nil {
 		return err
 	}
@@ -159,9 +173,14 @@ func (c *controlPlane) setup(services *life.Group) error {
 		Bus: c.bus, Samples: c.samples, Fleet: nodes,
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
+	doors, err := c.openDoors(services, listeners)
+	if err != nil {
+		return errors.Join(err, agents.Close(), operators.Close())
+	}
 	operatorAPI := api.New(api.Deps{
 		Listener: operators, HTTP: c.web(events, incidents, router, alerts), Store: c.store, Saver: nodes, Incidents: incidents, Router: router,
 		History: c.bus, Profiles: profiles, Receivers: alerts, Exports: exports,
+		Guard: doors.guard, Audit: c.audit, Tokens: doors.tokens,
 		Version: version.String(), Listeners: listeners,
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
@@ -171,6 +190,7 @@ func (c *controlPlane) setup(services *life.Group) error {
 	services.Go("pipeline", events.Run)
 	services.Go("incidents", incidents.Run)
 	services.Go("routing", router.Run)
+	services.Go("audit", c.audit.Run)
 	services.Go("ingest", frames.Run)
 	services.Go("agents", serveAgents(agents, frames))
 	services.Go("exports", exports.Run)

@@ -25,12 +25,13 @@ type app struct {
 	stdout, stderr io.Writer
 	getenv         func(string) string
 
-	server  string
-	timeout time.Duration
-	output  format
-	noColor bool
-	width   int  // columns of the terminal; 0 when the output is not one
-	running bool // arguments were fine: what fails now is not a usage error
+	server    string
+	tokenFile string
+	timeout   time.Duration
+	output    format
+	noColor   bool
+	width     int  // columns of the terminal; 0 when the output is not one
+	running   bool // arguments were fine: what fails now is not a usage error
 }
 
 func newApp(stdout, stderr io.Writer, getenv func(string) string) *app {
@@ -68,6 +69,7 @@ func rootCommand(a *app) *cobra.Command {
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.server, "server", server, "`address` of the control plane (env VIGIL_SERVER)")
+	flags.StringVar(&a.tokenFile, "token-file", "", "`file` with the token to come in with (env VIGIL_TOKEN_FILE, or VIGIL_TOKEN for the token itself)")
 	flags.DurationVar(&a.timeout, "timeout", defaultTimeout, "how long a request may take")
 	flags.VarP(&a.output, "output", "o", "table, wide, json or yaml")
 	flags.BoolVar(&a.noColor, "no-color", false, "no colours (env NO_COLOR)")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -15,6 +16,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/localkey"
+	"github.com/vigil-ml/vigil/internal/serve"
 )
 
 // maxMessageBytes is the largest answer that is taken.
@@ -32,8 +35,13 @@ type client struct {
 func (a *app) connect() (*client, error) {
 	c := &client{server: a.server}
 	dialer := net.Dialer{Timeout: a.timeout}
+	token, err := a.token()
+	if err != nil {
+		return nil, err
+	}
 	conn, err := grpc.NewClient("passthrough:///"+a.server,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		serve.Bearer(token, serve.Loopback(a.server) == ""),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes)),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
 			conn, err := dialer.DialContext(ctx, "tcp", address)
@@ -47,6 +55,26 @@ func (a *app) connect() (*client, error) {
 	}
 	c.ClientConn = conn
 	return c, nil
+}
+
+// token finds what to come in with: the token that was named, or what this user's
+// own control plane on this machine left.
+func (a *app) token() (string, error) {
+	path := a.tokenFile
+	if path == "" {
+		path = a.getenv("VIGIL_TOKEN_FILE")
+	}
+	if path != "" {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return "", fmt.Errorf("read token: %w", err)
+		}
+		return strings.TrimSpace(string(text)), nil
+	}
+	if token := a.getenv("VIGIL_TOKEN"); token != "" {
+		return token, nil
+	}
+	return localkey.Find(a.server, localkey.Operator)
 }
 
 // call does one thing with the control plane within the timeout; what names it

@@ -14,6 +14,7 @@ func TestFollowGoesOnUntilInterrupted(t *testing.T) {
 	if err := seed(in, nil); err != nil {
 		t.Fatal(err)
 	}
+	t.Setenv("VIGIL_TOKEN", in.doors.Secret)
 	ctx, interrupt := context.WithCancel(t.Context())
 	read, write := io.Pipe()
 	var stderr strings.Builder

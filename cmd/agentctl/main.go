@@ -41,6 +41,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		detectCommand(a),
 		findingsCommand(a),
 		runsCommand(a),
+		auditCommand(a),
+		accessCommand(a),
 		bench.Command(),
 		versionCommand(a),
 		demo.Command(),

@@ -20,6 +20,7 @@ import (
 
 	"github.com/vigil-ml/vigil/alerting"
 	"github.com/vigil-ml/vigil/alerting/route"
+	"github.com/vigil-ml/vigil/controlplane/access/accesstest"
 	"github.com/vigil-ml/vigil/controlplane/api"
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/detect/profile"
@@ -46,6 +47,8 @@ func TestScripts(t *testing.T) {
 			in := install(t, filepath.Join(env.WorkDir, ".controlplane"), env.Defer)
 			env.Values[installationKey{}] = in
 			env.Setenv("VIGIL_SERVER", in.address)
+			env.Setenv("VIGIL_TOKEN", in.doors.Secret)
+			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, ".state"))
 			env.Setenv("TZ", "UTC")
 			return nil
 		},
@@ -67,6 +70,7 @@ type installation struct {
 	fleet     *fleet.Fleet
 	router    *routing.Router
 	incidents *incident.Engine
+	doors     *accesstest.Doors
 	address   string
 	stop      func() // ends the API
 }
@@ -92,6 +96,7 @@ func install(t *testing.T, dir string, later func(func())) *installation {
 	in.fleet = fleet.New(fleet.Config{RecordInterval: 100 * time.Millisecond}, fleet.Deps{
 		Store: in.store, Log: log, Metrics: metrics, Tracer: tracer, Clock: time.Now,
 	})
+	in.doors = accesstest.Open(t, in.store, dir)
 	plan, err := alerting.Config{Route: &route.Config{
 		Receiver: "team", Routes: []route.Config{{Receiver: "oncall", Matchers: []string{`severity="critical"`}}},
 	}}.Plan([]string{"team", "oncall"})
@@ -120,6 +125,7 @@ func (in *installation) serve(t *testing.T, listener net.Listener) {
 	served := api.New(api.Deps{
 		Listener: listener, Store: in.store, Saver: in.fleet, History: in.bus, Profiles: profiles, Version: "v9",
 		Incidents: in.incidents, Router: in.router,
+		Guard: in.doors.Guard, Audit: in.doors.Audit, Tokens: in.doors.Tokens,
 		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 		Tracer: noop.NewTracerProvider().Tracer(""), Clock: time.Now,
 	})

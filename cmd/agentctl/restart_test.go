@@ -23,6 +23,7 @@ func TestWaitOutlivesARestartOfTheControlPlane(t *testing.T) {
 	if err := connectAgent(in, []string{"n1", "silent"}); err != nil {
 		t.Fatal(err)
 	}
+	t.Setenv("VIGIL_TOKEN", in.doors.Secret)
 	read, write := io.Pipe()
 	var stderr strings.Builder
 	done := make(chan int, 1)

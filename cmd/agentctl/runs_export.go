@@ -59,21 +59,33 @@ bus.max_bytes of its configuration: export what you want to keep longer.`,
 	return cmd
 }
 
-// exportFile writes the file whole or not at all.
+// exportFile writes a run into a file.
 func (a *app) exportFile(ctx context.Context, c *client, run, path string) error {
+	var events int
+	err := writeWhole(path, func(w io.Writer) (err error) {
+		events, err = a.export(ctx, c, run, w)
+		return err
+	})
+	if err == nil {
+		a.note("Wrote %s of run %s to %s. Try it: agentctl detect replay %s", count(events, "event"), run, path, path)
+	}
+	return err
+}
+
+// writeWhole writes a file whole or not at all.
+func writeWhole(path string, write func(io.Writer) error) error {
 	partial := path + ".partial"
 	file, err := os.OpenFile(partial, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
 	if err != nil {
 		return fmt.Errorf("make file: %w", err)
 	}
-	events, err := a.export(ctx, c, run, file)
+	err = write(file)
 	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return errors.Join(err, os.Remove(partial))
 	}
 	if err := (durable.OS{}).Rename(partial, path); err != nil {
 		return fmt.Errorf("name file: %w", err)
 	}
-	a.note("Wrote %s of run %s to %s. Try it: agentctl detect replay %s", count(events, "event"), run, path, path)
 	return nil
 }
 

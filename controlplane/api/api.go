@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 
+	"github.com/vigil-ml/vigil/controlplane/audit"
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/detect/profile"
 	"github.com/vigil-ml/vigil/controlplane/fleet"
@@ -44,6 +45,16 @@ type History interface {
 	NodeHistory(ctx context.Context, node string, follow bool, yield func(bus.Delivery) error) error
 }
 
+// Guard lets calls in, or not; access has one. It knows the caller and records
+// what is done.
+type Guard interface {
+	// Unary and Stream are interceptors of the gRPC server.
+	Unary(ctx context.Context, in any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error)
+	Stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error
+	// Web lets requests in that are no calls of a method.
+	Web(next http.Handler) http.Handler
+}
+
 // Deps is what code injects.
 type Deps struct {
 	Listener  net.Listener // Run closes it
@@ -55,6 +66,9 @@ type Deps struct {
 	History   History
 	Profiles  *profile.Profiles // the settings of the detection rules
 	Receivers Receivers
+	Guard     Guard // lets callers in
+	Audit     *audit.Log
+	Tokens    Tokens
 	Exports   Exports
 	Version   string            // of the control plane
 	Listeners map[string]string // addresses by purpose, for GetStatus
@@ -80,8 +94,8 @@ func New(deps Deps) *API {
 // seconds.
 func (a *API) Run(ctx context.Context) error {
 	server := grpc.NewServer(
-		grpc.UnaryInterceptor(a.boundary.unary),
-		grpc.StreamInterceptor(a.boundary.streamUntil(ctx)),
+		grpc.ChainUnaryInterceptor(a.boundary.unary, a.deps.Guard.Unary),
+		grpc.ChainStreamInterceptor(a.boundary.streamUntil(ctx), a.deps.Guard.Stream),
 	)
 	a.register(server)
 	return serve.Both(ctx, a.deps.Listener, serve.Options{
@@ -96,9 +110,11 @@ func (a *API) Run(ctx context.Context) error {
 			gateway.RegisterReceiverServiceHandler,
 			gateway.RegisterSystemServiceHandler,
 			gateway.RegisterFindingServiceHandler,
+			gateway.RegisterAuditServiceHandler,
+			gateway.RegisterAccessServiceHandler,
 			gateway.RegisterExportServiceHandler,
 		},
-		HTTP:                a.deps.HTTP,
+		HTTP:                a.deps.Guard.Web(a.deps.HTTP),
 		RefuseUnknownFields: true,
 	})
 }
@@ -114,6 +130,8 @@ func (a *API) register(to grpc.ServiceRegistrar) {
 		store: a.deps.Store, saver: a.deps.Saver, tracer: a.deps.Tracer,
 	})
 	controlv1.RegisterReceiverServiceServer(to, &receivers{store: a.deps.Store, receivers: a.deps.Receivers})
+	controlv1.RegisterAuditServiceServer(to, &records{log: a.deps.Audit, clock: a.deps.Clock})
+	controlv1.RegisterAccessServiceServer(to, &identities{store: a.deps.Store, tokens: a.deps.Tokens})
 	controlv1.RegisterExportServiceServer(to, &exports{exports: a.deps.Exports})
 	controlv1.RegisterSystemServiceServer(to, &system{
 		version: a.deps.Version, listeners: a.deps.Listeners, started: a.started,

@@ -17,11 +17,13 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/vigil-ml/vigil/controlplane/access/accesstest"
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/detect/profile"
 	"github.com/vigil-ml/vigil/controlplane/fleet"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/life"
+	"github.com/vigil-ml/vigil/internal/serve"
 	"github.com/vigil-ml/vigil/internal/testkit"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -37,6 +39,7 @@ type installation struct {
 	fleet   *fleet.Fleet
 	metrics *prometheus.Registry
 	address string
+	doors   *accesstest.Doors
 	conn    *grpc.ClientConn
 	stop    func() // ends the API and the fleet
 }
@@ -68,7 +71,9 @@ func install(t *testing.T) *installation {
 	if err != nil {
 		t.Fatal(err)
 	}
+	in.doors = accesstest.Open(t, in.store, dir)
 	served := New(Deps{
+		Guard: in.doors.Guard, Audit: in.doors.Audit, Tokens: in.doors.Tokens,
 		Listener: listener, HTTP: http.NotFoundHandler(), Store: in.store, Saver: in.fleet, History: in.bus, Profiles: profiles,
 		Version: "v9", Listeners: map[string]string{"operators": in.address},
 		Log: testkit.Logger(t), Metrics: in.metrics, Tracer: tracer, Clock: time.Now,
@@ -83,7 +88,8 @@ func install(t *testing.T) *installation {
 		}
 	}
 	t.Cleanup(in.stop)
-	in.conn, err = grpc.NewClient("passthrough:///"+in.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	in.conn, err = grpc.NewClient("passthrough:///"+in.address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()), serve.Bearer(in.doors.Secret, true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +143,13 @@ func (in *installation) connectAgent(t *testing.T) {
 func (in *installation) post(t *testing.T, method, body string) (int, string) {
 	t.Helper()
 	transport := &http.Transport{DisableKeepAlives: true}
-	response, err := (&http.Client{Transport: transport}).Post("http://"+in.address+"/vigil.control.v1."+method, "application/json", strings.NewReader(body))
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+in.address+"/vigil.control.v1."+method, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Authorization", "Bearer "+in.doors.Secret)
+	response, err := (&http.Client{Transport: transport}).Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}

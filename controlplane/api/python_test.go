@@ -15,6 +15,7 @@ func TestPythonStandardLibrary(t *testing.T) {
 	in := install(t)
 	in.connectAgent(t)
 	in.putRun(t, "r1", controlv1.RunState_RUN_STATE_RUNNING)
+	t.Setenv("VIGIL_TOKEN", in.doors.Secret)
 	out, err := exec.CommandContext(t.Context(), python, "testdata/client.py", "http://"+in.address).CombinedOutput()
 	if err != nil {
 		t.Fatalf("client.py: %v\n%s", err, out)

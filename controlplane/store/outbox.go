@@ -128,6 +128,21 @@ func (o *Outbox) Lease(ctx context.Context, limit int, lease time.Duration, exce
 	return leased, nil
 }
 
+// Release ends every lease and gives how many there were. It is for the start of
+// a process that has the store to itself: what a process that died had leased is
+// due at once. The try that it may have made counts.
+func (o *Outbox) Release(ctx context.Context) (released int64, err error) {
+	err = o.store.Update(ctx, func(tx *Tx) error {
+		released, err = tx.exec("UPDATE outbox SET leased_until = 0 WHERE state = $1 AND leased_until > $2", pending, nanos(tx.now))
+		if err != nil {
+			return fmt.Errorf("release leases: %w", err)
+		}
+		tx.touch(TopicOutbox)
+		return nil
+	})
+	return released, err
+}
+
 // due gives the notifications to lease, their incidents with only the id.
 func (tx *Tx) due(limit int, except []string) ([]alert.Delivery, error) {
 	var all []alert.Delivery

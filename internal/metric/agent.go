@@ -8,6 +8,7 @@ var (
 	AgentSpoolBytes      = Def{"vigil_agent_spool_bytes", "bytes", Gauge, []string{"class"}, "Bytes that the spool holds on disk."}
 	AgentSpoolDropped    = Def{"vigil_agent_spool_dropped_frames_total", "1", Counter, []string{"class"}, "Frames that a full spool dropped."}
 	AgentSpoolSkipped    = Def{"vigil_agent_spool_skipped_records_total", "1", Counter, []string{"class"}, "Damaged records that the spool stepped over."}
+	AgentSamples         = Def{"vigil_agent_samples_total", "1", Counter, nil, "Samples that the spool took."}
 	AgentSamplesRefused  = Def{"vigil_agent_refused_samples_total", "1", Counter, []string{"reason"}, "Samples that did not reach the spool: series_limit, labels, spool."}
 	AgentEventsRepeated  = Def{"vigil_agent_repeated_events_total", "1", Counter, nil, "Events that were sent again and left out because the agent had taken them."}
 	AgentEventsRefused   = Def{"vigil_agent_refused_events_total", "1", Counter, nil, "Events that were left out: a trainer's word on a checkpoint that is another run's or already committed."}
@@ -31,7 +32,7 @@ var (
 func agentDefs() []Def {
 	return []Def{
 		AgentCollectorUp, AgentCollectSeconds, AgentSpoolFrames, AgentSpoolBytes,
-		AgentSpoolDropped, AgentSpoolSkipped, AgentSamplesRefused, AgentCommandsRefused,
+		AgentSpoolDropped, AgentSpoolSkipped, AgentSamples, AgentSamplesRefused, AgentCommandsRefused,
 		AgentEventsRepeated, AgentEventsRefused, AgentEventsClamped, AgentRunsLost, AgentTicks,
 		AgentUplinkConnected, AgentUplinkSessions,
 		AgentTrainerEvents, AgentTrainerDropped, AgentTrainerSessions, AgentCommands,

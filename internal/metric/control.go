@@ -17,6 +17,7 @@ var (
 	ControlReceiverFailing = Def{"vigil_control_receiver_failing", "1", Gauge, []string{"receiver"}, "1 while a receiver takes nothing: its circuit breaker opened, or it refused several notifications in a row."}
 	ControlCommands        = Def{"vigil_control_commands_total", "1", Counter, []string{"result"}, "Commands by result: sent, done, failed, expired."}
 	ControlRequests        = Def{"vigil_control_requests_total", "1", Counter, []string{"method", "code"}, "Operator requests by method and gRPC code."}
+	ControlDenied          = Def{"vigil_control_denied_total", "1", Counter, []string{"reason"}, "Calls that were refused by reason: unknown (no credential or a wrong one), role, scope (another project), rate, size, throttled (too many wrong credentials)."}
 	ControlAuditRecords    = Def{"vigil_control_audit_records_total", "1", Counter, []string{"class"}, "Records of the audit log, by class."}
 	ControlAuditRefused    = Def{"vigil_control_audit_refused_total", "1", Counter, nil, "Calls that were refused because their audit record could not be written."}
 	ControlAuditAstray     = Def{"vigil_control_audit_astray", "1", Gauge, []string{"copy"}, "1 while a copy of the audit log has what the log has not: the log was cut off or changed."}
@@ -28,6 +29,6 @@ func controlDefs() []Def {
 		ControlAgents, ControlFrames, ControlSamples, ControlBusSkipped, ControlEvents, ControlPipelineLag,
 		ControlFindings, ControlDetectSeconds, ControlIncidentsFiring, ControlNotifications,
 		ControlNotifySeconds, ControlRolledUp, ControlReceiverFailing, ControlCommands, ControlRequests, ControlRequestSeconds,
-		ControlAuditRecords, ControlAuditRefused, ControlAuditAstray,
+		ControlDenied, ControlAuditRecords, ControlAuditRefused, ControlAuditAstray,
 	}
 }

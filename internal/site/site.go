@@ -18,6 +18,7 @@ import (
 
 	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/localkey"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
@@ -74,12 +75,28 @@ func Plan(dir, bin string) (*Site, error) {
 			return nil, err
 		}
 	}
-	s.conn, err = grpc.NewClient(s.API, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	s.conn, err = grpc.NewClient(s.API, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(door{s.API}))
 	if err != nil {
 		return nil, fmt.Errorf("open connection to %s: %w", s.API, err)
 	}
 	return s, nil
 }
+
+// door brings the secret that the control plane left for its own user, as it is
+// at each call: a control plane that was started again has another.
+type door struct{ address string }
+
+// GetRequestMetadata gives the header.
+func (d door) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	secret, err := localkey.Find(d.address, localkey.Operator)
+	if err != nil || secret == "" {
+		return nil, err
+	}
+	return map[string]string{"authorization": "Bearer " + secret}, nil
+}
+
+// RequireTransportSecurity is not needed: the site is on loopback.
+func (door) RequireTransportSecurity() bool { return false }
 
 // Close closes the connection and removes the socket's directory.
 func (s *Site) Close() error {

@@ -118,7 +118,7 @@ Everything stays up until Ctrl-C, with a run to try things on:
   bin/agentctl checkpoint --now --run %s --wait
   bin/agentctl get runs
   bin/agentctl describe run %s
-  curl -s http://%s/api/v1/query --data-urlencode 'query=vigil_run_loss'
+  curl -s http://%s/api/v1/query -H "Authorization: Bearer $(bin/agentctl access token)" --data-urlencode 'query=vigil_run_loss'
 
 `, s.API, liveRun, struckRun, s.API)
 	<-ctx.Done()

@@ -1,6 +1,7 @@
 """Saves the run that trains, with Python's standard library alone."""
 
 import json
+import os
 import sys
 import urllib.request
 
@@ -10,7 +11,7 @@ def call(base, method, message):
     request = urllib.request.Request(
         f"{base}/vigil.control.v1.{method}",
         data=json.dumps(message).encode(),
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json", "Authorization": "Bearer " + os.environ["VIGIL_TOKEN"]},
     )
     return urllib.request.urlopen(request, timeout=10)
 

@@ -92,6 +92,19 @@ func testOutboxOrder(t *testing.T, b *bench) {
 	})
 }
 
+func testOutboxRelease(_ *testing.T, b *bench) {
+	b.notify("i", "slack", firing, 0)
+	b.notify("i", "hook", firing, 1)
+	b.wantLease(1, "i/slack/1")
+	b.settle(alert.Outcome{ID: "i/hook/1", Result: alert.Delivered, At: at(2)})
+	released, err := b.store.Outbox().Release(b.Context())
+	b.must(err)
+	b.same("released", released, int64(1))
+	again := b.lease(10)
+	b.same("due at once", ids(again, func(d alert.Delivery) string { return d.ID }), []string{"i/slack/1"})
+	b.same("the try counts", again[0].Tries, 1)
+}
+
 func testOutboxLease(t *testing.T, b *bench) {
 	b.notify("i", "slack", firing, 0)
 	b.wantLease(0)

@@ -45,6 +45,7 @@ func Run(t *testing.T, open Open) {
 		{"awaited checkpoints", testAwaited},
 		{"outbox order", testOutboxOrder},
 		{"outbox lease", testOutboxLease},
+		{"outbox release", testOutboxRelease},
 		{"outbox retry and fail", testOutboxRetry},
 		{"outbox senders", testOutboxSenders},
 		{"outbox groups", testOutboxGroup},

@@ -80,11 +80,21 @@ def current() -> Optional[Run]:
 
 
 def watch(model: Any, optimizer: Any = None, **options: Any) -> "Watch":
-    """Hooks into a PyTorch model and its optimizer; see vigil.Watch in _watch.py
-    for what it measures, and for the policies on a value that is not finite."""
+    """Hooks into a PyTorch model and its optimizer; gives a
+    Watch, which says what it measures, and which policies there are on a value
+    that is not finite."""
     from . import _watch
 
     return _watch.watch(model, optimizer, **options)
+
+
+def __getattr__(name: str) -> Any:
+    """Integrations are imported when they are first named: vigil.torch needs torch."""
+    if name in ("torch", "lightning", "transformers", "accelerate", "multitask", "production"):
+        import importlib
+
+        return importlib.import_module("." + name, __name__)
+    raise AttributeError("module 'vigil' has no attribute %r" % name)
 
 
 def _framework() -> str:

@@ -40,6 +40,8 @@ const (
 	Role_ROLE_ADMIN Role = 4
 	// Reads the audit log, and nothing else.
 	Role_ROLE_AUDITOR Role = 5
+	// In a rule: whoever is known, with any role or none. Nobody is given it.
+	Role_ROLE_ANYONE Role = 6
 )
 
 // Enum value maps for Role.
@@ -51,6 +53,7 @@ var (
 		3: "ROLE_ENGINEER",
 		4: "ROLE_ADMIN",
 		5: "ROLE_AUDITOR",
+		6: "ROLE_ANYONE",
 	}
 	Role_value = map[string]int32{
 		"ROLE_UNSPECIFIED": 0,
@@ -59,6 +62,7 @@ var (
 		"ROLE_ENGINEER":    3,
 		"ROLE_ADMIN":       4,
 		"ROLE_AUDITOR":     5,
+		"ROLE_ANYONE":      6,
 	}
 )
 
@@ -101,6 +105,12 @@ const (
 	AuditClass_AUDIT_CLASS_ACT AuditClass = 2
 	// Changes the installation; always recorded.
 	AuditClass_AUDIT_CLASS_ADMIN AuditClass = 3
+	// Makes, changes or destroys a key or what somebody comes in with; always
+	// recorded.
+	AuditClass_AUDIT_CLASS_KEY AuditClass = 4
+	// Hands out what is to be accounted for, such as the audit log itself; always
+	// recorded, before it is done.
+	AuditClass_AUDIT_CLASS_EXPORT AuditClass = 5
 )
 
 // Enum value maps for AuditClass.
@@ -110,12 +120,16 @@ var (
 		1: "AUDIT_CLASS_READ",
 		2: "AUDIT_CLASS_ACT",
 		3: "AUDIT_CLASS_ADMIN",
+		4: "AUDIT_CLASS_KEY",
+		5: "AUDIT_CLASS_EXPORT",
 	}
 	AuditClass_value = map[string]int32{
 		"AUDIT_CLASS_UNSPECIFIED": 0,
 		"AUDIT_CLASS_READ":        1,
 		"AUDIT_CLASS_ACT":         2,
 		"AUDIT_CLASS_ADMIN":       3,
+		"AUDIT_CLASS_KEY":         4,
+		"AUDIT_CLASS_EXPORT":      5,
 	}
 )
 
@@ -146,13 +160,76 @@ func (AuditClass) EnumDescriptor() ([]byte, []int) {
 	return file_vigil_common_v1_options_proto_rawDescGZIP(), []int{1}
 }
 
+// Scope says what a method is to a caller who may see some projects only.
+type Scope int32
+
+const (
+	// Nothing said: such a caller may not use the method.
+	Scope_SCOPE_UNSPECIFIED Scope = 0
+	// The request names a run, incident, finding or checkpoint, which must be of
+	// a project that the caller may see.
+	Scope_SCOPE_NAMED Scope = 1
+	// Of the answer the caller gets what is of those projects.
+	Scope_SCOPE_FILTERED Scope = 2
+	// It is of no project: everyone with the role may use it.
+	Scope_SCOPE_FREE Scope = 3
+)
+
+// Enum value maps for Scope.
+var (
+	Scope_name = map[int32]string{
+		0: "SCOPE_UNSPECIFIED",
+		1: "SCOPE_NAMED",
+		2: "SCOPE_FILTERED",
+		3: "SCOPE_FREE",
+	}
+	Scope_value = map[string]int32{
+		"SCOPE_UNSPECIFIED": 0,
+		"SCOPE_NAMED":       1,
+		"SCOPE_FILTERED":    2,
+		"SCOPE_FREE":        3,
+	}
+)
+
+func (x Scope) Enum() *Scope {
+	p := new(Scope)
+	*p = x
+	return p
+}
+
+func (x Scope) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Scope) Descriptor() protoreflect.EnumDescriptor {
+	return file_vigil_common_v1_options_proto_enumTypes[2].Descriptor()
+}
+
+func (Scope) Type() protoreflect.EnumType {
+	return &file_vigil_common_v1_options_proto_enumTypes[2]
+}
+
+func (x Scope) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Scope.Descriptor instead.
+func (Scope) EnumDescriptor() ([]byte, []int) {
+	return file_vigil_common_v1_options_proto_rawDescGZIP(), []int{2}
+}
+
 // MethodRule is the access rule and the audit class of one operator method.
 type MethodRule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The least role that may call the method.
 	Role Role `protobuf:"varint,1,opt,name=role,proto3,enum=vigil.common.v1.Role" json:"role,omitempty"`
 	// How a call is recorded.
-	Audit         AuditClass `protobuf:"varint,2,opt,name=audit,proto3,enum=vigil.common.v1.AuditClass" json:"audit,omitempty"`
+	Audit AuditClass `protobuf:"varint,2,opt,name=audit,proto3,enum=vigil.common.v1.AuditClass" json:"audit,omitempty"`
+	// What it is to a caller who may see some projects only.
+	Scope Scope `protobuf:"varint,3,opt,name=scope,proto3,enum=vigil.common.v1.Scope" json:"scope,omitempty"`
+	// Its effects lie outside the control plane's records, so the call is recorded
+	// before it is done.
+	Outside       bool `protobuf:"varint,4,opt,name=outside,proto3" json:"outside,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -201,6 +278,20 @@ func (x *MethodRule) GetAudit() AuditClass {
 	return AuditClass_AUDIT_CLASS_UNSPECIFIED
 }
 
+func (x *MethodRule) GetScope() Scope {
+	if x != nil {
+		return x.Scope
+	}
+	return Scope_SCOPE_UNSPECIFIED
+}
+
+func (x *MethodRule) GetOutside() bool {
+	if x != nil {
+		return x.Outside
+	}
+	return false
+}
+
 var file_vigil_common_v1_options_proto_extTypes = []protoimpl.ExtensionInfo{
 	{
 		ExtendedType:  (*descriptorpb.MethodOptions)(nil),
@@ -224,11 +315,13 @@ var File_vigil_common_v1_options_proto protoreflect.FileDescriptor
 
 const file_vigil_common_v1_options_proto_rawDesc = "" +
 	"\n" +
-	"\x1dvigil/common/v1/options.proto\x12\x0fvigil.common.v1\x1a google/protobuf/descriptor.proto\"j\n" +
+	"\x1dvigil/common/v1/options.proto\x12\x0fvigil.common.v1\x1a google/protobuf/descriptor.proto\"\xb2\x01\n" +
 	"\n" +
 	"MethodRule\x12)\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x15.vigil.common.v1.RoleR\x04role\x121\n" +
-	"\x05audit\x18\x02 \x01(\x0e2\x1b.vigil.common.v1.AuditClassR\x05audit*u\n" +
+	"\x05audit\x18\x02 \x01(\x0e2\x1b.vigil.common.v1.AuditClassR\x05audit\x12,\n" +
+	"\x05scope\x18\x03 \x01(\x0e2\x16.vigil.common.v1.ScopeR\x05scope\x12\x18\n" +
+	"\aoutside\x18\x04 \x01(\bR\aoutside*\x86\x01\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vROLE_VIEWER\x10\x01\x12\x11\n" +
@@ -236,13 +329,22 @@ const file_vigil_common_v1_options_proto_rawDesc = "" +
 	"\rROLE_ENGINEER\x10\x03\x12\x0e\n" +
 	"\n" +
 	"ROLE_ADMIN\x10\x04\x12\x10\n" +
-	"\fROLE_AUDITOR\x10\x05*k\n" +
+	"\fROLE_AUDITOR\x10\x05\x12\x0f\n" +
+	"\vROLE_ANYONE\x10\x06*\x98\x01\n" +
 	"\n" +
 	"AuditClass\x12\x1b\n" +
 	"\x17AUDIT_CLASS_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10AUDIT_CLASS_READ\x10\x01\x12\x13\n" +
 	"\x0fAUDIT_CLASS_ACT\x10\x02\x12\x15\n" +
-	"\x11AUDIT_CLASS_ADMIN\x10\x03:Q\n" +
+	"\x11AUDIT_CLASS_ADMIN\x10\x03\x12\x13\n" +
+	"\x0fAUDIT_CLASS_KEY\x10\x04\x12\x16\n" +
+	"\x12AUDIT_CLASS_EXPORT\x10\x05*S\n" +
+	"\x05Scope\x12\x15\n" +
+	"\x11SCOPE_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vSCOPE_NAMED\x10\x01\x12\x12\n" +
+	"\x0eSCOPE_FILTERED\x10\x02\x12\x0e\n" +
+	"\n" +
+	"SCOPE_FREE\x10\x03:Q\n" +
 	"\x04rule\x12\x1e.google.protobuf.MethodOptions\x18\xb9\x8e\x03 \x01(\v2\x1b.vigil.common.v1.MethodRuleR\x04ruleB:Z8github.com/vigil-ml/vigil/proto/vigil/common/v1;commonv1b\x06proto3"
 
 var (
@@ -257,24 +359,26 @@ func file_vigil_common_v1_options_proto_rawDescGZIP() []byte {
 	return file_vigil_common_v1_options_proto_rawDescData
 }
 
-var file_vigil_common_v1_options_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_vigil_common_v1_options_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_vigil_common_v1_options_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
 var file_vigil_common_v1_options_proto_goTypes = []any{
 	(Role)(0),                          // 0: vigil.common.v1.Role
 	(AuditClass)(0),                    // 1: vigil.common.v1.AuditClass
-	(*MethodRule)(nil),                 // 2: vigil.common.v1.MethodRule
-	(*descriptorpb.MethodOptions)(nil), // 3: google.protobuf.MethodOptions
+	(Scope)(0),                         // 2: vigil.common.v1.Scope
+	(*MethodRule)(nil),                 // 3: vigil.common.v1.MethodRule
+	(*descriptorpb.MethodOptions)(nil), // 4: google.protobuf.MethodOptions
 }
 var file_vigil_common_v1_options_proto_depIdxs = []int32{
 	0, // 0: vigil.common.v1.MethodRule.role:type_name -> vigil.common.v1.Role
 	1, // 1: vigil.common.v1.MethodRule.audit:type_name -> vigil.common.v1.AuditClass
-	3, // 2: vigil.common.v1.rule:extendee -> google.protobuf.MethodOptions
-	2, // 3: vigil.common.v1.rule:type_name -> vigil.common.v1.MethodRule
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	3, // [3:4] is the sub-list for extension type_name
-	2, // [2:3] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	2, // 2: vigil.common.v1.MethodRule.scope:type_name -> vigil.common.v1.Scope
+	4, // 3: vigil.common.v1.rule:extendee -> google.protobuf.MethodOptions
+	3, // 4: vigil.common.v1.rule:type_name -> vigil.common.v1.MethodRule
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	4, // [4:5] is the sub-list for extension type_name
+	3, // [3:4] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_vigil_common_v1_options_proto_init() }
@@ -287,7 +391,7 @@ func file_vigil_common_v1_options_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_common_v1_options_proto_rawDesc), len(file_vigil_common_v1_options_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   1,
 			NumExtensions: 1,
 			NumServices:   0,

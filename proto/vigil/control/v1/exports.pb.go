@@ -341,10 +341,11 @@ const file_vigil_control_v1_exports_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"G\n" +
 	"\x15ReplayExportsResponse\x12\x14\n" +
 	"\x05taken\x18\x01 \x01(\x03R\x05taken\x12\x18\n" +
-	"\arefused\x18\x02 \x01(\x03R\arefused2\xea\x01\n" +
+	"\arefused\x18\x02 \x01(\x03R\arefused2\xec\x01\n" +
 	"\rExportService\x12m\n" +
-	"\rListExporters\x12&.vigil.control.v1.ListExportersRequest\x1a'.vigil.control.v1.ListExportersResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12j\n" +
-	"\rReplayExports\x12&.vigil.control.v1.ReplayExportsRequest\x1a'.vigil.control.v1.ReplayExportsResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x02B<Z:github.com/vigil-ml/vigil/proto/vigil/control/v1;controlv1b\x06proto3"
+	"\rListExporters\x12&.vigil.control.v1.ListExportersRequest\x1a'.vigil.control.v1.ListExportersResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12l\n" +
+	"\rReplayExports\x12&.vigil.control.v1.ReplayExportsRequest\x1a'.vigil.control.v1.ReplayExportsResponse\"\n" +
+	"\xca\xf3\x18\x06\b\x02\x10\x02 \x01B<Z:github.com/vigil-ml/vigil/proto/vigil/control/v1;controlv1b\x06proto3"
 
 var (
 	file_vigil_control_v1_exports_proto_rawDescOnce sync.Once

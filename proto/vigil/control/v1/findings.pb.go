@@ -875,13 +875,14 @@ const file_vigil_control_v1_findings_proto_rawDesc = "" +
 	"\aVerdict\x12\x17\n" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11VERDICT_CONFIRMED\x10\x01\x12\x17\n" +
-	"\x13VERDICT_FALSE_ALARM\x10\x022\xd0\x03\n" +
-	"\x0eFindingService\x12j\n" +
-	"\fListFindings\x12%.vigil.control.v1.ListFindingsRequest\x1a&.vigil.control.v1.ListFindingsResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12d\n" +
+	"\x13VERDICT_FALSE_ALARM\x10\x022\xd8\x03\n" +
+	"\x0eFindingService\x12l\n" +
+	"\fListFindings\x12%.vigil.control.v1.ListFindingsRequest\x1a&.vigil.control.v1.ListFindingsResponse\"\r\xca\xf3\x18\x06\b\x01\x10\x01\x18\x02\x90\x02\x01\x12f\n" +
 	"\n" +
-	"GetFinding\x12#.vigil.control.v1.GetFindingRequest\x1a$.vigil.control.v1.GetFindingResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12g\n" +
-	"\fJudgeFinding\x12%.vigil.control.v1.JudgeFindingRequest\x1a&.vigil.control.v1.JudgeFindingResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x02\x12\x82\x01\n" +
-	"\x14GetDetectionSettings\x12-.vigil.control.v1.GetDetectionSettingsRequest\x1a..vigil.control.v1.GetDetectionSettingsResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01B<Z:github.com/vigil-ml/vigil/proto/vigil/control/v1;controlv1b\x06proto3"
+	"GetFinding\x12#.vigil.control.v1.GetFindingRequest\x1a$.vigil.control.v1.GetFindingResponse\"\r\xca\xf3\x18\x06\b\x01\x10\x01\x18\x01\x90\x02\x01\x12i\n" +
+	"\fJudgeFinding\x12%.vigil.control.v1.JudgeFindingRequest\x1a&.vigil.control.v1.JudgeFindingResponse\"\n" +
+	"\xca\xf3\x18\x06\b\x02\x10\x02\x18\x01\x12\x84\x01\n" +
+	"\x14GetDetectionSettings\x12-.vigil.control.v1.GetDetectionSettingsRequest\x1a..vigil.control.v1.GetDetectionSettingsResponse\"\r\xca\xf3\x18\x06\b\x01\x10\x01\x18\x01\x90\x02\x01B<Z:github.com/vigil-ml/vigil/proto/vigil/control/v1;controlv1b\x06proto3"
 
 var (
 	file_vigil_control_v1_findings_proto_rawDescOnce sync.Once

@@ -714,10 +714,11 @@ const file_vigil_control_v1_receivers_proto_rawDesc = "" +
 	"\askipped\x18\x02 \x03(\v28.vigil.control.v1.ReplayDeadLettersResponse.SkippedEntryR\askipped\x1a:\n" +
 	"\fSkippedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xd6\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xd8\x03\n" +
 	"\x0fReceiverService\x12m\n" +
-	"\rListReceivers\x12&.vigil.control.v1.ListReceiversRequest\x1a'.vigil.control.v1.ListReceiversResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12g\n" +
-	"\fTestReceiver\x12%.vigil.control.v1.TestReceiverRequest\x1a&.vigil.control.v1.TestReceiverResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x02\x12s\n" +
+	"\rListReceivers\x12&.vigil.control.v1.ListReceiversRequest\x1a'.vigil.control.v1.ListReceiversResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12i\n" +
+	"\fTestReceiver\x12%.vigil.control.v1.TestReceiverRequest\x1a&.vigil.control.v1.TestReceiverResponse\"\n" +
+	"\xca\xf3\x18\x06\b\x02\x10\x02 \x01\x12s\n" +
 	"\x0fListDeadLetters\x12(.vigil.control.v1.ListDeadLettersRequest\x1a).vigil.control.v1.ListDeadLettersResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12v\n" +
 	"\x11ReplayDeadLetters\x12*.vigil.control.v1.ReplayDeadLettersRequest\x1a+.vigil.control.v1.ReplayDeadLettersResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x02B<Z:github.com/vigil-ml/vigil/proto/vigil/control/v1;controlv1b\x06proto3"
 

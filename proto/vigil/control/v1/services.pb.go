@@ -1124,25 +1124,32 @@ const file_vigil_control_v1_services_proto_rawDesc = "" +
 	"\vNodeService\x12a\n" +
 	"\tListNodes\x12\".vigil.control.v1.ListNodesRequest\x1a#.vigil.control.v1.ListNodesResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12[\n" +
 	"\aGetNode\x12 .vigil.control.v1.GetNodeRequest\x1a!.vigil.control.v1.GetNodeResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12r\n" +
-	"\x0fWatchNodeEvents\x12(.vigil.control.v1.WatchNodeEventsRequest\x1a).vigil.control.v1.WatchNodeEventsResponse\"\b\xca\xf3\x18\x04\b\x01\x10\x010\x012\xae\x02\n" +
+	"\x0fWatchNodeEvents\x12(.vigil.control.v1.WatchNodeEventsRequest\x1a).vigil.control.v1.WatchNodeEventsResponse\"\b\xca\xf3\x18\x04\b\x01\x10\x010\x012\xb4\x02\n" +
 	"\n" +
-	"RunService\x12^\n" +
-	"\bListRuns\x12!.vigil.control.v1.ListRunsRequest\x1a\".vigil.control.v1.ListRunsResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12X\n" +
-	"\x06GetRun\x12\x1f.vigil.control.v1.GetRunRequest\x1a .vigil.control.v1.GetRunResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12f\n" +
-	"\vWatchEvents\x12$.vigil.control.v1.WatchEventsRequest\x1a%.vigil.control.v1.WatchEventsResponse\"\b\xca\xf3\x18\x04\b\x01\x10\x010\x012\xa2\x05\n" +
-	"\x0fIncidentService\x12m\n" +
-	"\rListIncidents\x12&.vigil.control.v1.ListIncidentsRequest\x1a'.vigil.control.v1.ListIncidentsResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12g\n" +
-	"\vGetIncident\x12$.vigil.control.v1.GetIncidentRequest\x1a%.vigil.control.v1.GetIncidentResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12|\n" +
-	"\x13AcknowledgeIncident\x12,.vigil.control.v1.AcknowledgeIncidentRequest\x1a-.vigil.control.v1.AcknowledgeIncidentResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x02\x12p\n" +
-	"\x0fResolveIncident\x12(.vigil.control.v1.ResolveIncidentRequest\x1a).vigil.control.v1.ResolveIncidentResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x02\x12m\n" +
-	"\x0eReopenIncident\x12'.vigil.control.v1.ReopenIncidentRequest\x1a(.vigil.control.v1.ReopenIncidentResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x02\x12X\n" +
-	"\aAddNote\x12 .vigil.control.v1.AddNoteRequest\x1a!.vigil.control.v1.AddNoteResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x022\xf4\x02\n" +
-	"\x11CheckpointService\x12s\n" +
-	"\x0fListCheckpoints\x12(.vigil.control.v1.ListCheckpointsRequest\x1a).vigil.control.v1.ListCheckpointsResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12v\n" +
-	"\x11RequestCheckpoint\x12*.vigil.control.v1.RequestCheckpointRequest\x1a+.vigil.control.v1.RequestCheckpointResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x02\x12r\n" +
-	"\x0fWatchCheckpoint\x12(.vigil.control.v1.WatchCheckpointRequest\x1a).vigil.control.v1.WatchCheckpointResponse\"\b\xca\xf3\x18\x04\b\x01\x10\x010\x012r\n" +
-	"\rSystemService\x12a\n" +
-	"\tGetStatus\x12\".vigil.control.v1.GetStatusRequest\x1a#.vigil.control.v1.GetStatusResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01B<Z:github.com/vigil-ml/vigil/proto/vigil/control/v1;controlv1b\x06proto3"
+	"RunService\x12`\n" +
+	"\bListRuns\x12!.vigil.control.v1.ListRunsRequest\x1a\".vigil.control.v1.ListRunsResponse\"\r\xca\xf3\x18\x06\b\x01\x10\x01\x18\x02\x90\x02\x01\x12Z\n" +
+	"\x06GetRun\x12\x1f.vigil.control.v1.GetRunRequest\x1a .vigil.control.v1.GetRunResponse\"\r\xca\xf3\x18\x06\b\x01\x10\x01\x18\x01\x90\x02\x01\x12h\n" +
+	"\vWatchEvents\x12$.vigil.control.v1.WatchEventsRequest\x1a%.vigil.control.v1.WatchEventsResponse\"\n" +
+	"\xca\xf3\x18\x06\b\x01\x10\x01\x18\x010\x012\xae\x05\n" +
+	"\x0fIncidentService\x12o\n" +
+	"\rListIncidents\x12&.vigil.control.v1.ListIncidentsRequest\x1a'.vigil.control.v1.ListIncidentsResponse\"\r\xca\xf3\x18\x06\b\x01\x10\x01\x18\x02\x90\x02\x01\x12i\n" +
+	"\vGetIncident\x12$.vigil.control.v1.GetIncidentRequest\x1a%.vigil.control.v1.GetIncidentResponse\"\r\xca\xf3\x18\x06\b\x01\x10\x01\x18\x01\x90\x02\x01\x12~\n" +
+	"\x13AcknowledgeIncident\x12,.vigil.control.v1.AcknowledgeIncidentRequest\x1a-.vigil.control.v1.AcknowledgeIncidentResponse\"\n" +
+	"\xca\xf3\x18\x06\b\x02\x10\x02\x18\x01\x12r\n" +
+	"\x0fResolveIncident\x12(.vigil.control.v1.ResolveIncidentRequest\x1a).vigil.control.v1.ResolveIncidentResponse\"\n" +
+	"\xca\xf3\x18\x06\b\x02\x10\x02\x18\x01\x12o\n" +
+	"\x0eReopenIncident\x12'.vigil.control.v1.ReopenIncidentRequest\x1a(.vigil.control.v1.ReopenIncidentResponse\"\n" +
+	"\xca\xf3\x18\x06\b\x02\x10\x02\x18\x01\x12Z\n" +
+	"\aAddNote\x12 .vigil.control.v1.AddNoteRequest\x1a!.vigil.control.v1.AddNoteResponse\"\n" +
+	"\xca\xf3\x18\x06\b\x02\x10\x02\x18\x012\xfa\x02\n" +
+	"\x11CheckpointService\x12u\n" +
+	"\x0fListCheckpoints\x12(.vigil.control.v1.ListCheckpointsRequest\x1a).vigil.control.v1.ListCheckpointsResponse\"\r\xca\xf3\x18\x06\b\x01\x10\x01\x18\x02\x90\x02\x01\x12x\n" +
+	"\x11RequestCheckpoint\x12*.vigil.control.v1.RequestCheckpointRequest\x1a+.vigil.control.v1.RequestCheckpointResponse\"\n" +
+	"\xca\xf3\x18\x06\b\x02\x10\x02\x18\x01\x12t\n" +
+	"\x0fWatchCheckpoint\x12(.vigil.control.v1.WatchCheckpointRequest\x1a).vigil.control.v1.WatchCheckpointResponse\"\n" +
+	"\xca\xf3\x18\x06\b\x01\x10\x01\x18\x010\x012t\n" +
+	"\rSystemService\x12c\n" +
+	"\tGetStatus\x12\".vigil.control.v1.GetStatusRequest\x1a#.vigil.control.v1.GetStatusResponse\"\r\xca\xf3\x18\x06\b\x01\x10\x01\x18\x03\x90\x02\x01B<Z:github.com/vigil-ml/vigil/proto/vigil/control/v1;controlv1b\x06proto3"
 
 var (
 	file_vigil_control_v1_services_proto_rawDescOnce sync.Once

@@ -1,0 +1,53 @@
+// Package accesstest gives tests of what is behind the guard a real guard, and
+// the local administrator's secret to come in with.
+package accesstest
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/vigil-ml/vigil/controlplane/access"
+	"github.com/vigil-ml/vigil/controlplane/audit"
+	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/testkit"
+)
+
+// Doors is a guard with what stands behind it.
+type Doors struct {
+	Guard  *access.Guard
+	Audit  *audit.Log
+	Tokens *access.Tokens
+	Secret string // of the local administrator
+}
+
+// Open makes the doors of a store; dir is where the audit log's key lies.
+func Open(t testing.TB, s *store.Store, dir string, more ...access.Authenticator) *Doors {
+	t.Helper()
+	config := access.Defaults()
+	config.Rate, config.Burst = 1e6, 1e6
+	return OpenWith(t, config, s, dir, more...)
+}
+
+// OpenWith is Open with a configuration.
+func OpenWith(t testing.TB, config access.Config, s *store.Store, dir string, more ...access.Authenticator) *Doors {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	log, err := audit.Open(t.Context(), audit.Defaults(filepath.Join(dir, "audit")), audit.Deps{
+		Store: s, Log: testkit.Logger(t), Metrics: registry, Clock: time.Now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	local, secret := access.NewLocal()
+	tokens := access.NewTokens(s, time.Now)
+	return &Doors{
+		Guard: access.NewGuard(config, access.Deps{
+			Store: s, Audit: log, Authenticators: append([]access.Authenticator{local, tokens}, more...),
+			Log: testkit.Logger(t), Metrics: registry, Clock: time.Now,
+		}),
+		Audit: log, Tokens: tokens, Secret: secret,
+	}
+}
