@@ -340,8 +340,14 @@ type Node struct {
 	DroppedFrames int64 `protobuf:"varint,8,opt,name=dropped_frames,json=droppedFrames,proto3" json:"dropped_frames,omitempty"`
 	// Event frames among them: samples go first.
 	DroppedEventFrames int64 `protobuf:"varint,9,opt,name=dropped_event_frames,json=droppedEventFrames,proto3" json:"dropped_event_frames,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// The control plane that its agent is or was connected to, where there are
+	// several; empty where there is one, or where that one is gone.
+	Replica string `protobuf:"bytes,10,opt,name=replica,proto3" json:"replica,omitempty"`
+	// By how much its clock is ahead of the control plane's, in seconds, as its
+	// last heartbeats show; not set while too few came.
+	ClockAheadSeconds *float64 `protobuf:"fixed64,11,opt,name=clock_ahead_seconds,json=clockAheadSeconds,proto3,oneof" json:"clock_ahead_seconds,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
@@ -433,6 +439,20 @@ func (x *Node) GetDroppedFrames() int64 {
 func (x *Node) GetDroppedEventFrames() int64 {
 	if x != nil {
 		return x.DroppedEventFrames
+	}
+	return 0
+}
+
+func (x *Node) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+func (x *Node) GetClockAheadSeconds() float64 {
+	if x != nil && x.ClockAheadSeconds != nil {
+		return *x.ClockAheadSeconds
 	}
 	return 0
 }
@@ -2063,7 +2083,7 @@ var File_vigil_control_v1_resources_proto protoreflect.FileDescriptor
 
 const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\n" +
-	" vigil/control/v1/resources.proto\x12\x10vigil.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1fvigil/common/v1/directive.proto\x1a\x1bvigil/common/v1/event.proto\x1a\x1dvigil/common/v1/failure.proto\"\xb0\x04\n" +
+	" vigil/control/v1/resources.proto\x12\x10vigil.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1fvigil/common/v1/directive.proto\x1a\x1bvigil/common/v1/event.proto\x1a\x1dvigil/common/v1/failure.proto\"\x97\x05\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x121\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1b.vigil.control.v1.NodeStateR\x05state\x12#\n" +
@@ -2075,14 +2095,18 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"collectors\x120\n" +
 	"\x14spooled_event_frames\x18\a \x01(\x03R\x12spooledEventFrames\x12%\n" +
 	"\x0edropped_frames\x18\b \x01(\x03R\rdroppedFrames\x120\n" +
-	"\x14dropped_event_frames\x18\t \x01(\x03R\x12droppedEventFrames\x1a8\n" +
+	"\x14dropped_event_frames\x18\t \x01(\x03R\x12droppedEventFrames\x12\x18\n" +
+	"\areplica\x18\n" +
+	" \x01(\tR\areplica\x123\n" +
+	"\x13clock_ahead_seconds\x18\v \x01(\x01H\x00R\x11clockAheadSeconds\x88\x01\x01\x1a8\n" +
 	"\n" +
 	"FactsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a=\n" +
 	"\x0fCollectorsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbd\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x16\n" +
+	"\x14_clock_ahead_seconds\"\xbd\x04\n" +
 	"\x03Run\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x120\n" +
@@ -2399,6 +2423,7 @@ func file_vigil_control_v1_resources_proto_init() {
 	if File_vigil_control_v1_resources_proto != nil {
 		return
 	}
+	file_vigil_control_v1_resources_proto_msgTypes[0].OneofWrappers = []any{}
 	file_vigil_control_v1_resources_proto_msgTypes[1].OneofWrappers = []any{}
 	file_vigil_control_v1_resources_proto_msgTypes[4].OneofWrappers = []any{}
 	file_vigil_control_v1_resources_proto_msgTypes[7].OneofWrappers = []any{}
