@@ -59,6 +59,8 @@ func (v *Vault) List(runID string) ([]Checkpoint, error) {
 	return list, nil
 }
 
+func sortNewest(list []Checkpoint) { slices.SortFunc(list, newer) }
+
 // newer orders checkpoints, the newest first.
 func newer(a, b Checkpoint) int {
 	if unread := cmp.Compare(min(len(a.Ranks), 1), min(len(b.Ranks), 1)); unread != 0 {
