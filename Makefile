@@ -17,7 +17,7 @@ GOTESTFLAGS ?= -count=1
 export CGO_CFLAGS := -O2 -Wno-deprecated-declarations
 
 .DEFAULT_GOAL := help
-.PHONY: bench-vault help run demo test deps gen build race fuzz lint bench test-elasticsearch bench-detect bench-detect-sensitivity bench-detect-ranks bench-detect-ranks-sensitivity bench-detect-speed bench-alerting chaos-alerting storm-alerting check cross $(PROGRAMS)
+.PHONY: $(PROGRAMS) $(shell sed -n 's/^\([a-z][a-z-]*\):.*/\1/p' Makefile)
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,13 @@ TRACES ?= ../shared/detection
 bench-detect: agentctl ## Score the detection rules on labelled traces in TRACES (../shared/detection)
 	@internal/tools/bench-detect.sh $(BIN)/agentctl $(TRACES)
 
+# Other networks than those that the rules were developed on; PyTorch's Python.
+UNSEEN ?= .vigil/traces
+TORCH  ?= /usr/bin/python3
+bench-detect-unseen: agentctl ## Record runs of other networks with known faults (PyTorch; half an hour on a core) and score the rules on them
+	@[ -d $(UNSEEN) ] || { $(TORCH) internal/tools/traces/make.py $(UNSEEN).part trainer/digits/digits.csv.gz && mv $(UNSEEN).part $(UNSEEN); }
+	@RUNS=$(UNSEEN) PYTHON=$(TORCH) internal/tools/bench-detect.sh $(BIN)/agentctl $(TRACES)
+
 bench-detect-sensitivity: agentctl ## The same with every setting moved by 20 % either way
 	@internal/tools/bench-detect.sh $(BIN)/agentctl $(TRACES) sensitivity
 
@@ -96,6 +103,11 @@ bench-detect-ranks-sensitivity: agentctl ## Labelled multi-rank traces with ever
 bench-detect-speed: ## Nanoseconds and bytes for each series and observation, by rule; and of a core, 16,384 ranks
 	@go test ./controlplane/detect/rules -run '^$$' -bench 'Kinds|Observe|NewRun' -benchmem | grep -E '^Benchmark'
 	@go test ./controlplane/detect/ranksim -run '^$$' -bench ManyRanks -benchmem | grep -E '^Benchmark'
+
+CHAOS_RUNS ?= 300
+CHAOS_SEED ?= 1
+chaos: ## Break CHAOS_RUNS (300) short runs at random, by CHAOS_SEED (1), and see that each ends as if nothing had happened
+	@go test ./cmd/e2e/chaos -count=1 -timeout 120m -v -run Chaos -args -runs $(CHAOS_RUNS) -seed $(CHAOS_SEED)
 
 bench-alerting: ## Alerts taken, told and how fast, beside Alertmanager where it is installed
 	@go test ./cmd/e2e -run '^$$' -bench BenchmarkAlerting -benchtime 1x -timeout 20m | grep -vE '^(goos|goarch|pkg|cpu|ok|PASS)'

@@ -22,6 +22,7 @@ import (
 	"github.com/vigil-ml/vigil/agent/reflex"
 	"github.com/vigil-ml/vigil/agent/report"
 	"github.com/vigil-ml/vigil/agent/spool"
+	"github.com/vigil-ml/vigil/agent/standing"
 	"github.com/vigil-ml/vigil/agent/uplink"
 	"github.com/vigil-ml/vigil/agent/vault"
 	"github.com/vigil-ml/vigil/internal/durable"
@@ -59,7 +60,7 @@ func Run(ctx context.Context, config Config, reloads <-chan Config, w io.Writer)
 		if err := a.open(foundations); err != nil {
 			return err
 		}
-		return a.setup(services, &reloader{agent: a, written: written, setLevel: setLevel}, reloads)
+		return a.setup(services, newReloader(a, written, setLevel), reloads)
 	})
 }
 
@@ -122,7 +123,9 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	var orders *command.Checkpoints
 	var reflexes *reflex.Reflex
 	var checkpoints *vault.Vault
+	stands := standing.New(time.Now)
 	observe := func(event *commonv1.Event) {
+		stands.Observe(event)
 		checkpoints.Observe(event)
 		orders.Observe(event)
 		reflexes.Observe(event)
@@ -171,7 +174,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	})
 	up := uplink.New(a.config.Uplink, uplink.Deps{
 		Events: a.events, Samples: a.samples, Series: a.journal, Commands: commands,
-		Hello: a.hello, Heartbeat: a.heartbeat(collectors),
+		Hello: a.hello, Heartbeat: a.heartbeat(collectors), Settings: reload.tell,
 		Log: a.log, Metrics: a.metrics,
 	})
 	reflexes = reflex.New(a.config.Reflex, reflex.Deps{
@@ -181,6 +184,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	trainers := localapi.New(a.config.Trainers, localapi.Deps{
 		Log: a.log, Metrics: a.metrics, Clock: time.Now, Node: a.config.Node, Sessions: sessions,
 		Checkpoints: checkpoints, Orders: orders, Events: a.journal.Events, Observe: observe,
+		Standing: stands, Encrypts: a.config.Vault.Encryption.On(),
 	})
 
 	services.Go("vault", checkpoints.Run)

@@ -43,6 +43,7 @@ func (a *API) BeginCheckpoint(ctx context.Context, in *trainerv1.BeginCheckpoint
 	if err != nil {
 		return nil, err
 	}
+	a.deps.Standing.Began(s.RunID, id)
 	return &trainerv1.BeginCheckpointResponse{CheckpointId: id, StagingDirectory: dir}, nil
 }
 
@@ -108,6 +109,25 @@ func (a *API) RequestCheckpoint(ctx context.Context, in *trainerv1.RequestCheckp
 		return nil, err
 	}
 	return &trainerv1.RequestCheckpointResponse{CheckpointId: id.String()}, nil
+}
+
+// GetStanding tells how the caller's run stands.
+func (a *API) GetStanding(ctx context.Context, in *trainerv1.GetStandingRequest) (*trainerv1.GetStandingResponse, error) {
+	s, err := a.sessions.get(in.SessionId)
+	if err != nil {
+		return nil, err
+	}
+	a.sessions.heard(s, connectionOf(ctx))
+	var since time.Time
+	if in.Since != nil {
+		if err := in.Since.CheckValid(); err != nil {
+			return nil, fault.New(fault.Invalid, "since is no time: %v", err)
+		}
+		since = in.Since.AsTime()
+	}
+	out := a.deps.Standing.Of(s.RunID, since, in.CheckpointId)
+	out.Encrypts = a.deps.Encrypts
+	return out, nil
 }
 
 // trainer finds the session of a call that only a training process makes.

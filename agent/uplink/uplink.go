@@ -123,8 +123,11 @@ type Deps struct {
 	// each message and must not block. An empty revision is filled in.
 	Hello     func() *agentv1.Hello
 	Heartbeat func() *agentv1.Heartbeat
-	Log       *slog.Logger
-	Metrics   prometheus.Registerer
+	// Settings is told what each Welcome sets, nil for nothing; it must not
+	// block. It may be nil.
+	Settings func(*agentv1.Settings)
+	Log      *slog.Logger
+	Metrics  prometheus.Registerer
 }
 
 // Uplink is the agent's side of the stream. Make one with [New].

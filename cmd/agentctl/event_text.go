@@ -42,6 +42,10 @@ func eventText(event *commonv1.Event) (string, style) {
 		return nodeLinkText(body.NodeLink)
 	case *commonv1.Event_Evaluation:
 		return fmt.Sprintf("evaluated after step %d: loss %s", body.Evaluation.Step, number(body.Evaluation.Loss)), plainStyle
+	case *commonv1.Event_Preemption:
+		return preemptionText(body.Preemption), warn
+	case *commonv1.Event_RecoveryAnswer:
+		return recoveryAnswerText(body.RecoveryAnswer)
 	default:
 		return "something that this agentctl does not know", faint
 	}
@@ -124,8 +128,17 @@ func attemptEndedText(e *commonv1.AttemptEnded) (string, style) {
 	if e.Explanation != "" {
 		how += ": " + e.Explanation
 	}
+	if len(e.Evidence) > 0 {
+		how += " [" + strings.Join(e.Evidence, "; ") + "]"
+	}
 	if e.Restarting {
-		return fmt.Sprintf("%s; starts again in %.1f s", how, e.BackoffSeconds), warn
+		how = fmt.Sprintf("%s; starts again in %.1f s", how, e.BackoffSeconds)
+	}
+	if decision := e.Recovery.GetDecision(); decision != "" {
+		how += " (" + decision + ")"
+	}
+	if e.Restarting {
+		return how, warn
 	}
 	return how, plainStyle
 }

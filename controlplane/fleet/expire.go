@@ -43,8 +43,12 @@ func (f *Fleet) giveUp(tx *store.Tx, command store.Command, now time.Time) error
 			return err
 		}
 	}
-	why := f.explain(command, checkpoint)
-	err := tx.AdvanceTask(&commonv1.CommandResult{
+	connected, err := f.anyConnected(tx, []string{command.Node})
+	if err != nil {
+		return err
+	}
+	why := explain(command, checkpoint, connected)
+	err = tx.AdvanceTask(&commonv1.CommandResult{
 		CommandId: command.ID, Stage: commonv1.CommandStage_COMMAND_STAGE_FAILED, Error: why,
 	}, now)
 	if err != nil {
@@ -58,9 +62,8 @@ func (f *Fleet) giveUp(tx *store.Tx, command store.Command, now time.Time) error
 
 // explain says in a sentence that a person can act on why a command came to
 // nothing.
-func (f *Fleet) explain(command store.Command, checkpoint *controlv1.Checkpoint) string {
+func explain(command store.Command, checkpoint *controlv1.Checkpoint, connected bool) string {
 	after := command.Deadline.Sub(command.Created)
-	connected := f.anyConnected([]string{command.Node})
 	switch {
 	case checkpoint == nil && connected:
 		return fmt.Sprintf("agent of node %s did not finish within %v", command.Node, after)

@@ -73,7 +73,11 @@ func (f *Fleet) holder(tx *store.Tx, c *controlv1.Checkpoint) (string, error) {
 		return "", err
 	}
 	for _, node := range append(nodes, run.GetNodes()...) {
-		if f.anyConnected([]string{node}) {
+		connected, err := f.anyConnected(tx, []string{node})
+		if err != nil {
+			return "", err
+		}
+		if connected {
 			return node, nil
 		}
 		if !slices.Contains(nodes, node) {

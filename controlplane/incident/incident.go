@@ -114,7 +114,7 @@ type Engine struct {
 // New makes an engine and registers its gauge.
 func New(config Config, deps Deps) *Engine {
 	deps.Metrics.MustRegister(&firingGauge{deps.Store})
-	return &Engine{config, deps, newHeard(config.Expect, deps.Clock())}
+	return &Engine{config, deps, newHeard(config.Expect, deps.Store.Shared(), deps.Clock())}
 }
 
 // Apply takes in an event and the findings that it led to, which are stored
@@ -122,6 +122,9 @@ func New(config Config, deps Deps) *Engine {
 // errors are the store's.
 func (e *Engine) Apply(ctx context.Context, tx *store.Tx, event *commonv1.Event, findings []*controlv1.Finding) error {
 	e.heard.event(event, e.deps.Clock())
+	if err := e.writeHeard(tx, e.heard.unwritten()); err != nil {
+		return err
+	}
 	if len(findings) > 0 && event.GetTraceparent() != "" {
 		var span trace.Span
 		ctx, span = e.deps.Tracer.Start(ctx, "vigil.incident")

@@ -154,7 +154,7 @@ func relaunch(tx *store.Tx, run *controlv1.Run, event *commonv1.Event) error {
 func applyAttempt(tx *store.Tx, event *commonv1.Event, isNew bool) error {
 	switch event.GetBody().(type) {
 	case *commonv1.Event_Step, *commonv1.Event_NonFinite, *commonv1.Event_Tick, *commonv1.Event_Phase, *commonv1.Event_RunEnded:
-		if !isNew {
+		if !isNew && !pauses(event) {
 			return nil
 		}
 	}

@@ -15,6 +15,7 @@ var (
 	AgentEventsClamped   = Def{"vigil_agent_clamped_event_times_total", "1", Counter, nil, "Events whose time was more than a day off the agent's clock and was moved to that bound."}
 	AgentRunsLost        = Def{"vigil_agent_lost_runs_total", "1", Counter, nil, "Runs that the agent ended because their processes went away and stayed away."}
 	AgentTicks           = Def{"vigil_agent_ticks_total", "1", Counter, nil, "Times that the agent said of a trainer that no step has finished."}
+	AgentAttemptsEnded   = Def{"vigil_agent_attempts_ended_total", "1", Counter, []string{"failure", "follows"}, "Launches of runs that ended on this node, by kind of failure and by what follows: restart, end."}
 	AgentCommandsRefused = Def{"vigil_agent_refused_commands_total", "1", Counter, nil, "Commands that the uplink did not take because its queue was full."}
 	AgentUplinkConnected = Def{"vigil_agent_uplink_connected", "1", Gauge, nil, "1 while the stream to the control plane is open."}
 	AgentUplinkSessions  = Def{"vigil_agent_uplink_sessions_total", "1", Counter, nil, "Streams that were opened to the control plane."}
@@ -36,7 +37,7 @@ func agentDefs() []Def {
 	return []Def{
 		AgentCollectorUp, AgentCollectSeconds, AgentSpoolFrames, AgentSpoolBytes,
 		AgentSpoolDropped, AgentSpoolSkipped, AgentSamples, AgentSamplesRefused, AgentCommandsRefused,
-		AgentEventsRepeated, AgentEventsRefused, AgentEventsClamped, AgentRunsLost, AgentTicks,
+		AgentEventsRepeated, AgentEventsRefused, AgentEventsClamped, AgentRunsLost, AgentTicks, AgentAttemptsEnded,
 		AgentUplinkConnected, AgentUplinkSessions,
 		AgentTrainerEvents, AgentTrainerDropped, AgentTrainerSessions, AgentCommands,
 		AgentReflexes, AgentReflexDropped, AgentVaultSealed, AgentVaultSealTime, AgentVaultSealBytes, AgentVaultRemoved, AgentVaultCopies, AgentVaultWaiting,

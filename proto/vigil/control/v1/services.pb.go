@@ -255,7 +255,9 @@ type GetRunResponse struct {
 	// Its incidents, the newest first, with findings and timeline.
 	Incidents []*Incident `protobuf:"bytes,3,rep,name=incidents,proto3" json:"incidents,omitempty"`
 	// Its checkpoints, the newest first.
-	Checkpoints   []*Checkpoint `protobuf:"bytes,4,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"`
+	Checkpoints []*Checkpoint `protobuf:"bytes,4,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"`
+	// How often it should save; absent while nothing is known of what that costs.
+	Advice        *Advice `protobuf:"bytes,5,opt,name=advice,proto3" json:"advice,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -314,6 +316,13 @@ func (x *GetRunResponse) GetIncidents() []*Incident {
 func (x *GetRunResponse) GetCheckpoints() []*Checkpoint {
 	if x != nil {
 		return x.Checkpoints
+	}
+	return nil
+}
+
+func (x *GetRunResponse) GetAdvice() *Advice {
+	if x != nil {
+		return x.Advice
 	}
 	return nil
 }
@@ -1665,12 +1674,13 @@ const file_vigil_control_v1_services_proto_rawDesc = "" +
 	"\x10ListRunsResponse\x12)\n" +
 	"\x04runs\x18\x01 \x03(\v2\x15.vigil.control.v1.RunR\x04runs\"&\n" +
 	"\rGetRunRequest\x12\x15\n" +
-	"\x06run_id\x18\x01 \x01(\tR\x05runId\"\xea\x01\n" +
+	"\x06run_id\x18\x01 \x01(\tR\x05runId\"\x9c\x02\n" +
 	"\x0eGetRunResponse\x12'\n" +
 	"\x03run\x18\x01 \x01(\v2\x15.vigil.control.v1.RunR\x03run\x125\n" +
 	"\battempts\x18\x02 \x03(\v2\x19.vigil.control.v1.AttemptR\battempts\x128\n" +
 	"\tincidents\x18\x03 \x03(\v2\x1a.vigil.control.v1.IncidentR\tincidents\x12>\n" +
-	"\vcheckpoints\x18\x04 \x03(\v2\x1c.vigil.control.v1.CheckpointR\vcheckpoints\"b\n" +
+	"\vcheckpoints\x18\x04 \x03(\v2\x1c.vigil.control.v1.CheckpointR\vcheckpoints\x120\n" +
+	"\x06advice\x18\x05 \x01(\v2\x18.vigil.control.v1.AdviceR\x06advice\"b\n" +
 	"\x12WatchEventsRequest\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x16\n" +
 	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x1d\n" +
@@ -1838,23 +1848,24 @@ var file_vigil_control_v1_services_proto_goTypes = []any{
 	(*Attempt)(nil),                     // 35: vigil.control.v1.Attempt
 	(*Incident)(nil),                    // 36: vigil.control.v1.Incident
 	(*Checkpoint)(nil),                  // 37: vigil.control.v1.Checkpoint
-	(*RunEvent)(nil),                    // 38: vigil.control.v1.RunEvent
-	(v1.AfterCheckpoint)(0),             // 39: vigil.common.v1.AfterCheckpoint
-	(*durationpb.Duration)(nil),         // 40: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),       // 41: google.protobuf.Timestamp
-	(*CheckpointTask)(nil),              // 42: vigil.control.v1.CheckpointTask
-	(*GetNodeRequest)(nil),              // 43: vigil.control.v1.GetNodeRequest
-	(*WatchNodeEventsRequest)(nil),      // 44: vigil.control.v1.WatchNodeEventsRequest
-	(*AcknowledgeIncidentRequest)(nil),  // 45: vigil.control.v1.AcknowledgeIncidentRequest
-	(*ResolveIncidentRequest)(nil),      // 46: vigil.control.v1.ResolveIncidentRequest
-	(*ReopenIncidentRequest)(nil),       // 47: vigil.control.v1.ReopenIncidentRequest
-	(*AddNoteRequest)(nil),              // 48: vigil.control.v1.AddNoteRequest
-	(*GetNodeResponse)(nil),             // 49: vigil.control.v1.GetNodeResponse
-	(*WatchNodeEventsResponse)(nil),     // 50: vigil.control.v1.WatchNodeEventsResponse
-	(*AcknowledgeIncidentResponse)(nil), // 51: vigil.control.v1.AcknowledgeIncidentResponse
-	(*ResolveIncidentResponse)(nil),     // 52: vigil.control.v1.ResolveIncidentResponse
-	(*ReopenIncidentResponse)(nil),      // 53: vigil.control.v1.ReopenIncidentResponse
-	(*AddNoteResponse)(nil),             // 54: vigil.control.v1.AddNoteResponse
+	(*Advice)(nil),                      // 38: vigil.control.v1.Advice
+	(*RunEvent)(nil),                    // 39: vigil.control.v1.RunEvent
+	(v1.AfterCheckpoint)(0),             // 40: vigil.common.v1.AfterCheckpoint
+	(*durationpb.Duration)(nil),         // 41: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),       // 42: google.protobuf.Timestamp
+	(*CheckpointTask)(nil),              // 43: vigil.control.v1.CheckpointTask
+	(*GetNodeRequest)(nil),              // 44: vigil.control.v1.GetNodeRequest
+	(*WatchNodeEventsRequest)(nil),      // 45: vigil.control.v1.WatchNodeEventsRequest
+	(*AcknowledgeIncidentRequest)(nil),  // 46: vigil.control.v1.AcknowledgeIncidentRequest
+	(*ResolveIncidentRequest)(nil),      // 47: vigil.control.v1.ResolveIncidentRequest
+	(*ReopenIncidentRequest)(nil),       // 48: vigil.control.v1.ReopenIncidentRequest
+	(*AddNoteRequest)(nil),              // 49: vigil.control.v1.AddNoteRequest
+	(*GetNodeResponse)(nil),             // 50: vigil.control.v1.GetNodeResponse
+	(*WatchNodeEventsResponse)(nil),     // 51: vigil.control.v1.WatchNodeEventsResponse
+	(*AcknowledgeIncidentResponse)(nil), // 52: vigil.control.v1.AcknowledgeIncidentResponse
+	(*ResolveIncidentResponse)(nil),     // 53: vigil.control.v1.ResolveIncidentResponse
+	(*ReopenIncidentResponse)(nil),      // 54: vigil.control.v1.ReopenIncidentResponse
+	(*AddNoteResponse)(nil),             // 55: vigil.control.v1.AddNoteResponse
 }
 var file_vigil_control_v1_services_proto_depIdxs = []int32{
 	33, // 0: vigil.control.v1.ListNodesResponse.nodes:type_name -> vigil.control.v1.Node
@@ -1863,73 +1874,74 @@ var file_vigil_control_v1_services_proto_depIdxs = []int32{
 	35, // 3: vigil.control.v1.GetRunResponse.attempts:type_name -> vigil.control.v1.Attempt
 	36, // 4: vigil.control.v1.GetRunResponse.incidents:type_name -> vigil.control.v1.Incident
 	37, // 5: vigil.control.v1.GetRunResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
-	38, // 6: vigil.control.v1.WatchEventsResponse.event:type_name -> vigil.control.v1.RunEvent
-	36, // 7: vigil.control.v1.ListIncidentsResponse.incidents:type_name -> vigil.control.v1.Incident
-	36, // 8: vigil.control.v1.GetIncidentResponse.incident:type_name -> vigil.control.v1.Incident
-	37, // 9: vigil.control.v1.ListCheckpointsResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
-	39, // 10: vigil.control.v1.RequestCheckpointRequest.after:type_name -> vigil.common.v1.AfterCheckpoint
-	40, // 11: vigil.control.v1.RequestCheckpointRequest.timeout:type_name -> google.protobuf.Duration
-	37, // 12: vigil.control.v1.RequestCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
-	41, // 13: vigil.control.v1.RequestCheckpointResponse.deadline:type_name -> google.protobuf.Timestamp
-	37, // 14: vigil.control.v1.WatchCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
-	32, // 15: vigil.control.v1.GetStatusResponse.listeners:type_name -> vigil.control.v1.GetStatusResponse.ListenersEntry
-	41, // 16: vigil.control.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
-	37, // 17: vigil.control.v1.GetCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
-	42, // 18: vigil.control.v1.GetCheckpointResponse.tasks:type_name -> vigil.control.v1.CheckpointTask
-	42, // 19: vigil.control.v1.VerifyCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	42, // 20: vigil.control.v1.PinCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	42, // 21: vigil.control.v1.RemoveCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	42, // 22: vigil.control.v1.RestoreCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	42, // 23: vigil.control.v1.WatchCheckpointTaskResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	0,  // 24: vigil.control.v1.NodeService.ListNodes:input_type -> vigil.control.v1.ListNodesRequest
-	43, // 25: vigil.control.v1.NodeService.GetNode:input_type -> vigil.control.v1.GetNodeRequest
-	44, // 26: vigil.control.v1.NodeService.WatchNodeEvents:input_type -> vigil.control.v1.WatchNodeEventsRequest
-	2,  // 27: vigil.control.v1.RunService.ListRuns:input_type -> vigil.control.v1.ListRunsRequest
-	4,  // 28: vigil.control.v1.RunService.GetRun:input_type -> vigil.control.v1.GetRunRequest
-	6,  // 29: vigil.control.v1.RunService.WatchEvents:input_type -> vigil.control.v1.WatchEventsRequest
-	8,  // 30: vigil.control.v1.IncidentService.ListIncidents:input_type -> vigil.control.v1.ListIncidentsRequest
-	10, // 31: vigil.control.v1.IncidentService.GetIncident:input_type -> vigil.control.v1.GetIncidentRequest
-	45, // 32: vigil.control.v1.IncidentService.AcknowledgeIncident:input_type -> vigil.control.v1.AcknowledgeIncidentRequest
-	46, // 33: vigil.control.v1.IncidentService.ResolveIncident:input_type -> vigil.control.v1.ResolveIncidentRequest
-	47, // 34: vigil.control.v1.IncidentService.ReopenIncident:input_type -> vigil.control.v1.ReopenIncidentRequest
-	48, // 35: vigil.control.v1.IncidentService.AddNote:input_type -> vigil.control.v1.AddNoteRequest
-	12, // 36: vigil.control.v1.CheckpointService.ListCheckpoints:input_type -> vigil.control.v1.ListCheckpointsRequest
-	14, // 37: vigil.control.v1.CheckpointService.RequestCheckpoint:input_type -> vigil.control.v1.RequestCheckpointRequest
-	16, // 38: vigil.control.v1.CheckpointService.WatchCheckpoint:input_type -> vigil.control.v1.WatchCheckpointRequest
-	20, // 39: vigil.control.v1.CheckpointTaskService.GetCheckpoint:input_type -> vigil.control.v1.GetCheckpointRequest
-	22, // 40: vigil.control.v1.CheckpointTaskService.VerifyCheckpoint:input_type -> vigil.control.v1.VerifyCheckpointRequest
-	24, // 41: vigil.control.v1.CheckpointTaskService.PinCheckpoint:input_type -> vigil.control.v1.PinCheckpointRequest
-	26, // 42: vigil.control.v1.CheckpointTaskService.RemoveCheckpoint:input_type -> vigil.control.v1.RemoveCheckpointRequest
-	28, // 43: vigil.control.v1.CheckpointTaskService.RestoreCheckpoint:input_type -> vigil.control.v1.RestoreCheckpointRequest
-	30, // 44: vigil.control.v1.CheckpointTaskService.WatchCheckpointTask:input_type -> vigil.control.v1.WatchCheckpointTaskRequest
-	18, // 45: vigil.control.v1.SystemService.GetStatus:input_type -> vigil.control.v1.GetStatusRequest
-	1,  // 46: vigil.control.v1.NodeService.ListNodes:output_type -> vigil.control.v1.ListNodesResponse
-	49, // 47: vigil.control.v1.NodeService.GetNode:output_type -> vigil.control.v1.GetNodeResponse
-	50, // 48: vigil.control.v1.NodeService.WatchNodeEvents:output_type -> vigil.control.v1.WatchNodeEventsResponse
-	3,  // 49: vigil.control.v1.RunService.ListRuns:output_type -> vigil.control.v1.ListRunsResponse
-	5,  // 50: vigil.control.v1.RunService.GetRun:output_type -> vigil.control.v1.GetRunResponse
-	7,  // 51: vigil.control.v1.RunService.WatchEvents:output_type -> vigil.control.v1.WatchEventsResponse
-	9,  // 52: vigil.control.v1.IncidentService.ListIncidents:output_type -> vigil.control.v1.ListIncidentsResponse
-	11, // 53: vigil.control.v1.IncidentService.GetIncident:output_type -> vigil.control.v1.GetIncidentResponse
-	51, // 54: vigil.control.v1.IncidentService.AcknowledgeIncident:output_type -> vigil.control.v1.AcknowledgeIncidentResponse
-	52, // 55: vigil.control.v1.IncidentService.ResolveIncident:output_type -> vigil.control.v1.ResolveIncidentResponse
-	53, // 56: vigil.control.v1.IncidentService.ReopenIncident:output_type -> vigil.control.v1.ReopenIncidentResponse
-	54, // 57: vigil.control.v1.IncidentService.AddNote:output_type -> vigil.control.v1.AddNoteResponse
-	13, // 58: vigil.control.v1.CheckpointService.ListCheckpoints:output_type -> vigil.control.v1.ListCheckpointsResponse
-	15, // 59: vigil.control.v1.CheckpointService.RequestCheckpoint:output_type -> vigil.control.v1.RequestCheckpointResponse
-	17, // 60: vigil.control.v1.CheckpointService.WatchCheckpoint:output_type -> vigil.control.v1.WatchCheckpointResponse
-	21, // 61: vigil.control.v1.CheckpointTaskService.GetCheckpoint:output_type -> vigil.control.v1.GetCheckpointResponse
-	23, // 62: vigil.control.v1.CheckpointTaskService.VerifyCheckpoint:output_type -> vigil.control.v1.VerifyCheckpointResponse
-	25, // 63: vigil.control.v1.CheckpointTaskService.PinCheckpoint:output_type -> vigil.control.v1.PinCheckpointResponse
-	27, // 64: vigil.control.v1.CheckpointTaskService.RemoveCheckpoint:output_type -> vigil.control.v1.RemoveCheckpointResponse
-	29, // 65: vigil.control.v1.CheckpointTaskService.RestoreCheckpoint:output_type -> vigil.control.v1.RestoreCheckpointResponse
-	31, // 66: vigil.control.v1.CheckpointTaskService.WatchCheckpointTask:output_type -> vigil.control.v1.WatchCheckpointTaskResponse
-	19, // 67: vigil.control.v1.SystemService.GetStatus:output_type -> vigil.control.v1.GetStatusResponse
-	46, // [46:68] is the sub-list for method output_type
-	24, // [24:46] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	38, // 6: vigil.control.v1.GetRunResponse.advice:type_name -> vigil.control.v1.Advice
+	39, // 7: vigil.control.v1.WatchEventsResponse.event:type_name -> vigil.control.v1.RunEvent
+	36, // 8: vigil.control.v1.ListIncidentsResponse.incidents:type_name -> vigil.control.v1.Incident
+	36, // 9: vigil.control.v1.GetIncidentResponse.incident:type_name -> vigil.control.v1.Incident
+	37, // 10: vigil.control.v1.ListCheckpointsResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
+	40, // 11: vigil.control.v1.RequestCheckpointRequest.after:type_name -> vigil.common.v1.AfterCheckpoint
+	41, // 12: vigil.control.v1.RequestCheckpointRequest.timeout:type_name -> google.protobuf.Duration
+	37, // 13: vigil.control.v1.RequestCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
+	42, // 14: vigil.control.v1.RequestCheckpointResponse.deadline:type_name -> google.protobuf.Timestamp
+	37, // 15: vigil.control.v1.WatchCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
+	32, // 16: vigil.control.v1.GetStatusResponse.listeners:type_name -> vigil.control.v1.GetStatusResponse.ListenersEntry
+	42, // 17: vigil.control.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	37, // 18: vigil.control.v1.GetCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
+	43, // 19: vigil.control.v1.GetCheckpointResponse.tasks:type_name -> vigil.control.v1.CheckpointTask
+	43, // 20: vigil.control.v1.VerifyCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	43, // 21: vigil.control.v1.PinCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	43, // 22: vigil.control.v1.RemoveCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	43, // 23: vigil.control.v1.RestoreCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	43, // 24: vigil.control.v1.WatchCheckpointTaskResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	0,  // 25: vigil.control.v1.NodeService.ListNodes:input_type -> vigil.control.v1.ListNodesRequest
+	44, // 26: vigil.control.v1.NodeService.GetNode:input_type -> vigil.control.v1.GetNodeRequest
+	45, // 27: vigil.control.v1.NodeService.WatchNodeEvents:input_type -> vigil.control.v1.WatchNodeEventsRequest
+	2,  // 28: vigil.control.v1.RunService.ListRuns:input_type -> vigil.control.v1.ListRunsRequest
+	4,  // 29: vigil.control.v1.RunService.GetRun:input_type -> vigil.control.v1.GetRunRequest
+	6,  // 30: vigil.control.v1.RunService.WatchEvents:input_type -> vigil.control.v1.WatchEventsRequest
+	8,  // 31: vigil.control.v1.IncidentService.ListIncidents:input_type -> vigil.control.v1.ListIncidentsRequest
+	10, // 32: vigil.control.v1.IncidentService.GetIncident:input_type -> vigil.control.v1.GetIncidentRequest
+	46, // 33: vigil.control.v1.IncidentService.AcknowledgeIncident:input_type -> vigil.control.v1.AcknowledgeIncidentRequest
+	47, // 34: vigil.control.v1.IncidentService.ResolveIncident:input_type -> vigil.control.v1.ResolveIncidentRequest
+	48, // 35: vigil.control.v1.IncidentService.ReopenIncident:input_type -> vigil.control.v1.ReopenIncidentRequest
+	49, // 36: vigil.control.v1.IncidentService.AddNote:input_type -> vigil.control.v1.AddNoteRequest
+	12, // 37: vigil.control.v1.CheckpointService.ListCheckpoints:input_type -> vigil.control.v1.ListCheckpointsRequest
+	14, // 38: vigil.control.v1.CheckpointService.RequestCheckpoint:input_type -> vigil.control.v1.RequestCheckpointRequest
+	16, // 39: vigil.control.v1.CheckpointService.WatchCheckpoint:input_type -> vigil.control.v1.WatchCheckpointRequest
+	20, // 40: vigil.control.v1.CheckpointTaskService.GetCheckpoint:input_type -> vigil.control.v1.GetCheckpointRequest
+	22, // 41: vigil.control.v1.CheckpointTaskService.VerifyCheckpoint:input_type -> vigil.control.v1.VerifyCheckpointRequest
+	24, // 42: vigil.control.v1.CheckpointTaskService.PinCheckpoint:input_type -> vigil.control.v1.PinCheckpointRequest
+	26, // 43: vigil.control.v1.CheckpointTaskService.RemoveCheckpoint:input_type -> vigil.control.v1.RemoveCheckpointRequest
+	28, // 44: vigil.control.v1.CheckpointTaskService.RestoreCheckpoint:input_type -> vigil.control.v1.RestoreCheckpointRequest
+	30, // 45: vigil.control.v1.CheckpointTaskService.WatchCheckpointTask:input_type -> vigil.control.v1.WatchCheckpointTaskRequest
+	18, // 46: vigil.control.v1.SystemService.GetStatus:input_type -> vigil.control.v1.GetStatusRequest
+	1,  // 47: vigil.control.v1.NodeService.ListNodes:output_type -> vigil.control.v1.ListNodesResponse
+	50, // 48: vigil.control.v1.NodeService.GetNode:output_type -> vigil.control.v1.GetNodeResponse
+	51, // 49: vigil.control.v1.NodeService.WatchNodeEvents:output_type -> vigil.control.v1.WatchNodeEventsResponse
+	3,  // 50: vigil.control.v1.RunService.ListRuns:output_type -> vigil.control.v1.ListRunsResponse
+	5,  // 51: vigil.control.v1.RunService.GetRun:output_type -> vigil.control.v1.GetRunResponse
+	7,  // 52: vigil.control.v1.RunService.WatchEvents:output_type -> vigil.control.v1.WatchEventsResponse
+	9,  // 53: vigil.control.v1.IncidentService.ListIncidents:output_type -> vigil.control.v1.ListIncidentsResponse
+	11, // 54: vigil.control.v1.IncidentService.GetIncident:output_type -> vigil.control.v1.GetIncidentResponse
+	52, // 55: vigil.control.v1.IncidentService.AcknowledgeIncident:output_type -> vigil.control.v1.AcknowledgeIncidentResponse
+	53, // 56: vigil.control.v1.IncidentService.ResolveIncident:output_type -> vigil.control.v1.ResolveIncidentResponse
+	54, // 57: vigil.control.v1.IncidentService.ReopenIncident:output_type -> vigil.control.v1.ReopenIncidentResponse
+	55, // 58: vigil.control.v1.IncidentService.AddNote:output_type -> vigil.control.v1.AddNoteResponse
+	13, // 59: vigil.control.v1.CheckpointService.ListCheckpoints:output_type -> vigil.control.v1.ListCheckpointsResponse
+	15, // 60: vigil.control.v1.CheckpointService.RequestCheckpoint:output_type -> vigil.control.v1.RequestCheckpointResponse
+	17, // 61: vigil.control.v1.CheckpointService.WatchCheckpoint:output_type -> vigil.control.v1.WatchCheckpointResponse
+	21, // 62: vigil.control.v1.CheckpointTaskService.GetCheckpoint:output_type -> vigil.control.v1.GetCheckpointResponse
+	23, // 63: vigil.control.v1.CheckpointTaskService.VerifyCheckpoint:output_type -> vigil.control.v1.VerifyCheckpointResponse
+	25, // 64: vigil.control.v1.CheckpointTaskService.PinCheckpoint:output_type -> vigil.control.v1.PinCheckpointResponse
+	27, // 65: vigil.control.v1.CheckpointTaskService.RemoveCheckpoint:output_type -> vigil.control.v1.RemoveCheckpointResponse
+	29, // 66: vigil.control.v1.CheckpointTaskService.RestoreCheckpoint:output_type -> vigil.control.v1.RestoreCheckpointResponse
+	31, // 67: vigil.control.v1.CheckpointTaskService.WatchCheckpointTask:output_type -> vigil.control.v1.WatchCheckpointTaskResponse
+	19, // 68: vigil.control.v1.SystemService.GetStatus:output_type -> vigil.control.v1.GetStatusResponse
+	47, // [47:69] is the sub-list for method output_type
+	25, // [25:47] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_vigil_control_v1_services_proto_init() }
