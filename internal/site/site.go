@@ -104,6 +104,15 @@ func (s *Site) Close() error {
 	return errors.Join(s.conn.Close(), os.RemoveAll(s.short))
 }
 
+// Authorize has an HTTP request come from the control plane's own user.
+func (s *Site) Authorize(r *http.Request) error {
+	headers, err := door{s.API}.GetRequestMetadata(r.Context())
+	for name, value := range headers {
+		r.Header.Set(name, value)
+	}
+	return err
+}
+
 // Conn is a connection to the operator API.
 func (s *Site) Conn() *grpc.ClientConn { return s.conn }
 

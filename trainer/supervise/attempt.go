@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/protocol"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -31,6 +32,14 @@ func (s *supervisor) supervise(ctx context.Context, path string) (result Result,
 			s.deps.Log.Warn("processes that leave the command may not be found", "cause", err)
 		}
 	}
+	if err := s.checkEncryption(ctx); err != nil {
+		return Result{}, err
+	}
+	if s.config.Settings != nil {
+		if err := os.WriteFile(s.settingsFile(), s.config.Settings, 0o600); err != nil {
+			return Result{}, fmt.Errorf("write settings for the command: %w", err)
+		}
+	}
 	watchers := life.NewGroup(context.WithoutCancel(ctx))
 	defer func() {
 		watchers.Stop()
@@ -40,6 +49,27 @@ func (s *supervisor) supervise(ctx context.Context, path string) (result Result,
 		return preempt.Watch(ctx, s.deps.Log, s.deps.Notices, 0, func(n preempt.Notice) { s.notices <- n })
 	})
 	return s.run(ctx, path)
+}
+
+func (s *supervisor) settingsFile() string { return filepath.Join(s.dir, "settings.json") }
+
+// checkEncryption fails where checkpoints must be encrypted and are not known to
+// be.
+func (s *supervisor) checkEncryption(ctx context.Context) error {
+	if !s.config.NeedEncryption {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	standing, err := s.session.Standing(ctx, time.Time{}, "")
+	switch {
+	case err != nil:
+		return fmt.Errorf("see that checkpoints are encrypted (security.encrypt_checkpoints): %w", err)
+	case !standing.GetEncrypts():
+		return fault.WithHint(fault.New(fault.Precondition, "security.encrypt_checkpoints is set, and the agent's vault does not encrypt"),
+			"set vault.encryption in the agent's configuration")
+	}
+	return nil
 }
 
 // attempt launches the command once and waits for its end.
@@ -162,6 +192,9 @@ func (s *supervisor) environment(attempt uint32, exitFile string) []string {
 		{protocol.EnvRecovery, s.recoveryText()},
 	} {
 		env = append(env, entry[0]+"="+entry[1])
+	}
+	if s.config.Settings != nil {
+		env = append(env, protocol.EnvConfig+"="+s.settingsFile())
 	}
 	if limit := s.config.Limits.CheckpointBytes; limit > 0 {
 		env = append(env, protocol.EnvMaxCheckpoint+"="+strconv.FormatInt(limit, 10))
