@@ -2,6 +2,7 @@ package python_test
 
 import (
 	"context"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -100,12 +101,19 @@ func BenchmarkSDK(b *testing.B) {
 // here too, or fails where VIGIL_REQUIRE asks for it.
 func (h *house) run(t *testing.T, python, name string) {
 	t.Helper()
+	operator, err := http.NewRequestWithContext(h.ctx, http.MethodPost, "http://"+h.API, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Authorize(operator); err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.CommandContext(h.ctx, python, "-W", "ignore::DeprecationWarning", "-m", "unittest", "-v", name)
 	cmd.Dir = "tests"
 	cmd.Env = append(os.Environ(),
 		"PYTHONPATH=..", "PYTHONDONTWRITEBYTECODE=1", "OMP_NUM_THREADS=1", "CUDA_VISIBLE_DEVICES=",
 		"VIGIL_SOCKET=", "VIGIL_RUN_ID=", "VIGIL_EXIT_FILE=",
-		"VIGIL_TEST_SOCKET="+h.Socket, "VIGIL_TEST_API="+h.API, "VIGIL_TEST_BIN="+h.Bin)
+		"VIGIL_TEST_SOCKET="+h.Socket, "VIGIL_TEST_API="+h.API, "VIGIL_TEST_AUTHORIZATION="+operator.Header.Get("Authorization"), "VIGIL_TEST_BIN="+h.Bin)
 	out, err := cmd.CombinedOutput()
 	text := string(out)
 	if err != nil {

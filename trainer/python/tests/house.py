@@ -12,6 +12,7 @@ import unittest
 
 SOCKET = os.environ.get("VIGIL_TEST_SOCKET", "")
 API = os.environ.get("VIGIL_TEST_API", "")
+AUTHORIZATION = os.environ.get("VIGIL_TEST_AUTHORIZATION", "")
 BIN = os.environ.get("VIGIL_TEST_BIN", "")
 HERE = os.path.dirname(os.path.abspath(__file__))
 PACKAGE = os.path.dirname(HERE)
@@ -33,7 +34,7 @@ def needs(package):
 def operator(method, body):
     """Calls an operator's method and gives the answer's documents, one a line."""
     c = http.client.HTTPConnection(API, timeout=PATIENCE)
-    c.request("POST", "/vigil.control.v1." + method, json.dumps(body), {"Content-Type": "application/json"})
+    c.request("POST", "/vigil.control.v1." + method, json.dumps(body), {"Content-Type": "application/json", "Authorization": AUTHORIZATION})
     r = c.getresponse()
     text = r.read().decode()
     c.close()
