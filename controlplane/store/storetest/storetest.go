@@ -52,6 +52,7 @@ func Run(t *testing.T, open Open) {
 		{"outbox senders", testOutboxSenders},
 		{"outbox groups", testOutboxGroup},
 		{"alert groups", testAlertGroups},
+		{"many new incidents", testManyNew},
 		{"inhibitors", testInhibitors},
 		{"silences", testSilences},
 		{"timers", testTimers},
