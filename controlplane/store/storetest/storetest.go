@@ -47,6 +47,7 @@ func Run(t *testing.T, open Open) {
 		{"awaited checkpoints", testAwaited},
 		{"outbox order", testOutboxOrder},
 		{"outbox lease", testOutboxLease},
+		{"outbox leaves receivers out", testOutboxExcept},
 		{"outbox release", testOutboxRelease},
 		{"outbox retry and fail", testOutboxRetry},
 		{"outbox senders", testOutboxSenders},
