@@ -42,6 +42,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		runsCommand(a),
 		auditCommand(a),
 		accessCommand(a),
+		joinTokenCommand(a),
+		identitiesCommand(a),
 		versionCommand(a),
 		demo.Command(),
 	)
