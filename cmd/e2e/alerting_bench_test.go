@@ -268,7 +268,11 @@ func (p peer) post(b *testing.B, alerts int) {
 		}
 		text, err := json.Marshal(batch)
 		fatal(b, err)
-		response, err := http.Post(p.url+"/api/v2/alerts", "application/json", bytes.NewReader(text))
+		request, err := http.NewRequestWithContext(b.Context(), http.MethodPost, p.url+"/api/v2/alerts", bytes.NewReader(text))
+		fatal(b, err)
+		request.Header.Set("Content-Type", "application/json")
+		fatal(b, site.Authorize(request))
+		response, err := http.DefaultClient.Do(request)
 		fatal(b, err)
 		answer, _ := io.ReadAll(response.Body)
 		_ = response.Body.Close()

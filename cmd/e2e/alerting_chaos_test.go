@@ -204,6 +204,9 @@ func postChaos(s *site.Site, n int) bool {
 	}
 	request.Header.Set("Content-Type", "application/json")
 	request.Close = true
+	if site.Authorize(request) != nil {
+		return false
+	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return false
