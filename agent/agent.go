@@ -23,6 +23,7 @@ import (
 	"github.com/vigil-ml/vigil/agent/reflex"
 	"github.com/vigil-ml/vigil/agent/report"
 	"github.com/vigil-ml/vigil/agent/spool"
+	"github.com/vigil-ml/vigil/agent/standing"
 	"github.com/vigil-ml/vigil/agent/uplink"
 	"github.com/vigil-ml/vigil/agent/vault"
 	"github.com/vigil-ml/vigil/internal/durable"
@@ -60,7 +61,7 @@ func Run(ctx context.Context, config Config, reloads <-chan Config, w io.Writer)
 		if err := a.open(foundations); err != nil {
 			return err
 		}
-		return a.setup(services, &reloader{agent: a, written: written, setLevel: setLevel}, reloads)
+		return a.setup(services, newReloader(a, written, setLevel), reloads)
 	})
 }
 
@@ -122,7 +123,11 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	// is on disk.
 	var orders *command.Checkpoints
 	var reflexes *reflex.Reflex
+	var checkpoints *vault.Vault
+	stands := standing.New(time.Now)
 	observe := func(event *commonv1.Event) {
+		stands.Observe(event)
+		checkpoints.Observe(event)
 		orders.Observe(event)
 		reflexes.Observe(event)
 	}
@@ -137,7 +142,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 		Log: a.log, Tracer: a.tracer, Clock: time.Now, Trainers: sessions, Saved: checkpoints.Saved, Events: a.journal.Events,
 	})
 	commands := command.New(a.config.Commands, command.Deps{
-		Log: a.log, Metrics: a.metrics, Clock: time.Now, FS: durable.OS{}, Saver: orders, Events: a.journal.Events,
+		Log: a.log, Metrics: a.metrics, Clock: time.Now, FS: durable.OS{}, Saver: orders, Keeper: checkpoints, Events: a.journal.Events,
 	})
 	reload.deps = collect.Deps{
 		Log: a.log, Faults: a.fault(observe), Trainers: registered(sessions), StateDir: a.config.StateDir,
@@ -157,7 +162,9 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 		return err
 	}
 	reload.collectors = collectors
-	a.metrics.MustRegister(collectors.Exposition())
+	if err := a.expose(collectors); err != nil {
+		return err
+	}
 	reports := report.New(a.config.Report, report.Deps{
 		Latest: collectors.Latest, Statuses: collectors.Statuses, Trainers: registered(sessions),
 		Record: a.record, Log: a.log, Clock: time.Now,
@@ -169,7 +176,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	up := uplink.New(a.config.Uplink, uplink.Deps{
 		Credentials: identity.Credentials,
 		Events:      a.events, Samples: a.samples, Series: a.journal, Commands: commands,
-		Hello: a.hello, Heartbeat: a.heartbeat(collectors),
+		Hello: a.hello, Heartbeat: a.heartbeat(collectors), Settings: reload.tell,
 		Log: a.log, Metrics: a.metrics,
 	})
 	reflexes = reflex.New(a.config.Reflex, reflex.Deps{
@@ -179,6 +186,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	trainers := localapi.New(a.config.Trainers, localapi.Deps{
 		Log: a.log, Metrics: a.metrics, Clock: time.Now, Node: a.config.Node, Sessions: sessions,
 		Checkpoints: checkpoints, Orders: orders, Events: a.journal.Events, Observe: observe,
+		Standing: stands, Encrypts: a.config.Vault.Encryption.On(),
 	})
 
 	services.Go("vault", checkpoints.Run)

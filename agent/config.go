@@ -10,6 +10,7 @@ import (
 
 	"github.com/vigil-ml/vigil/agent/collect"
 	"github.com/vigil-ml/vigil/agent/command"
+	"github.com/vigil-ml/vigil/agent/compat"
 	"github.com/vigil-ml/vigil/agent/journal"
 	"github.com/vigil-ml/vigil/agent/localapi"
 	"github.com/vigil-ml/vigil/agent/reflex"
@@ -35,6 +36,9 @@ type Config struct {
 	StateDir string `yaml:"state_dir"`
 	// Listen is host:port on loopback for /metrics and /healthz.
 	Listen string `yaml:"listen"`
+	// Compat is the other exporters whose names /metrics has too, with commas:
+	// dcgm, node. See docs/compat.md.
+	Compat string `yaml:"compat"`
 
 	Trainers localapi.Config `yaml:"trainers"`
 	Uplink   uplink.Config   `yaml:"uplink"`
@@ -126,6 +130,9 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 	if wrong := serve.Loopback(c.Listen); wrong != "" {
 		report("listen", "%q: %s", c.Listen, wrong)
 	}
+	if _, err := compat.Parse(c.Compat); err != nil {
+		report("compat", "%v", err)
+	}
 	for kind := range c.Collectors {
 		if names := Collectors().Names(); !slices.Contains(names, kind) {
 			report("collectors", "there is no collector %q; there are %s", kind, strings.Join(names, ", "))
@@ -153,7 +160,11 @@ func Check(c Config) error {
 // sources builds every collector of the catalogue, with its interval.
 func (c *Config) sources(deps collect.Deps) ([]collect.Source, error) {
 	var sources []collect.Source
-	deps.GPU = c.GPU
+	formats, err := compat.Parse(c.Compat)
+	if err != nil {
+		return nil, err
+	}
+	deps.GPU, deps.PerCore = c.GPU, slices.Contains(formats, compat.Node)
 	for _, kind := range Collectors().Names() {
 		chosen := c.Collectors[kind]
 		if chosen.Off {

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/agent/collect"
+	"github.com/vigil-ml/vigil/agent/compat"
 	"github.com/vigil-ml/vigil/agent/localapi"
 	"github.com/vigil-ml/vigil/internal/serve"
 	"github.com/vigil-ml/vigil/internal/telemetry"
@@ -111,6 +112,20 @@ func (a *agent) heartbeat(collectors *collect.Runner) func() *agentv1.Heartbeat 
 			DroppedFrames: events.Dropped + samples.Dropped, DroppedEventFrames: events.Dropped, Collectors: states,
 		}
 	}
+}
+
+// expose puts what is measured on /metrics, under the names of other exporters
+// too where the configuration wants them.
+func (a *agent) expose(collectors *collect.Runner) error {
+	a.metrics.MustRegister(collectors.Exposition())
+	formats, err := compat.Parse(a.config.Compat)
+	if err != nil {
+		return err
+	}
+	for _, format := range formats {
+		a.metrics.MustRegister(compat.New(format, compat.Deps{Latest: collectors.Latest, Host: a.config.Node, Clock: time.Now}))
+	}
+	return nil
 }
 
 // reachable tells whether trainers can reach this agent.

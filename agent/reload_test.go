@@ -10,11 +10,13 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/vigil-ml/vigil/agent/collect"
 	"github.com/vigil-ml/vigil/internal/conf"
 	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/telemetry"
+	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 )
 
 // written reads a configuration as a user writes it.
@@ -33,7 +35,8 @@ func reloading(t *testing.T, text string) (*reloader, *bytes.Buffer) {
 	var out bytes.Buffer
 	config := written(t, text)
 	log, setLevel := telemetry.LeveledLogger(&out, config.Log)
-	r := &reloader{agent: &agent{config: config, log: log}, written: config, setLevel: setLevel, deps: collect.Deps{Log: log}}
+	r := newReloader(&agent{config: config, log: log}, config, setLevel)
+	r.deps = collect.Deps{Log: log}
 	sources, err := config.sources(r.deps)
 	if err != nil {
 		t.Fatal(err)
@@ -64,6 +67,37 @@ func TestReloadChangesCollectorsAndTheLogsLevel(t *testing.T) {
 	r.take(written(t, ""))
 	if _, on := r.collectors.Statuses()["nvml"]; !on || r.log.Enabled(t.Context(), slog.LevelDebug) {
 		t.Error("back again changed nothing")
+	}
+}
+
+// What the control plane sets lies over what the user writes, also after a
+// reload, until it sets something else.
+func TestControlPlaneSetsCollectors(t *testing.T) {
+	r, out := reloading(t, "collectors: {tasks: {off: true}}")
+	on := func(kind string) bool { return r.collectors.Statuses()[kind] != "" }
+	yes, no := true, false
+	r.set(&agentv1.Settings{Collectors: map[string]*agentv1.CollectorSettings{
+		"nvml": {Off: &yes}, "tasks": {Off: &no}, "host": {Interval: durationpb.New(time.Second)}, "of-tomorrow": {Off: &yes},
+	}})
+	if on("nvml") || !on("tasks") || !on("host") {
+		t.Errorf("collectors %v", r.collectors.Statuses())
+	}
+	r.take(written(t, "collectors: {nvml: {off: false}, fabric: {off: true}}"))
+	if on("nvml") || !on("tasks") || on("fabric") {
+		t.Errorf("after a reload: collectors %v", r.collectors.Statuses())
+	}
+	config := overlay(r.latest, r.settings)
+	if d := config.Collectors["host"].Interval; d != time.Second {
+		t.Errorf("host's interval is %v", d)
+	}
+	said := strings.Count(out.String(), "settings are taken")
+	r.set(r.settings)
+	if strings.Count(out.String(), "settings are taken") != said {
+		t.Error("the same settings were taken again")
+	}
+	r.set(nil)
+	if !on("nvml") || on("fabric") {
+		t.Errorf("without settings: collectors %v", r.collectors.Statuses())
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/authority"
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/detect/profile"
+	"github.com/vigil-ml/vigil/controlplane/duty"
 	"github.com/vigil-ml/vigil/controlplane/fleet"
 	"github.com/vigil-ml/vigil/controlplane/incident"
 	"github.com/vigil-ml/vigil/controlplane/ingest"
@@ -39,6 +40,9 @@ type Config struct {
 	// Authority gives nodes their certificates; docs/access.md.
 	Authority authority.Config `yaml:"authority"`
 
+	// Replicas is about other control planes on the same PostgreSQL and the same
+	// NATS cluster: docs/fleet.md.
+	Replicas duty.Config     `yaml:"replicas"`
 	Store    store.Config    `yaml:"store"`
 	Bus      bus.Config      `yaml:"bus"`
 	Metrics  metrics.Config  `yaml:"metrics"`
@@ -91,6 +95,7 @@ func Defaults() Config {
 		Access:    access.Defaults(),
 		Audit:     audit.Defaults("audit"),
 		Authority: authority.Defaults("authority"),
+		Replicas:  duty.Defaults(),
 		Store:     store.Config{Path: "vigil.db"},
 		Bus:       bus.Defaults("bus"),
 		Metrics:   metrics.Defaults("metrics"),
@@ -107,6 +112,9 @@ func Defaults() Config {
 func (c Config) Check(report func(key, format string, args ...any)) {
 	if least := 3 * c.Ingest.HeartbeatInterval; c.Fleet.LostAfter < least {
 		report("fleet.lost_after", "is %s; want at least three heartbeats (ingest.heartbeat_interval), %s", c.Fleet.LostAfter, least)
+	}
+	if (c.Store.URL == "") != (c.Bus.URL == "") {
+		report("store.url", "and bus.url go together: control planes that share one share the other")
 	}
 	if c.StateDir == "" {
 		report("state_dir", "is empty; name a directory")

@@ -66,7 +66,7 @@ func Run(ctx context.Context, config Config, w io.Writer) error {
 			defer cancel()
 			return flush(ctx)
 		}))
-		c := &controlPlane{config: config, log: log, tracer: tracer, metrics: telemetry.NewRegistry()}
+		c := &controlPlane{config: config, log: log, tracer: tracer, metrics: telemetry.NewRegistry(), self: newReplica()}
 		if err := c.open(ctx, foundations); err != nil {
 			return err
 		}
@@ -88,6 +88,7 @@ type controlPlane struct {
 	tracer  trace.Tracer
 	metrics *prometheus.Registry
 
+	self    store.Replica
 	store   *store.Store
 	bus     *bus.Bus
 	samples *metrics.DB
@@ -96,31 +97,42 @@ type controlPlane struct {
 
 // open opens what everything stands on.
 func (c *controlPlane) open(ctx context.Context, foundations *life.Group) (err error) {
-	if c.store, err = store.Open(ctx, c.config.Store, store.Deps{Log: c.log, Exports: len(c.config.Exports) > 0}); err != nil {
+	// The bus is opened first: what is embedded is locked, so that then this is
+	// the only process at work here.
+	if c.bus, err = bus.Open(ctx, c.config.Bus, bus.Deps{Log: c.log, Metrics: c.metrics}); err != nil {
+		return err
+	}
+	foundations.Go("bus", life.AtEnd(func() error { c.bus.Close(); return nil }))
+	if c.store, err = store.Open(ctx, c.config.Store, store.Deps{
+		Log: c.log, Changed: c.tellChanged, Exports: len(c.config.Exports) > 0,
+	}); err != nil {
 		return err
 	}
 	foundations.Go("store", life.AtEnd(c.store.Close))
 	if c.audit, err = audit.Open(ctx, c.config.Audit, audit.Deps{Store: c.store, Log: c.log, Metrics: c.metrics, Clock: time.Now}); err != nil {
 		return err
 	}
-	if c.bus, err = bus.Open(ctx, c.config.Bus, bus.Deps{Log: c.log, Metrics: c.metrics}); err != nil {
+	if err := c.release(ctx); err != nil {
 		return err
-	}
-	foundations.Go("bus", life.AtEnd(func() error { c.bus.Close(); return nil }))
-	// The embedded bus is locked, so this is the only process at work here: what
-	// one before it had leased is not waited for.
-	released, err := c.store.Outbox().Release(ctx)
-	if err != nil {
-		return err
-	}
-	if released > 0 {
-		c.log.Info("notifications that a process before this one may have sent are sent again", "notifications", released)
 	}
 	if c.samples, err = metrics.Open(c.config.Metrics, metrics.Deps{Log: c.log, Clock: time.Now}); err != nil {
 		return err
 	}
 	foundations.Go("metrics", life.AtEnd(c.samples.Close))
 	return nil
+}
+
+// release has sent what a process before this one had leased, without waiting
+// for its leases. Where there are others, they may be theirs.
+func (c *controlPlane) release(ctx context.Context) error {
+	if c.store.Shared() {
+		return nil
+	}
+	released, err := c.store.Outbox().Release(ctx)
+	if released > 0 {
+		c.log.Info("notifications that a process before this one may have sent are sent again", "notifications", released)
+	}
+	return err
 }
 
 // setup makes the services and starts them. It is one straight line, longer
@@ -137,6 +149,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 		return err
 	}
 	listeners := map[string]string{"api": operators.Addr().String(), "agents": agents.Addr().String()}
+	c.self.Address = listeners["api"]
 
 	profiles, err := profile.New(c.config.Detection)
 	if err != nil {
@@ -153,6 +166,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 	}
 	nodes := fleet.New(c.config.Fleet, fleet.Deps{
 		Store: c.store, Bus: c.bus, Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
+		Self: c.sharedID(), TookOver: c.tellTookOver,
 	})
 	plan, err := c.config.Alerting.Plan(alerts.Receivers())
 	if err != nil {
@@ -160,7 +174,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 	}
 	router := routing.New(routing.Deps{Plan: plan, Store: c.store, Clock: time.Now, Log: c.log, Metrics: c.metrics})
 	incidents := incident.New(c.config.Incident, incident.Deps{
-		Router: router, Save: nodes.RequestCheckpoint, Store: c.store,
+		Router: router, Save: nodes.RequestCheckpoint, Judge: nodes.Judge, Store: c.store,
 		Clock: time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
 	})
 	people.incidents = incidents
@@ -168,11 +182,11 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
-	events := pipeline.New(pipeline.Deps{
-		Bus: c.bus, Store: c.store, Incidents: incidents,
+	events := pipeline.Partitioned(pipeline.Deps{
+		Store: c.store, Incidents: incidents,
 		NewBank: func() pipeline.Bank { return detect.NewBankOf(profiles.Choose).WatchNodes(profiles.Nodes()) },
 		Clock:   time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
-	})
+	}, c.bus)
 	doors, err := c.openDoors(ctx, services, listeners)
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
@@ -191,23 +205,21 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 
 	services.Go("alerting", alerts.Run)
 	services.Go("fleet", nodes.Run)
-	services.Go("pipeline", events.Run)
-	services.Go("incidents", incidents.Run)
-	services.Go("routing", router.Run)
+	services.Go("hints", func(ctx context.Context) error { return c.hear(ctx, nodes) })
+	services.Go("duties", c.duties(events, incidents, router, nodes, exports).Run)
 	services.Go("audit", c.audit.Run)
 	services.Go("ingest", frames.Run)
 	services.Go("authority", doors.authority.Run)
 	services.Go("agents", serveAgents(agents, frames, doors.authority))
-	services.Go("exports", exports.Run)
 	services.Go("api", operatorAPI.Run)
 	c.log.Info("control plane is up", "version", version.String(), "api", listeners["api"], "agents", listeners["agents"], "state", c.config.StateDir)
 	return nil
 }
 
 // web is what the operators' port answers besides the API.
-func (c *controlPlane) web(events *pipeline.Pipeline, incidents *incident.Engine, router *routing.Router, told *alerting.Alerting) http.Handler {
+func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engine, router *routing.Router, told *alerting.Alerting) http.Handler {
 	mux := http.NewServeMux()
-	telemetry.Handle(mux, c.metrics, events.Healthy)
+	telemetry.Handle(mux, c.metrics, healthy(events))
 	mux.Handle("/api/v1/", c.samples.Handler())
 	mux.Handle(notify.CallbackPath, told.Callbacks())
 	alerts := alertapi.New(alertapi.Deps{

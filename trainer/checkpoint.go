@@ -24,6 +24,9 @@ const lostWait = 200 * time.Millisecond
 // ways.
 const requestPatience = time.Second
 
+// FromNothing, as Recovery.From, asks an attempt to begin anew.
+const FromNothing = "nothing"
+
 // Save makes the checkpoint of an order: it asks for a directory, has write
 // put regular files into it, and hands them over; metadata's rank and world
 // size are filled in. It gives the checkpoint's id. From then on the agent
@@ -69,7 +72,11 @@ func (s *Session) save(ctx context.Context, order *Order, metadata *commonv1.Che
 		return "", false, err
 	}
 	dir := place.GetStagingDirectory()
-	if err := write(dir); err != nil {
+	err = write(dir)
+	if err == nil {
+		err = s.fits(dir)
+	}
+	if err != nil {
 		_ = os.RemoveAll(dir) // the room may be memory; the cause is what counts
 		return place.GetCheckpointId(), false, err
 	}
@@ -95,11 +102,11 @@ func noAnswer(err error) bool {
 
 // Resume gives the checkpoint to go on from, nil to begin from nothing, and
 // the newer ones that were passed over with the reasons. Without an agent it
-// is nil. While an agent that should be there does not answer, it waits until
+// is nil, and so it is where the attempt is asked to begin anew. While an agent that should be there does not answer, it waits until
 // ctx ends and fails with fault.Unavailable: beginning from nothing is the
 // caller's decision.
 func (s *Session) Resume(ctx context.Context) (*commonv1.CheckpointRef, []*trainerv1.PassedOver, error) {
-	if s.client == nil {
+	if s.client == nil || s.config.Recovery.From == FromNothing {
 		return nil, nil, nil
 	}
 	var answer *trainerv1.ResolveResumeResponse
@@ -111,6 +118,9 @@ func (s *Session) Resume(ctx context.Context) (*commonv1.CheckpointRef, []*train
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("resolve checkpoint to resume from: %w", err)
+	}
+	if err := s.refuseFallback(answer.GetPassedOver()); err != nil {
+		return nil, answer.GetPassedOver(), fmt.Errorf("resolve checkpoint to resume from: %w", err)
 	}
 	return answer.GetCheckpoint(), answer.GetPassedOver(), nil
 }

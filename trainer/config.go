@@ -1,6 +1,7 @@
 package trainer
 
 import (
+	"encoding/json"
 	"log/slog"
 	"strconv"
 	"time"
@@ -35,6 +36,13 @@ type Config struct {
 	Settings   map[string]string     // settings worth showing
 	TotalSteps int64                 // optimizer steps that the run will make; 0 when unknown
 	ExitFile   string                // where a supervisor wants to read why the process exits; empty: nobody does
+	// Recovery is what this attempt is asked to do otherwise than the one before.
+	Recovery protocol.Recovery
+	// MaxCheckpointBytes bounds a checkpoint of this process; 0: nothing does.
+	MaxCheckpointBytes int64
+	// NoFallback refuses to go on from an earlier checkpoint when the newest is
+	// not fit.
+	NoFallback bool
 
 	QueueSteps     int           // step reports kept while they cannot be sent; default 4096
 	FlushInterval  time.Duration // step reports are sent this often; default 100 ms
@@ -50,13 +58,27 @@ type Deps struct {
 }
 
 // FromEnvironment reads VIGIL_SOCKET, VIGIL_RUN_ID, VIGIL_ATTEMPT,
-// VIGIL_EXIT_FILE, RANK and WORLD_SIZE. A number that is none gives
+// VIGIL_EXIT_FILE, VIGIL_RECOVERY, VIGIL_MAX_CHECKPOINT_BYTES,
+// VIGIL_RESUME_FALLBACK, RANK and WORLD_SIZE. A number that is none gives
 // fault.Invalid with the variable's name.
 func FromEnvironment(getenv func(string) string) (Config, error) {
 	config := Config{
-		Socket:   getenv(protocol.EnvSocket),
-		RunID:    getenv(protocol.EnvRunID),
-		ExitFile: getenv(protocol.EnvExitFile),
+		Socket:     getenv(protocol.EnvSocket),
+		RunID:      getenv(protocol.EnvRunID),
+		ExitFile:   getenv(protocol.EnvExitFile),
+		NoFallback: getenv(protocol.EnvFallback) == "false",
+	}
+	if text := getenv(protocol.EnvRecovery); text != "" {
+		if err := json.Unmarshal([]byte(text), &config.Recovery); err != nil {
+			return Config{}, fault.New(fault.Invalid, "read environment: %s: %v", protocol.EnvRecovery, err)
+		}
+	}
+	if text := getenv(protocol.EnvMaxCheckpoint); text != "" {
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || n < 0 {
+			return Config{}, fault.New(fault.Invalid, "read environment: %s is %q; want a number of bytes", protocol.EnvMaxCheckpoint, text)
+		}
+		config.MaxCheckpointBytes = n
 	}
 	for _, number := range []struct {
 		name string

@@ -49,6 +49,7 @@ func (s *Session) NonFinite(ctx context.Context, what *commonv1.NonFinite) *Orde
 // no progress.
 func (s *Session) Resumed(ref *commonv1.CheckpointRef) {
 	s.step.Store(ref.GetMetadata().GetStep())
+	s.standing.resumed(ref.GetMetadata().GetStep(), ref.GetCheckpointId())
 	s.Report(&commonv1.Event{Body: &commonv1.Event_Resumed{Resumed: &commonv1.Resumed{
 		CheckpointId: ref.GetCheckpointId(), Step: ref.GetMetadata().GetStep(),
 	}}})

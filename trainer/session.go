@@ -37,6 +37,8 @@ type Session struct {
 	group *life.Group
 	step  atomic.Int64 // the last step reported or resumed from; unknownStep: none
 
+	standing standing // what a supervisor is told
+
 	// Nil without a socket.
 	conn   *grpc.ClientConn
 	client trainerv1.TrainerServiceClient
@@ -129,6 +131,7 @@ func (s *Session) NextAttempt() uint32 { return s.link.nextAttempt() }
 // is copied and sent in the background.
 func (s *Session) Step(report StepReport) {
 	s.step.Store(report.Step)
+	s.standing.step(report.Step, report.GPUBytes)
 	if s.client == nil {
 		return
 	}

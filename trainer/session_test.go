@@ -294,22 +294,22 @@ func TestTheLastStepIsLeftForTheSupervisor(t *testing.T) {
 	if _, known := trainer.ReadProgress(file); known {
 		t.Error("a step is known before there was one")
 	}
-	s.Resumed(&commonv1.CheckpointRef{Metadata: &commonv1.CheckpointMetadata{Step: 40}})
+	s.Resumed(&commonv1.CheckpointRef{CheckpointId: "ck", Metadata: &commonv1.CheckpointMetadata{Step: 40}})
 	testkit.Eventually(t, "the step resumed from", func() bool {
-		step, known := trainer.ReadProgress(file)
-		return known && step == 40
+		p, known := trainer.ReadProgress(file)
+		return known && p.Step == 40
 	})
 	s.Step(trainer.StepReport{Step: 41})
 	testkit.Eventually(t, "the step, while the process lives", func() bool {
-		step, known := trainer.ReadProgress(file)
-		return known && step == 41
+		p, known := trainer.ReadProgress(file)
+		return known && p.Step == 41
 	})
-	s.Step(trainer.StepReport{Step: 42})
+	s.Step(trainer.StepReport{Step: 42, GPUBytes: trainer.Known(int64(7))})
 	if err := s.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if step, known := trainer.ReadProgress(file); !known || step != 42 {
-		t.Errorf("step is %d, %v; want 42", step, known)
+	if p, known := trainer.ReadProgress(file); !known || p != (trainer.Progress{Step: 42, Resumed: "ck", GPUBytes: 7}) {
+		t.Errorf("progress is %+v, %v; want step 42", p, known)
 	}
 }
 

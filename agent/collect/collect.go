@@ -69,6 +69,8 @@ type Deps struct {
 	// GPU is which GPUs the agent was told that there are: empty for those of the
 	// driver; see package nvml/scenario.
 	GPU string
+	// PerCore is set when somebody needs each CPU's time by itself.
+	PerCore bool
 	// StateDir is where a collector may keep what outlives a restart, in files
 	// that begin with its kind.
 	StateDir string

@@ -222,8 +222,12 @@ func (r *Runner) call(ctx context.Context, s *source) *call {
 
 func (r *Runner) set(s *source, status Status) {
 	s.mu.Lock()
+	same := s.status == status
 	s.status = status
 	s.mu.Unlock()
+	if same {
+		return
+	}
 	for _, other := range statuses() {
 		value := 0.0
 		if other == status {

@@ -22,6 +22,7 @@ import (
 const (
 	maxJobs     = 256 // commands that wait to be taken up
 	defaultTime = 2 * time.Minute
+	tellEvery   = time.Second // how far a long task is
 )
 
 // Config is what users say about commands.
@@ -50,6 +51,14 @@ type Saver interface {
 	Order(ctx context.Context, order *commonv1.CheckpointOrder, commandID, traceparent string, deadline time.Time) error
 }
 
+// Keeper does what concerns checkpoints that were saved; the vault does.
+type Keeper interface {
+	// Do does a task, tells how far it is, and says what came of it.
+	Do(ctx context.Context, task *commonv1.CheckpointTask, progress func(done, total int64)) (detail string, err error)
+	// Judge takes in that checkpoints are suspect.
+	Judge(ctx context.Context, judgement *commonv1.CheckpointJudgement) error
+}
+
 // Deps is what the executor needs of others.
 type Deps struct {
 	Log     *slog.Logger
@@ -57,6 +66,7 @@ type Deps struct {
 	Clock   func() time.Time
 	FS      durable.FS
 	Saver   Saver
+	Keeper  Keeper
 	Events  EventWriter
 }
 
@@ -100,15 +110,15 @@ func New(config Config, deps Deps) *Executor {
 // one more than can wait, and it may be sent again.
 func (e *Executor) Execute(ctx context.Context, command *agentv1.Command) {
 	log := e.deps.Log.With("command", command.GetCommandId())
-	order := command.GetCheckpoint()
-	if order == nil {
+	runID, known := runOf(command)
+	if !known {
 		// Events belong to a run, and without its verb a command names none: the
 		// control plane learns of this when the deadline passes.
 		log.Error("refuse command: this agent does not know its verb")
 		e.results.WithLabelValues("failed").Inc()
 		return
 	}
-	if err := vault.CheckRunID(order.RunId); err != nil || command.GetCommandId() == "" {
+	if err := vault.CheckRunID(runID); err != nil || command.GetCommandId() == "" {
 		log.Error("refuse command: it lacks an id or names no run", "error", err)
 		e.results.WithLabelValues("failed").Inc()
 		return
@@ -122,7 +132,9 @@ func (e *Executor) Execute(ctx context.Context, command *agentv1.Command) {
 	default:
 		e.release(j.key)
 		e.results.WithLabelValues("failed").Inc()
-		e.tell(ctx, command, commonv1.CommandStage_COMMAND_STAGE_FAILED, "the agent has too many commands waiting")
+		e.tell(ctx, command, &commonv1.CommandResult{
+			Stage: commonv1.CommandStage_COMMAND_STAGE_FAILED, Error: "the agent has too many commands waiting",
+		})
 	}
 }
 
@@ -166,19 +178,19 @@ func (e *Executor) Run(ctx context.Context) error {
 func (e *Executor) do(ctx context.Context, j job) {
 	if j.repeated != nil {
 		e.results.WithLabelValues("repeated").Inc()
-		e.tell(ctx, j.command, j.repeated.Stage, j.repeated.Error)
+		e.tell(ctx, j.command, j.repeated.word())
 		return
 	}
-	e.tell(ctx, j.command, commonv1.CommandStage_COMMAND_STAGE_ACCEPTED, "")
+	e.tell(ctx, j.command, &commonv1.CommandResult{Stage: commonv1.CommandStage_COMMAND_STAGE_ACCEPTED})
 	deadline := e.deps.Clock().Add(defaultTime)
 	if j.command.Deadline != nil {
 		deadline = j.command.Deadline.AsTime()
 	}
-	err := e.deps.Saver.Order(ctx, j.command.GetCheckpoint(), j.command.CommandId, j.command.Traceparent, deadline)
+	detail, err := e.carryOut(ctx, j.command, deadline)
 	if ctx.Err() != nil {
 		return
 	}
-	r := result{Key: j.key, Stage: commonv1.CommandStage_COMMAND_STAGE_DONE}
+	r := result{Key: j.key, Stage: commonv1.CommandStage_COMMAND_STAGE_DONE, Detail: detail}
 	label := "done"
 	if err != nil {
 		r.Stage, r.Error, label = commonv1.CommandStage_COMMAND_STAGE_FAILED, err.Error(), "failed"
@@ -190,19 +202,54 @@ func (e *Executor) do(ctx context.Context, j job) {
 	if err != nil {
 		e.deps.Log.Warn("remember command", "command", j.command.CommandId, "error", err)
 	}
-	e.tell(ctx, j.command, r.Stage, r.Error)
+	e.tell(ctx, j.command, r.word())
 }
 
-func (e *Executor) tell(ctx context.Context, command *agentv1.Command, stage commonv1.CommandStage, cause string) {
-	runID := command.GetCheckpoint().GetRunId()
+// carryOut does what a command says and gives what came of it, for a person.
+func (e *Executor) carryOut(ctx context.Context, command *agentv1.Command, deadline time.Time) (string, error) {
+	switch verb := command.GetVerb().(type) {
+	case *agentv1.Command_CheckpointTask:
+		ctx, cancel := context.WithDeadline(ctx, deadline)
+		defer cancel()
+		last := e.deps.Clock()
+		return e.deps.Keeper.Do(ctx, verb.CheckpointTask, func(done, total int64) {
+			if now := e.deps.Clock(); now.Sub(last) >= tellEvery {
+				last = now
+				e.tell(ctx, command, &commonv1.CommandResult{
+					Stage: commonv1.CommandStage_COMMAND_STAGE_RUNNING, DoneBytes: done, TotalBytes: total,
+				})
+			}
+		})
+	case *agentv1.Command_Judgement:
+		return "", e.deps.Keeper.Judge(ctx, verb.Judgement)
+	default:
+		return "", e.deps.Saver.Order(ctx, command.GetCheckpoint(), command.CommandId, command.Traceparent, deadline)
+	}
+}
+
+// runOf gives the run that a command is about, and false for a verb that is not
+// known here.
+func runOf(command *agentv1.Command) (runID string, known bool) {
+	switch verb := command.GetVerb().(type) {
+	case *agentv1.Command_Checkpoint:
+		return verb.Checkpoint.GetRunId(), true
+	case *agentv1.Command_CheckpointTask:
+		return verb.CheckpointTask.GetRunId(), true
+	case *agentv1.Command_Judgement:
+		return verb.Judgement.GetRunId(), true
+	}
+	return "", false
+}
+
+func (e *Executor) tell(ctx context.Context, command *agentv1.Command, word *commonv1.CommandResult) {
+	runID, _ := runOf(command)
+	word.CommandId = command.CommandId
 	event := &commonv1.Event{
 		EventId: uuid.Must(uuid.NewV7()).String(), Time: timestamppb.New(e.deps.Clock()),
 		RunId: runID, Traceparent: command.Traceparent,
-		Body: &commonv1.Event_CommandResult{CommandResult: &commonv1.CommandResult{
-			CommandId: command.CommandId, Stage: stage, Error: cause,
-		}},
+		Body: &commonv1.Event_CommandResult{CommandResult: word},
 	}
 	if err := e.deps.Events(ctx, runID, event); err != nil {
-		e.deps.Log.Warn("write command event", "command", command.CommandId, "stage", stage, "error", err)
+		e.deps.Log.Warn("write command event", "command", command.CommandId, "stage", word.Stage, "error", err)
 	}
 }

@@ -59,7 +59,7 @@ func newDesk(t *testing.T, path string, answer func(ctx context.Context, id stri
 	config := command.Defaults(path)
 	config.Remember = 3
 	d.Executor = command.New(config, command.Deps{
-		Log: testkit.Logger(t), Metrics: prometheus.NewRegistry(), Clock: time.Now, FS: durable.OS{}, Saver: d,
+		Log: testkit.Logger(t), Metrics: prometheus.NewRegistry(), Clock: time.Now, FS: durable.OS{}, Saver: d, Keeper: d,
 		Events: func(_ context.Context, run string, events ...*commonv1.Event) error {
 			d.mu.Lock()
 			defer d.mu.Unlock()

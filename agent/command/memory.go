@@ -18,6 +18,13 @@ type result struct {
 	Key   string                `json:"idempotency_key"`
 	Stage commonv1.CommandStage `json:"stage"`
 	Error string                `json:"error,omitempty"`
+	// Detail is what came of it, for a person.
+	Detail string `json:"detail,omitempty"`
+}
+
+// word is the result as it is told.
+func (r *result) word() *commonv1.CommandResult {
+	return &commonv1.CommandResult{Stage: r.Stage, Error: r.Error, Detail: r.Detail}
 }
 
 // memory is the last commands that ended, in a file that is written anew each

@@ -93,6 +93,7 @@ type Journal struct {
 	deps    Deps
 	series  *dictionary
 	taken   *taken
+	sampled prometheus.Counter
 	refused *prometheus.CounterVec
 	doubled prometheus.Counter
 
@@ -116,6 +117,7 @@ func Open(config Config, deps Deps) (*Journal, error) {
 	}
 	j := &Journal{
 		deps: deps, series: series, taken: newTaken(maxTaken),
+		sampled: metric.NewCounter(deps.Metrics, metric.AgentSamples).WithLabelValues(),
 		refused: metric.NewCounter(deps.Metrics, metric.AgentSamplesRefused),
 		doubled: metric.NewCounter(deps.Metrics, metric.AgentEventsRepeated).WithLabelValues(),
 	}
@@ -262,7 +264,9 @@ func (j *Journal) Samples(_ context.Context, samples []metric.Sample) error {
 		if failed != nil {
 			j.refused.WithLabelValues(reasonSpool).Add(float64(len(part)))
 			err = errors.Join(err, failed)
+			continue
 		}
+		j.sampled.Add(float64(len(part)))
 	}
 	if err != nil {
 		return fmt.Errorf("record samples: %w", err)

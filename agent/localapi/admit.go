@@ -1,6 +1,7 @@
 package localapi
 
 import (
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -77,6 +78,8 @@ func (a *API) learn(s *Session, event *commonv1.Event) {
 		a.sessions.finished(s, body.Step.GetStep(), event.GetTime().AsTime(), a.deps.Clock())
 	case *commonv1.Event_AttemptStarted:
 		a.book.launched(s.RunID, event.Attempt, body.AttemptStarted.GetPid(), a.deps.Clock())
+	case *commonv1.Event_AttemptEnded:
+		a.attempts.WithLabelValues(word(body.AttemptEnded)...).Inc()
 	case *commonv1.Event_RunEnded:
 		a.book.ended(s.RunID)
 	case *commonv1.Event_Checkpoint:
@@ -84,4 +87,16 @@ func (a *API) learn(s *Session, event *commonv1.Event) {
 			a.deps.Checkpoints.Abandon(s.RunID, body.Checkpoint.CheckpointId, s.Rank)
 		}
 	}
+}
+
+// word gives an attempt's end as labels: the kind of failure, and what follows.
+func word(ended *commonv1.AttemptEnded) []string {
+	failure, follows := "none", "end"
+	if ended.GetFailure() != commonv1.FailureKind_FAILURE_KIND_UNSPECIFIED {
+		failure = strings.ToLower(strings.TrimPrefix(ended.GetFailure().String(), "FAILURE_KIND_"))
+	}
+	if ended.GetRestarting() {
+		follows = "restart"
+	}
+	return []string{failure, follows}
 }

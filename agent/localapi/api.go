@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"github.com/vigil-ml/vigil/agent/standing"
 	"github.com/vigil-ml/vigil/agent/vault"
 	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/fault"
@@ -82,7 +83,7 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 type Checkpoints interface {
 	Begin(ctx context.Context, req vault.BeginRequest) (id, dir string, err error)
 	Commit(ctx context.Context, req vault.CommitRequest) error
-	Resolve(ctx context.Context, runID string, rank, worldSize uint32) (*commonv1.CheckpointRef, []*trainerv1.PassedOver, error)
+	Resolve(ctx context.Context, req vault.ResolveRequest) (*commonv1.CheckpointRef, []*trainerv1.PassedOver, error)
 	// Abandon removes what a rank began and says that it will not commit.
 	Abandon(runID, checkpointID string, rank uint32)
 	// Standing tells whether a checkpoint is known as another run's, and whether
@@ -116,6 +117,11 @@ type Deps struct {
 	Sessions    *Sessions
 	Checkpoints Checkpoints
 	Orders      Orders
+	// Standing remembers how runs stand; it is told events by whoever made it. Nil:
+	// one that is told nothing.
+	Standing *standing.Book
+	// Encrypts tells whether the vault encrypts.
+	Encrypts bool
 	// Events puts a run's events on stable storage.
 	Events func(ctx context.Context, runID string, events ...*commonv1.Event) error
 	// Observe is told each event afterwards and must not block; nil when nobody
@@ -138,20 +144,25 @@ type API struct {
 	clamped  prometheus.Counter
 	lost     prometheus.Counter
 	ticks    prometheus.Counter
+	attempts *prometheus.CounterVec
 	closing  chan struct{} // closed when Run ends
 }
 
 // New makes an API that serves when Run is called.
 func New(config Config, deps Deps) *API {
+	if deps.Standing == nil {
+		deps.Standing = standing.New(deps.Clock)
+	}
 	return &API{
 		config: config, deps: deps, sessions: deps.Sessions, book: newBook(deps.Log),
-		events:  metric.NewCounter(deps.Metrics, metric.AgentTrainerEvents).WithLabelValues(),
-		dropped: metric.NewCounter(deps.Metrics, metric.AgentTrainerDropped).WithLabelValues(),
-		refused: metric.NewCounter(deps.Metrics, metric.AgentEventsRefused).WithLabelValues(),
-		clamped: metric.NewCounter(deps.Metrics, metric.AgentEventsClamped).WithLabelValues(),
-		lost:    metric.NewCounter(deps.Metrics, metric.AgentRunsLost).WithLabelValues(),
-		ticks:   metric.NewCounter(deps.Metrics, metric.AgentTicks).WithLabelValues(),
-		closing: make(chan struct{}),
+		events:   metric.NewCounter(deps.Metrics, metric.AgentTrainerEvents).WithLabelValues(),
+		dropped:  metric.NewCounter(deps.Metrics, metric.AgentTrainerDropped).WithLabelValues(),
+		refused:  metric.NewCounter(deps.Metrics, metric.AgentEventsRefused).WithLabelValues(),
+		clamped:  metric.NewCounter(deps.Metrics, metric.AgentEventsClamped).WithLabelValues(),
+		lost:     metric.NewCounter(deps.Metrics, metric.AgentRunsLost).WithLabelValues(),
+		ticks:    metric.NewCounter(deps.Metrics, metric.AgentTicks).WithLabelValues(),
+		attempts: metric.NewCounter(deps.Metrics, metric.AgentAttemptsEnded),
+		closing:  make(chan struct{}),
 	}
 }
 

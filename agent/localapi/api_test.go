@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/vigil-ml/vigil/agent/localapi"
+	"github.com/vigil-ml/vigil/agent/standing"
 	"github.com/vigil-ml/vigil/agent/vault"
 	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/fault"
@@ -114,7 +115,7 @@ func makeNode(t testing.TB) *node {
 	n.sessions = localapi.NewSessions(n.metrics)
 	n.api = localapi.New(localapi.Defaults(n.socket), localapi.Deps{
 		Log: testkit.Logger(t), Metrics: n.metrics, Clock: time.Now, Node: "n1", Sessions: n.sessions,
-		Checkpoints: v, Orders: n.orders, Events: n.write,
+		Checkpoints: v, Orders: n.orders, Events: n.write, Standing: standing.New(time.Now),
 		Observe: func(*commonv1.Event) {
 			n.mu.Lock()
 			defer n.mu.Unlock()

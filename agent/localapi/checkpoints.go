@@ -43,6 +43,7 @@ func (a *API) BeginCheckpoint(ctx context.Context, in *trainerv1.BeginCheckpoint
 	if err != nil {
 		return nil, err
 	}
+	a.deps.Standing.Began(s.RunID, id)
 	return &trainerv1.BeginCheckpointResponse{CheckpointId: id, StagingDirectory: dir}, nil
 }
 
@@ -68,7 +69,11 @@ func (a *API) ResolveResume(ctx context.Context, in *trainerv1.ResolveResumeRequ
 	if err != nil {
 		return nil, err
 	}
-	ref, passed, err := a.deps.Checkpoints.Resolve(ctx, s.RunID, s.Rank, in.WorldSize)
+	ref, passed, err := a.deps.Checkpoints.Resolve(ctx, vault.ResolveRequest{
+		RunID: s.RunID, Attempt: s.Attempt, Rank: s.Rank, WorldSize: in.WorldSize, Mode: in.Mode, CanReshard: in.CanReshard,
+		// The same when the process asks again, which it does after a restart of the agent.
+		Process: fmt.Sprintf("%s/%d/%d", a.deps.Node, s.PID, s.Attempt),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -104,6 +109,25 @@ func (a *API) RequestCheckpoint(ctx context.Context, in *trainerv1.RequestCheckp
 		return nil, err
 	}
 	return &trainerv1.RequestCheckpointResponse{CheckpointId: id.String()}, nil
+}
+
+// GetStanding tells how the caller's run stands.
+func (a *API) GetStanding(ctx context.Context, in *trainerv1.GetStandingRequest) (*trainerv1.GetStandingResponse, error) {
+	s, err := a.sessions.get(in.SessionId)
+	if err != nil {
+		return nil, err
+	}
+	a.sessions.heard(s, connectionOf(ctx))
+	var since time.Time
+	if in.Since != nil {
+		if err := in.Since.CheckValid(); err != nil {
+			return nil, fault.New(fault.Invalid, "since is no time: %v", err)
+		}
+		since = in.Since.AsTime()
+	}
+	out := a.deps.Standing.Of(s.RunID, since, in.CheckpointId)
+	out.Encrypts = a.deps.Encrypts
+	return out, nil
 }
 
 // trainer finds the session of a call that only a training process makes.

@@ -12,7 +12,8 @@ import (
 	"github.com/vigil-ml/vigil/internal/fault"
 )
 
-// markInterval is how far the acknowledge mark on disk may lag while Run runs.
+// markInterval is how far the acknowledge mark on disk may lag while Run runs,
+// where no SyncInterval is set.
 const markInterval = time.Second
 
 // Spool is a bounded log of records on disk. Make one with [Open] and close
@@ -112,7 +113,7 @@ func (s *Spool) load() error {
 }
 
 // Acknowledge lets go of the frames up to a position. The mark survives a
-// restart, but may lag by a second after a kill. A position that was not
+// restart, but may lag by an interval of Run's after a kill. A position that was not
 // given out is refused with [fault.Invalid]; one before the mark does nothing.
 func (s *Spool) Acknowledge(p Position) error {
 	s.mu.Lock()
@@ -151,26 +152,23 @@ func (s *Spool) Stats() Stats {
 	return s.stats
 }
 
-// Run syncs what was appended every SyncInterval, where that is not 0, and
-// writes the acknowledge mark down every second, until ctx ends. A spool works
-// without it, but then only full segments and Close are synced.
+// Run syncs what was appended every SyncInterval and writes the acknowledge
+// mark down as often, every second where that is 0, until ctx ends. A spool
+// works without it, but then only full segments and Close are synced.
 func (s *Spool) Run(ctx context.Context) error {
-	sync := time.NewTicker(cmp.Or(s.config.SyncInterval, markInterval))
-	defer sync.Stop()
-	mark := time.NewTicker(markInterval)
-	defer mark.Stop()
+	tick := time.NewTicker(cmp.Or(s.config.SyncInterval, markInterval))
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-sync.C:
-			if err := s.settle(s.current()); err != nil {
-				s.deps.Log.Error("sync spool: frames of the last interval may be lost with the machine", "err", err)
-			}
-		case <-mark.C:
-			if err := s.saveMark(); err != nil {
-				s.deps.Log.Warn("write acknowledge mark", "err", err)
-			}
+		case <-tick.C:
+		}
+		if err := s.settle(s.current()); err != nil {
+			s.deps.Log.Error("sync spool: frames of the last interval may be lost with the machine", "err", err)
+		}
+		if err := s.saveMark(); err != nil {
+			s.deps.Log.Warn("write acknowledge mark", "err", err)
 		}
 	}
 }

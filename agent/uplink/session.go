@@ -131,6 +131,9 @@ func (s *session) open(ctx context.Context, conn *grpc.ClientConn) error {
 	if s.welcome = first.GetWelcome(); s.welcome == nil {
 		return fault.New(fault.Internal, "open session: the first answer is %T, not Welcome", first.Message)
 	}
+	if s.deps.Settings != nil {
+		s.deps.Settings(s.welcome.Settings)
+	}
 	return s.resume()
 }
 

@@ -125,8 +125,11 @@ type Deps struct {
 	// Credentials gives what each session is opened with; nil opens it without
 	// TLS.
 	Credentials func(ctx context.Context) (credentials.TransportCredentials, error)
-	Log         *slog.Logger
-	Metrics     prometheus.Registerer
+	// Settings is told what each Welcome sets, nil for nothing; it must not
+	// block. It may be nil.
+	Settings func(*agentv1.Settings)
+	Log      *slog.Logger
+	Metrics  prometheus.Registerer
 }
 
 // Uplink is the agent's side of the stream. Make one with [New].

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -277,6 +278,8 @@ func checkMetadata(m *commonv1.CheckpointMetadata, rank uint32) error {
 		return fault.New(fault.Invalid, "metadata.data_position is %d; want at least 0", m.DataPosition)
 	case m.GetNonfiniteParameters() < 0:
 		return fault.New(fault.Invalid, "metadata.nonfinite_parameters is %d; want at least 0, or leave it out", m.GetNonfiniteParameters())
+	case m.Metric != nil && (math.IsNaN(m.GetMetric()) || math.IsInf(m.GetMetric(), 0)):
+		return fault.New(fault.Invalid, "metadata.metric is %v; leave it out where there is none", m.GetMetric())
 	case len(m.Format) > 256:
 		return fault.New(fault.Invalid, "metadata.format has %d bytes; at most 256", len(m.Format))
 	}

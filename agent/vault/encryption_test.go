@@ -69,7 +69,7 @@ func TestEncryptedRoundTrip(t *testing.T) {
 			}
 		}
 	}
-	ref, _, err := b.Resolve(t.Context(), "run", 0, 1)
+	ref, _, err := b.Resolve(t.Context(), vault.ResolveRequest{RunID: "run", Rank: 0, WorldSize: 1})
 	if err != nil || ref.GetCheckpointId() != "first" {
 		t.Fatalf("resolved %v, %v", ref, err)
 	}
@@ -229,7 +229,7 @@ func TestRestoreFails(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 	full = false
-	ref, _, err := b.Resolve(t.Context(), "run", 0, 1)
+	ref, _, err := b.Resolve(t.Context(), vault.ResolveRequest{RunID: "run", Rank: 0, WorldSize: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

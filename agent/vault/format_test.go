@@ -56,7 +56,7 @@ func TestManifestIsAsDocumented(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- v.Run(ctx) }()
-	ref, _, err := v.Resolve(t.Context(), "digits-1", 0, 1)
+	ref, _, err := v.Resolve(t.Context(), vault.ResolveRequest{RunID: "digits-1", Rank: 0, WorldSize: 1})
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)

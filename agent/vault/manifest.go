@@ -54,8 +54,15 @@ type Manifest struct {
 	ContentFormat string `json:"content_format"`
 	// NonfiniteParameters is absent when nobody counted.
 	NonfiniteParameters *int64 `json:"nonfinite_parameters,omitempty"`
-	Health              string `json:"health"` // healthy, poisoned or unknown
-	Reason              string `json:"reason"` // periodic, emergency, ...
+	// Scan is what the vault found in the files; absent where it knew none of
+	// their formats.
+	Scan   *Scan  `json:"scan,omitempty"`
+	Health string `json:"health"` // healthy, poisoned or unknown
+	// Metric is what the best are told by; absent when there is none.
+	Metric *float64 `json:"metric,omitempty"`
+	// Exact says that training goes on from it as if it had not been interrupted.
+	Exact  bool   `json:"exact,omitempty"`
+	Reason string `json:"reason"` // periodic, emergency, ...
 	// Parent is the checkpoint that the attempt went on from; may be empty.
 	Parent    string    `json:"parent"`
 	Created   time.Time `json:"created"`
@@ -136,8 +143,10 @@ func (m *Manifest) check() error {
 		return fmt.Errorf("step %d or data position %d is negative", m.Step, m.DataPosition)
 	case m.NonfiniteParameters != nil && *m.NonfiniteParameters < 0:
 		return fmt.Errorf("%d non-finite parameters", *m.NonfiniteParameters)
-	case m.Health != healthName(healthOf(m.NonfiniteParameters)):
-		return fmt.Errorf("health %.40q does not agree with the count of non-finite parameters", m.Health)
+	case m.Scan != nil && (m.Scan.Values < 0 || m.Scan.NaN < 0 || m.Scan.Inf < 0 || m.Scan.NaN+m.Scan.Inf > m.Scan.Values):
+		return fmt.Errorf("a scan of %d values found %d and %d that are not finite", m.Scan.Values, m.Scan.NaN, m.Scan.Inf)
+	case m.Health != healthName(m.health()):
+		return fmt.Errorf("health %.40q does not agree with the counts of non-finite values", m.Health)
 	case !keyIDForm.MatchString(m.KeyID):
 		return fmt.Errorf("key id %.40q is not up to 8 hexadecimal digits", m.KeyID)
 	case len(m.Files) == 0 || len(m.Files) > maxFiles:
@@ -229,9 +238,10 @@ func (m *Manifest) ref(filesDir string) *commonv1.CheckpointRef {
 		Metadata: &commonv1.CheckpointMetadata{
 			Step: m.Step, DataPosition: m.DataPosition, WorldSize: m.WorldSize, Rank: m.Rank,
 			NonfiniteParameters: cloneCount(m.NonfiniteParameters), Format: m.ContentFormat,
+			Metric: m.Metric, Exact: m.Exact,
 		},
 		Created: timestamppb.New(m.Created),
-		Health:  healthOf(m.NonfiniteParameters),
+		Health:  m.health(),
 	}
 }
 
@@ -240,19 +250,6 @@ func cloneCount(n *int64) *int64 {
 		return nil
 	}
 	return proto.Int64(*n)
-}
-
-// healthOf judges saved parameters. That nobody counted is not that there were
-// none.
-func healthOf(nonfinite *int64) commonv1.CheckpointHealth {
-	switch {
-	case nonfinite == nil:
-		return commonv1.CheckpointHealth_CHECKPOINT_HEALTH_UNSPECIFIED
-	case *nonfinite == 0:
-		return commonv1.CheckpointHealth_CHECKPOINT_HEALTH_HEALTHY
-	default:
-		return commonv1.CheckpointHealth_CHECKPOINT_HEALTH_POISONED
-	}
 }
 
 func healthName(h commonv1.CheckpointHealth) string {

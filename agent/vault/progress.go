@@ -15,9 +15,10 @@ import (
 // tell emits a CheckpointProgress of one rank. An event that cannot be written
 // does not stop the checkpoint: what is on disk counts.
 func (v *Vault) tell(ctx context.Context, s *staging, state commonv1.CheckpointState, add func(*commonv1.CheckpointProgress)) {
+	counted := Manifest{NonfiniteParameters: s.metadata.NonfiniteParameters}
 	progress := &commonv1.CheckpointProgress{
-		CheckpointId: s.CheckpointID, State: state,
-		Health: healthOf(s.metadata.NonfiniteParameters), Reason: s.Reason,
+		CheckpointId: s.CheckpointID, State: state, Metric: s.metadata.Metric,
+		Health: counted.health(), Reason: s.Reason,
 		Step: s.metadata.Step, SizeBytes: s.SizeBytes, CommandId: s.CommandID, Failure: s.Failure,
 	}
 	if add != nil {
@@ -47,6 +48,10 @@ func (v *Vault) where(s *staging, m *Manifest, digest string) func(*commonv1.Che
 		p.Path = v.rankDir(s.key())
 		p.ManifestSha256 = digest
 		p.SizeBytes = m.SizeBytes
+		c := Checkpoint{ID: m.CheckpointID, Health: healthy, Ranks: map[uint32]*Manifest{}}
+		c.add(m)
+		c.judge(readJudgements(v.runDir(m.RunID)))
+		p.Health, p.HealthReason = c.Health, c.HealthReason
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -16,17 +17,19 @@ const restoreName = ".restore"
 
 // provide gives a directory with a rank's files as the trainer wrote them,
 // every byte of them checked: that of the vault where they are stored so, else
-// one that they are restored to.
-func (v *Vault) provide(ctx context.Context, k key, m *Manifest) (string, error) {
+// one that they are restored to. Asks is the rank that goes on from them.
+func (v *Vault) provide(ctx context.Context, k key, m *Manifest, asks uint32) (string, error) {
 	rankDir := v.rankDir(k)
 	if m.plain() {
 		return filepath.Join(rankDir, filesName), v.checkFiles(ctx, rankDir, m)
 	}
-	v.dropRestored(k.runID, k.rank)
 	v.mu.Lock()
 	root, _ := v.stagingRoot(m.SizeBytes)
 	v.mu.Unlock()
-	to := filepath.Join(restorePath(root, k.runID, k.rank), k.checkpointID)
+	to := filepath.Join(restorePath(root, k.runID, asks), k.checkpointID)
+	if k.rank != asks {
+		to += "." + rankName(k.rank)
+	}
 	if err := v.Restore(ctx, rankDir, m, to); err != nil {
 		return "", errors.Join(err, v.deps.FS.RemoveAll(to))
 	}
@@ -78,6 +81,10 @@ func (v *Vault) sweepRestored() {
 // that is not there yet, checking every byte. After an error the directory is
 // of no use. They are not synced: whoever restores can do so again.
 func (v *Vault) Restore(ctx context.Context, rankDir string, m *Manifest, to string) error {
+	return v.restore(ctx, rankDir, m, to, func(in io.Reader) io.Reader { return in })
+}
+
+func (v *Vault) restore(ctx context.Context, rankDir string, m *Manifest, to string, through func(io.Reader) io.Reader) error {
 	if err := v.deps.FS.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return fmt.Errorf("restore checkpoint: %w", err)
 	}
@@ -96,6 +103,6 @@ func (v *Vault) Restore(ctx context.Context, rankDir string, m *Manifest, to str
 		if err != nil {
 			return err
 		}
-		return errors.Join(v.codec.Decode(ctx, out, in, m.encoded(f), m.binding(f.Name)), out.Close())
+		return errors.Join(v.codec.Decode(ctx, out, through(in), m.encoded(f), m.binding(f.Name)), out.Close())
 	})
 }

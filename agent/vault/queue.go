@@ -13,27 +13,57 @@ import (
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
-const idleWait = time.Hour
+const (
+	idleWait      = time.Hour
+	sweepInterval = time.Hour
+)
+
+// sealAll is one worker: it seals what is ready, until ctx ends.
+func (v *Vault) sealAll(ctx context.Context) error {
+	for ctx.Err() == nil {
+		next, wait := v.next()
+		if next != nil {
+			v.process(ctx, next)
+			continue
+		}
+		retry := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-v.wake:
+		case <-retry.C:
+		}
+		retry.Stop()
+	}
+	return nil
+}
 
 func (v *Vault) enqueue(s *staging) {
 	v.mu.Lock()
 	v.queue = append(v.queue, s)
 	v.mu.Unlock()
-	select {
-	case v.wake <- struct{}{}:
-	default:
-	}
+	v.nudge()
 }
 
-// next gives the first staging that is ready to be sealed, or how long to wait
-// for one.
+// next gives a worker the first staging that is ready to be sealed, or how long
+// to wait for one. Those of one rank are sealed one after another, in the order
+// in which they were committed.
 func (v *Vault) next() (*staging, time.Duration) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	now, wait := v.deps.Clock(), idleWait
+	busy := map[key]bool{} // ranks of runs
 	for _, s := range v.queue {
+		if s.sealing {
+			busy[s.of()] = true
+		}
+	}
+	for _, s := range v.queue {
+		if busy[s.of()] {
+			continue
+		}
 		d := s.notBefore.Sub(now)
 		if d <= 0 {
+			s.sealing = true
 			return s, 0
 		}
 		wait = min(wait, d)
@@ -51,12 +81,14 @@ func (v *Vault) process(ctx context.Context, s *staging) {
 		v.sealed.WithLabelValues("verified").Inc()
 		v.dropRestored(s.RunID, s.Rank) // who has saved since has read it
 		v.finish(s, true)
+		v.keep(ctx, s.RunID)
 	case ctx.Err() != nil:
 	case !fault.Is(err, fault.Invalid) && s.tries < v.config.Retries:
 		v.mu.Lock()
 		delay := v.config.RetryDelay << (2 * s.tries)
 		s.tries++
 		s.notBefore = v.deps.Clock().Add(delay)
+		s.sealing = false
 		v.mu.Unlock()
 		v.deps.Log.Warn("seal checkpoint; it is tried again", "run", s.RunID, "checkpoint", s.CheckpointID,
 			"rank", s.Rank, "after", delay, "error", err)
@@ -81,6 +113,15 @@ func (v *Vault) finish(s *staging, remove bool) {
 	delete(v.staged, s.key())
 	close(v.changed)
 	v.changed = make(chan struct{})
+	v.nudge() // for the rank's next one
+}
+
+// nudge has a worker look.
+func (v *Vault) nudge() {
+	select {
+	case v.wake <- struct{}{}:
+	default:
+	}
 }
 
 // waitSealed waits until no committed checkpoint of a run is on its way, for

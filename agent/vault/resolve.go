@@ -3,280 +3,257 @@ package vault
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"maps"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/vigil-ml/vigil/internal/fault"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	trainerv1 "github.com/vigil-ml/vigil/proto/vigil/trainer/v1"
 )
 
-const maxPassedOver = 100
-
-// Checkpoint is what a directory of the vault says of itself.
-type Checkpoint struct {
-	ID      string
-	Step    int64
-	Created time.Time // when the last rank committed
-	// Health is the worst of all ranks; unspecified when one did not count.
-	Health commonv1.CheckpointHealth
-	Ranks  map[uint32]*Manifest // those that can be read
-	// Problem says why nobody should resume from it, for a person; empty when
-	// every rank is there and was read back.
-	Problem string
+// ResolveRequest asks where a rank goes on.
+type ResolveRequest struct {
+	RunID     string
+	Attempt   uint32
+	Rank      uint32
+	WorldSize uint32 // ranks of the new attempt
+	// Mode is which checkpoint is wanted; not said is the newest.
+	Mode commonv1.RecoveryMode
+	// CanReshard tells that the trainer can go on from another number of ranks.
+	CanReshard bool
+	// Process names the process that asks, the same when it asks again. The
+	// processes of all ranks then agree on one checkpoint. Empty: the caller asks
+	// for itself alone.
+	Process string
 }
 
-// List gives a run's checkpoints, the newest first: by step, then by creation.
-// One without a readable manifest comes before the others.
-func (v *Vault) List(runID string) ([]Checkpoint, error) {
-	if err := CheckRunID(runID); err != nil {
-		return nil, err
+func (r ResolveRequest) check() error {
+	if r.Rank >= r.WorldSize {
+		return fault.New(fault.Invalid, "resolve resume: rank is %d of %d ranks", r.Rank, r.WorldSize)
 	}
-	entries, err := os.ReadDir(v.runDir(runID))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+	if _, ok := commonv1.RecoveryMode_name[int32(r.Mode)]; !ok {
+		return fault.New(fault.Invalid, "resolve resume: mode is %d; want EXACT, LATEST or BEST", r.Mode)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("list checkpoints: %w", err)
-	}
-	var list []Checkpoint
-	for _, entry := range entries {
-		if entry.IsDir() && CheckCheckpointID(entry.Name()) == nil {
-			list = append(list, survey(v.runDir(runID), entry.Name()))
-		}
-	}
-	slices.SortFunc(list, newer)
-	return list, nil
+	return CheckRunID(r.RunID)
 }
 
-// newer orders checkpoints, the newest first.
-func newer(a, b Checkpoint) int {
-	if unread := cmp.Compare(min(len(a.Ranks), 1), min(len(b.Ranks), 1)); unread != 0 {
-		return unread
-	}
-	return cmp.Or(cmp.Compare(b.Step, a.Step), b.Created.Compare(a.Created), cmp.Compare(b.ID, a.ID))
-}
-
-// survey reads a checkpoint's manifests and marks, not its files.
-func survey(runDir, id string) Checkpoint {
-	c := Checkpoint{ID: id, Ranks: map[uint32]*Manifest{}, Health: commonv1.CheckpointHealth_CHECKPOINT_HEALTH_HEALTHY}
-	dir := filepath.Join(runDir, id)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		c.Problem = "its directory cannot be read: " + err.Error()
-	}
-	unverified := ""
-	for _, entry := range entries {
-		rank, ok := parseRank(entry.Name())
-		if !ok {
-			continue
-		}
-		rankDir := filepath.Join(dir, entry.Name())
-		m, digest, err := readManifest(rankDir)
-		if err == nil && (m.CheckpointID != id || m.RunID != filepath.Base(runDir) || m.Rank != rank) {
-			err = fault.New(fault.Corrupt, "its manifest is that of rank %d of checkpoint %s of run %s", m.Rank, m.CheckpointID, m.RunID)
-		}
-		if err != nil {
-			c.Problem = fmt.Sprintf("rank %d: %v", rank, err)
-			continue
-		}
-		c.add(m)
-		if !wasVerified(rankDir, digest) {
-			unverified = fmt.Sprintf("rank %d was not read back and verified", rank)
-		}
-	}
-	c.Problem = cmp.Or(c.Problem, c.missing(), unverified)
-	return c
-}
-
-func (c *Checkpoint) add(m *Manifest) {
-	c.Ranks[m.Rank] = m
-	c.Step = max(c.Step, m.Step)
-	if m.Created.After(c.Created) {
-		c.Created = m.Created
-	}
-	poisoned := commonv1.CheckpointHealth_CHECKPOINT_HEALTH_POISONED
-	switch health := healthOf(m.NonfiniteParameters); {
-	case health == poisoned:
-		c.Health = poisoned
-	case health != commonv1.CheckpointHealth_CHECKPOINT_HEALTH_HEALTHY && c.Health != poisoned:
-		c.Health = health
-	}
-}
-
-// missing says which rank is not there or does not agree with the others.
-func (c *Checkpoint) missing() string {
-	var first *Manifest
-	for _, m := range c.Ranks {
-		if first == nil || m.Rank < first.Rank {
-			first = m
-		}
-	}
-	if first == nil {
-		return "no rank's manifest is there"
-	}
-	for _, m := range c.Ranks {
-		if m.WorldSize != first.WorldSize || m.Step != first.Step {
-			return fmt.Sprintf("rank %d saved step %d of %d ranks, rank %d step %d of %d ranks",
-				first.Rank, first.Step, first.WorldSize, m.Rank, m.Step, m.WorldSize)
-		}
-	}
-	for rank := range first.WorldSize {
-		if c.Ranks[rank] == nil {
-			return fmt.Sprintf("rank %d of %d is missing", rank, first.WorldSize)
-		}
-	}
-	return ""
-}
-
-// Resolve names the checkpoint that a rank goes on from: the newest that all
-// ranks of the given world size saved, that was read back, and that is healthy;
-// one whose health nobody knows is taken only where there is no healthy one.
-// This rank's files are read once more before they are named. Committed
-// checkpoints that are still being sealed are waited for. Newer ones that were
-// passed over are given with the reason. A run without a fit checkpoint gives
-// nil and no error.
-func (v *Vault) Resolve(ctx context.Context, runID string, rank, worldSize uint32) (*commonv1.CheckpointRef, []*trainerv1.PassedOver, error) {
-	if rank >= worldSize {
-		return nil, nil, fault.New(fault.Invalid, "resolve resume: rank is %d of %d ranks", rank, worldSize)
-	}
-	if err := CheckRunID(runID); err != nil {
+// Resolve names the checkpoint that a rank goes on from: of those that all
+// ranks saved and that were read back, the newest healthy one, or the one with
+// the best metric where that is asked for. One whose health nobody knows is
+// taken only where there is no healthy one, and a suspect one only where there
+// is nothing else; a poisoned one never. This rank's files are read once more
+// before they are named, and where processes of several ranks ask, all of them
+// get the same checkpoint, one whose files each found good. Committed
+// checkpoints that are still being sealed are waited for. Those that come before
+// the chosen one and were passed over are given with the reason. A run without a
+// fit checkpoint gives nil and no error.
+//
+// It fails with [fault.Precondition] when the checkpoint to go on from was saved
+// by another number of ranks and the trainer cannot reshard, or when an exact
+// one is asked for and there are only others; and with [fault.Unavailable] when
+// not all ranks come to agree in time.
+func (v *Vault) Resolve(ctx context.Context, req ResolveRequest) (*commonv1.CheckpointRef, []*trainerv1.PassedOver, error) {
+	if err := req.check(); err != nil {
 		return nil, nil, err
 	}
-	sealing := v.waitSealed(ctx, runID)
-	list, err := v.List(runID)
+	v.passAll(ctx) // what the last attempt proved of its checkpoint
+	sealing := v.waitSealed(ctx, req.RunID)
+	list, err := v.List(req.RunID)
 	if err != nil {
 		return nil, nil, err
 	}
-	var passed passedOver
+	t := &taking{vault: v, req: req, list: list}
+	if req.Process != "" && req.WorldSize > 1 && (len(list) > 0 || len(sealing) > 0 || v.metBefore(req.RunID)) {
+		err = v.agree(ctx, t)
+	} else {
+		t.choose(sealing)
+		err = t.alone(ctx)
+	}
+	if ctx.Err() != nil {
+		return nil, nil, fmt.Errorf("resolve resume: %w", ctx.Err())
+	}
+	if err != nil || t.taken == nil {
+		return nil, t.passed.newerThan(nil), err
+	}
+	v.tookUp(req, t.taken)
+	ref := t.ref()
+	return ref, t.passed.newerThan(t.taken), nil
+}
+
+// taking is one search for a checkpoint to go on from.
+type taking struct {
+	vault  *Vault
+	req    ResolveRequest
+	list   []Checkpoint
+	order  []Checkpoint // that may be taken, the best first
+	passed passedOver
+	taken  *Checkpoint
+	dirs   map[uint32]string // with the files, by the rank that saved them
+}
+
+// choose puts those that may be taken, as far as manifests and judgements tell,
+// into their order.
+func (t *taking) choose(sealing []string) {
 	for _, id := range sealing {
-		passed.add(id, "it is still being sealed")
+		t.passed.add(id, "it is still being sealed")
 	}
-	var fit, unknown []Checkpoint
-	for _, c := range list {
-		switch reason := c.unfit(worldSize); {
+	inexact := 0
+	for _, c := range t.list {
+		switch {
 		case slices.Contains(sealing, c.ID):
-		case reason != "":
-			passed.at(c, reason)
-		case c.Health == commonv1.CheckpointHealth_CHECKPOINT_HEALTH_HEALTHY:
-			fit = append(fit, c)
+		case c.Problem != "":
+			t.passed.at(c, c.Problem)
+		case c.Health == poisoned:
+			t.passed.at(c, c.HealthReason)
+		case t.req.Mode == commonv1.RecoveryMode_RECOVERY_MODE_EXACT && !c.exact():
+			t.passed.at(c, "its trainer does not say that training goes on exactly from it, and recovery mode is exact")
+			inexact++
 		default:
-			unknown = append(unknown, c)
+			t.order = append(t.order, c)
 		}
 	}
-	for i, c := range slices.Concat(fit, unknown) {
-		files, err := v.provide(ctx, key{runID, c.ID, rank}, c.Ranks[rank])
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil, nil, fmt.Errorf("resolve resume: %w", err)
-			}
-			passed.at(c, err.Error())
+	slices.SortStableFunc(t.order, func(a, b Checkpoint) int {
+		return cmp.Or(cmp.Compare(preference(a), preference(b)), t.better(a, b))
+	})
+}
+
+// preference orders healths: healthy, unknown, suspect.
+func preference(c Checkpoint) int {
+	switch c.Health {
+	case healthy:
+		return 0
+	case suspect:
+		return 2
+	}
+	return 1
+}
+
+// better orders by metric where the best is wanted; those without one come last.
+func (t *taking) better(a, b Checkpoint) int {
+	if t.req.Mode != commonv1.RecoveryMode_RECOVERY_MODE_BEST {
+		return 0
+	}
+	switch ma, mb := a.metric(), b.metric(); {
+	case ma == nil && mb == nil:
+		return 0
+	case ma == nil:
+		return 1
+	case mb == nil:
+		return -1
+	case t.vault.config.Retain.Greater:
+		return cmp.Compare(*mb, *ma)
+	default:
+		return cmp.Compare(*ma, *mb)
+	}
+}
+
+// alone takes the first whose files are good.
+func (t *taking) alone(ctx context.Context) error {
+	for i := range t.order {
+		if err := t.sized(&t.order[i]); err != nil {
+			return err
+		}
+		dirs, err := t.provide(ctx, &t.order[i])
+		if err == nil {
+			t.take(i, dirs)
+			return nil
+		}
+		if ctx.Err() != nil {
+			return err
+		}
+		t.passed.at(t.order[i], err.Error())
+	}
+	return t.nothing()
+}
+
+// take ends the search.
+func (t *taking) take(i int, dirs map[uint32]string) {
+	t.taken, t.dirs = &t.order[i], dirs
+	for _, c := range t.order[i+1:] {
+		switch {
+		case preference(c) == preference(*t.taken):
+		case c.Health == suspect:
+			t.passed.at(c, "it is suspect, and one that is not exists: "+c.HealthReason)
+		default:
+			t.passed.at(c, "its health is unknown (nobody counted non-finite parameters) and a healthy one exists")
+		}
+	}
+}
+
+// sized refuses a checkpoint of another number of ranks: to begin from an older
+// one, or from nothing, would throw away what was trained.
+func (t *taking) sized(c *Checkpoint) error {
+	if saved := uint32(len(c.Ranks)); saved != t.req.WorldSize && !t.req.CanReshard {
+		return fault.WithHint(
+			fault.New(fault.Precondition, "checkpoint %s of step %d was saved by %d ranks; the run now has %d, and its trainer does not say that it can reshard",
+				c.ID, c.Step, saved, t.req.WorldSize),
+			fmt.Sprintf("start it with %d ranks, or have the trainer set can_reshard when it resumes", saved))
+	}
+	return nil
+}
+
+// nothing tells whether a run may begin from nothing.
+func (t *taking) nothing() error {
+	if t.req.Mode != commonv1.RecoveryMode_RECOVERY_MODE_EXACT {
+		return nil
+	}
+	for _, c := range t.list {
+		if c.Problem == "" && c.Health != poisoned && !c.exact() {
+			return fault.WithHint(
+				fault.New(fault.Precondition, "no checkpoint of run %s lets training go on exactly, and recovery mode is exact", t.req.RunID),
+				"use recovery mode latest to go on from checkpoint "+c.ID)
+		}
+	}
+	return nil
+}
+
+// provide gives the directories with the files that this rank goes on from,
+// every byte checked: its own, and those of all ranks where the trainer
+// reshards.
+func (t *taking) provide(ctx context.Context, c *Checkpoint) (map[uint32]string, error) {
+	dirs := map[uint32]string{}
+	t.vault.dropRestored(t.req.RunID, t.req.Rank)
+	for rank, m := range c.Ranks {
+		if !t.req.CanReshard && rank != t.req.Rank {
 			continue
 		}
-		if i < len(fit) {
-			for _, u := range unknown {
-				passed.at(u, "its health is unknown (nobody counted non-finite parameters) and a healthy one exists")
-			}
+		dir, err := t.vault.provide(ctx, key{t.req.RunID, c.ID, rank}, m, t.req.Rank)
+		if err != nil {
+			return nil, err
 		}
-		ref := c.Ranks[rank].ref(files)
-		ref.Health = c.Health // the worst of all ranks, not this rank's own
-		return ref, passed.newerThan(&c), nil
+		dirs[rank] = dir
 	}
-	return nil, passed.newerThan(nil), nil
+	return dirs, nil
 }
 
-// unfit says why a checkpoint is not to be resumed from, as far as its
-// manifests tell.
-func (c *Checkpoint) unfit(worldSize uint32) string {
-	if c.Problem != "" {
-		return c.Problem
-	}
-	if got := uint32(len(c.Ranks)); got != worldSize {
-		return fmt.Sprintf("it was saved by %d ranks, the run now has %d", got, worldSize)
-	}
-	if c.Health == commonv1.CheckpointHealth_CHECKPOINT_HEALTH_POISONED {
-		for _, rank := range slices.Sorted(maps.Keys(c.Ranks)) {
-			if n := c.Ranks[rank].NonfiniteParameters; n != nil && *n > 0 {
-				return fmt.Sprintf("rank %d holds %d non-finite parameters", rank, *n)
-			}
+// ref is what the trainer is told of the checkpoint that was taken.
+func (t *taking) ref() *commonv1.CheckpointRef {
+	c := t.taken
+	rank := min(t.req.Rank, uint32(len(c.Ranks)-1)) // another number of ranks: any of them
+	ref := c.Ranks[rank].ref(t.dirs[rank])
+	ref.Health, ref.HealthReason = c.Health, c.HealthReason // of all ranks, not this one's own
+	if t.req.CanReshard {
+		for rank := range uint32(len(c.Ranks)) {
+			ref.RankDirectories = append(ref.RankDirectories, t.dirs[rank])
 		}
 	}
-	return ""
+	return ref
 }
 
-// Saved tells whether a checkpoint's files are in the vault and read back, for
-// every rank that committed it here.
-func (v *Vault) Saved(runID, checkpointID string) bool {
-	if CheckRunID(runID) != nil || CheckCheckpointID(checkpointID) != nil {
-		return false
-	}
-	v.mu.Lock()
-	for k := range v.staged {
-		if k.runID == runID && k.checkpointID == checkpointID {
-			v.mu.Unlock()
+// exact tells whether every rank's trainer says that training goes on exactly.
+func (c *Checkpoint) exact() bool {
+	for _, m := range c.Ranks {
+		if !m.Exact {
 			return false
 		}
 	}
-	v.mu.Unlock()
-	c := survey(v.runDir(runID), checkpointID)
-	return len(c.Ranks) > 0 && c.Problem == ""
+	return true
 }
 
-// readLatest gives the checkpoint that a run's file latest names.
-func readLatest(runDir string) (string, error) {
-	data, err := readBounded(filepath.Join(runDir, latestName), 256)
-	if err != nil {
-		return "", err
+// metric is what the best are told by; rank 0 speaks for all.
+func (c *Checkpoint) metric() *float64 {
+	if m := c.Ranks[0]; m != nil {
+		return m.Metric
 	}
-	id := strings.TrimSuffix(string(data), "\n")
-	return id, CheckCheckpointID(id)
-}
-
-// passedOver gathers checkpoints with the reasons against them.
-type passedOver struct {
-	list  []*trainerv1.PassedOver
-	about []*Checkpoint // nil: not in the vault yet
-}
-
-func (p *passedOver) add(id, reason string) {
-	p.list = append(p.list, &trainerv1.PassedOver{CheckpointId: id, Reason: reason})
-	p.about = append(p.about, nil)
-}
-
-func (p *passedOver) at(c Checkpoint, reason string) {
-	p.add(c.ID, reason)
-	p.about[len(p.about)-1] = &c
-}
-
-// newerThan gives those before the chosen one, newest first; all without one.
-func (p *passedOver) newerThan(chosen *Checkpoint) []*trainerv1.PassedOver {
-	order := make([]int, 0, len(p.list))
-	for i, c := range p.about {
-		if c == nil || chosen == nil || newer(*c, *chosen) < 0 {
-			order = append(order, i)
-		}
-	}
-	slices.SortStableFunc(order, func(a, b int) int {
-		switch ca, cb := p.about[a], p.about[b]; {
-		case ca == nil && cb == nil:
-			return 0
-		case ca == nil:
-			return -1
-		case cb == nil:
-			return 1
-		default:
-			return newer(*ca, *cb)
-		}
-	})
-	var out []*trainerv1.PassedOver
-	for _, i := range order[:min(len(order), maxPassedOver)] {
-		out = append(out, p.list[i])
-	}
-	return out
+	return nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vigil-ml/vigil/agent/vault"
 	"github.com/vigil-ml/vigil/internal/durable"
+	"github.com/vigil-ml/vigil/internal/fault"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
@@ -25,7 +26,8 @@ func saved(t *testing.T, parts ...part) *bench {
 	for _, p := range parts {
 		b.wait(p.id, "VERIFIED")
 	}
-	b.resolve(0, 1) // waits for the last of them
+	// Waits for the last of them; some tests save what it does not like.
+	_, _, _ = b.Resolve(t.Context(), vault.ResolveRequest{RunID: "run", WorldSize: 1})
 	return b
 }
 
@@ -160,8 +162,9 @@ func TestResolveNeedsEveryRank(t *testing.T) {
 			t.Errorf("rank %d resolved %q; passed over (-want +got):\n%s", rank, id, diff)
 		}
 	}
-	if id, passed := b.resolve(0, 1); id != "" || len(passed) != 4 {
-		t.Errorf("another world size resolved %q, passed over %q", id, passed)
+	_, passed, err := b.Resolve(t.Context(), vault.ResolveRequest{RunID: "run", WorldSize: 1})
+	if !fault.Is(err, fault.Precondition) || len(passed) != 3 {
+		t.Errorf("another world size: %v, passed over %q", err, passed)
 	}
 	if latest, err := os.ReadFile(filepath.Join(b.dir, "vault/run/latest")); err != nil || string(latest) != "whole\n" {
 		t.Errorf("latest = %q, %v; want the only whole and healthy one", latest, err)
@@ -185,7 +188,7 @@ func TestResolveRefuses(t *testing.T) {
 		run         string
 		rank, world uint32
 	}{{"run", 0, 0}, {"run", 1, 1}, {"../run", 0, 1}, {"", 0, 1}, {".staging", 0, 1}} {
-		if ref, _, err := b.Resolve(t.Context(), tc.run, tc.rank, tc.world); err == nil {
+		if ref, _, err := b.Resolve(t.Context(), vault.ResolveRequest{RunID: tc.run, Rank: tc.rank, WorldSize: tc.world}); err == nil {
 			t.Errorf("%+v resolved to %v", tc, ref)
 		}
 	}
@@ -195,7 +198,7 @@ func TestResolveEndsWithItsCaller(t *testing.T) {
 	b := saved(t, healthy("ck", 1))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if ref, _, err := b.Resolve(ctx, "run", 0, 1); !errors.Is(err, context.Canceled) {
+	if ref, _, err := b.Resolve(ctx, vault.ResolveRequest{RunID: "run", Rank: 0, WorldSize: 1}); !errors.Is(err, context.Canceled) {
 		t.Errorf("resolve = %v, %v", ref, err)
 	}
 }

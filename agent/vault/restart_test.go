@@ -190,7 +190,7 @@ func TestKillAtEveryOperation(t *testing.T) {
 // checkResolved fails when what is resumed from is not what was saved.
 func checkResolved(t *testing.T, b *bench, p part) {
 	t.Helper()
-	ref, _, err := b.Resolve(t.Context(), "run", p.rank, p.world)
+	ref, _, err := b.Resolve(t.Context(), vault.ResolveRequest{RunID: "run", Rank: p.rank, WorldSize: p.world})
 	if err != nil {
 		t.Fatalf("resolve: %v", err)
 	}

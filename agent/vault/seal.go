@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
 	"path/filepath"
 
+	"github.com/vigil-ml/vigil/agent/vault/finite"
 	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -114,12 +116,15 @@ func (v *Vault) publish(k key) error {
 }
 
 // pointLatest names the checkpoint in the run's file latest, unless a rank is
-// missing or not verified yet, it holds non-finite parameters, or it is older
-// than what stands there.
+// missing or not verified yet, it is poisoned or suspect, or it is older than
+// what stands there.
 func (v *Vault) pointLatest(m *Manifest) error {
+	v.pointing.Lock()
+	defer v.pointing.Unlock()
 	runDir := v.runDir(m.RunID)
 	c := survey(runDir, m.CheckpointID)
-	if c.Problem != "" || c.Health == commonv1.CheckpointHealth_CHECKPOINT_HEALTH_POISONED {
+	c.judge(readJudgements(runDir))
+	if c.Problem != "" || c.Health == poisoned || c.Health == suspect {
 		return nil
 	}
 	if was, err := readLatest(runDir); err == nil && was != c.ID {
@@ -170,10 +175,12 @@ func (v *Vault) encodeFiles(ctx context.Context, s *staging, to string) (*Manife
 		if err := v.deps.FS.MkdirAll(filepath.Dir(target), 0o700); err != nil {
 			return nil, err
 		}
-		f, err := v.encodeFile(ctx, root, file, target, m.binding(file.name))
+		look := finite.New(file.info.Size())
+		f, err := v.encodeFile(ctx, root, file, target, m.binding(file.name), look)
 		if err != nil {
 			return nil, fmt.Errorf("seal file %q: %w", file.name, err)
 		}
+		m.scanned(file.name, look)
 		m.Files = append(m.Files, f)
 		m.SizeBytes += f.SizeBytes
 		m.StoredBytes += f.StoredBytes
@@ -183,11 +190,13 @@ func (v *Vault) encodeFiles(ctx context.Context, s *staging, to string) (*Manife
 			return nil, err
 		}
 	}
+	m.Health = healthName(m.health())
 	v.bytes.WithLabelValues().Add(float64(m.SizeBytes))
 	return m, nil
 }
 
-func (v *Vault) encodeFile(ctx context.Context, root *os.Root, file stagedFile, target, binding string) (_ File, err error) {
+// encodeFile stores one file; what it holds goes by look too.
+func (v *Vault) encodeFile(ctx context.Context, root *os.Root, file stagedFile, target, binding string, look io.Writer) (_ File, err error) {
 	in, err := openStaged(root, file)
 	if err != nil {
 		return File{}, err
@@ -198,7 +207,7 @@ func (v *Vault) encodeFile(ctx context.Context, root *os.Root, file stagedFile, 
 		return File{}, err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	e, err := v.codec.Encode(ctx, out, in, binding)
+	e, err := v.codec.Encode(ctx, startWriting(out), io.TeeReader(in, look), binding)
 	if err != nil {
 		return File{}, err
 	}
@@ -215,7 +224,7 @@ func (s *staging) manifest() *Manifest {
 		RunID: s.RunID, CheckpointID: s.CheckpointID, Attempt: s.Attempt, Rank: s.Rank,
 		WorldSize: s.metadata.WorldSize, Step: s.metadata.Step, DataPosition: s.metadata.DataPosition,
 		ContentFormat: s.metadata.Format, NonfiniteParameters: cloneCount(s.metadata.NonfiniteParameters),
-		Health: healthName(healthOf(s.metadata.NonfiniteParameters)), Reason: reasonName(s.Reason),
+		Metric: s.metadata.Metric, Exact: s.metadata.Exact, Reason: reasonName(s.Reason),
 		Parent: s.Parent, Created: s.Committed,
 	}
 }

@@ -59,12 +59,14 @@ type staging struct {
 	reservedBytes int64 // announced and not yet written, in memory
 	committing    bool
 	committed     bool
+	sealing       bool // a worker has it
 	tries         int
 	notBefore     time.Time
 	metadata      *commonv1.CheckpointMetadata
 }
 
 func (s *staging) key() key         { return key{s.RunID, s.CheckpointID, s.Rank} }
+func (s *staging) of() key          { return key{runID: s.RunID, rank: s.Rank} }
 func (s *staging) filesDir() string { return filepath.Join(s.dir, filesName) }
 
 // note writes the ticket.

@@ -21,8 +21,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/vigil-ml/vigil/agent/vault/retain"
 	"github.com/vigil-ml/vigil/agent/vault/seal"
 	"github.com/vigil-ml/vigil/internal/durable"
+	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/metric"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
@@ -35,6 +37,9 @@ type Config struct {
 	// bytes fit, as announced or as the rank's last checkpoint had them; else
 	// below Dir.
 	StagingDir string `yaml:"staging_dir"`
+	// ExportDir is where checkpoints are restored and exported to when a person
+	// asks for it; empty: below Dir.
+	ExportDir string `yaml:"export_dir"`
 	// MaxStaged bounds the checkpoints that are begun or wait to be sealed; >= 1.
 	MaxStaged int `yaml:"max_staged"`
 	// Retries is how often sealing is tried again, with a growing delay; >= 0.
@@ -48,6 +53,16 @@ type Config struct {
 	// ResolveWait is how long Resolve waits for the run's committed checkpoints
 	// to be sealed.
 	ResolveWait time.Duration `yaml:"resolve_wait"`
+	// AgreeWait is how long the first rank that resumes waits for the others to
+	// ask too, where a run has several.
+	AgreeWait time.Duration `yaml:"agree_wait"`
+	// ProbationSteps is how soon after a resume a failure of the state blames the
+	// checkpoint, in steps; >= 0.
+	ProbationSteps int64 `yaml:"probation_steps"`
+	// Workers is how many checkpoints are sealed at a time; >= 1.
+	Workers int `yaml:"workers"`
+	// Retain says which checkpoints are kept; without it all are.
+	Retain retain.Policy `yaml:"retain"`
 	// Compress has files compressed that shrink by it. Weights do not: it is off.
 	Compress bool `yaml:"compress"`
 	// Encryption has files encrypted; without it they are stored in the clear.
@@ -58,7 +73,8 @@ type Config struct {
 func Defaults(dir string) Config {
 	return Config{
 		Dir: dir, MaxStaged: 256, Retries: 3, RetryDelay: time.Second,
-		AbandonedAfter: 6 * time.Hour, ResolveWait: 2 * time.Minute,
+		AbandonedAfter: 6 * time.Hour, ResolveWait: 2 * time.Minute, AgreeWait: 2 * time.Minute,
+		ProbationSteps: 20, Workers: 2, Retain: retain.Policy{MinAge: time.Hour},
 	}
 }
 
@@ -71,11 +87,18 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 		report("max_staged", "is %d; want at least 1", c.MaxStaged)
 	}
 	c.Encryption.Check(func(key, format string, args ...any) { report("encryption."+key, format, args...) })
+	c.Retain.Check(func(key, format string, args ...any) { report("retain."+key, format, args...) })
 	if c.Retries < 0 {
 		report("retries", "is %d; want at least 0", c.Retries)
 	}
+	if c.Workers < 1 {
+		report("workers", "is %d; want at least 1", c.Workers)
+	}
+	if c.ProbationSteps < 0 {
+		report("probation_steps", "is %d; want at least 0", c.ProbationSteps)
+	}
 	for key, d := range map[string]time.Duration{
-		"retry_delay": c.RetryDelay, "abandoned_after": c.AbandonedAfter, "resolve_wait": c.ResolveWait,
+		"retry_delay": c.RetryDelay, "abandoned_after": c.AbandonedAfter, "resolve_wait": c.ResolveWait, "agree_wait": c.AgreeWait,
 	} {
 		if d <= 0 {
 			report(key, "is %s; want a positive duration", d)
@@ -110,6 +133,7 @@ type Vault struct {
 	sealed  *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
 	bytes   *prometheus.CounterVec
+	removed *prometheus.CounterVec
 	wake    chan struct{}
 	codec   seal.Codec
 
@@ -118,6 +142,16 @@ type Vault struct {
 	queue   []*staging       // committed, in the order of commits
 	changed chan struct{}    // closed and replaced whenever queue shrinks
 	sizes   map[key]int64    // bytes of each rank's last checkpoint, which the key leaves out
+	// What runs went on from and has not proved good, and the verdicts on those
+	// that proved bad.
+	onProbation map[string]*probation
+	verdicts    []*commonv1.CheckpointJudgement
+	kept        map[string]string // why each checkpoint is kept, as it was told
+
+	judged   chan struct{} // holds a token when there are verdicts
+	judging  sync.Mutex    // held while verdicts are written down
+	keeping  sync.Mutex    // held while a retention policy is applied
+	pointing sync.Mutex    // held while latest is moved
 }
 
 // New opens a vault, making its directories. What an earlier agent left
@@ -134,13 +168,19 @@ func New(config Config, deps Deps) (*Vault, error) {
 		sealed:  metric.NewCounter(deps.Metrics, metric.AgentVaultSealed),
 		seconds: metric.NewLatency(deps.Metrics, metric.AgentVaultSealTime),
 		bytes:   metric.NewCounter(deps.Metrics, metric.AgentVaultSealBytes),
-		wake:    make(chan struct{}, 1),
+		removed: metric.NewCounter(deps.Metrics, metric.AgentVaultRemoved),
+		wake:    make(chan struct{}, max(config.Workers, 1)),
 		staged:  map[key]*staging{},
 		changed: make(chan struct{}),
 		sizes:   map[key]int64{},
+
+		onProbation: map[string]*probation{}, kept: map[string]string{}, judged: make(chan struct{}, 1),
 	}
 	if config.StagingDir != "" {
 		v.disk = config.StagingDir
+	}
+	if config.ExportDir == "" {
+		v.config.ExportDir = filepath.Join(dir, exportsName)
 	}
 	for _, d := range []string{dir, v.disk} {
 		if err := deps.FS.MkdirAll(d, 0o700); err != nil {
@@ -163,27 +203,26 @@ func New(config Config, deps Deps) (*Vault, error) {
 	return v, nil
 }
 
-// Run seals what is committed, one after another, until ctx ends. What cannot
-// be sealed is told with a FAILED event and never ends Run.
+// Run seals what is committed, several at a time, applies the retention policy
+// and does what follows from probations, until ctx ends. What cannot be sealed
+// is told with a FAILED event and never ends Run.
 func (v *Vault) Run(ctx context.Context) error {
 	defer v.leaveMemory()
-	sweep := time.NewTicker(time.Hour)
-	defer sweep.Stop()
-	for ctx.Err() == nil {
-		next, wait := v.next()
-		if next != nil {
-			v.process(ctx, next)
-			continue
-		}
-		retry := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-		case <-v.wake:
-		case <-retry.C:
-		case <-sweep.C:
-			v.sweep()
-		}
-		retry.Stop()
+	tasks := []life.Task{
+		{Name: "probations", Run: v.pass},
+		{Name: "sweep", Run: v.sweepEvery},
+	}
+	for range v.config.Workers {
+		tasks = append(tasks, life.Task{Name: "seal", Run: v.sealAll})
+	}
+	return life.All(ctx, tasks...)
+}
+
+// sweepEvery removes now and then what nobody needs any more.
+func (v *Vault) sweepEvery(ctx context.Context) error {
+	for life.Sleep(ctx, sweepInterval) {
+		v.sweep()
+		v.keepAll(ctx)
 	}
 	return nil
 }

@@ -125,6 +125,8 @@ type part struct {
 	files              map[string]string
 	reason             commonv1.CheckpointReason
 	command, traceback string
+	metric             *float64
+	exact              bool
 }
 
 func healthy(id string, step int64) part {
@@ -135,7 +137,7 @@ func healthy(id string, step int64) part {
 func (p part) metadata() *commonv1.CheckpointMetadata {
 	return &commonv1.CheckpointMetadata{
 		Step: p.step, DataPosition: p.step * 32, WorldSize: p.world, Rank: p.rank,
-		NonfiniteParameters: p.nonfinite, Format: "test/1",
+		NonfiniteParameters: p.nonfinite, Format: "test/1", Metric: p.metric, Exact: p.exact,
 	}
 }
 
@@ -194,7 +196,7 @@ func readFiles(t testing.TB, dir string) map[string]string {
 // what was passed over.
 func (b *bench) resolve(rank, world uint32) (string, []string) {
 	b.t.Helper()
-	ref, passed, err := b.Resolve(b.t.Context(), "run", rank, world)
+	ref, passed, err := b.Resolve(b.t.Context(), vault.ResolveRequest{RunID: "run", Rank: rank, WorldSize: world})
 	if err != nil {
 		b.t.Fatalf("resolve: %v", err)
 	}
@@ -216,7 +218,7 @@ func TestRoundTrip(t *testing.T) {
 	if got := b.states("ck"); got != "STAGED DURABLE VERIFIED" {
 		t.Errorf("states: %s", got)
 	}
-	ref, passed, err := b.Resolve(t.Context(), "run", 0, 1)
+	ref, passed, err := b.Resolve(t.Context(), vault.ResolveRequest{RunID: "run", Rank: 0, WorldSize: 1})
 	if err != nil || len(passed) > 0 {
 		t.Fatalf("resolve: %v, passed over %v", err, passed)
 	}
@@ -276,7 +278,7 @@ func TestRepeatedCalls(t *testing.T) {
 		b.run()
 		b.wait("ck", "VERIFIED")
 	}
-	ref, _, err := b.Resolve(t.Context(), "run", 0, 1)
+	ref, _, err := b.Resolve(t.Context(), vault.ResolveRequest{RunID: "run", Rank: 0, WorldSize: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -353,7 +355,7 @@ func TestMemoryStaging(t *testing.T) {
 func TestConfigCheck(t *testing.T) {
 	var keys []string
 	vault.Config{Retries: -1}.Check(func(key, _ string, _ ...any) { keys = append(keys, key) })
-	if len(keys) != 6 {
+	if len(keys) != 8 {
 		t.Errorf("reported %v", keys)
 	}
 	vault.Defaults("d").Check(func(key, format string, _ ...any) { t.Errorf("defaults: %s %s", key, format) })

@@ -45,6 +45,11 @@ func runPage(p *page, now time.Time, out *controlv1.GetRunResponse) {
 	if len(out.Attempts) > 0 {
 		p.section("Attempts")
 		attemptTable(p, now, out.Attempts)
+		recoveries(p, out.Attempts)
+	}
+	if out.Advice != nil {
+		p.section("Advice")
+		advice(p, out.Advice)
 	}
 	if len(out.Checkpoints) > 0 {
 		p.section("Checkpoints")

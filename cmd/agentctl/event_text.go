@@ -18,6 +18,8 @@ func eventText(event *commonv1.Event) (string, style) {
 		return nonFiniteText(body.NonFinite), bad
 	case *commonv1.Event_Checkpoint:
 		return progressText(body.Checkpoint)
+	case *commonv1.Event_CheckpointChanged:
+		return changedText(body.CheckpointChanged)
 	case *commonv1.Event_CommandResult:
 		return commandText(body.CommandResult)
 	case *commonv1.Event_AttemptStarted:
@@ -40,6 +42,10 @@ func eventText(event *commonv1.Event) (string, style) {
 		return nodeLinkText(body.NodeLink)
 	case *commonv1.Event_Evaluation:
 		return fmt.Sprintf("evaluated after step %d: loss %s", body.Evaluation.Step, number(body.Evaluation.Loss)), plainStyle
+	case *commonv1.Event_Preemption:
+		return preemptionText(body.Preemption), warn
+	case *commonv1.Event_RecoveryAnswer:
+		return recoveryAnswerText(body.RecoveryAnswer)
 	default:
 		return "something that this agentctl does not know", faint
 	}
@@ -90,6 +96,19 @@ func progressText(c *commonv1.CheckpointProgress) (string, style) {
 	return text + "  " + c.CheckpointId, state(c.State).style
 }
 
+func changedText(c *commonv1.CheckpointChanged) (string, style) {
+	text, how := "checkpoint "+word(c.Change), plainStyle
+	if c.Change == commonv1.CheckpointChange_CHECKPOINT_CHANGE_JUDGED {
+		judged := state(c.Health)
+		text, how = "checkpoint judged "+judged.text, judged.style
+	}
+	text += fmt.Sprintf(", step %d", c.Step)
+	if len(c.Reasons) > 0 {
+		text += ": " + strings.Join(c.Reasons, "; ")
+	}
+	return text + "  " + c.CheckpointId, how
+}
+
 func commandText(c *commonv1.CommandResult) (string, style) {
 	text := "command " + word(c.Stage)
 	if c.Error != "" {
@@ -109,8 +128,17 @@ func attemptEndedText(e *commonv1.AttemptEnded) (string, style) {
 	if e.Explanation != "" {
 		how += ": " + e.Explanation
 	}
+	if len(e.Evidence) > 0 {
+		how += " [" + strings.Join(e.Evidence, "; ") + "]"
+	}
 	if e.Restarting {
-		return fmt.Sprintf("%s; starts again in %.1f s", how, e.BackoffSeconds), warn
+		how = fmt.Sprintf("%s; starts again in %.1f s", how, e.BackoffSeconds)
+	}
+	if decision := e.Recovery.GetDecision(); decision != "" {
+		how += " (" + decision + ")"
+	}
+	if e.Restarting {
+		return how, warn
 	}
 	return how, plainStyle
 }

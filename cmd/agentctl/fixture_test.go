@@ -41,6 +41,9 @@ func connectAgent(in *installation, args []string) error {
 	}
 	hello := &agentv1.Hello{Node: args[0], Version: "v1.2", Facts: map[string]string{"os": "linux"}}
 	in.fleet.Connected(context.Background(), hello, func(m *agentv1.ConnectResponse) error {
+		if m.GetCommand().GetCheckpointTask() != nil {
+			return in.doTask(m.GetCommand(), args[1])
+		}
 		order := m.GetCommand().GetCheckpoint()
 		switch args[1] {
 		case "saves":
@@ -52,6 +55,30 @@ func connectAgent(in *installation, args []string) error {
 		}
 	})
 	return in.fleet.Heartbeat(args[0], &agentv1.Heartbeat{Collectors: map[string]string{"host": "ok", "nvml": "unsupported"}})
+}
+
+// doTask answers a task as an agent would, each word in a transaction of its own.
+func (in *installation) doTask(command *agentv1.Command, how string) error {
+	words := []*commonv1.CommandResult{
+		{Stage: commonv1.CommandStage_COMMAND_STAGE_ACCEPTED},
+		{Stage: commonv1.CommandStage_COMMAND_STAGE_RUNNING, DoneBytes: 156200, TotalBytes: 312400},
+	}
+	switch how {
+	case "saves":
+		words = append(words, &commonv1.CommandResult{Stage: commonv1.CommandStage_COMMAND_STAGE_DONE, Detail: "every byte agrees"})
+	case "fails":
+		words = append(words, &commonv1.CommandResult{Stage: commonv1.CommandStage_COMMAND_STAGE_FAILED, Error: "file \"w\": its BLAKE3 is other"})
+	default:
+		return nil
+	}
+	for _, word := range words {
+		word.CommandId = command.GetCommandId()
+		err := in.store.Update(context.Background(), func(tx *store.Tx) error { return tx.AdvanceTask(word, time.Now()) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // progress has a checkpoint reach states, each in a transaction of its own.
@@ -179,6 +206,7 @@ func seedCheckpoints(tx *store.Tx, begin time.Time) error {
 			Health: commonv1.CheckpointHealth_CHECKPOINT_HEALTH_HEALTHY,
 			Reason: commonv1.CheckpointReason_CHECKPOINT_REASON_EMERGENCY,
 			Node:   "gpu-07", Path: "/var/lib/vigil/vault/digits-7f3a/811", ManifestSha256: strings.Repeat("9f2c", 16), Stages: stages,
+			KeepReasons: []string{"the last verified healthy one", "one of the last 3"},
 		}),
 		tx.PutCheckpoint(&controlv1.Checkpoint{
 			CheckpointId: "01934f6e-0000-7d3a-9b1e-0123456789ab", RunId: "digits-7f3a",

@@ -37,6 +37,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		silencesCommand(a),
 		routesCommand(a),
 		checkpointCommand(a),
+		checkpointsCommand(a),
 		detectCommand(a),
 		findingsCommand(a),
 		runsCommand(a),

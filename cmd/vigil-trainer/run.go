@@ -15,6 +15,8 @@ import (
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/protocol"
 	"github.com/vigil-ml/vigil/trainer/supervise"
+	"github.com/vigil-ml/vigil/trainer/supervise/policy"
+	"github.com/vigil-ml/vigil/trainer/supervise/preempt"
 )
 
 // queuedSignals is how many signals may wait; more than anyone sends.
@@ -22,26 +24,33 @@ const queuedSignals = 16
 
 func runCommand(a *app) *cobra.Command {
 	config := supervise.Defaults()
+	more := runFlags{maxRestarts: -1}
 	cmd := &cobra.Command{
 		Use:   "run [flags] -- CMD [ARG...]",
 		Short: "Supervise a training command: restart what fails, save before it is stopped",
 		Long: `Run CMD as a process group of its own until it is done.
 
-What fails is started again, after a wait that doubles with every failure in a
-row; the training process goes on from its last checkpoint. The run ends when
-the same failure comes a third time in a row without progress, or after
---max-restarts restarts without progress.
+What fails is started again as the policy for its kind of failure says (--policy
+FILE): how often, after which wait, from which checkpoint, with which change.
+The kind is told from exit code and signal, the kernel, the agent, and known
+words in the output. The run ends when the same failure comes a third time in a
+row without progress, the same Python exception a second time at the same step,
+or after the kind's retries without progress.
 
-SIGTERM and SIGINT have the run saved and stopped: by the agent, or else by CMD
-itself, which then gets the signal. After --grace CMD's process group gets
-SIGTERM, and then SIGKILL. A second signal does not wait. SIGUSR1 has the run
-saved and lets it go on.
+SIGTERM and SIGINT have the run saved and stopped: by the agent, where --grace
+is long enough for that, or else the last checkpoint is confirmed; without an
+agent CMD itself gets the signal. Near the end of the grace CMD's process group
+gets SIGTERM, and at the end SIGKILL. A second signal does not wait. SIGUSR1
+has the run saved and lets it go on.
 
 The exit code is CMD's (but 1, not 75, when CMD asks for yet another restart
 and the run has ended), 128 and the number of the signal that ended CMD or
-stopped the run, 127 when CMD is not found and 126 when it cannot be run.`,
+stopped the run, 124 when a limit ended it, 127 when CMD is not found and 126
+when it cannot be run. With --requeue-exit-code N it is N when the run was
+preempted or should go on on another node.`,
 		Example: `  vigil-trainer run --socket /run/vigil/agent.sock -- torchrun train.py
-  vigil-trainer run --run-id digits-7 -- vigil-trainer train --steps 5000`,
+  vigil-trainer run --run-id digits-7 -- vigil-trainer train --steps 5000
+  vigil-trainer run --log-dir logs --requeue-exit-code 99 --notices aws -- srun train.sh`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return fault.New(fault.Invalid, "run: there is no command; want run [flags] -- CMD [ARG...]")
@@ -51,20 +60,70 @@ stopped the run, 127 when CMD is not found and 126 when it cannot be run.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			config.Command, config.Socket = args, a.socket
 			config.RunID = cmp.Or(config.RunID, newRunID("run"))
-			return a.supervise(cmd, config)
+			return a.supervise(cmd, config, more)
 		},
 	}
 	flags := cmd.Flags()
 	flags.SetInterspersed(false)
 	flags.StringVar(&config.RunID, "run-id", os.Getenv(protocol.EnvRunID), "the run's `id` (env VIGIL_RUN_ID); made up when not given")
-	flags.IntVar(&config.MaxRestarts, "max-restarts", config.MaxRestarts, "restarts in a row without progress before giving up")
+	flags.IntVar(&more.maxRestarts, "max-restarts", -1, "restarts in a row without progress before giving up, for every kind of failure that is tried again (default: as the policies say)")
+	flags.StringVar(&more.policy, "policy", "", "`file` with what follows each kind of failure")
 	flags.DurationVar(&config.Grace, "grace", config.Grace, "time to save and end when told to stop")
+	flags.IntVar(&config.RequeueExitCode, "requeue-exit-code", 0, "exit `code` that has the scheduler queue the run again; 0: none has")
+	flags.StringVar(&config.Output.Dir, "log-dir", "", "`directory` that the command's output is kept in, rotated")
+	flags.Int64Var(&config.Output.MaxBytes, "log-max-bytes", config.Output.MaxBytes, "size of one file in --log-dir")
+	flags.IntVar(&config.Output.Files, "log-files", config.Output.Files, "files that are kept in --log-dir")
+	flags.StringSliceVar(&more.notices, "notices", nil, "clouds whose metadata service is asked for preemption notices: aws, gcp, azure")
+	flags.StringVar(&more.metadataURL, "metadata-url", "", "`address` of that service; empty: the cloud's own")
+	flags.DurationVar(&config.Health.HangAfter, "hang-after", 0, "time without a step after which the run counts as hanging; 0: it follows from the steps before")
 	return cmd
 }
 
+// runFlags is what flags say that is not yet the supervisor's configuration.
+type runFlags struct {
+	maxRestarts int
+	policy      string
+	notices     []string
+	metadataURL string
+}
+
+// settle adds to a configuration what the flags name.
+func (f runFlags) settle(cmd *cobra.Command, config *supervise.Config) (err error) {
+	if cmd.Flags().Changed("max-restarts") && f.maxRestarts < 0 {
+		return fault.New(fault.Invalid, "run: --max-restarts is %d restarts; want at least 0", f.maxRestarts)
+	}
+	if config.Policy, err = policy.Load(f.policy); err != nil {
+		return err
+	}
+	if f.maxRestarts >= 0 {
+		config.Policy.MaxRestarts = f.maxRestarts
+	}
+	return nil
+}
+
+// sources gives who is asked for preemption notices.
+func (f runFlags) sources() ([]preempt.Source, error) {
+	var all []preempt.Source
+	for _, name := range f.notices {
+		s, err := preempt.New(name, f.metadataURL)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
 // supervise runs the command under supervision and keeps its exit code.
-func (a *app) supervise(cmd *cobra.Command, config supervise.Config) error {
+func (a *app) supervise(cmd *cobra.Command, config supervise.Config, more runFlags) error {
 	log, err := a.logger()
+	if err != nil {
+		return err
+	}
+	if err := more.settle(cmd, &config); err != nil {
+		return err
+	}
+	sources, err := more.sources()
 	if err != nil {
 		return err
 	}
@@ -85,7 +144,7 @@ func (a *app) supervise(cmd *cobra.Command, config supervise.Config) error {
 	defer signal.Stop(signals)
 	deps := supervise.Deps{
 		Log: log, Tracer: tracer, Signals: signals, Environ: os.Environ(),
-		Stdout: a.stdout, Stderr: a.stderr, Random: rand.Float64,
+		Stdout: a.stdout, Stderr: a.stderr, Random: rand.Float64, OwnProcess: true, Notices: sources,
 	}
 	if !term.IsTerminal(int(a.stdin.Fd())) {
 		deps.Stdin = a.stdin // a terminal would stop the command, which is not in the foreground

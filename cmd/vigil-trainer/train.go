@@ -30,8 +30,8 @@ the step before is saved as the agent orders, and the process exits with 75, to
 be restarted from there. Without an agent nothing can be saved, and the exit
 code is the same. SIGTERM and SIGINT save and stop; SIGUSR1 saves.
 
---inject has faults come in the first attempt: nan-grad@STEP, kill@STEP,
-hang@STEP, diverge@STEP, separated by commas; with every-attempt among them
+--inject has faults come in the first attempt: nan-grad@STEP, nan-param@STEP,
+kill@STEP, hang@STEP, diverge@STEP, separated by commas; with every-attempt among them
 they come in every attempt.`,
 		Example: `  vigil-trainer train --steps 2000
   vigil-trainer run -- vigil-trainer train --inject nan-grad@800,kill@1200`,

@@ -37,7 +37,7 @@ type Incidents interface {
 	// Externals takes in alerts.
 	Externals(ctx context.Context, tx *store.Tx, alerts []incident.External) error
 	// Ping notes a sign of life; false when nobody expects it.
-	Ping(name string) bool
+	Ping(ctx context.Context, name string) (expected bool, err error)
 }
 
 // Router decides who is told; it is routing's.
@@ -138,7 +138,12 @@ func healthy(*http.Request) (any, error) { return "OK", nil }
 
 // ping notes a sign of life of something that is expected.
 func (a *API) ping(r *http.Request) (any, error) {
-	if name := r.PathValue("name"); !a.deps.Incidents.Ping(name) {
+	name := r.PathValue("name")
+	expected, err := a.deps.Incidents.Ping(r.Context(), name)
+	if err != nil {
+		return nil, err
+	}
+	if !expected {
 		return nil, fault.New(fault.NotFound, "nobody expects %q: incident.expect has no rule with that ping", name)
 	}
 	return "OK", nil

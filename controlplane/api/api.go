@@ -26,13 +26,16 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/serve"
 	gateway "github.com/vigil-ml/vigil/proto/gateway/vigil/control/v1"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
-// Saver has runs saved; the fleet does.
+// Saver has runs saved, and things done with what was saved; the fleet does.
 type Saver interface {
 	// RequestCheckpoint writes what is to be done into the transaction.
 	RequestCheckpoint(tx *store.Tx, request fleet.SaveRequest) (*controlv1.Checkpoint, error)
+	// RequestTask does the same for what is to be done with a checkpoint.
+	RequestTask(tx *store.Tx, checkpointID string, action commonv1.CheckpointAction, reason string) (*controlv1.CheckpointTask, error)
 }
 
 // History has the events of runs; the bus does.
@@ -106,6 +109,7 @@ func (a *API) Run(ctx context.Context) error {
 			gateway.RegisterRunServiceHandler,
 			gateway.RegisterIncidentServiceHandler,
 			gateway.RegisterCheckpointServiceHandler,
+			gateway.RegisterCheckpointTaskServiceHandler,
 			gateway.RegisterSilenceServiceHandler,
 			gateway.RegisterAlertServiceHandler,
 			gateway.RegisterReceiverServiceHandler,
@@ -131,6 +135,7 @@ func (a *API) register(to grpc.ServiceRegistrar) {
 	controlv1.RegisterCheckpointServiceServer(to, &checkpoints{
 		store: a.deps.Store, saver: a.deps.Saver, tracer: a.deps.Tracer,
 	})
+	controlv1.RegisterCheckpointTaskServiceServer(to, &tasks{store: a.deps.Store, saver: a.deps.Saver})
 	controlv1.RegisterReceiverServiceServer(to, &receivers{store: a.deps.Store, receivers: a.deps.Receivers})
 	controlv1.RegisterAuditServiceServer(to, &records{log: a.deps.Audit, clock: a.deps.Clock})
 	controlv1.RegisterAccessServiceServer(to, &identities{store: a.deps.Store, tokens: a.deps.Tokens})

@@ -2,10 +2,12 @@ package api
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/grpc"
 
 	"github.com/vigil-ml/vigil/controlplane/bus"
+	advice "github.com/vigil-ml/vigil/controlplane/runs"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/fault"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
@@ -79,6 +81,7 @@ func (s *runs) GetRun(ctx context.Context, in *controlv1.GetRunRequest) (*contro
 	if err != nil {
 		return nil, err
 	}
+	out.Advice = advice.Advise(out.Attempts, out.Run.GetStep(), time.Now())
 	return out, nil
 }
 

@@ -1,8 +1,11 @@
 // Package bus keeps the agents' event frames, in the order in which they came,
-// and hands them to whoever works on them. It is an embedded NATS JetStream: a
-// stream of files in one directory, without a network port.
+// and hands them to whoever works on them. It is a stream of NATS JetStream: in
+// this process, as files in one directory and without a network port, or of a
+// cluster that control planes share ([Config].URL). There the frames of runs are
+// divided into partitions, each of which is read by one control plane at a time.
 //
-// Each frame is one message on the subject vigil.event.<source>.<run>. The
+// Each frame is one message on the subject vigil.event.<source>.<run> (see
+// layout.go for what partitions add). The
 // source is the node that sent it or, with a '~' behind the name, the control
 // plane itself speaking of that node; events of the node rather than of a run
 // have "=" for the run. Names are written as tokens (see token.go). A frame is on disk when [Bus.Publish]
@@ -60,6 +63,18 @@ const (
 type Config struct {
 	// Dir holds the stream's files. One process at a time may have it open.
 	Dir string `yaml:"dir"`
+	// URL of a NATS cluster with JetStream, in place of files of our own: the
+	// servers, separated by commas, such as nats://nats-0:4222,nats://nats-1:4222.
+	// Its servers decide when they sync, so that Sync is not used; docs/fleet.md
+	// says what each choice can lose.
+	URL string `yaml:"url"`
+	// Credentials is a file with NATS credentials for URL; may be empty.
+	Credentials string `yaml:"credentials"`
+	// Replicas is on how many servers of the cluster each frame is: 1 to 5.
+	Replicas int `yaml:"replicas"`
+	// Partitions is into how many parts the runs are divided in a cluster, each
+	// of which has one owner: 1 to 64. It is fixed when the stream is made.
+	Partitions int `yaml:"partitions"`
 	// Sync is when frames are put on stable storage:
 	//
 	// "always" syncs the file before a frame is acknowledged. Neither a crash of
@@ -81,13 +96,19 @@ type Config struct {
 // Defaults keeps a week of frames or 4 GiB in a directory, each frame
 // synced.
 func Defaults(dir string) Config {
-	return Config{Dir: dir, Sync: SyncAlways, SyncInterval: time.Second, MaxBytes: 4 << 30, MaxAge: 7 * 24 * time.Hour}
+	return Config{Dir: dir, Sync: SyncAlways, SyncInterval: time.Second, MaxBytes: 4 << 30, MaxAge: 7 * 24 * time.Hour, Replicas: 3, Partitions: 8}
 }
 
 // Check reports values that are out of range.
 func (c Config) Check(report func(key, format string, args ...any)) {
-	if c.Dir == "" {
+	if c.Dir == "" && c.URL == "" {
 		report("dir", "is empty; name a directory")
+	}
+	if c.URL != "" && (c.Replicas < 1 || c.Replicas > 5) {
+		report("replicas", "is %d; want 1 to 5", c.Replicas)
+	}
+	if c.URL != "" && (c.Partitions < 1 || c.Partitions > 64) {
+		report("partitions", "is %d; want 1 to 64", c.Partitions)
 	}
 	if c.Sync != SyncAlways && c.Sync != SyncInterval {
 		report("sync", "is %q; want %s or %s", c.Sync, SyncAlways, SyncInterval)
@@ -120,57 +141,76 @@ type Bus struct {
 	js     jetstream.JetStream
 	stream jetstream.Stream
 
+	layout layout
+	shared bool // with other processes
+
 	mu     sync.Mutex
 	places map[string]*place
 }
 
-// Open opens the bus, making the directory where there is none, and recovers
-// what is in it. It fails with [fault.Unavailable] when another process has
-// the directory open. The caller closes the bus.
+// Open opens the bus, making the directory or the stream where there is none,
+// and recovers what is in it. It fails with [fault.Unavailable] when another
+// process has the directory open or the cluster does not answer, and with
+// [fault.Precondition] when the cluster's stream has other partitions. The
+// caller closes the bus.
 func Open(ctx context.Context, config Config, deps Deps) (*Bus, error) {
-	b := &Bus{log: deps.Log, places: map[string]*place{}}
-	if err := b.open(ctx, config); err != nil {
+	b := &Bus{log: deps.Log, places: map[string]*place{}, layout: layout{1}}
+	open, where := b.embed, config.Dir
+	if config.URL != "" {
+		open, where = b.join, "a NATS cluster"
+	}
+	if err := open(ctx, config); err != nil {
 		b.Close()
-		return nil, fmt.Errorf("open bus in %s: %w", config.Dir, err)
+		return nil, fmt.Errorf("open bus in %s: %w", where, err)
 	}
 	b.skipped = metric.NewCounter(deps.Metrics, metric.ControlBusSkipped)
 	return b, nil
 }
 
-func (b *Bus) open(ctx context.Context, config Config) (err error) {
+// embed starts NATS in this process.
+func (b *Bus) embed(ctx context.Context, config Config) (err error) {
 	if b.unlock, err = lock(config.Dir); err != nil {
 		return err
 	}
 	if b.server, err = startServer(config, b.log); err != nil {
 		return err
 	}
-	b.conn, err = nats.Connect("", nats.InProcessServer(b.server), nats.Name("vigil"),
-		nats.MaxReconnects(-1), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			b.log.Warn("bus connection", "error", err)
-		}))
+	if err := b.connect("", nats.InProcessServer(b.server)); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
+	defer cancel()
+	b.stream, err = b.js.CreateOrUpdateStream(ctx, streamConfig(config, b.layout))
 	if err != nil {
-		return fmt.Errorf("connect to embedded NATS: %w", err)
+		return fmt.Errorf("open stream %s: %w", streamName, err)
+	}
+	return nil
+}
+
+func (b *Bus) connect(url string, options ...nats.Option) (err error) {
+	options = append(options, nats.Name("vigil"), nats.MaxReconnects(-1),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { b.log.Warn("bus connection", "error", err) }))
+	if b.conn, err = nats.Connect(url, options...); err != nil {
+		return fault.New(fault.Unavailable, "connect to NATS: %w", err)
 	}
 	if b.js, err = jetstream.New(b.conn); err != nil {
 		return fmt.Errorf("open JetStream: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
-	defer cancel()
-	b.stream, err = b.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+	return nil
+}
+
+func streamConfig(config Config, l layout) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
 		Name:        streamName,
 		Description: "Event frames of all agents.",
-		Subjects:    []string{subjectPrefix + "*.*"},
+		Subjects:    []string{l.all()},
 		Storage:     jetstream.FileStorage,
 		Retention:   jetstream.LimitsPolicy,
 		Discard:     jetstream.DiscardOld,
 		MaxBytes:    config.MaxBytes,
 		MaxAge:      config.MaxAge,
 		Duplicates:  min(2*time.Minute, config.MaxAge),
-	})
-	if err != nil {
-		return fmt.Errorf("open stream %s: %w", streamName, err)
 	}
-	return nil
 }
 
 // Close ends all reading and writing and waits until the stream's files are

@@ -20,9 +20,13 @@ import (
 
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/testkit"
+	"github.com/vigil-ml/vigil/internal/testkit/natscluster"
 )
 
 func TestMain(m *testing.M) {
+	if natscluster.Child() {
+		return
+	}
 	if dir := os.Getenv(childEnv); dir != "" {
 		publishUntilKilled(dir)
 		return

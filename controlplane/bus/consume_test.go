@@ -118,7 +118,7 @@ func TestConsumeSkipsWhatCannotBeRead(t *testing.T) {
 		{headerPosition: {"1/1"}, headerReceived: {"yesterday"}},
 		{headerPosition: {"1/1"}, headerReceived: {"2026-01-02T03:04:05Z"}},
 	} {
-		msg := &nats.Msg{Subject: subjectOf("x", "r"), Header: header, Data: []byte("no batch")}
+		msg := &nats.Msg{Subject: b.layout.subject("x", "r"), Header: header, Data: []byte("no batch")}
 		if _, err := b.js.PublishMsg(t.Context(), msg); err != nil {
 			t.Fatal(err)
 		}
@@ -190,7 +190,7 @@ func TestHistoryEndsWhenItsLastFrameIsDiscardedMeanwhile(t *testing.T) {
 	for i := range uint64(4) {
 		publish(t, b, frame("a", "r", 1, i+1))
 	}
-	f, err := b.feed(t.Context(), 1, subjectOfRun("nothing"))
+	f, err := b.feed(t.Context(), 1, b.layout.ofRun("nothing"))
 	if err != nil {
 		t.Fatal(err)
 	}

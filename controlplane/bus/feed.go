@@ -40,7 +40,7 @@ type message struct {
 // feed starts reading at a sequence, or at the first message behind it that
 // exists. Whoever calls it calls stop.
 func (b *Bus) feed(ctx context.Context, from uint64, filters ...string) (*feed, error) {
-	consumer, err := b.js.OrderedConsumer(ctx, streamName, jetstream.OrderedConsumerConfig{
+	consumer, err := b.js.OrderedConsumer(ctx, b.name(), jetstream.OrderedConsumerConfig{
 		FilterSubjects:    filters,
 		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:       from,
@@ -110,13 +110,13 @@ func (f *feed) batch(ctx context.Context) ([]message, error) {
 	return batch, nil
 }
 
-// delivery decodes the message.
-func (m message) delivery() (Delivery, error) {
-	return decode(m.raw.Subject(), m.raw.Headers(), m.raw.Data(), m.sequence)
+// delivery decodes a message.
+func (b *Bus) delivery(m message) (Delivery, error) {
+	return b.layout.decode(m.raw.Subject(), m.raw.Headers(), m.raw.Data(), m.sequence)
 }
 
-func decode(subject string, header nats.Header, data []byte, sequence uint64) (Delivery, error) {
-	node, own, err := nodeOfSubject(subject)
+func (l layout) decode(subject string, header nats.Header, data []byte, sequence uint64) (Delivery, error) {
+	node, own, err := l.node(subject)
 	if err != nil {
 		return Delivery{}, err
 	}

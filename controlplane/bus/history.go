@@ -32,16 +32,16 @@ func (b *Bus) HistoryWithNodes(ctx context.Context, runID string, nodes []string
 	}
 	var beside []string
 	for _, node := range nodes {
-		beside = append(beside, subjectsOfNode(node)...)
+		beside = append(beside, b.layout.ofNode(node)...)
 	}
-	return b.history(ctx, follow, yield, runID, []string{subjectOfRun(runID)}, beside)
+	return b.history(ctx, follow, yield, runID, []string{b.layout.ofRun(runID)}, beside)
 }
 
 // NodeHistory yields the frames of a node's own events, those that belong to no
 // run, as [Bus.History] does: what its agent says of it, and what the control
 // plane does.
 func (b *Bus) NodeHistory(ctx context.Context, node string, follow bool, yield func(Delivery) error) error {
-	return b.history(ctx, follow, yield, "", subjectsOfNode(node), nil)
+	return b.history(ctx, follow, yield, "", b.layout.ofNode(node), nil)
 }
 
 // history yields the frames of some subjects, those of a run or without one, and
@@ -87,7 +87,7 @@ func (b *Bus) readHistory(ctx context.Context, follow bool, yield func(Delivery)
 				return nil
 			}
 			next = m.sequence + 1
-			d, err := m.delivery()
+			d, err := b.delivery(m)
 			begun = begun || (err == nil && d.Batch.GetRunId() == runID)
 			if err != nil {
 				b.countDamaged(m.sequence, err)

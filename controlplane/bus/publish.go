@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/life"
 )
 
 // Headers of a message. The node is in the subject.
@@ -62,32 +64,58 @@ func (b *Bus) Publish(ctx context.Context, m Message) (sequence uint64, err erro
 	p := b.place(source)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := b.learn(ctx, source, p); err != nil {
-		return 0, err
+	for try := 1; ; try++ {
+		if err := b.learn(ctx, source, p); err != nil {
+			return 0, err
+		}
+		if compare(m.Position, p.position) <= 0 {
+			return p.sequence, nil
+		}
+		ack, err := b.store(ctx, m, data, p)
+		if err == nil {
+			p.position, p.sequence = proto.CloneOf(m.Position), ack.Sequence
+			return ack.Sequence, nil
+		}
+		p.known = false // it may be stored all the same, or another control plane stored the next one
+		if !overtaken(err) || try == publishTries || !life.Sleep(ctx, time.Duration(try)*10*time.Millisecond) {
+			return 0, fault.New(fault.Unavailable, "store frame %s of node %s: %w", positionText(m.Position), m.Node, err)
+		}
 	}
-	if compare(m.Position, p.position) <= 0 {
-		return p.sequence, nil
-	}
-	ack, err := b.store(ctx, m, data)
-	if err != nil {
-		p.known = false // it may be stored all the same
-		return 0, fault.New(fault.Unavailable, "store frame %s of node %s: %w", positionText(m.Position), m.Node, err)
-	}
-	p.position, p.sequence = proto.CloneOf(m.Position), ack.Sequence
-	return ack.Sequence, nil
 }
 
-func (b *Bus) store(ctx context.Context, m Message, data []byte) (*jetstream.PubAck, error) {
+// overtaken tells whether the source's last frame is another than was known.
+func overtaken(err error) bool {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && slices.Contains([]jetstream.ErrorCode{
+		jetstream.JSErrCodeStreamWrongLastSequence, wrongLastSequenceConstant, duplicateConflict,
+	}, api.ErrorCode)
+}
+
+// Codes of NATS that the client has no names for: another message of the source,
+// or the same one, is on its way.
+const (
+	wrongLastSequenceConstant = 10164
+	duplicateConflict         = 10158
+)
+
+// store stores a frame. Where other control planes may store frames of the same
+// source, it is stored only if the source's last frame is the one that is known:
+// a session that the agent has left cannot bring in what another one has.
+func (b *Bus) store(ctx context.Context, m Message, data []byte, p *place) (*jetstream.PubAck, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	msg := nats.NewMsg(subjectOf(sourceOf(m.Node, m.Own), m.Batch.RunId))
+	msg := nats.NewMsg(b.layout.subject(sourceOf(m.Node, m.Own), m.Batch.RunId))
 	msg.Data = data
 	msg.Header.Set(headerPosition, positionText(m.Position))
 	msg.Header.Set(headerReceived, m.Received.UTC().Format(time.RFC3339Nano))
 	// The id guards against the frame being on its way still when an earlier
 	// call gave up on it.
 	id := sourceOf(m.Node, m.Own) + "/" + positionText(m.Position)
-	return b.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id), jetstream.WithExpectStream(streamName))
+	options := []jetstream.PublishOpt{jetstream.WithMsgID(id), jetstream.WithExpectStream(b.name())}
+	if b.shared {
+		options = append(options, jetstream.WithExpectLastSequenceForSubject(p.sequence, b.layout.ofSource(sourceOf(m.Node, m.Own))))
+	}
+	return b.js.PublishMsg(ctx, msg, options...)
 }
 
 // Last gives the position of the node's last stored frame; a zero position
@@ -97,6 +125,9 @@ func (b *Bus) Last(ctx context.Context, node string) (*agentv1.Position, error) 
 	p := b.place(source)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if b.shared {
+		p.known = false // another control plane may have got more since
+	}
 	if err := b.learn(ctx, source, p); err != nil {
 		return nil, err
 	}
@@ -108,14 +139,14 @@ func (b *Bus) Last(ctx context.Context, node string) (*agentv1.Position, error) 
 func (b *Bus) LastOwn(ctx context.Context, node string) (Delivery, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	raw, err := b.stream.GetLastMsgForSubject(ctx, subjectOfSource(sourceOf(node, true)))
+	raw, err := b.stream.GetLastMsgForSubject(ctx, b.layout.ofSource(sourceOf(node, true)))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return Delivery{}, false, nil
 	}
 	if err != nil {
 		return Delivery{}, false, fault.New(fault.Unavailable, "get the last word on node %s: %w", node, err)
 	}
-	d, err := decode(raw.Subject, raw.Header, raw.Data, raw.Sequence)
+	d, err := b.layout.decode(raw.Subject, raw.Header, raw.Data, raw.Sequence)
 	if err != nil {
 		return Delivery{}, false, fmt.Errorf("read the last word on node %s, sequence %d: %w", node, raw.Sequence, err)
 	}
@@ -140,7 +171,7 @@ func (b *Bus) learn(ctx context.Context, source string, p *place) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	raw, err := b.stream.GetLastMsgForSubject(ctx, subjectOfSource(source))
+	raw, err := b.stream.GetLastMsgForSubject(ctx, b.layout.ofSource(source))
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound):
 		p.position, p.sequence = &agentv1.Position{}, 0

@@ -75,26 +75,3 @@ func sourceOf(node string, own bool) string {
 	}
 	return token(node)
 }
-
-func subjectOf(source, run string) string { return subjectPrefix + source + "." + token(run) }
-
-func subjectOfSource(source string) string { return subjectPrefix + source + ".*" }
-
-// subjectsOfNode are those of what has no run: the node's own events.
-func subjectsOfNode(node string) []string {
-	return []string{subjectOf(sourceOf(node, false), ""), subjectOf(sourceOf(node, true), "")}
-}
-
-func subjectOfRun(run string) string { return subjectPrefix + "*." + token(run) }
-
-// nodeOfSubject gives the node's name, and whether the control plane itself
-// speaks of it.
-func nodeOfSubject(subject string) (node string, own bool, err error) {
-	source, _, ok := strings.Cut(strings.TrimPrefix(subject, subjectPrefix), ".")
-	if !ok {
-		return "", false, fault.New(fault.Corrupt, "read subject %q: it has no run", subject)
-	}
-	name, own := strings.CutSuffix(source, ownMark)
-	node, err = untoken(name)
-	return node, own, err
-}

@@ -30,8 +30,8 @@ func TestUntokenRefuses(t *testing.T) {
 		}
 	}
 	for _, subject := range []string{"vigil.event.a", "vigil.event.=4.r"} {
-		if node, _, err := nodeOfSubject(subject); err == nil {
-			t.Errorf("nodeOfSubject(%q) = %q, want an error", subject, node)
+		if node, _, err := (layout{1}).node(subject); err == nil {
+			t.Errorf("layout{1}.node(%q) = %q, want an error", subject, node)
 		}
 	}
 }

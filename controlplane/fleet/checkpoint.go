@@ -56,7 +56,7 @@ func (f *Fleet) RequestCheckpoint(tx *store.Tx, request SaveRequest) (*controlv1
 			return first, err
 		}
 	}
-	if err := f.refuse(run, request); err != nil {
+	if err := f.refuse(tx, run, request); err != nil {
 		return nil, err
 	}
 	now := f.deps.Clock()
@@ -81,7 +81,7 @@ func (f *Fleet) RequestCheckpoint(tx *store.Tx, request SaveRequest) (*controlv1
 }
 
 // refuse says why a run cannot be saved; nil when it can.
-func (f *Fleet) refuse(run *controlv1.Run, request SaveRequest) error {
+func (f *Fleet) refuse(tx *store.Tx, run *controlv1.Run, request SaveRequest) error {
 	if run.Ended != nil {
 		return fault.WithHint(
 			fault.New(fault.Precondition, "run %s has %s", run.RunId, EndedWord(run.State)),
@@ -92,7 +92,14 @@ func (f *Fleet) refuse(run *controlv1.Run, request SaveRequest) error {
 			fault.New(fault.Unavailable, "none of the trainers of run %s has registered yet", run.RunId),
 			"try again once agentctl describe run "+run.RunId+" shows its ranks")
 	}
-	if request.RequireConnected && !f.anyConnected(run.Nodes) {
+	if !request.RequireConnected {
+		return nil
+	}
+	connected, err := f.anyConnected(tx, run.Nodes)
+	if err != nil {
+		return err
+	}
+	if !connected {
 		return fault.WithHint(
 			fault.New(fault.Unavailable, "no agent of run %s is connected; its nodes: %s", run.RunId, strings.Join(run.Nodes, ", ")),
 			"start vigil-agent there, or see agentctl get nodes")

@@ -17,6 +17,7 @@ import (
 
 const (
 	idleLook   = time.Minute // how often to look when nothing wakes the loop
+	sharedLook = time.Second // and where the word of another control plane may get lost
 	retryAfter = time.Second // how long to wait when the store fails
 	// lastWord is how long after its deadline a command is given up: the agent
 	// gives up at the deadline, and knows best why.
@@ -27,14 +28,16 @@ const (
 // those whose deadline has passed, and records the nodes, until ctx ends. When
 // the store fails it says so in the log and tries again.
 func (f *Fleet) Run(ctx context.Context) error {
-	if err := f.recall(ctx); err != nil {
-		return err
+	if f.deps.Self == "" { // else some of them may be another's
+		if err := f.recall(ctx); err != nil {
+			return err
+		}
 	}
 	tasks := []life.Task{
 		{Name: "send commands", Run: f.dispatch},
 		{Name: "record nodes", Run: f.recordEvery},
 	}
-	if f.deps.Bus != nil {
+	if f.deps.Bus != nil && f.deps.Self == "" {
 		tasks = append(tasks, life.Task{Name: "say who is heard", Run: f.links})
 	}
 	return life.All(ctx, tasks...)
@@ -80,6 +83,9 @@ func (d *dispatcher) look(ctx context.Context) (time.Duration, error) {
 		return 0, fmt.Errorf("read commands: %w", err)
 	}
 	now, again := d.deps.Clock(), idleLook
+	if d.deps.Self != "" {
+		again = sharedLook
+	}
 	late := false
 	byNode := map[string][]store.Command{}
 	for _, command := range open {

@@ -36,11 +36,24 @@ func (f *Fleet) expire(ctx context.Context, now time.Time) error {
 }
 
 func (f *Fleet) giveUp(tx *store.Tx, command store.Command, now time.Time) error {
-	checkpoint, err := tx.Checkpoint(command.CheckpointID)
+	var checkpoint *controlv1.Checkpoint // that it makes; most commands make none
+	if command.CheckpointID != "" {
+		var err error
+		if checkpoint, err = tx.Checkpoint(command.CheckpointID); err != nil {
+			return err
+		}
+	}
+	connected, err := f.anyConnected(tx, []string{command.Node})
 	if err != nil {
 		return err
 	}
-	why := f.explain(command, checkpoint)
+	why := explain(command, checkpoint, connected)
+	err = tx.AdvanceTask(&commonv1.CommandResult{
+		CommandId: command.ID, Stage: commonv1.CommandStage_COMMAND_STAGE_FAILED, Error: why,
+	}, now)
+	if err != nil {
+		return err
+	}
 	if err := tx.SetCommandState(command.ID, store.CommandExpired, why); err != nil {
 		return err
 	}
@@ -49,13 +62,14 @@ func (f *Fleet) giveUp(tx *store.Tx, command store.Command, now time.Time) error
 
 // explain says in a sentence that a person can act on why a command came to
 // nothing.
-func (f *Fleet) explain(command store.Command, checkpoint *controlv1.Checkpoint) string {
+func explain(command store.Command, checkpoint *controlv1.Checkpoint, connected bool) string {
 	after := command.Deadline.Sub(command.Created)
-	connected := f.anyConnected([]string{command.Node})
 	switch {
-	case checkpoint.State == commonv1.CheckpointState_CHECKPOINT_STATE_DIRECTED:
+	case checkpoint == nil && connected:
+		return fmt.Sprintf("agent of node %s did not finish within %v", command.Node, after)
+	case checkpoint.GetState() == commonv1.CheckpointState_CHECKPOINT_STATE_DIRECTED:
 		return fmt.Sprintf("the trainer on %s has the order but did not save within %v; does it still make steps?", command.Node, after)
-	case !store.Unsaved(checkpoint.State):
+	case !store.Unsaved(checkpoint.GetState()):
 		return fmt.Sprintf("the vault on %s did not finish within %v; it goes on", command.Node, after)
 	case !connected && command.State == store.CommandPending:
 		return fmt.Sprintf("agent of node %s was not connected for %v; is it running?", command.Node, after)

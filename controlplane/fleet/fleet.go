@@ -56,6 +56,12 @@ type Deps struct {
 	Metrics prometheus.Registerer
 	Tracer  trace.Tracer
 	Clock   func() time.Time
+	// Self is this control plane among several that share the store; empty where
+	// there is one.
+	Self string
+	// TookOver is told that a node's agent has come here, so that others end the
+	// session that they may have of it; may be nil.
+	TookOver func(node string)
 }
 
 // Fleet is the agents that are there. Make one with [New]; all methods are

@@ -74,6 +74,7 @@ type linker struct {
 	*Fleet
 	started time.Time
 	said    map[string]*link
+	look    func(context.Context) (map[string]heard, error)
 	failing bool
 }
 
@@ -87,6 +88,10 @@ type link struct {
 // links says how nodes are heard until ctx ends.
 func (f *Fleet) links(ctx context.Context) error {
 	l := &linker{Fleet: f, started: f.deps.Clock(), said: map[string]*link{}}
+	l.look = l.known
+	if f.deps.Self != "" {
+		l.look = l.recorded
+	}
 	tick := time.NewTicker(min(max(f.config.LostAfter/8, 10*time.Millisecond), 5*time.Second))
 	defer tick.Stop()
 	for ctx.Err() == nil {
@@ -111,14 +116,23 @@ type heard struct {
 	ahead           *float64
 }
 
-// pass says once what is to be said.
-func (l *linker) pass(ctx context.Context) error {
+// known is what this control plane knows of the nodes.
+func (l *linker) known(context.Context) (map[string]heard, error) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	nodes := make(map[string]heard, len(l.nodes))
 	for name, r := range l.nodes {
 		nodes[name] = heard{l.sessions[name] != nil, r.left, r.node.GetLastSeen().AsTime(), r.skew.ahead()}
 	}
-	l.mu.Unlock()
+	return nodes, nil
+}
+
+// pass says once what is to be said.
+func (l *linker) pass(ctx context.Context) error {
+	nodes, err := l.look(ctx)
+	if err != nil {
+		return err
+	}
 	var problems []error
 	for name, h := range nodes {
 		if err := l.say(ctx, name, h); err != nil {

@@ -32,7 +32,7 @@ func (f *Fleet) connected(hello *agentv1.Hello) {
 		r = &record{node: &controlv1.Node{Name: hello.Node}}
 		f.nodes[hello.Node] = r
 	}
-	r.node.State = controlv1.NodeState_NODE_STATE_CONNECTED
+	r.node.State, r.node.Replica = controlv1.NodeState_NODE_STATE_CONNECTED, f.deps.Self
 	r.node.AgentVersion = hello.Version
 	r.node.Facts = maps.Clone(hello.Facts)
 	f.touch(r, true)
@@ -68,6 +68,7 @@ func (f *Fleet) Heartbeat(node string, beat *agentv1.Heartbeat) error {
 	f.touch(r, false)
 	if beat.Time != nil {
 		r.skew.add(beat.Time.AsTime().Sub(r.node.LastSeen.AsTime()).Seconds())
+		r.node.ClockAheadSeconds = r.skew.ahead()
 	}
 	return nil
 }
@@ -108,7 +109,7 @@ func (f *Fleet) record(ctx context.Context, onlyUrgent bool) error {
 	}
 	err := f.deps.Store.Update(ctx, func(tx *store.Tx) error {
 		for _, node := range stale {
-			if err := tx.PutNode(node); err != nil {
+			if err := f.put(tx, node); err != nil {
 				return err
 			}
 		}
@@ -118,7 +119,38 @@ func (f *Fleet) record(ctx context.Context, onlyUrgent bool) error {
 		f.markStale(stale)
 		return fmt.Errorf("record nodes: %w", err)
 	}
+	f.forget(stale)
 	return nil
+}
+
+// put writes a node, unless it went away from here and is at another control
+// plane by now.
+func (f *Fleet) put(tx *store.Tx, node *controlv1.Node) error {
+	if f.deps.Self != "" && node.State != controlv1.NodeState_NODE_STATE_CONNECTED {
+		kept, err := tx.Node(node.Name)
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			return err
+		}
+		if err == nil && kept.GetReplica() != f.deps.Self {
+			return nil
+		}
+	}
+	return tx.PutNode(node)
+}
+
+// forget lets go of nodes that went away and are written: where there are other
+// control planes, they may be at one of these.
+func (f *Fleet) forget(nodes []*controlv1.Node) {
+	if f.deps.Self == "" {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, node := range nodes {
+		if r := f.nodes[node.Name]; r != nil && !r.stale && f.sessions[node.Name] == nil {
+			delete(f.nodes, node.Name)
+		}
+	}
 }
 
 // markStale has nodes written again whose writing failed.
@@ -126,7 +158,9 @@ func (f *Fleet) markStale(nodes []*controlv1.Node) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, node := range nodes {
-		f.nodes[node.Name].stale = true
+		if r := f.nodes[node.Name]; r != nil {
+			r.stale = true
+		}
 	}
 }
 

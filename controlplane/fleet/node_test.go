@@ -93,14 +93,14 @@ func TestANewerSessionTakesOver(t *testing.T) {
 		t.Errorf("the older session ended with %v, want an exists fault with a hint", cause)
 	}
 	older.release()
-	if newer.live.Err() != nil || !f.anyConnected([]string{"n1"}) {
+	if newer.live.Err() != nil || !f.anyHere([]string{"n1"}) {
 		t.Error("the older session's end took the newer one with it")
 	}
 	if got := testutil.ToFloat64(f.agents); got != 1 {
 		t.Errorf("agents = %v, want 1", got)
 	}
 	newer.release()
-	if got := testutil.ToFloat64(f.agents); got != 0 || f.anyConnected([]string{"n1"}) {
+	if got := testutil.ToFloat64(f.agents); got != 0 || f.anyHere([]string{"n1"}) {
 		t.Errorf("agents = %v after the last one left, want 0", got)
 	}
 }

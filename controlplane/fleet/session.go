@@ -4,7 +4,9 @@ import (
 	"context"
 
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 
+	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/fault"
 )
 
@@ -39,9 +41,23 @@ func (f *Fleet) Connected(ctx context.Context, hello *agentv1.Hello, send func(*
 			fault.New(fault.Exists, "a newer session of node %s took over", hello.Node),
 			"two agents with one node name take turns like this: give each machine its own name"))
 	}
+	if f.deps.TookOver != nil {
+		f.deps.TookOver(hello.Node)
+	}
 	f.nudge()
 	f.nudgeLinks()
 	return live, func() { f.release(mine) }
+}
+
+// Elsewhere ends the session of a node whose agent has come to another control
+// plane.
+func (f *Fleet) Elsewhere(node string) {
+	f.mu.Lock()
+	older := f.sessions[node]
+	f.mu.Unlock()
+	if older != nil {
+		older.cancel(fault.New(fault.Exists, "a newer session of node %s took over at another control plane", node))
+	}
 }
 
 // release forgets a session unless a newer one took over.
@@ -59,8 +75,28 @@ func (f *Fleet) release(s *session) {
 	f.nudgeLinks()
 }
 
-// anyConnected tells whether at least one of the nodes has its agent here.
-func (f *Fleet) anyConnected(nodes []string) bool {
+// anyConnected tells whether at least one of the nodes has its agent here, or at
+// another control plane.
+func (f *Fleet) anyConnected(tx *store.Tx, nodes []string) (bool, error) {
+	if f.anyHere(nodes) {
+		return true, nil
+	}
+	if f.deps.Self == "" {
+		return false, nil
+	}
+	for _, name := range nodes {
+		node, err := tx.Node(name)
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			return false, err
+		}
+		if node.GetState() == controlv1.NodeState_NODE_STATE_CONNECTED {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func (f *Fleet) anyHere(nodes []string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, node := range nodes {

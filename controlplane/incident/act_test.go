@@ -235,14 +235,23 @@ func TestExpect(t *testing.T) {
 	}
 	d.happen(d.event(0, registered))
 	look(50 * time.Second)
-	d.same("known ping", d.engine.Ping("backup"), true)
-	d.same("other ping", d.engine.Ping("other"), false)
+	d.same("known ping", d.ping("backup"), true)
+	d.same("other ping", d.ping("other"), false)
 	look(20*time.Second, "Run r stays away: nothing for more than 1m0s.")
 	d.happen(d.event(0, step(1, 1)))
 	look(0)
 	d.happen(d.event(0, runEnded(commonv1.Outcome_OUTCOME_SUCCEEDED)))
 	look(2*time.Minute, "Ping backup stays away: nothing for more than 1m0s.")
 	look(time.Hour, "Ping backup stays away: nothing for more than 1m0s.")
-	d.engine.Ping("backup")
+	d.ping("backup")
 	look(0)
+}
+
+func (d *desk) ping(name string) bool {
+	d.Helper()
+	expected, err := d.engine.Ping(d.Context(), name)
+	if err != nil {
+		d.Fatal(err)
+	}
+	return expected
 }

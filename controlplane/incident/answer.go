@@ -151,7 +151,7 @@ func lastGood(tx *store.Tx, runID string, onset int64) (*controlv1.Checkpoint, e
 		good := c.GetState() >= commonv1.CheckpointState_CHECKPOINT_STATE_VERIFIED &&
 			c.GetState() != commonv1.CheckpointState_CHECKPOINT_STATE_FAILED &&
 			c.GetHealth() <= commonv1.CheckpointHealth_CHECKPOINT_HEALTH_HEALTHY
-		if good && c.GetStep() < onset && (best == nil || c.GetStep() > best.GetStep()) {
+		if good && c.GetRemoved() == nil && c.GetStep() < onset && (best == nil || c.GetStep() > best.GetStep()) {
 			best = c
 		}
 	}

@@ -50,15 +50,23 @@ func (c Expect) Check(report func(key, format string, args ...any)) {
 }
 
 // heard is when each expected thing was last heard of. It is in memory: after a
-// restart everything has its time anew.
+// restart everything has its time anew. Where control planes share the store it
+// is there too, since what is heard here may be looked for elsewhere; it is
+// written now and then.
 type heard struct {
-	rules []Expect
-	mu    sync.Mutex
-	last  []time.Time
+	rules  []Expect
+	shared bool
+	mu     sync.Mutex
+	last   []time.Time
+	wrote  []time.Time // when it was last written
 }
 
-func newHeard(rules []Expect, now time.Time) *heard {
-	h := &heard{rules: rules, last: make([]time.Time, len(rules))}
+// writtenWithin is how much of its time may pass before word of something is
+// written.
+const writtenWithin = 8
+
+func newHeard(rules []Expect, shared bool, now time.Time) *heard {
+	h := &heard{rules: rules, shared: shared, last: make([]time.Time, len(rules)), wrote: make([]time.Time, len(rules))}
 	for n := range h.last {
 		h.last[n] = now
 	}
@@ -92,15 +100,56 @@ func (h *heard) at(n int) time.Time {
 	return h.last[n]
 }
 
+// unwritten gives the rules of which something newer was heard than is written,
+// and takes them for written.
+func (h *heard) unwritten() []int {
+	if !h.shared || len(h.rules) == 0 {
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var due []int
+	for n, rule := range h.rules {
+		if h.last[n].Sub(h.wrote[n]) >= rule.Within/writtenWithin {
+			h.wrote[n] = h.last[n]
+			due = append(due, n)
+		}
+	}
+	return due
+}
+
+// writeHeard writes what was heard of, where others are to know.
+func (e *Engine) writeHeard(tx *store.Tx, rules []int) error {
+	for _, n := range rules {
+		if err := tx.PutHeard(e.heard.rules[n].Name, e.heard.at(n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Ping notes that a program gave a sign of life; false when nobody expects it.
-func (e *Engine) Ping(name string) bool {
-	return e.heard.note(e.deps.Clock(), func(rule Expect) bool { return rule.Ping == name })
+func (e *Engine) Ping(ctx context.Context, name string) (expected bool, err error) {
+	expected = e.heard.note(e.deps.Clock(), func(rule Expect) bool { return rule.Ping == name })
+	if due := e.heard.unwritten(); len(due) > 0 {
+		err = e.deps.Store.Update(ctx, func(tx *store.Tx) error { return e.writeHeard(tx, due) })
+	}
+	return expected, err
 }
 
 // missing opens and ends the incidents about what is expected.
 func (e *Engine) missing(ctx context.Context, tx *store.Tx) error {
 	for n, rule := range e.config.Expect {
 		last, now := e.heard.at(n), e.deps.Clock()
+		if e.heard.shared {
+			written, err := tx.Heard(rule.Name)
+			if err != nil {
+				return err
+			}
+			if written.After(last) {
+				last = written
+			}
+		}
 		if rule.Node != "" {
 			node, err := tx.Node(rule.Node)
 			if err != nil && !fault.Is(err, fault.NotFound) {

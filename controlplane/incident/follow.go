@@ -85,17 +85,39 @@ func staged(c *controlv1.Checkpoint, state commonv1.CheckpointState) (action, te
 	return "checkpoint", fmt.Sprintf("Checkpoint %s of step %d is %s after %%d ms.", id, c.GetStep(), word)
 }
 
-// ended says how an attempt ended. It says nothing that differs from node to
-// node, so that a thousand nodes make one entry.
+// ended says how an attempt ended, by what that was told, and what follows. What
+// comes before the evidence does not differ from node to node: [told] goes by it,
+// so that a thousand nodes make one entry, with the evidence of the first.
 func ended(attempt uint32, body *commonv1.AttemptEnded) string {
 	why := strings.ToLower(strings.TrimPrefix(body.GetFailure().String(), "FAILURE_KIND_"))
 	if body.GetFailure() == commonv1.FailureKind_FAILURE_KIND_UNSPECIFIED {
 		why = "no failure named"
 	}
+	text := fmt.Sprintf("Attempt %d ended (%s); no other follows.", attempt, why)
 	if body.GetRestarting() {
-		return fmt.Sprintf("Attempt %d ended (%s); another follows.", attempt, why)
+		text = fmt.Sprintf("Attempt %d ended (%s); another follows.", attempt, why)
 	}
-	return fmt.Sprintf("Attempt %d ended (%s); no other follows.", attempt, why)
+	if decision := body.GetRecovery().GetDecision(); decision != "" {
+		text += evidenceMark + strings.TrimSuffix(decision, ".") + "."
+	}
+	if len(body.GetEvidence()) > 0 {
+		told := body.GetEvidence()[:min(len(body.GetEvidence()), maxEvidence)]
+		text += " Told by: " + strings.Join(told, "; ") + "."
+	}
+	return text
+}
+
+const (
+	// evidenceMark is before what a node says of its own.
+	evidenceMark = " Decided: "
+	maxEvidence  = 3 // of an attempt's end, in a timeline
+)
+
+// common gives the part of an entry that all nodes say alike.
+func common(text string) string {
+	text, _, _ = strings.Cut(text, evidenceMark)
+	text, _, _ = strings.Cut(text, " Told by: ")
+	return text
 }
 
 // note adds a restart's entry to each open incident of the event's run, unless
@@ -127,7 +149,7 @@ func (e *Engine) note(tx *store.Tx, event *commonv1.Event, text string) error {
 // reopened: a run that was started anew counts its attempts anew.
 func told(i *controlv1.Incident, text string) bool {
 	for _, entry := range slices.Backward(i.GetTimeline()) {
-		if entry.GetText() == text {
+		if common(entry.GetText()) == common(text) {
 			return true
 		}
 		if entry.GetAction() == reopened {

@@ -91,7 +91,10 @@ type Deps struct {
 	Router Router
 	// Save has a run saved; it writes into the transaction. It is the fleet's
 	// RequestCheckpoint.
-	Save    func(*store.Tx, fleet.SaveRequest) (*controlv1.Checkpoint, error)
+	Save func(*store.Tx, fleet.SaveRequest) (*controlv1.Checkpoint, error)
+	// Judge has agents take in that checkpoints are suspect; it writes into the
+	// transaction. It is the fleet's Judge; nil: nobody is told.
+	Judge   func(*store.Tx, *commonv1.CheckpointJudgement) error
 	Store   *store.Store // for the gauge of firing incidents
 	Clock   func() time.Time
 	Log     *slog.Logger
@@ -111,7 +114,7 @@ type Engine struct {
 // New makes an engine and registers its gauge.
 func New(config Config, deps Deps) *Engine {
 	deps.Metrics.MustRegister(&firingGauge{deps.Store})
-	return &Engine{config, deps, newHeard(config.Expect, deps.Clock())}
+	return &Engine{config, deps, newHeard(config.Expect, deps.Store.Shared(), deps.Clock())}
 }
 
 // Apply takes in an event and the findings that it led to, which are stored
@@ -119,6 +122,9 @@ func New(config Config, deps Deps) *Engine {
 // errors are the store's.
 func (e *Engine) Apply(ctx context.Context, tx *store.Tx, event *commonv1.Event, findings []*controlv1.Finding) error {
 	e.heard.event(event, e.deps.Clock())
+	if err := e.writeHeard(tx, e.heard.unwritten()); err != nil {
+		return err
+	}
 	if len(findings) > 0 && event.GetTraceparent() != "" {
 		var span trace.Span
 		ctx, span = e.deps.Tracer.Start(ctx, "vigil.incident")
@@ -142,6 +148,9 @@ func (e *Engine) Apply(ctx context.Context, tx *store.Tx, event *commonv1.Event,
 // take makes a finding part of the open incident of the node's problem that is
 // its cause, or of its run and attempt, or of the one whose problem comes again with it, or opens one.
 func (e *Engine) take(ctx context.Context, tx *store.Tx, event *commonv1.Event, f *controlv1.Finding) error {
+	if err := e.judge(tx, f, 0); err != nil {
+		return err
+	}
 	if f.GetProblem() != "" {
 		return e.takeNode(ctx, tx, f)
 	}

@@ -39,6 +39,11 @@ func (e *Engine) SeenNoMore(ctx context.Context, tx *store.Tx, event *commonv1.E
 		if !allOver(whole.GetFindings(), standing) {
 			continue
 		}
+		for _, f := range whole.GetFindings() {
+			if err := e.judge(tx, f, event.GetStep().GetStep()); err != nil {
+				return fmt.Errorf("judge checkpoints: %w", err)
+			}
+		}
 		reason := fmt.Sprintf("At step %d it is seen no more.", event.GetStep().GetStep())
 		if err := e.resolve(ctx, tx, event.GetTime().AsTime(), record, reason, ""); err != nil {
 			return fmt.Errorf("end incident %s: %w", record.Incident.GetIncidentId(), err)

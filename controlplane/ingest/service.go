@@ -60,7 +60,21 @@ type Config struct {
 	ReconnectAfter time.Duration `yaml:"reconnect_after"`
 	// MaxSeries is how many series one session may define; >= 1.
 	MaxSeries int `yaml:"max_series"`
+	// Collectors is laid over every agent's own configuration, by kind.
+	Collectors map[string]Collector `yaml:"collectors"`
 }
+
+// Collector is what every agent's collector of a kind does, whatever the
+// agent's own configuration says.
+type Collector struct {
+	// Off leaves it out, or with false keeps it in; absent: as the agent says.
+	Off *bool `yaml:"off"`
+	// Interval is the time from one call to the next; 0: as the agent says.
+	Interval time.Duration `yaml:"interval"`
+}
+
+// minCollectInterval is the shortest interval that agents are told.
+const minCollectInterval = 100 * time.Millisecond
 
 // Defaults has a heartbeat every five seconds.
 func Defaults() Config {
@@ -71,6 +85,11 @@ func Defaults() Config {
 func (c Config) Check(report func(key, format string, args ...any)) {
 	if c.HeartbeatInterval < 100*time.Millisecond {
 		report("heartbeat_interval", "is %s; want at least 100ms", c.HeartbeatInterval)
+	}
+	for kind, collector := range c.Collectors {
+		if collector.Interval != 0 && collector.Interval < minCollectInterval {
+			report("collectors."+kind+".interval", "is %s; want at least %s", collector.Interval, minCollectInterval)
+		}
 	}
 	if c.ReconnectAfter < 0 {
 		report("reconnect_after", "is %s; want 0 or more", c.ReconnectAfter)

@@ -88,7 +88,21 @@ func (x *session) welcome(ctx context.Context) (err error) {
 		SessionId:         x.id,
 		Events:            x.durable,
 		HeartbeatInterval: durationpb.New(x.config.HeartbeatInterval),
+		Settings:          x.config.settings(),
 	}}})
+}
+
+// settings is what agents are told of their collectors.
+func (c Config) settings() *agentv1.Settings {
+	settings := &agentv1.Settings{Collectors: map[string]*agentv1.CollectorSettings{}}
+	for kind, collector := range c.Collectors {
+		told := &agentv1.CollectorSettings{Off: collector.Off}
+		if collector.Interval > 0 {
+			told.Interval = durationpb.New(collector.Interval)
+		}
+		settings.Collectors[kind] = told
+	}
+	return settings
 }
 
 // send gives the function that the fleet sends with. It waits until the

@@ -42,7 +42,7 @@ const markEvery = memory / 12
 // hour of the nodes' events begins.
 func (r *reader) start(ctx context.Context) (from uint64, err error) {
 	err = r.deps.Store.View(ctx, func(tx *store.Tx) error {
-		if r.cursor, err = tx.Cursor(cursorName); err != nil {
+		if r.cursor, err = tx.Cursor(r.Name()); err != nil {
 			return err
 		}
 		from = r.cursor + 1
@@ -142,9 +142,13 @@ type batch struct {
 
 func (b *batch) apply(ctx context.Context, tx *store.Tx) error {
 	b.events, b.findings, b.marked = 0, nil, b.reader.marked // it may be run again
+	if err := tx.AdvanceCursor(b.Name(), b.cursor, b.reader.seen); err != nil {
+		return err
+	}
 	for _, frame := range b.frames {
+		owned := b.deps.Owns(frame)
 		for _, event := range frame.Batch.GetEvents() {
-			if err := b.event(ctx, tx, frame.Sequence, event, b.seen[b.events]); err != nil {
+			if err := b.event(ctx, tx, frame.Sequence, owned, event, b.seen[b.events]); err != nil {
 				return fmt.Errorf("apply frame %d of node %s: %w", frame.Sequence, frame.Node, err)
 			}
 			b.events++
@@ -153,13 +157,13 @@ func (b *batch) apply(ctx context.Context, tx *store.Tx) error {
 			return err
 		}
 	}
-	return tx.SetCursor(cursorName, b.reader.seen)
+	return nil
 }
 
 // mark notes now and then when the control plane got a node's frame, so that the last
 // hour can be found again.
 func (b *batch) mark(tx *store.Tx, frame bus.Delivery) error {
-	if frame.Batch.GetRunId() != "" || frame.Received.Sub(b.marked).Abs() < markEvery {
+	if frame.Batch.GetRunId() != "" || (b.deps.Partition != "" && b.deps.Partition != "0") || frame.Received.Sub(b.marked).Abs() < markEvery {
 		return nil
 	}
 	b.marked = frame.Received
@@ -168,7 +172,7 @@ func (b *batch) mark(tx *store.Tx, frame bus.Delivery) error {
 
 // event writes all that one event means. One that belongs to a trace has a
 // span, whose context goes to what the event causes.
-func (b *batch) event(ctx context.Context, tx *store.Tx, sequence uint64, event *commonv1.Event, seen observation) (err error) {
+func (b *batch) event(ctx context.Context, tx *store.Tx, sequence uint64, owned bool, event *commonv1.Event, seen observation) (err error) {
 	if event.GetTraceparent() != "" {
 		spanCtx, span := b.deps.Tracer.Start(telemetry.WithTraceparent(ctx, event.GetTraceparent()), "vigil.detect")
 		ctx = spanCtx
@@ -179,10 +183,12 @@ func (b *batch) event(ctx context.Context, tx *store.Tx, sequence uint64, event 
 			span.End()
 		}()
 	}
-	if err := runs.Apply(ctx, tx, sequence, event); err != nil {
-		return err
+	if owned {
+		if err := runs.Apply(ctx, tx, sequence, event); err != nil {
+			return err
+		}
 	}
-	findings, err := b.detect(tx, seen.findings)
+	findings, err := b.detect(tx, owned, seen.findings)
 	if err != nil {
 		return err
 	}
@@ -195,7 +201,7 @@ func (b *batch) event(ctx context.Context, tx *store.Tx, sequence uint64, event 
 			return err
 		}
 	}
-	if len(seen.ended) == 0 {
+	if len(seen.ended) == 0 || !owned {
 		return nil
 	}
 	for _, finding := range seen.ended {
@@ -211,21 +217,30 @@ func counting(findings []*controlv1.Finding) []*controlv1.Finding {
 	return slices.DeleteFunc(slices.Clone(findings), (*controlv1.Finding).GetShadow)
 }
 
-// detect stores what an event shows and gives what is new of it.
-func (b *batch) detect(tx *store.Tx, findings []*controlv1.Finding) ([]*controlv1.Finding, error) {
+// detect stores what an event shows and gives what is new of it. Of the problem
+// of a node that is another partition's it takes what hits runs of this one.
+func (b *batch) detect(tx *store.Tx, owned bool, findings []*controlv1.Finding) ([]*controlv1.Finding, error) {
 	var fresh []*controlv1.Finding
 	for _, finding := range findings {
+		ofNode := finding.GetProblem() != ""
+		if ofNode && !owned && len(finding.GetAffectedRuns()) == 0 {
+			continue
+		}
 		inserted, err := tx.PutFinding(finding)
 		if err != nil {
 			return nil, err
 		}
-		if finding.GetProblem() != "" {
+		if ofNode && owned {
 			if err := tx.PutNodeProblem(finding); err != nil {
 				return nil, err
 			}
 		}
 		if inserted {
 			fresh = append(fresh, finding)
+		} else if ofNode && b.deps.Partition != "" {
+			if err := b.deps.Incidents.Widen(tx, finding); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return fresh, nil

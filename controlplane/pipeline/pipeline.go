@@ -9,12 +9,20 @@
 // ([detect.NodeMemory]): no detector of a node looks further back. Which
 // problems of nodes are open the store knows, however old they are. What half a
 // transaction had done is thereby undone.
+//
+// Where the bus has partitions there is a pipeline for each, which has an owner
+// at a time. Its transaction moves the cursor from where the pipeline believes
+// it to be; one that was taken for dead and goes on finds it elsewhere, and
+// writes nothing. A partition is the frames of some runs. Those of nodes go to
+// all, since they explain what runs show; their problems are written by the
+// partition that owns the node, and by others as far as runs of theirs are hit.
 package pipeline
 
 import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
@@ -30,7 +38,8 @@ import (
 )
 
 const (
-	// cursorName is the cursor's name in the store.
+	// cursorName is the cursor's name in the store; that of a partition has its
+	// number behind it.
 	cursorName = "pipeline"
 	// retryAfter is the first wait after an error; it doubles up to retryMost.
 	retryAfter = 100 * time.Millisecond
@@ -73,14 +82,22 @@ type Incidents interface {
 	Apply(ctx context.Context, tx *store.Tx, event *commonv1.Event, findings []*controlv1.Finding) error
 	// SeenNoMore takes in that problems of a run ended.
 	SeenNoMore(ctx context.Context, tx *store.Tx, event *commonv1.Event, standing detect.Standing) error
+	// Widen takes in that a problem of a node, whose finding another partition
+	// wrote, hits more runs.
+	Widen(tx *store.Tx, finding *controlv1.Finding) error
 	// Over takes in that an event showed problems of nodes to be over, by their
 	// last findings.
 	Over(ctx context.Context, tx *store.Tx, event *commonv1.Event, ended []*controlv1.Finding) error
 }
 
-// Deps is what a pipeline needs; all of it.
+// Deps is what a pipeline needs; all of it but Partition and Owns.
 type Deps struct {
-	Bus       Bus
+	Bus Bus
+	// Partition names the part of the bus that it reads; empty for all of it.
+	Partition string
+	// Owns tells which frames are this partition's. Others, of nodes that its runs
+	// train on, are only looked at; nil means all.
+	Owns      func(bus.Delivery) bool
 	Store     Store
 	NewBank   func() Bank // gives an empty one
 	Incidents Incidents
@@ -90,7 +107,8 @@ type Deps struct {
 	Metrics   prometheus.Registerer
 }
 
-// Pipeline is the one reader of the bus that writes events into the records.
+// Pipeline is the one reader of the bus, or of a partition of it, that writes
+// events into the records.
 type Pipeline struct {
 	deps    Deps
 	metrics metrics
@@ -102,7 +120,35 @@ type Pipeline struct {
 
 // New makes a pipeline.
 func New(deps Deps) *Pipeline {
+	if deps.Owns == nil {
+		deps.Owns = func(bus.Delivery) bool { return true }
+	}
 	return &Pipeline{deps: deps, metrics: newMetrics(deps.Metrics), retry: retryAfter}
+}
+
+// Partitioned makes the pipelines of the partitions of a bus, which share the
+// rest. Each is run by one process at a time.
+func Partitioned(deps Deps, of *bus.Bus) []*Pipeline {
+	var all []*Pipeline
+	shared := newMetrics(deps.Metrics)
+	for n := range of.Partitions() {
+		reader := of.Partition(n)
+		own := deps
+		own.Bus, own.Owns = reader, reader.Owns
+		if of.Partitions() > 1 {
+			own.Partition = strconv.Itoa(n)
+		}
+		all = append(all, &Pipeline{deps: own, metrics: shared, retry: retryAfter})
+	}
+	return all
+}
+
+// Name names the pipeline, as its cursor in the store.
+func (p *Pipeline) Name() string {
+	if p.deps.Partition == "" {
+		return cursorName
+	}
+	return cursorName + "/" + p.deps.Partition
 }
 
 // Run takes events until ctx ends. An error of the store or the bus is logged

@@ -28,8 +28,8 @@ const (
 	// gathered; stormPrefix begins the ids of the incidents that tell of storms.
 	stormRoute  = "storm:"
 	stormPrefix = "storm-"
-	// stormWait is how long the first message about a storm waits for company;
-	// stormEvery is between two of them.
+	// stormWait is how long the first message about a storm waits for company. The
+	// next comes when the storm is twice as old, and at least every stormEvery.
 	stormWait  = 2 * time.Second
 	stormEvery = 30 * time.Second
 	// stormSample is how many of the problems are looked at to say what they are;
@@ -200,7 +200,8 @@ func (r *Router) lookAtStorm(ctx context.Context, tx *store.Tx, g store.AlertGro
 	if err := tx.TellMembers(g.ID); err != nil {
 		return err
 	}
-	g.Looked, g.Due = now, now.Add(stormEvery)
+	age := now.Sub(record.Incident.GetOpened().AsTime())
+	g.Looked, g.Due = now, now.Add(min(max(age, stormWait), stormEvery))
 	return tx.PutAlertGroup(g)
 }
 

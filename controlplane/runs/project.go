@@ -139,13 +139,42 @@ func projectAttempt(attempt *controlv1.Attempt, event *commonv1.Event) {
 	switch body := event.GetBody().(type) {
 	case *commonv1.Event_Resumed:
 		attempt.ResumedCheckpointId, attempt.ResumedStep = body.Resumed.GetCheckpointId(), body.Resumed.GetStep()
+	case *commonv1.Event_AttemptStarted:
+		attempt.Asked = body.AttemptStarted.GetRecovery()
+	case *commonv1.Event_RecoveryAnswer:
+		attempt.Answer = body.RecoveryAnswer
+	case *commonv1.Event_Phase:
+		if pauses(event) {
+			pause(attempt, event)
+		}
 	case *commonv1.Event_AttemptEnded:
 		attempt.Ended = later(attempt.GetEnded(), event.GetTime())
 		was, is := attempt.GetFailure(), body.AttemptEnded.GetFailure()
 		if was == 0 || (is != 0 && is < was) {
 			attempt.Failure, attempt.Explanation = is, body.AttemptEnded.GetExplanation()
+			attempt.Evidence, attempt.Recovery = body.AttemptEnded.GetEvidence(), body.AttemptEnded.GetRecovery()
 		}
 	}
+}
+
+// pauses tells whether an event begins or ends a run's pause for a checkpoint.
+// Ranks pause together: rank 0 speaks for all.
+func pauses(event *commonv1.Event) bool {
+	return event.GetRank() == 0 && event.GetPhase().GetKind() == commonv1.PhaseKind_PHASE_KIND_CHECKPOINT
+}
+
+// pause counts a pause for a checkpoint when it ends.
+func pause(attempt *controlv1.Attempt, event *commonv1.Event) {
+	if event.GetPhase().GetEdge() == commonv1.PhaseEdge_PHASE_EDGE_BEGIN {
+		attempt.PauseBegan = event.GetTime()
+		return
+	}
+	if attempt.GetPauseBegan() == nil {
+		return
+	}
+	attempt.CheckpointPauses++
+	attempt.CheckpointPauseSeconds += max(0, event.GetTime().AsTime().Sub(attempt.GetPauseBegan().AsTime()).Seconds())
+	attempt.PauseBegan = nil
 }
 
 func earlier(a, b *timestamppb.Timestamp) *timestamppb.Timestamp {

@@ -30,6 +30,8 @@ func Apply(_ context.Context, tx *store.Tx, sequence uint64, event *commonv1.Eve
 		err = applyCommand(tx, event, body.CommandResult)
 	case *commonv1.Event_Checkpoint:
 		err = applyCheckpoint(tx, event, body.Checkpoint)
+	case *commonv1.Event_CheckpointChanged:
+		err = tx.ChangeCheckpoint(event.GetRunId(), body.CheckpointChanged, event.GetTime().AsTime())
 	case nil:
 		return nil
 	default:
@@ -50,6 +52,9 @@ func applyCommand(tx *store.Tx, event *commonv1.Event, result *commonv1.CommandR
 		commonv1.CommandStage_COMMAND_STAGE_ACCEPTED: store.CommandAccepted,
 		commonv1.CommandStage_COMMAND_STAGE_DONE:     store.CommandDone,
 		commonv1.CommandStage_COMMAND_STAGE_FAILED:   store.CommandFailed,
+	}
+	if err := tx.AdvanceTask(result, event.GetTime().AsTime()); err != nil {
+		return err
 	}
 	state, ok := states[result.GetStage()]
 	if !ok {
@@ -149,7 +154,7 @@ func relaunch(tx *store.Tx, run *controlv1.Run, event *commonv1.Event) error {
 func applyAttempt(tx *store.Tx, event *commonv1.Event, isNew bool) error {
 	switch event.GetBody().(type) {
 	case *commonv1.Event_Step, *commonv1.Event_NonFinite, *commonv1.Event_Tick, *commonv1.Event_Phase, *commonv1.Event_RunEnded:
-		if !isNew {
+		if !isNew && !pauses(event) {
 			return nil
 		}
 	}

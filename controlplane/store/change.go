@@ -10,10 +10,12 @@ const (
 	TopicRuns        Topic = "runs"
 	TopicCheckpoints Topic = "checkpoints"
 	TopicCommands    Topic = "commands"
+	TopicTasks       Topic = "tasks"
 	TopicIncidents   Topic = "incidents"
 	TopicOutbox      Topic = "outbox"
 	TopicGroups      Topic = "groups" // when something is due
 	TopicSilences    Topic = "silences"
+	TopicLeases      Topic = "leases" // also when a replica came or went
 	TopicExports     Topic = "exports"
 	TopicAudit       Topic = "audit"
 	TopicAccess      Topic = "access" // who may come in
@@ -39,6 +41,15 @@ func (s *Store) Changed(topic Topic) <-chan struct{} {
 		s.changes.waiting[topic] = ch
 	}
 	return ch
+}
+
+// Wake wakes those who wait for topics that another process changed.
+func (s *Store) Wake(topics ...Topic) {
+	touched := map[Topic]bool{}
+	for _, topic := range topics {
+		touched[topic] = true
+	}
+	s.changes.wake(touched)
 }
 
 func (c *changes) wake(touched map[Topic]bool) {

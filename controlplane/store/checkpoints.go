@@ -218,7 +218,13 @@ func reach(c *controlv1.Checkpoint, state commonv1.CheckpointState, when int64) 
 // describe takes over what the progress says of the checkpoint. Where ranks
 // differ rank 0 speaks for it; its health is that of the worst rank.
 func describe(c *controlv1.Checkpoint, p *commonv1.CheckpointProgress, rank uint32, node string) {
+	if p.GetHealth() >= c.Health && p.GetHealthReason() != "" {
+		c.HealthReason = p.GetHealthReason()
+	}
 	c.Health = max(c.Health, p.GetHealth())
+	if p.Metric != nil && (c.Metric == nil || rank == 0) {
+		c.Metric = p.Metric
+	}
 	c.Step = max(c.Step, p.GetStep())
 	if c.Reason == commonv1.CheckpointReason_CHECKPOINT_REASON_UNSPECIFIED {
 		c.Reason = p.GetReason()

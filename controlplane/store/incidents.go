@@ -48,6 +48,18 @@ func (tx *Tx) PutFinding(f *controlv1.Finding) (inserted bool, err error) {
 	return rows > 0, err
 }
 
+// ChangeFinding writes a finding anew that is there.
+func (tx *Tx) ChangeFinding(f *controlv1.Finding) error {
+	body, err := marshal(f)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.exec("UPDATE findings SET body = $1 WHERE finding_id = $2", body, f.GetFindingId()); err != nil {
+		return fmt.Errorf("change finding %s: %w", f.GetFindingId(), err)
+	}
+	return nil
+}
+
 // AttachFinding makes a finding part of an incident.
 func (tx *Tx) AttachFinding(incidentID, findingID string) error {
 	_, err := tx.exec("UPDATE findings SET incident_id = $1 WHERE finding_id = $2", incidentID, findingID)

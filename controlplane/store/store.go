@@ -19,7 +19,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/vigil-ml/vigil/internal/life"
@@ -52,6 +54,9 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 type Deps struct {
 	Log   *slog.Logger
 	Clock func() time.Time // for leases; nil means time.Now
+	// Changed is told after each commit what it touched, to tell it to other
+	// processes; may be nil, and must not block.
+	Changed func(topics []Topic)
 	// Exports has changes of findings and incidents recorded for exporters.
 	Exports bool
 }
@@ -63,9 +68,13 @@ type Store struct {
 	writer  *sql.DB
 	reader  *sql.DB
 	clock   func() time.Time
+	told    func(topics []Topic)
 	exports bool
 	changes changes
 }
+
+// Shared tells whether other processes may use the records too.
+func (s *Store) Shared() bool { return s.engine.traits().shared }
 
 // engine is what differs between the databases.
 type engine interface {
@@ -102,7 +111,7 @@ func Open(ctx context.Context, config Config, deps Deps) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{engine: e, clock: deps.Clock, exports: deps.Exports}
+	s := &Store{engine: e, clock: deps.Clock, told: deps.Changed, exports: deps.Exports}
 	if s.clock == nil {
 		s.clock = time.Now
 	}
@@ -181,6 +190,9 @@ func (s *Store) Update(ctx context.Context, do func(*Tx) error) error {
 		if err == nil {
 			ride.committed()
 			s.changes.wake(tx.touched)
+			if s.told != nil && len(tx.touched) > 0 {
+				s.told(slices.Collect(maps.Keys(tx.touched)))
+			}
 			return nil
 		}
 		if try > tries || !inTheWay(err) || !life.Sleep(ctx, rand.N(waitAtMax)) {

@@ -8,12 +8,14 @@ var (
 	AgentSpoolBytes      = Def{"vigil_agent_spool_bytes", "bytes", Gauge, []string{"class"}, "Bytes that the spool holds on disk."}
 	AgentSpoolDropped    = Def{"vigil_agent_spool_dropped_frames_total", "1", Counter, []string{"class"}, "Frames that a full spool dropped."}
 	AgentSpoolSkipped    = Def{"vigil_agent_spool_skipped_records_total", "1", Counter, []string{"class"}, "Damaged records that the spool stepped over."}
+	AgentSamples         = Def{"vigil_agent_samples_total", "1", Counter, nil, "Samples that the spool took."}
 	AgentSamplesRefused  = Def{"vigil_agent_refused_samples_total", "1", Counter, []string{"reason"}, "Samples that did not reach the spool: series_limit, labels, spool."}
 	AgentEventsRepeated  = Def{"vigil_agent_repeated_events_total", "1", Counter, nil, "Events that were sent again and left out because the agent had taken them."}
 	AgentEventsRefused   = Def{"vigil_agent_refused_events_total", "1", Counter, nil, "Events that were left out: a trainer's word on a checkpoint that is another run's or already committed."}
 	AgentEventsClamped   = Def{"vigil_agent_clamped_event_times_total", "1", Counter, nil, "Events whose time was more than a day off the agent's clock and was moved to that bound."}
 	AgentRunsLost        = Def{"vigil_agent_lost_runs_total", "1", Counter, nil, "Runs that the agent ended because their processes went away and stayed away."}
 	AgentTicks           = Def{"vigil_agent_ticks_total", "1", Counter, nil, "Times that the agent said of a trainer that no step has finished."}
+	AgentAttemptsEnded   = Def{"vigil_agent_attempts_ended_total", "1", Counter, []string{"failure", "follows"}, "Launches of runs that ended on this node, by kind of failure and by what follows: restart, end."}
 	AgentCommandsRefused = Def{"vigil_agent_refused_commands_total", "1", Counter, nil, "Commands that the uplink did not take because its queue was full."}
 	AgentUplinkConnected = Def{"vigil_agent_uplink_connected", "1", Gauge, nil, "1 while the stream to the control plane is open."}
 	AgentUplinkSessions  = Def{"vigil_agent_uplink_sessions_total", "1", Counter, nil, "Streams that were opened to the control plane."}
@@ -25,16 +27,17 @@ var (
 	AgentReflexDropped   = Def{"vigil_agent_reflex_dropped_events_total", "1", Counter, nil, "Urgent events that the agent could not answer because too many waited."}
 	AgentVaultSealed     = Def{"vigil_agent_vault_checkpoints_total", "1", Counter, []string{"result"}, "Checkpoints by result: verified, failed."}
 	AgentVaultSealTime   = Def{"vigil_agent_vault_seal_seconds", "seconds", Histogram, []string{"stage"}, "Time from commit to a state: durable, verified."}
+	AgentVaultRemoved    = Def{"vigil_agent_vault_removed_checkpoints_total", "1", Counter, nil, "Checkpoints that the retention policy or a person removed."}
 	AgentVaultSealBytes  = Def{"vigil_agent_vault_sealed_bytes_total", "bytes", Counter, nil, "Bytes that were sealed."}
 )
 
 func agentDefs() []Def {
 	return []Def{
 		AgentCollectorUp, AgentCollectSeconds, AgentSpoolFrames, AgentSpoolBytes,
-		AgentSpoolDropped, AgentSpoolSkipped, AgentSamplesRefused, AgentCommandsRefused,
-		AgentEventsRepeated, AgentEventsRefused, AgentEventsClamped, AgentRunsLost, AgentTicks,
+		AgentSpoolDropped, AgentSpoolSkipped, AgentSamples, AgentSamplesRefused, AgentCommandsRefused,
+		AgentEventsRepeated, AgentEventsRefused, AgentEventsClamped, AgentRunsLost, AgentTicks, AgentAttemptsEnded,
 		AgentUplinkConnected, AgentUplinkSessions,
 		AgentTrainerEvents, AgentTrainerDropped, AgentTrainerSessions, AgentCommands,
-		AgentReflexes, AgentReflexDropped, AgentVaultSealed, AgentVaultSealTime, AgentVaultSealBytes,
+		AgentReflexes, AgentReflexDropped, AgentVaultSealed, AgentVaultSealTime, AgentVaultSealBytes, AgentVaultRemoved,
 	}
 }

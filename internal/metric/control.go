@@ -10,6 +10,7 @@ var (
 	ControlPipelineLag     = Def{"vigil_control_pipeline_lag_seconds", "seconds", Histogram, nil, "Time from an event's arrival until its effects are committed."}
 	ControlFindings        = Def{"vigil_control_findings_total", "1", Counter, []string{"kind", "severity", "mode"}, "Findings by kind, severity and the rule's mode: on, or shadow, which opens no incident."}
 	ControlDetectSeconds   = Def{"vigil_control_detect_seconds", "seconds", Histogram, []string{"kind"}, "Time from the event on its node to the finding."}
+	ControlDuties          = Def{"vigil_control_duties", "1", Gauge, nil, "Duties that this replica has: partitions that it detects in, and timers."}
 	ControlIncidentsFiring = Def{"vigil_control_incidents_firing", "1", Gauge, nil, "Incidents that nobody has taken."}
 	ControlNotifications   = Def{"vigil_control_notifications_total", "1", Counter, []string{"receiver", "result"}, "Notifications by receiver and result: delivered, retried, failed, deferred (put back untried)."}
 	ControlNotifySeconds   = Def{"vigil_control_notify_seconds", "seconds", Histogram, []string{"receiver"}, "Time from the incident's change to the receiver's answer."}
@@ -27,7 +28,7 @@ var (
 func controlDefs() []Def {
 	return []Def{
 		ControlAgents, ControlFrames, ControlSamples, ControlBusSkipped, ControlEvents, ControlPipelineLag,
-		ControlFindings, ControlDetectSeconds, ControlIncidentsFiring, ControlNotifications,
+		ControlFindings, ControlDetectSeconds, ControlDuties, ControlIncidentsFiring, ControlNotifications,
 		ControlNotifySeconds, ControlRolledUp, ControlReceiverFailing, ControlCommands, ControlRequests, ControlRequestSeconds,
 		ControlDenied, ControlAuditRecords, ControlAuditRefused, ControlAuditAstray,
 	}

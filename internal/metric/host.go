@@ -52,7 +52,9 @@ var (
 
 // Metrics of a node's machine: disks and networks.
 var (
+	HostDiskInfo         = Def{"vigil_host_disk_info", "1", Gauge, []string{"mount", "device", "type"}, "1 for what a file system is mounted from, and its type."}
 	HostDiskTotal        = Def{"vigil_host_disk_total_bytes", "bytes", Gauge, []string{"mount"}, "Size of a file system."}
+	HostDiskFree         = Def{"vigil_host_disk_free_bytes", "bytes", Gauge, []string{"mount"}, "Space of a file system that nothing uses, what is kept for root included."}
 	HostDiskAvailable    = Def{"vigil_host_disk_available_bytes", "bytes", Gauge, []string{"mount"}, "Space of a file system that an unprivileged user can have."}
 	HostDiskInodes       = Def{"vigil_host_disk_inodes", "1", Gauge, []string{"mount"}, "Inodes of a file system; not there where it does not count them."}
 	HostDiskInodesFree   = Def{"vigil_host_disk_free_inodes", "1", Gauge, []string{"mount"}, "Inodes of a file system that nothing uses."}
@@ -87,7 +89,7 @@ func hostDefs() []Def {
 		HostMemoryShared, HostMemoryAnonymous, HostMemoryDirty, HostMemoryWriteback, HostMemoryKernel,
 		HostMemoryPinned, HostMemoryCommitted, HostSwapTotal, HostSwapFree, HostSwapIn, HostSwapOut,
 		HostMajorFaults, HostOOMKills, HostHugeTotal, HostHugeFree, HostHugeAnonymous,
-		HostDiskTotal, HostDiskAvailable, HostDiskInodes, HostDiskInodesFree, HostDiskReadOnly,
+		HostDiskInfo, HostDiskTotal, HostDiskFree, HostDiskAvailable, HostDiskInodes, HostDiskInodesFree, HostDiskReadOnly,
 		HostDiskRead, HostDiskWritten, HostDiskReads, HostDiskWrites, HostDiskReadTime, HostDiskWriteTime,
 		HostDiskBusy, HostDiskQueue,
 		HostNetReceived, HostNetSent, HostNetReceives, HostNetSends, HostNetReceiveErrors, HostNetSendErrors,

@@ -23,7 +23,33 @@ const (
 	EnvRunID    = "VIGIL_RUN_ID"    // the run
 	EnvAttempt  = "VIGIL_ATTEMPT"   // the launch, counted from 0
 	EnvExitFile = "VIGIL_EXIT_FILE" // where the process says why it exits, as JSON of ExitReport
+	// EnvRecovery is what the attempt is asked to do otherwise than the one before,
+	// as JSON of Recovery; not set for the first attempt.
+	EnvRecovery = "VIGIL_RECOVERY"
+	// EnvConfig is the path of the run's configuration as JSON: every key that its
+	// user set.
+	EnvConfig = "VIGIL_CONFIG"
+	// EnvMaxCheckpoint is how large a checkpoint of one process may be, in bytes.
+	EnvMaxCheckpoint = "VIGIL_MAX_CHECKPOINT_BYTES"
+	// EnvMode is which checkpoint the run goes on from: "exact", "latest", "best".
+	EnvMode = "VIGIL_RECOVERY_MODE"
+	// EnvFallback is "false" where a run must not go on from an earlier checkpoint
+	// when the newest is not fit.
+	EnvFallback = "VIGIL_RESUME_FALLBACK"
 )
+
+// Recovery is what an attempt is asked to do otherwise.
+type Recovery struct {
+	// From is "latest", "earlier" or "nothing": where it goes on.
+	From string `json:"from"`
+	// Except is checkpoints that are not to be gone on from.
+	Except []string `json:"except,omitempty"`
+	// SkipBatches is how many batches are left out when SkipAtStep is reached.
+	SkipBatches int64 `json:"skip_batches,omitempty"`
+	SkipAtStep  int64 `json:"skip_at_step,omitempty"`
+	// LearningRateScale multiplies the learning rate; 0 and 1: it stays.
+	LearningRateScale float64 `json:"learning_rate_scale,omitempty"`
+}
 
 // ExitReport is what a training process leaves for its supervisor.
 type ExitReport struct {

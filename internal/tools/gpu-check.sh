@@ -60,11 +60,9 @@ timeout 30 "$agent" scan --gpu "$gpu" --format json >"$out/scan.json" 2>&1
 say "exit code $?"
 timeout 30 "$agent" scan --gpu "$gpu" 2>&1 | tee -a "$out/report.txt"
 
-if [ "$gpu" = driver ]; then
-	say "== recording NVML"
-	timeout 60 "$recorder" -test.run '^TestRecord$' -test.v -record "$out/tape.jsonl" >"$out/record.log" 2>&1
-	say "exit code $?, $(wc -c <"$out/tape.jsonl") bytes, $(grep -c . "$out/tape.jsonl") answers; $(grep -o 'asked .*' "$out/record.log")"
-fi
+say "== recording NVML"
+timeout 60 "$recorder" -test.run '^TestRecord$' -test.v -record "$out/tape.jsonl" -gpu "$gpu" >"$out/record.log" 2>&1
+say "exit code $?, $(wc -c <"$out/tape.jsonl") bytes, $(grep -c . "$out/tape.jsonl") answers; $(grep -o 'asked .*' "$out/record.log")"
 
 say "== a minute at one second"
 cat >"$state/agent.yaml" <<YAML

@@ -19,6 +19,9 @@ const (
 	Kill        Kind = "kill"     // the process kills itself with SIGKILL before the step
 	Hang        Kind = "hang"     // the process stands still before the step and answers nothing
 	Diverge     Kind = "diverge"  // the learning rate explodes from the step on
+	// NaNParameter has a parameter turn NaN behind the step's update, unseen
+	// until the next step: what is saved in between is poisoned.
+	NaNParameter Kind = "nan-param"
 )
 
 const everyAttempt = "every-attempt"
@@ -52,8 +55,8 @@ func Parse(text string) (Plan, error) {
 		kind, at, found := strings.Cut(entry, "@")
 		step, err := strconv.ParseInt(at, 10, 64)
 		switch {
-		case !slices.Contains([]Kind{NaNGradient, Kill, Hang, Diverge}, Kind(kind)):
-			return Plan{}, fault.New(fault.Invalid, "there is no fault %q; want nan-grad, kill, hang or diverge", kind)
+		case !slices.Contains([]Kind{NaNGradient, NaNParameter, Kill, Hang, Diverge}, Kind(kind)):
+			return Plan{}, fault.New(fault.Invalid, "there is no fault %q; want nan-grad, nan-param, kill, hang or diverge", kind)
 		case !found || err != nil || step < 1:
 			return Plan{}, fault.New(fault.Invalid, "%q names no step from 1 on; want %s@STEP", entry, kind)
 		}

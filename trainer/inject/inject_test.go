@@ -41,7 +41,7 @@ func TestParseAndAsk(t *testing.T) {
 
 func TestMistakesAreNamed(t *testing.T) {
 	for text, want := range map[string]string{
-		"nan@3":         `there is no fault "nan"; want nan-grad, kill, hang or diverge`,
+		"nan@3":         `there is no fault "nan"; want nan-grad, nan-param, kill, hang or diverge`,
 		"kill":          "want kill@STEP",
 		"kill@0":        `"kill@0" names no step from 1 on`,
 		"kill@x":        "want kill@STEP",

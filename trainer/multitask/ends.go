@@ -29,6 +29,8 @@ func (l *loop) resume(ctx context.Context) error {
 		return nil
 	case fault.Is(err, fault.Unavailable):
 		return fault.WithHint(err, "start the agent, or unset VIGIL_SOCKET to begin from nothing")
+	case fault.Is(err, fault.Corrupt):
+		return l.unfit(err)
 	case err != nil || ref == nil:
 		return err
 	}
@@ -43,6 +45,15 @@ func (l *loop) resume(ctx context.Context) error {
 	l.deps.Session.Resumed(ref)
 	l.deps.Log.Info("resumed", "step", l.training.Step(), "checkpoint", ref.GetCheckpointId())
 	return nil
+}
+
+// unfit says to the supervisor that its user wants no other checkpoint than one
+// that cannot be gone on from.
+func (l *loop) unfit(err error) error {
+	if exitErr := l.deps.Session.WriteExit(commonv1.FailureKind_FAILURE_KIND_CHECKPOINT_CORRUPT, err.Error(), "", true); exitErr != nil {
+		l.deps.Log.Error("the supervisor cannot be told why", "cause", exitErr)
+	}
+	return err
 }
 
 // unreadable says to the supervisor that a checkpoint cannot be gone on from.

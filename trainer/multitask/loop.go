@@ -71,6 +71,9 @@ type loop struct {
 	progress *progress
 	savedAt  int64 // steps of the last state that is saved; -1: none is
 	missed   bool  // the absence of an agent at a scheduled checkpoint was said
+
+	rateScale float64 // of the learning rate, as recovery asks
+	skipped   bool    // the batches that recovery wants left out are
 }
 
 // Run trains until the last step, an order to end, or the end of ctx, at which
@@ -89,6 +92,7 @@ func Run(ctx context.Context, config LoopConfig, deps LoopDeps) error {
 	if err := l.resume(ctx); err != nil {
 		return err
 	}
+	l.recover()
 	l.progress = newProgress(deps.Out, training.Step(), config.Steps)
 	err = l.train(ctx)
 	if interrupted, ok := errors.AsType[*Interrupted](err); ok {
@@ -104,6 +108,7 @@ func (l *loop) train(ctx context.Context) error {
 			return err
 		}
 		started := time.Now()
+		l.skip(l.training.Step() + 1)
 		if err := l.step(ctx, l.training.Step()+1, started); err != nil {
 			return err
 		}
@@ -119,7 +124,7 @@ func (l *loop) train(ctx context.Context) error {
 
 // step makes one step, or stops before its update when a value is not finite.
 func (l *loop) step(ctx context.Context, step int64, started time.Time) error {
-	attempt, rateScale := l.deps.Session.Attempt(), l.rate(step)
+	attempt, rateScale := l.deps.Session.Attempt(), l.rate(step)*l.rateScale
 	if l.config.Faults.At(inject.Kill, attempt, step) {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	}
@@ -137,6 +142,9 @@ func (l *loop) step(ctx context.Context, step int64, started time.Time) error {
 		return l.nonFinite(ctx, what)
 	}
 	health := l.training.applyMeasured(rateScale)
+	if l.config.Faults.At(inject.NaNParameter, attempt, step) {
+		l.training.PoisonParameter()
+	}
 	elapsed := time.Since(started)
 	l.progress.step(step, outcome, l.training.Config().Batch)
 	tasks := [...]trainer.Task{

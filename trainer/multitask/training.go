@@ -130,6 +130,15 @@ func (t *Training) Apply(rateScale float64) {
 	t.drawn += int64(t.config.Batch)
 }
 
+// SkipBatch leaves the next step's batch out: its samples count as consumed, and
+// nothing is learned from them.
+func (t *Training) SkipBatch() {
+	t.ahead = t.random
+	t.draw(t.source, t.set.Train, t.config.Batch)
+	t.random = t.ahead
+	t.drawn += int64(t.config.Batch)
+}
+
 // draw fills the first rows of the batch.
 func (t *Training) draw(source *rand.Rand, from []digits.Digit, rows int) {
 	for i := range rows {
@@ -206,6 +215,13 @@ func countNonFinite(values []float32) (nan, inf int64) {
 // Poison has the next Compute meet a NaN in a gradient of the second encoder
 // layer, as a faulty device would make it.
 func (t *Training) Poison() { t.poison = true }
+
+// PoisonParameter makes a parameter of the second encoder layer NaN at once, as
+// a faulty memory would.
+func (t *Training) PoisonParameter() {
+	weight := t.net.encoder[1].weight.Data
+	weight[len(weight)/2] = float32(math.NaN())
+}
 
 // Digest is the SHA-256 of the parameters, as little-endian float32 in the
 // order of the tensors, in lower-case hex.

@@ -2,13 +2,15 @@ package supervise
 
 import (
 	"log/slog"
-	"math"
 	"os"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/trainer/supervise/output"
+	"github.com/vigil-ml/vigil/trainer/supervise/policy"
+	"github.com/vigil-ml/vigil/trainer/supervise/preempt"
 )
 
 // Config is what is run and how patiently. Begin with Defaults.
@@ -18,23 +20,55 @@ type Config struct {
 	Socket  string // of the agent; empty: there is none
 	Attempt uint32 // number of the first launch
 
-	MaxRestarts int           // restarts in a row without progress; 0: none
-	Grace       time.Duration // from the request to stop to SIGTERM
-	KillWait    time.Duration // from SIGTERM to SIGKILL
-	Backoff     Backoff
-	// SameFailures is how many times in a row the same explanation at the same
-	// step ends the run: another restart would not get over it either.
-	SameFailures int
-	// Steady is how long an attempt of a command that reports no steps must
-	// have lasted to count as progress.
-	Steady time.Duration
+	Policy policy.Config
+	Output output.Config
+	Health Health
+	Limits Limits
+	// Grace is how long everything may take when the supervisor is told to stop:
+	// saving, ending, and being killed at the end of it.
+	Grace time.Duration
+	// KillWait is the last part of the grace, from SIGTERM to SIGKILL; at most a
+	// quarter of it is used.
+	KillWait time.Duration
+	// PassSIGTERM and PassSIGUSR1 hand these signals to the command and do
+	// nothing about them.
+	PassSIGTERM, PassSIGUSR1 bool
+	// RequeueExitCode is what to exit with when the run was preempted, or is to go
+	// on on another node; 0: 128 and the signal's number.
+	RequeueExitCode int
+	// NoResume begins every attempt anew.
+	NoResume bool
+	// Environment is more of the command's environment, as NAME=value.
+	Environment []string
+}
+
+// Health is what is looked at while the command runs.
+type Health struct {
+	Interval time.Duration // from one look to the next
+	// HangAfter is how long no step may finish; 0: it follows from the steps, see
+	// hangPatience.
+	HangAfter time.Duration
+	// FirstStep is how long the first step of an attempt may take.
+	FirstStep time.Duration
+	// CPU and Memory have the processes' use of them measured, as evidence and to
+	// tell of memory that only grows. GPUMemory has the limit on it watched.
+	CPU, Memory, GPUMemory bool
+}
+
+// Limits end a run that goes beyond them. Zero is none.
+type Limits struct {
+	Training        time.Duration // from the supervisor's start; what was saved stays
+	Allocation      time.Duration // the machine is the run's for this long: a preemption at its end
+	GPUMemoryBytes  int64         // of one process, as it reports it
+	CheckpointBytes int64         // of one process
 }
 
 // Defaults is how a command is run when nobody says otherwise.
 func Defaults() Config {
 	return Config{
-		MaxRestarts: 10, Grace: 30 * time.Second, KillWait: 5 * time.Second, SameFailures: 3, Steady: time.Minute,
-		Backoff: Backoff{Base: 250 * time.Millisecond, Factor: 2, Cap: time.Minute},
+		Policy: policy.Defaults(), Output: output.Defaults(),
+		Grace: 30 * time.Second, KillWait: 5 * time.Second,
+		Health: Health{Interval: 5 * time.Second, FirstStep: time.Hour, CPU: true, Memory: true, GPUMemory: true},
 	}
 }
 
@@ -44,37 +78,37 @@ func (c Config) check() error {
 		return fault.New(fault.Invalid, "supervise: there is no command")
 	case c.RunID == "":
 		return fault.New(fault.Invalid, "supervise: the run has no id")
-	case c.MaxRestarts < 0 || c.SameFailures < 1:
-		return fault.New(fault.Invalid, "supervise: %d restarts, %d same failures; want at least 0 and 1", c.MaxRestarts, c.SameFailures)
-	case c.Grace < 0 || c.KillWait < 0 || c.Backoff.Base < 0 || c.Backoff.Factor < 1:
-		return fault.New(fault.Invalid, "supervise: periods must not be negative, and the backoff must not shrink")
+	case c.Grace < 0 || c.KillWait < 0 || c.Health.HangAfter < 0 || c.Health.FirstStep < 0:
+		return fault.New(fault.Invalid, "supervise: periods must not be negative")
+	case c.Health.Interval <= 0:
+		return fault.New(fault.Invalid, "supervise: health is looked at every %s; want a positive duration", c.Health.Interval)
+	case c.Limits.Training < 0 || c.Limits.Allocation < 0 || c.Limits.GPUMemoryBytes < 0 || c.Limits.CheckpointBytes < 0:
+		return fault.New(fault.Invalid, "supervise: limits must not be negative")
+	case c.RequeueExitCode < 0 || c.RequeueExitCode > 255:
+		return fault.New(fault.Invalid, "supervise: exit code %d for requeuing; want 0 to 255", c.RequeueExitCode)
+	case c.Limits.Allocation > 0 && c.Limits.Allocation <= c.Grace:
+		return fault.New(fault.Invalid, "supervise: the allocation lasts %s and the grace period %s: there would be no training", c.Limits.Allocation, c.Grace)
 	}
-	return nil
+	return c.Policy.Error()
 }
+
+// killWait is the time from SIGTERM to SIGKILL within a grace.
+func (c Config) killWait(grace time.Duration) time.Duration { return min(c.KillWait, grace/4) }
 
 // Deps is what code injects.
 type Deps struct {
 	Log     *slog.Logger
 	Tracer  trace.Tracer     // may be nil
 	Signals <-chan os.Signal // what the supervisor is told; may be nil
+	Notices []preempt.Source // who knows that the machine will be taken away
 	Environ []string         // of the command, before the run's own variables
 	Stdin   *os.File         // may be nil: the command reads nothing
 	Stdout  *os.File
 	Stderr  *os.File
 	Random  func() float64 // 0 to 1, for jitter
-}
-
-// Backoff is how long a restart waits: longer with every failure in a row.
-type Backoff struct {
-	Base   time.Duration
-	Factor float64
-	Cap    time.Duration
-}
-
-// Wait gives the time before the restart that follows a number of failures
-// without progress, counted from 0. Random, 0 to 1, takes up to half of it
-// away, so that many runs that fell together do not rise together.
-func (b Backoff) Wait(failures int, random float64) time.Duration {
-	wait := min(float64(b.Base)*math.Pow(b.Factor, float64(failures)), float64(b.Cap))
-	return time.Duration(wait * (1 - random/2))
+	// OwnProcess tells that the process is this supervisor's alone: orphans of the
+	// command become its children and are ended with it.
+	OwnProcess bool
+	// OnState, unless nil, is told of every change of state.
+	OnState func(from, to State)
 }

@@ -53,12 +53,16 @@ func (d *directory) remove() {
 	_ = d.lock.Close()
 }
 
-// sweep removes the directories below parent whose supervisor is gone. What
+// sweep removes the directories below parent whose supervisor is gone, and ends
+// the processes that it left. What
 // cannot be removed is another user's, or tried again the next time.
 func sweep(parent string) {
 	paths, _ := filepath.Glob(filepath.Join(parent, directoryPrefix+"*"))
 	for _, path := range paths {
 		if lock, err := lockDirectory(path, 0); err == nil {
+			// Of what it supervised the command died with it, and its helpers may not
+			// have.
+			sweepDescendants(marker(path+"/"), false)
 			_ = os.RemoveAll(path)
 			_ = lock.Close()
 		}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,6 +19,8 @@ import (
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	trainerv1 "github.com/vigil-ml/vigil/proto/vigil/trainer/v1"
 	"github.com/vigil-ml/vigil/trainer"
+	"github.com/vigil-ml/vigil/trainer/supervise/policy"
+	"github.com/vigil-ml/vigil/trainer/supervise/preempt"
 	"github.com/vigil-ml/vigil/trainer/trainertest"
 )
 
@@ -56,6 +59,12 @@ func child(what string) int {
 		}
 		_ = session.WriteExit(commonv1.FailureKind_FAILURE_KIND_NONFINITE, "step 8: NaN", "c", false)
 		code = 75
+	case "hang after step 3":
+		session.Step(trainer.StepReport{Step: 3})
+		time.Sleep(time.Hour)
+	case "use much GPU memory":
+		session.Step(trainer.StepReport{Step: 3, GPUBytes: trainer.Known(int64(5 << 30))})
+		time.Sleep(time.Hour)
 	case "succeed":
 		session.RunEnded(&commonv1.RunEnded{Outcome: commonv1.Outcome_OUTCOME_SUCCEEDED, ParametersSha256: "ab"})
 	case "save and stop when told":
@@ -88,9 +97,15 @@ type started struct {
 // supervise runs a command with fast backoff.
 func supervise(t *testing.T, change func(*Config), command ...string) *started {
 	t.Helper()
+	return superviseNoticed(t, nil, change, command...)
+}
+
+// superviseNoticed is supervise with sources of preemption notices.
+func superviseNoticed(t *testing.T, notices []preempt.Source, change func(*Config), command ...string) *started {
+	t.Helper()
 	config := Defaults()
 	config.Command, config.RunID = command, "run-1"
-	config.Backoff.Base = time.Millisecond
+	waiting(&config, time.Millisecond)
 	config.Grace, config.KillWait = time.Minute, time.Minute
 	if change != nil {
 		change(&config)
@@ -106,7 +121,7 @@ func supervise(t *testing.T, change func(*Config), command ...string) *started {
 		defer func() { _ = w.Close() }()
 		s.result, s.err = Run(ctx, config, Deps{
 			Log: testkit.Logger(t), Signals: s.signals, Environ: os.Environ(), Stdout: w, Stderr: os.Stderr,
-			Random: func() float64 { return 1 },
+			Random: func() float64 { return 1 }, OnState: noWrongState(t), Notices: notices,
 		})
 	}()
 	t.Cleanup(func() {
@@ -115,6 +130,24 @@ func supervise(t *testing.T, change func(*Config), command ...string) *started {
 		_ = r.Close()
 	})
 	return s
+}
+
+// noWrongState fails the test when the supervisor's state changes as it must
+// not.
+func noWrongState(t *testing.T) func(from, to State) {
+	return func(from, to State) {
+		if !slices.Contains(following(from), to) {
+			t.Errorf("state %q became %q", from, to)
+		}
+	}
+}
+
+// waiting has every kind of failure wait that long before a restart.
+func waiting(c *Config, base time.Duration) {
+	for name, p := range c.Policy.Kinds {
+		p.Backoff = policy.Backoff{Base: base, Factor: 2, Cap: max(base, time.Second)}
+		c.Policy.Kinds[name] = p
+	}
 }
 
 // read waits for a line of the command's output.
@@ -191,7 +224,7 @@ func TestGivesUpAndPassesTheExitCodeOn(t *testing.T) {
 		"signal":    {"kill -9 $$", 137, "killed by SIGKILL"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := supervise(t, func(c *Config) { c.MaxRestarts = 2 }, "sh", "-c", c.script)
+			s := supervise(t, func(c *Config) { c.Policy.MaxRestarts = 2 }, "sh", "-c", c.script)
 			s.wait()
 			if s.result.ExitCode != c.code || s.result.Attempts != 3 || s.result.Outcome != commonv1.Outcome_OUTCOME_FAILED || !strings.Contains(s.result.Explanation, c.why) {
 				t.Errorf("result is %+v", s.result)
@@ -230,7 +263,7 @@ func TestARunIDThatIsUsedAgainGoesOnCounting(t *testing.T) {
 	agent := trainertest.New(t)
 	agent.Start(t)
 	for _, want := range []string{"0\n1\n", "2\n3\n"} {
-		s := supervise(t, func(c *Config) { c.Socket, c.MaxRestarts = agent.Socket, 1 }, "sh", "-c", `echo "$VIGIL_ATTEMPT"; exit 3`)
+		s := supervise(t, func(c *Config) { c.Socket, c.Policy.MaxRestarts = agent.Socket, 1 }, "sh", "-c", `echo "$VIGIL_ATTEMPT"; exit 3`)
 		if out := s.wait(); out != want {
 			t.Errorf("attempts are %q, want %q", out, want)
 		}
@@ -303,7 +336,7 @@ func TestASignalHasTheRunSavedByTheAgent(t *testing.T) {
 		t.Errorf("SIGUSR1 asks for %v", r)
 	}
 	s.signals <- syscall.SIGTERM
-	if r := <-requests; r.GetAfter() != commonv1.AfterCheckpoint_AFTER_CHECKPOINT_STOP || r.GetTimeout().AsDuration() != time.Minute {
+	if r := <-requests; r.GetAfter() != commonv1.AfterCheckpoint_AFTER_CHECKPOINT_STOP || r.GetTimeout().AsDuration() > time.Minute || r.GetTimeout().AsDuration() < time.Minute/2 {
 		t.Errorf("SIGTERM asks for %v", r)
 	}
 	s.wait()
@@ -405,7 +438,7 @@ func TestEscalatesToTheWholeGroup(t *testing.T) {
 }
 
 func TestAGrandchildDoesNotOutliveTheAttempt(t *testing.T) {
-	s := supervise(t, func(c *Config) { c.MaxRestarts = 0 },
+	s := supervise(t, func(c *Config) { c.Policy.MaxRestarts = 0 },
 		"sh", "-c", `(trap '' TERM; while :; do sleep 0.01; done) & exit 5`)
 	s.wait() // returns: nobody holds the output any more
 	if s.result.ExitCode != 5 {
@@ -414,7 +447,7 @@ func TestAGrandchildDoesNotOutliveTheAttempt(t *testing.T) {
 }
 
 func TestASignalDuringTheBackoffEndsTheRun(t *testing.T) {
-	s := supervise(t, func(c *Config) { c.Backoff.Base, c.Backoff.Cap = time.Hour, time.Hour }, "sh", "-c", "echo once; exit 1")
+	s := supervise(t, func(c *Config) { waiting(c, time.Hour) }, "sh", "-c", "echo once; exit 1")
 	s.read("once")
 	s.signals <- syscall.SIGTERM
 	s.wait()
@@ -437,7 +470,7 @@ func TestWhatCannotBeRunIsNotRestarted(t *testing.T) {
 		"not a program":   {func(c *Config) { c.Command = []string{notExecutable} }, fault.Denied},
 		"no command":      {func(c *Config) { c.Command = nil }, fault.Invalid},
 		"no run":          {func(c *Config) { c.RunID = "" }, fault.Invalid},
-		"negative":        {func(c *Config) { c.MaxRestarts = -1 }, fault.Invalid},
+		"negative":        {func(c *Config) { c.Policy.SameFailures = -1 }, fault.Invalid},
 		"negative time":   {func(c *Config) { c.Grace = -1 }, fault.Invalid},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -451,7 +484,7 @@ func TestWhatCannotBeRunIsNotRestarted(t *testing.T) {
 }
 
 func TestADamagedExitReportIsNoReport(t *testing.T) {
-	s := supervise(t, func(c *Config) { c.MaxRestarts = 0 }, "sh", "-c", `echo '{"failure":' > "$VIGIL_EXIT_FILE"; exit 75`)
+	s := supervise(t, func(c *Config) { c.Policy.MaxRestarts = 0 }, "sh", "-c", `echo '{"failure":' > "$VIGIL_EXIT_FILE"; exit 75`)
 	s.wait()
 	if !strings.Contains(s.result.Explanation, "without a reason") {
 		t.Errorf("result is %+v", s.result)

@@ -33,6 +33,11 @@ type Agent struct {
 	OnEvent func(*commonv1.Event)
 	// OnRequest answers RequestCheckpoint; nil answers fault.NotFound.
 	OnRequest func(*trainerv1.RequestCheckpointRequest) (checkpointID string, err error)
+	// PassedOver is what ResolveResume says was newer and not fit.
+	PassedOver []*trainerv1.PassedOver
+	// OnStanding, unless nil, answers GetStanding; nil answers from the commits,
+	// which count as verified.
+	OnStanding func(*trainerv1.GetStandingRequest) *trainerv1.GetStandingResponse
 	// OnReport, unless nil, may refuse a report before it is kept.
 	OnReport func() error
 	// OnCommit, unless nil, gives the error that a commit is answered with, and
@@ -332,9 +337,9 @@ func (a *Agent) ResolveResume(_ context.Context, r *trainerv1.ResolveResumeReque
 	defer a.mu.Unlock()
 	last := a.kept.last[s.request.GetRunId()]
 	if last == nil {
-		return &trainerv1.ResolveResumeResponse{}, nil
+		return &trainerv1.ResolveResumeResponse{PassedOver: a.PassedOver}, nil
 	}
-	return &trainerv1.ResolveResumeResponse{Checkpoint: &commonv1.CheckpointRef{
+	return &trainerv1.ResolveResumeResponse{PassedOver: a.PassedOver, Checkpoint: &commonv1.CheckpointRef{
 		CheckpointId: last.GetCheckpointId(), Directory: a.kept.staging[last.GetCheckpointId()],
 		Metadata: last.GetMetadata(), Health: commonv1.CheckpointHealth_CHECKPOINT_HEALTH_HEALTHY,
 	}}, nil
@@ -350,6 +355,36 @@ func (a *Agent) RequestCheckpoint(_ context.Context, r *trainerv1.RequestCheckpo
 	}
 	id, err := a.OnRequest(r)
 	return &trainerv1.RequestCheckpointResponse{CheckpointId: id}, fault.GRPC(err)
+}
+
+// GetStanding does what the test says.
+func (a *Agent) GetStanding(_ context.Context, r *trainerv1.GetStandingRequest) (*trainerv1.GetStandingResponse, error) {
+	s, err := a.find(r.GetSessionId())
+	if err != nil {
+		return nil, err
+	}
+	if a.OnStanding != nil {
+		return a.OnStanding(r), nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := &trainerv1.GetStandingResponse{}
+	if last := a.kept.last[s.request.GetRunId()]; last != nil {
+		out.Last = standing(last)
+	}
+	for _, commit := range a.kept.commits {
+		if commit.GetCheckpointId() == r.GetCheckpointId() {
+			out.Asked = standing(commit)
+		}
+	}
+	return out, nil
+}
+
+func standing(commit *trainerv1.CommitCheckpointRequest) *trainerv1.CheckpointStanding {
+	return &trainerv1.CheckpointStanding{
+		CheckpointId: commit.GetCheckpointId(), Step: commit.GetMetadata().GetStep(),
+		State: commonv1.CheckpointState_CHECKPOINT_STATE_VERIFIED,
+	}
 }
 
 func (a *Agent) find(id string) (*session, error) {

@@ -44,6 +44,8 @@ func (c *collector) fileSystems(ctx context.Context, emit gauge) error {
 		label := c.labels.of([]byte(m.path))
 		block := float64(cmp.Or(stat.Frsize, stat.Bsize))
 		emit(metric.HostDiskTotal, float64(stat.Blocks)*block, label)
+		emit(metric.HostDiskInfo, 1, m.info)
+		emit(metric.HostDiskFree, float64(stat.Bfree)*block, label)
 		emit(metric.HostDiskAvailable, float64(stat.Bavail)*block, label)
 		if stat.Files > 0 {
 			emit(metric.HostDiskInodes, float64(stat.Files), label)
@@ -81,6 +83,7 @@ type mount struct {
 	path   string
 	device string // major:minor
 	remote bool
+	info   []string // the labels of its info: path, source and type
 }
 
 // realMounts picks the file systems that hold data: those on a block device,
@@ -98,6 +101,7 @@ func realMounts(data []byte) []mount {
 			continue
 		}
 		m := mount{path: unescape(info.path), device: info.device, remote: remote}
+		m.info = []string{m.path, unescape(info.source), info.kind}
 		if other, ok := byDevice[m.device]; !ok || len(m.path) < len(other.path) {
 			byDevice[m.device] = m
 		}

@@ -30,7 +30,8 @@ type Config struct {
 	Proc string `yaml:"proc"`
 	Sys  string `yaml:"sys"`
 	Root string `yaml:"root"`
-	// PerCore adds each CPU's time by mode: eight series for each CPU.
+	// PerCore adds each CPU's time by mode: eight series for each CPU. The
+	// agent's compat: node does so too.
 	PerCore bool `yaml:"per_core"`
 	// SkipInterfaces is the beginnings of names of network interfaces that are
 	// left out; by default those that containers come and go with.
@@ -71,7 +72,8 @@ type part struct {
 }
 
 // New makes the collector. It fails when /proc or /sys is not there.
-func New(config Config, _ collect.Deps) (collect.Collector, error) {
+func New(config Config, deps collect.Deps) (collect.Collector, error) {
+	config.PerCore = config.PerCore || deps.PerCore
 	c := &collector{
 		config: config, disks: newFileSystems(unix.Statfs), adjtimex: unix.Adjtimex,
 		labels: labels{}, cpuLabels: map[string][][]string{},

@@ -67,7 +67,7 @@ func fixture(t *testing.T, machine string, change func(*Config)) (*collector, st
 	}
 	c := newCollector(t, config)
 	c.disks = newFileSystems(func(path string, into *unix.Statfs_t) error {
-		*into = unix.Statfs_t{Bsize: 4096, Frsize: 1024, Blocks: 100, Bavail: uint64(len(path))}
+		*into = unix.Statfs_t{Bsize: 4096, Frsize: 1024, Blocks: 100, Bfree: 50, Bavail: uint64(len(path))}
 		switch path {
 		case "/host/scratch":
 			return unix.EACCES

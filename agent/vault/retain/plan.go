@@ -53,15 +53,16 @@ func (p *plan) firstUsable() int {
 	return slices.IndexFunc(p.decisions, func(d Decision) bool { return d.Checkpoint.Health != Poisoned })
 }
 
-// number keeps the newest. Poisoned ones do not count: nobody resumes from
-// them, and they must not push out those that somebody could.
+// number keeps the newest. Poisoned ones and those that were never verified do
+// not count: nobody resumes from them, and they must not push out those that
+// somebody could.
 func (p *plan) number() {
 	kept := 0
 	for i, d := range p.decisions {
 		switch {
 		case p.policy.KeepLast == 0:
 			p.keep(i, "all are kept")
-		case d.Checkpoint.Health == Poisoned:
+		case d.Checkpoint.Health == Poisoned || !d.Checkpoint.Verified:
 		case kept < p.policy.KeepLast:
 			kept++
 			p.keep(i, fmt.Sprintf("one of the last %d", p.policy.KeepLast))
@@ -132,6 +133,8 @@ func (p *plan) settle() {
 		d := &p.decisions[i]
 		switch {
 		case d.Keep:
+		case !d.Checkpoint.Verified && d.Checkpoint.Health != Poisoned:
+			d.Reasons = []string{"never verified, or a rank is missing: nobody can resume from it"}
 		case d.Checkpoint.Health == Poisoned:
 			d.Reasons = []string{"poisoned: nobody will resume from it"}
 		default:

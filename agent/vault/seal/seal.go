@@ -58,18 +58,25 @@ func (e Encoded) Plain() bool { return e.KeyID == "" && e.Compression == "" }
 // use.
 func (c Codec) Encode(ctx context.Context, out io.Writer, in io.Reader, name string) (Encoded, error) {
 	digest := blake3.New()
-	stored := &counter{to: io.MultiWriter(digest, out)}
 	first := make([]byte, chunkBytes)
 	n, err := io.ReadFull(in, first)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return Encoded{}, err
 	}
 	first = first[:n]
+	stored := &counter{to: io.MultiWriter(digest, out)}
+	end := func() error { return nil }
+	var sink io.Writer = stored
+	if n == chunkBytes { // a small file is not worth a task
+		written := newBehind(ctx, stored)
+		defer func() { _ = written.end() }()
+		sink, end = written, written.Close
+	}
 	var e Encoded
 	if c.Compress && shrinks(first) {
 		e.Compression = zstdName
 	}
-	to, closeAll, err := c.writers(stored, e.Compression, name)
+	to, closeAll, err := c.writers(sink, e.Compression, name)
 	if err != nil {
 		return Encoded{}, err
 	}
@@ -82,7 +89,7 @@ func (c Codec) Encode(ctx context.Context, out io.Writer, in io.Reader, name str
 			return Encoded{}, err
 		}
 	}
-	if err := closeAll(); err != nil {
+	if err := errors.Join(closeAll(), end()); err != nil {
 		return Encoded{}, err
 	}
 	if c.Keys != nil {

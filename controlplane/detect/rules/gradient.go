@@ -20,6 +20,7 @@ type gradient struct {
 	level  detect.Level
 	warmup int
 	best   float64 // greatest level after warm-up
+	loss   *fit    // nil where it does not matter
 	zeros  int     // zero norms in a row
 	open   int     // rows since a problem was found; 0 when there is none
 	quiet  bool    // the level is not to learn; a restart lets it, also while one is open
@@ -62,6 +63,7 @@ func (g *gradient) take(event *commonv1.Event) bool {
 		}
 	}
 	g.short.Add(x)
+	g.loss.take(s, !g.quiet)
 	return true
 }
 
@@ -71,6 +73,7 @@ func (g *gradient) ready() bool { return g.level.N() >= g.warmup && g.short.Full
 func (g *gradient) restart() {
 	g.short.Clear()
 	g.level.Clear()
+	g.loss.clear()
 	g.best, g.zeros, g.quiet = math.Inf(-1), 0, false
 }
 
@@ -92,4 +95,41 @@ func (g *gradient) episode(bad, over bool, patience int) (begins bool) {
 	}
 	g.quiet = g.open > 0
 	return false
+}
+
+// fit follows the logarithm of the loss as [gradient] does that of the norm, to
+// tell by how much a run fits its data better. A nil fit tells nothing.
+type fit struct {
+	short *detect.Window
+	level detect.Level
+}
+
+func newFit(window int, memory float64) *fit {
+	return &fit{short: detect.NewWindow(max(1, window)), level: detect.Level{Rate: 1 / memory}}
+}
+
+func (f *fit) take(s *commonv1.StepReport, learn bool) {
+	if f == nil || s.Loss == nil || !finite(s.GetLoss()) || s.GetLoss() <= 0 {
+		return
+	}
+	if f.short.Full() && learn {
+		f.level.Add(f.short.Oldest())
+	}
+	f.short.Add(math.Log(s.GetLoss()))
+}
+
+// gained is by how much, as a logarithm, the loss is below its level; 0 where
+// it is not, or nothing is known.
+func (f *fit) gained() float64 {
+	if f == nil || f.level.N() == 0 {
+		return 0
+	}
+	return max(0, f.level.Mean()-f.short.Median())
+}
+
+func (f *fit) clear() {
+	if f != nil {
+		f.short.Clear()
+		f.level.Clear()
+	}
 }

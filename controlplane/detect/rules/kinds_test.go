@@ -117,7 +117,11 @@ func TestKinds(t *testing.T) {
 				r.gradient *= 1e6
 			}
 		}), nil},
-		"vanishing":     {from(onset, func(_ int, r *row) { r.gradient /= 100 }), []want{{"vanishing", critical, 8}}},
+		"vanishing": {from(onset, func(_ int, r *row) { r.gradient /= 100 }), []want{{"vanishing", critical, 8}}},
+		"fits its data at last": {from(onset, func(i int, r *row) {
+			fall := math.Exp(-float64(min(i, 40)) / 10)
+			r.loss, r.gradient = r.loss*fall, r.gradient*fall
+		}), nil},
 		"zero gradient": {from(onset, func(_ int, r *row) { r.gradient = 0 }), []want{{"vanishing", critical, 4}}},
 		"leak":          {from(onset, func(i int, r *row) { r.resident += 5e5 * float64(i) }), []want{{"leak", critical, 200}}},
 		"a cache fills": {func(i int, r *row) { r.resident += 1e6 * float64(min(i, 150)) }, nil},

@@ -37,7 +37,9 @@ func defaultVanishing() VanishingSettings {
 //
 // Method: as [Explosion], downwards against the present level, which follows a
 // norm that falls slowly as it does in healthy training; or Zeros norms in a
-// row that are zero.
+// row that are zero. By as much as the loss is below its own level the norm may
+// be too: a run that fits its data better has smaller gradients, in proportion
+// to the loss for cross-entropy and to its root for squares.
 //
 // What it confuses: a run that has fitted its data to the end has vanishing
 // gradients too, and a slow decay is found late. Loss scaling that reports
@@ -48,7 +50,9 @@ func Vanishing(set VanishingSettings) detect.Rule {
 		Title:    "Gradient vanishes",
 		Severity: commonv1.Severity_SEVERITY_CRITICAL,
 		New: func() detect.Detector {
-			return &vanishing{set: set, g: newGradient(set.Window, set.Memory, set.Warmup)}
+			d := &vanishing{set: set, g: newGradient(set.Window, set.Memory, set.Warmup)}
+			d.g.loss = newFit(set.Window, set.Memory)
+			return d
 		},
 	}
 }
@@ -73,6 +77,7 @@ func (d *vanishing) Observe(event *commonv1.Event) []*controlv1.Finding {
 	}
 	level := d.g.level.Mean()
 	limit := max(math.Log(d.set.Factor), min(d.set.Sigmas*d.g.level.Sigma(), math.Log(d.set.MaxFactor)))
+	limit += d.g.loss.gained()
 	low := zero || (d.g.zeros == 0 && d.g.short.Median() < level-limit)
 	norm := event.GetStep().GetGradientNorm()
 	d.onset.Mark(event.GetStep().GetStep(), norm < gradientFloor || math.Log(norm) < level-limit/2)
@@ -93,6 +98,7 @@ func (d *vanishing) finding(event *commonv1.Event, level float64) []*controlv1.F
 	}
 	median := d.g.short.Median()
 	f.Evidence["median"], f.Evidence["ratio"] = math.Exp(median), math.Exp(median-level)
+	f.Evidence["loss_gained"] = math.Exp(d.g.loss.gained())
 	f.Summary = fmt.Sprintf("%s reports gradient norms of %.4g at step %d, %.1f times below their level of %.4g.",
 		who(event), math.Exp(median), s.GetStep(), math.Exp(level-median), math.Exp(level))
 	return []*controlv1.Finding{f}

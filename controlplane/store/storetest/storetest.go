@@ -36,6 +36,8 @@ func Run(t *testing.T, open Open) {
 		{"command states only advance", testCommandStates},
 		{"checkpoints", testCheckpoints},
 		{"checkpoint advance", testAdvance},
+		{"checkpoint changes", testChanges},
+		{"tasks", testTasks},
 		{"findings", testFindings},
 		{"finding records and feedback", testFeedback},
 		{"incidents", testIncidentRecords},

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -26,6 +27,8 @@ import (
 var (
 	recordTo = flag.String("record", "", "record the answers of this machine's NVML in this `file`")
 	rounds   = flag.Int("rounds", 12, "how many rounds to record, a second apart")
+	gpus     = flag.String("gpu", "driver", "whose answers to record: driver, or for instance simulated=1xH100")
+	update   = flag.Bool("update", false, "write what is wanted of each tape anew; then read it with care")
 )
 
 // rig is a meter and what it said of each series.
@@ -86,7 +89,17 @@ func TestRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = file.Close() }()
-	recorder, lib := Record(nvml.New(), file)
+	spec, err := scenario.Parse(*gpus)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var real nvml.Interface = nvml.New()
+	if spec.Simulated() {
+		if real, err = simulate.New(spec, time.Now(), time.Now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	recorder, lib := Record(real, file)
 	r := newRig(lib)
 	for range *rounds {
 		if done := r.collect(); done.Outcome != wire.OK {
@@ -98,6 +111,9 @@ func TestRecord(t *testing.T) {
 	t.Logf("series:\n%s", r.list())
 	count, _ := lib.DeviceGetCount()
 	for i := range count {
+		if spec.Simulated() {
+			break // simulated ones have only what is read
+		}
 		if device, ret := lib.DeviceGetHandleByIndex(i); ret == nvml.SUCCESS {
 			sweep(t, lib, device)
 		}
@@ -133,6 +149,49 @@ func sweep(t *testing.T, lib nvml.Interface, device nvml.Device) {
 		device.GetFieldValues([]nvml.FieldValue{{FieldId: uint32(id)}})
 	}
 	t.Logf("asked %d further calls", asked)
+}
+
+// TestTapes plays the tapes of testdata: after the last round the series are
+// those of the file beside it, which was compared with nvidia-smi where the tape
+// is of a real device. Today there is one, of a simulated H100.
+func TestTapes(t *testing.T) {
+	tapes, err := filepath.Glob("testdata/*.jsonl")
+	if err != nil || len(tapes) == 0 {
+		t.Fatalf("no tapes: %v", err)
+	}
+	for _, path := range tapes {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			file, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = file.Close() }()
+			player, lib, err := Play(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := newRig(lib)
+			for range player.Rounds() {
+				if done := r.collect(); done.Outcome != wire.OK {
+					t.Errorf("the collection says %d, %s", done.Outcome, done.Err)
+				}
+				player.Next()
+			}
+			wanted := strings.TrimSuffix(path, ".jsonl") + ".want"
+			if *update {
+				if err := os.WriteFile(wanted, []byte(r.list()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(wanted)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), r.list()); diff != "" {
+				t.Errorf("(- want, + got):\n%s", diff)
+			}
+		})
+	}
 }
 
 func TestPlayedBackAsRecorded(t *testing.T) {

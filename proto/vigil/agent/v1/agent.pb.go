@@ -434,8 +434,10 @@ type Welcome struct {
 	Events *Position `protobuf:"bytes,3,opt,name=events,proto3" json:"events,omitempty"`
 	// How often the agent sends a heartbeat.
 	HeartbeatInterval *durationpb.Duration `protobuf:"bytes,4,opt,name=heartbeat_interval,json=heartbeatInterval,proto3" json:"heartbeat_interval,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// What is laid over the agent's own configuration; without it that holds.
+	Settings      *Settings `protobuf:"bytes,5,opt,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
@@ -496,6 +498,116 @@ func (x *Welcome) GetHeartbeatInterval() *durationpb.Duration {
 	return nil
 }
 
+func (x *Welcome) GetSettings() *Settings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+// Settings is what the control plane wants of an agent, over what the agent's
+// own configuration says. It holds until the next Welcome or the agent's end.
+type Settings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Collectors by kind; one that the agent does not have is passed over.
+	Collectors    map[string]*CollectorSettings `protobuf:"bytes,1,rep,name=collectors,proto3" json:"collectors,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Settings) Reset() {
+	*x = Settings{}
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Settings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Settings) ProtoMessage() {}
+
+func (x *Settings) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Settings.ProtoReflect.Descriptor instead.
+func (*Settings) Descriptor() ([]byte, []int) {
+	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Settings) GetCollectors() map[string]*CollectorSettings {
+	if x != nil {
+		return x.Collectors
+	}
+	return nil
+}
+
+// CollectorSettings is what is set of a collector.
+type CollectorSettings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether it is left out; absent: as the agent's own configuration says.
+	Off *bool `protobuf:"varint,1,opt,name=off,proto3,oneof" json:"off,omitempty"`
+	// The time from one call to the next; absent: as the agent's own
+	// configuration says.
+	Interval      *durationpb.Duration `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CollectorSettings) Reset() {
+	*x = CollectorSettings{}
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CollectorSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CollectorSettings) ProtoMessage() {}
+
+func (x *CollectorSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CollectorSettings.ProtoReflect.Descriptor instead.
+func (*CollectorSettings) Descriptor() ([]byte, []int) {
+	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CollectorSettings) GetOff() bool {
+	if x != nil && x.Off != nil {
+		return *x.Off
+	}
+	return false
+}
+
+func (x *CollectorSettings) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
 // Position is a place in an agent's spool. Positions of one class are ordered
 // by epoch, then sequence.
 type Position struct {
@@ -512,7 +624,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -524,7 +636,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -537,7 +649,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Position) GetEpoch() uint64 {
@@ -575,7 +687,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -587,7 +699,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -600,7 +712,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Frame) GetClass() FrameClass {
@@ -688,7 +800,7 @@ type SampleColumns struct {
 
 func (x *SampleColumns) Reset() {
 	*x = SampleColumns{}
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -700,7 +812,7 @@ func (x *SampleColumns) String() string {
 func (*SampleColumns) ProtoMessage() {}
 
 func (x *SampleColumns) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -713,7 +825,7 @@ func (x *SampleColumns) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SampleColumns.ProtoReflect.Descriptor instead.
 func (*SampleColumns) Descriptor() ([]byte, []int) {
-	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SampleColumns) GetBlock() []byte {
@@ -736,7 +848,7 @@ type EventBatch struct {
 
 func (x *EventBatch) Reset() {
 	*x = EventBatch{}
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +860,7 @@ func (x *EventBatch) String() string {
 func (*EventBatch) ProtoMessage() {}
 
 func (x *EventBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +873,7 @@ func (x *EventBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventBatch.ProtoReflect.Descriptor instead.
 func (*EventBatch) Descriptor() ([]byte, []int) {
-	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *EventBatch) GetRunId() string {
@@ -789,7 +901,7 @@ type SeriesDefs struct {
 
 func (x *SeriesDefs) Reset() {
 	*x = SeriesDefs{}
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +913,7 @@ func (x *SeriesDefs) String() string {
 func (*SeriesDefs) ProtoMessage() {}
 
 func (x *SeriesDefs) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +926,7 @@ func (x *SeriesDefs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeriesDefs.ProtoReflect.Descriptor instead.
 func (*SeriesDefs) Descriptor() ([]byte, []int) {
-	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SeriesDefs) GetSeries() []*SeriesDef {
@@ -840,7 +952,7 @@ type SeriesDef struct {
 
 func (x *SeriesDef) Reset() {
 	*x = SeriesDef{}
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +964,7 @@ func (x *SeriesDef) String() string {
 func (*SeriesDef) ProtoMessage() {}
 
 func (x *SeriesDef) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +977,7 @@ func (x *SeriesDef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeriesDef.ProtoReflect.Descriptor instead.
 func (*SeriesDef) Descriptor() ([]byte, []int) {
-	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SeriesDef) GetRef() uint32 {
@@ -908,7 +1020,7 @@ type SampleBatch struct {
 
 func (x *SampleBatch) Reset() {
 	*x = SampleBatch{}
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -920,7 +1032,7 @@ func (x *SampleBatch) String() string {
 func (*SampleBatch) ProtoMessage() {}
 
 func (x *SampleBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -933,7 +1045,7 @@ func (x *SampleBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SampleBatch.ProtoReflect.Descriptor instead.
 func (*SampleBatch) Descriptor() ([]byte, []int) {
-	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SampleBatch) GetBaseTimeMs() int64 {
@@ -977,7 +1089,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -989,7 +1101,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1002,7 +1114,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Ack) GetClass() FrameClass {
@@ -1036,6 +1148,8 @@ type Command struct {
 	// Types that are valid to be assigned to Verb:
 	//
 	//	*Command_Checkpoint
+	//	*Command_CheckpointTask
+	//	*Command_Judgement
 	Verb          isCommand_Verb `protobuf_oneof:"verb"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1043,7 +1157,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1055,7 +1169,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1068,7 +1182,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Command) GetCommandId() string {
@@ -1115,6 +1229,24 @@ func (x *Command) GetCheckpoint() *v1.CheckpointOrder {
 	return nil
 }
 
+func (x *Command) GetCheckpointTask() *v1.CheckpointTask {
+	if x != nil {
+		if x, ok := x.Verb.(*Command_CheckpointTask); ok {
+			return x.CheckpointTask
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetJudgement() *v1.CheckpointJudgement {
+	if x != nil {
+		if x, ok := x.Verb.(*Command_Judgement); ok {
+			return x.Judgement
+		}
+	}
+	return nil
+}
+
 type isCommand_Verb interface {
 	isCommand_Verb()
 }
@@ -1124,7 +1256,21 @@ type Command_Checkpoint struct {
 	Checkpoint *v1.CheckpointOrder `protobuf:"bytes,10,opt,name=checkpoint,proto3,oneof"`
 }
 
+type Command_CheckpointTask struct {
+	// Do something with a checkpoint that was saved.
+	CheckpointTask *v1.CheckpointTask `protobuf:"bytes,11,opt,name=checkpoint_task,json=checkpointTask,proto3,oneof"`
+}
+
+type Command_Judgement struct {
+	// Take in that checkpoints are suspect.
+	Judgement *v1.CheckpointJudgement `protobuf:"bytes,12,opt,name=judgement,proto3,oneof"`
+}
+
 func (*Command_Checkpoint) isCommand_Verb() {}
+
+func (*Command_CheckpointTask) isCommand_Verb() {}
+
+func (*Command_Judgement) isCommand_Verb() {}
 
 // Heartbeat says how the agent is.
 type Heartbeat struct {
@@ -1148,7 +1294,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1160,7 +1306,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1173,7 +1319,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Heartbeat) GetTime() *timestamppb.Timestamp {
@@ -1229,7 +1375,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +1387,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_vigil_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +1400,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_vigil_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Drain) GetReconnectAfter() *durationpb.Duration {
@@ -1292,13 +1438,25 @@ const file_vigil_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"FactsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc0\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf6\x01\n" +
 	"\aWelcome\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\rR\brevision\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x02 \x01(\tR\tsessionId\x120\n" +
 	"\x06events\x18\x03 \x01(\v2\x18.vigil.agent.v1.PositionR\x06events\x12H\n" +
-	"\x12heartbeat_interval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\"<\n" +
+	"\x12heartbeat_interval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\x124\n" +
+	"\bsettings\x18\x05 \x01(\v2\x18.vigil.agent.v1.SettingsR\bsettings\"\xb6\x01\n" +
+	"\bSettings\x12H\n" +
+	"\n" +
+	"collectors\x18\x01 \x03(\v2(.vigil.agent.v1.Settings.CollectorsEntryR\n" +
+	"collectors\x1a`\n" +
+	"\x0fCollectorsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x127\n" +
+	"\x05value\x18\x02 \x01(\v2!.vigil.agent.v1.CollectorSettingsR\x05value:\x028\x01\"i\n" +
+	"\x11CollectorSettings\x12\x15\n" +
+	"\x03off\x18\x01 \x01(\bH\x00R\x03off\x88\x01\x01\x125\n" +
+	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bintervalB\x06\n" +
+	"\x04_off\"<\n" +
 	"\bPosition\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xa4\x02\n" +
@@ -1333,7 +1491,7 @@ const file_vigil_agent_v1_agent_proto_rawDesc = "" +
 	"\x06values\x18\x04 \x03(\x01R\x06values\"m\n" +
 	"\x03Ack\x120\n" +
 	"\x05class\x18\x01 \x01(\x0e2\x1a.vigil.agent.v1.FrameClassR\x05class\x124\n" +
-	"\bposition\x18\x02 \x01(\v2\x18.vigil.agent.v1.PositionR\bposition\"\xf7\x01\n" +
+	"\bposition\x18\x02 \x01(\v2\x18.vigil.agent.v1.PositionR\bposition\"\x89\x03\n" +
 	"\aCommand\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\x01 \x01(\tR\tcommandId\x12'\n" +
@@ -1343,7 +1501,9 @@ const file_vigil_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"checkpoint\x18\n" +
 	" \x01(\v2 .vigil.common.v1.CheckpointOrderH\x00R\n" +
-	"checkpointB\x06\n" +
+	"checkpoint\x12J\n" +
+	"\x0fcheckpoint_task\x18\v \x01(\v2\x1f.vigil.common.v1.CheckpointTaskH\x00R\x0echeckpointTask\x12D\n" +
+	"\tjudgement\x18\f \x01(\v2$.vigil.common.v1.CheckpointJudgementH\x00R\tjudgementB\x06\n" +
 	"\x04verb\"\x84\x03\n" +
 	"\tHeartbeat\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x120\n" +
@@ -1380,66 +1540,77 @@ func file_vigil_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_vigil_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_vigil_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_vigil_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_vigil_agent_v1_agent_proto_goTypes = []any{
-	(FrameClass)(0),               // 0: vigil.agent.v1.FrameClass
-	(*ConnectRequest)(nil),        // 1: vigil.agent.v1.ConnectRequest
-	(*ConnectResponse)(nil),       // 2: vigil.agent.v1.ConnectResponse
-	(*Hello)(nil),                 // 3: vigil.agent.v1.Hello
-	(*Welcome)(nil),               // 4: vigil.agent.v1.Welcome
-	(*Position)(nil),              // 5: vigil.agent.v1.Position
-	(*Frame)(nil),                 // 6: vigil.agent.v1.Frame
-	(*SampleColumns)(nil),         // 7: vigil.agent.v1.SampleColumns
-	(*EventBatch)(nil),            // 8: vigil.agent.v1.EventBatch
-	(*SeriesDefs)(nil),            // 9: vigil.agent.v1.SeriesDefs
-	(*SeriesDef)(nil),             // 10: vigil.agent.v1.SeriesDef
-	(*SampleBatch)(nil),           // 11: vigil.agent.v1.SampleBatch
-	(*Ack)(nil),                   // 12: vigil.agent.v1.Ack
-	(*Command)(nil),               // 13: vigil.agent.v1.Command
-	(*Heartbeat)(nil),             // 14: vigil.agent.v1.Heartbeat
-	(*Drain)(nil),                 // 15: vigil.agent.v1.Drain
-	nil,                           // 16: vigil.agent.v1.Hello.FactsEntry
-	nil,                           // 17: vigil.agent.v1.SeriesDef.LabelsEntry
-	nil,                           // 18: vigil.agent.v1.Heartbeat.CollectorsEntry
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
-	(*v1.Event)(nil),              // 20: vigil.common.v1.Event
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
-	(*v1.CheckpointOrder)(nil),    // 22: vigil.common.v1.CheckpointOrder
+	(FrameClass)(0),                // 0: vigil.agent.v1.FrameClass
+	(*ConnectRequest)(nil),         // 1: vigil.agent.v1.ConnectRequest
+	(*ConnectResponse)(nil),        // 2: vigil.agent.v1.ConnectResponse
+	(*Hello)(nil),                  // 3: vigil.agent.v1.Hello
+	(*Welcome)(nil),                // 4: vigil.agent.v1.Welcome
+	(*Settings)(nil),               // 5: vigil.agent.v1.Settings
+	(*CollectorSettings)(nil),      // 6: vigil.agent.v1.CollectorSettings
+	(*Position)(nil),               // 7: vigil.agent.v1.Position
+	(*Frame)(nil),                  // 8: vigil.agent.v1.Frame
+	(*SampleColumns)(nil),          // 9: vigil.agent.v1.SampleColumns
+	(*EventBatch)(nil),             // 10: vigil.agent.v1.EventBatch
+	(*SeriesDefs)(nil),             // 11: vigil.agent.v1.SeriesDefs
+	(*SeriesDef)(nil),              // 12: vigil.agent.v1.SeriesDef
+	(*SampleBatch)(nil),            // 13: vigil.agent.v1.SampleBatch
+	(*Ack)(nil),                    // 14: vigil.agent.v1.Ack
+	(*Command)(nil),                // 15: vigil.agent.v1.Command
+	(*Heartbeat)(nil),              // 16: vigil.agent.v1.Heartbeat
+	(*Drain)(nil),                  // 17: vigil.agent.v1.Drain
+	nil,                            // 18: vigil.agent.v1.Hello.FactsEntry
+	nil,                            // 19: vigil.agent.v1.Settings.CollectorsEntry
+	nil,                            // 20: vigil.agent.v1.SeriesDef.LabelsEntry
+	nil,                            // 21: vigil.agent.v1.Heartbeat.CollectorsEntry
+	(*durationpb.Duration)(nil),    // 22: google.protobuf.Duration
+	(*v1.Event)(nil),               // 23: vigil.common.v1.Event
+	(*timestamppb.Timestamp)(nil),  // 24: google.protobuf.Timestamp
+	(*v1.CheckpointOrder)(nil),     // 25: vigil.common.v1.CheckpointOrder
+	(*v1.CheckpointTask)(nil),      // 26: vigil.common.v1.CheckpointTask
+	(*v1.CheckpointJudgement)(nil), // 27: vigil.common.v1.CheckpointJudgement
 }
 var file_vigil_agent_v1_agent_proto_depIdxs = []int32{
 	3,  // 0: vigil.agent.v1.ConnectRequest.hello:type_name -> vigil.agent.v1.Hello
-	9,  // 1: vigil.agent.v1.ConnectRequest.series:type_name -> vigil.agent.v1.SeriesDefs
-	6,  // 2: vigil.agent.v1.ConnectRequest.frame:type_name -> vigil.agent.v1.Frame
-	14, // 3: vigil.agent.v1.ConnectRequest.heartbeat:type_name -> vigil.agent.v1.Heartbeat
+	11, // 1: vigil.agent.v1.ConnectRequest.series:type_name -> vigil.agent.v1.SeriesDefs
+	8,  // 2: vigil.agent.v1.ConnectRequest.frame:type_name -> vigil.agent.v1.Frame
+	16, // 3: vigil.agent.v1.ConnectRequest.heartbeat:type_name -> vigil.agent.v1.Heartbeat
 	4,  // 4: vigil.agent.v1.ConnectResponse.welcome:type_name -> vigil.agent.v1.Welcome
-	12, // 5: vigil.agent.v1.ConnectResponse.ack:type_name -> vigil.agent.v1.Ack
-	13, // 6: vigil.agent.v1.ConnectResponse.command:type_name -> vigil.agent.v1.Command
-	15, // 7: vigil.agent.v1.ConnectResponse.drain:type_name -> vigil.agent.v1.Drain
-	16, // 8: vigil.agent.v1.Hello.facts:type_name -> vigil.agent.v1.Hello.FactsEntry
-	5,  // 9: vigil.agent.v1.Welcome.events:type_name -> vigil.agent.v1.Position
-	19, // 10: vigil.agent.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	0,  // 11: vigil.agent.v1.Frame.class:type_name -> vigil.agent.v1.FrameClass
-	5,  // 12: vigil.agent.v1.Frame.position:type_name -> vigil.agent.v1.Position
-	8,  // 13: vigil.agent.v1.Frame.events:type_name -> vigil.agent.v1.EventBatch
-	11, // 14: vigil.agent.v1.Frame.samples:type_name -> vigil.agent.v1.SampleBatch
-	7,  // 15: vigil.agent.v1.Frame.columns:type_name -> vigil.agent.v1.SampleColumns
-	20, // 16: vigil.agent.v1.EventBatch.events:type_name -> vigil.common.v1.Event
-	10, // 17: vigil.agent.v1.SeriesDefs.series:type_name -> vigil.agent.v1.SeriesDef
-	17, // 18: vigil.agent.v1.SeriesDef.labels:type_name -> vigil.agent.v1.SeriesDef.LabelsEntry
-	0,  // 19: vigil.agent.v1.Ack.class:type_name -> vigil.agent.v1.FrameClass
-	5,  // 20: vigil.agent.v1.Ack.position:type_name -> vigil.agent.v1.Position
-	21, // 21: vigil.agent.v1.Command.deadline:type_name -> google.protobuf.Timestamp
-	22, // 22: vigil.agent.v1.Command.checkpoint:type_name -> vigil.common.v1.CheckpointOrder
-	21, // 23: vigil.agent.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
-	18, // 24: vigil.agent.v1.Heartbeat.collectors:type_name -> vigil.agent.v1.Heartbeat.CollectorsEntry
-	19, // 25: vigil.agent.v1.Drain.reconnect_after:type_name -> google.protobuf.Duration
-	1,  // 26: vigil.agent.v1.AgentService.Connect:input_type -> vigil.agent.v1.ConnectRequest
-	2,  // 27: vigil.agent.v1.AgentService.Connect:output_type -> vigil.agent.v1.ConnectResponse
-	27, // [27:28] is the sub-list for method output_type
-	26, // [26:27] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	14, // 5: vigil.agent.v1.ConnectResponse.ack:type_name -> vigil.agent.v1.Ack
+	15, // 6: vigil.agent.v1.ConnectResponse.command:type_name -> vigil.agent.v1.Command
+	17, // 7: vigil.agent.v1.ConnectResponse.drain:type_name -> vigil.agent.v1.Drain
+	18, // 8: vigil.agent.v1.Hello.facts:type_name -> vigil.agent.v1.Hello.FactsEntry
+	7,  // 9: vigil.agent.v1.Welcome.events:type_name -> vigil.agent.v1.Position
+	22, // 10: vigil.agent.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	5,  // 11: vigil.agent.v1.Welcome.settings:type_name -> vigil.agent.v1.Settings
+	19, // 12: vigil.agent.v1.Settings.collectors:type_name -> vigil.agent.v1.Settings.CollectorsEntry
+	22, // 13: vigil.agent.v1.CollectorSettings.interval:type_name -> google.protobuf.Duration
+	0,  // 14: vigil.agent.v1.Frame.class:type_name -> vigil.agent.v1.FrameClass
+	7,  // 15: vigil.agent.v1.Frame.position:type_name -> vigil.agent.v1.Position
+	10, // 16: vigil.agent.v1.Frame.events:type_name -> vigil.agent.v1.EventBatch
+	13, // 17: vigil.agent.v1.Frame.samples:type_name -> vigil.agent.v1.SampleBatch
+	9,  // 18: vigil.agent.v1.Frame.columns:type_name -> vigil.agent.v1.SampleColumns
+	23, // 19: vigil.agent.v1.EventBatch.events:type_name -> vigil.common.v1.Event
+	12, // 20: vigil.agent.v1.SeriesDefs.series:type_name -> vigil.agent.v1.SeriesDef
+	20, // 21: vigil.agent.v1.SeriesDef.labels:type_name -> vigil.agent.v1.SeriesDef.LabelsEntry
+	0,  // 22: vigil.agent.v1.Ack.class:type_name -> vigil.agent.v1.FrameClass
+	7,  // 23: vigil.agent.v1.Ack.position:type_name -> vigil.agent.v1.Position
+	24, // 24: vigil.agent.v1.Command.deadline:type_name -> google.protobuf.Timestamp
+	25, // 25: vigil.agent.v1.Command.checkpoint:type_name -> vigil.common.v1.CheckpointOrder
+	26, // 26: vigil.agent.v1.Command.checkpoint_task:type_name -> vigil.common.v1.CheckpointTask
+	27, // 27: vigil.agent.v1.Command.judgement:type_name -> vigil.common.v1.CheckpointJudgement
+	24, // 28: vigil.agent.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
+	21, // 29: vigil.agent.v1.Heartbeat.collectors:type_name -> vigil.agent.v1.Heartbeat.CollectorsEntry
+	22, // 30: vigil.agent.v1.Drain.reconnect_after:type_name -> google.protobuf.Duration
+	6,  // 31: vigil.agent.v1.Settings.CollectorsEntry.value:type_name -> vigil.agent.v1.CollectorSettings
+	1,  // 32: vigil.agent.v1.AgentService.Connect:input_type -> vigil.agent.v1.ConnectRequest
+	2,  // 33: vigil.agent.v1.AgentService.Connect:output_type -> vigil.agent.v1.ConnectResponse
+	33, // [33:34] is the sub-list for method output_type
+	32, // [32:33] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_vigil_agent_v1_agent_proto_init() }
@@ -1459,13 +1630,16 @@ func file_vigil_agent_v1_agent_proto_init() {
 		(*ConnectResponse_Command)(nil),
 		(*ConnectResponse_Drain)(nil),
 	}
-	file_vigil_agent_v1_agent_proto_msgTypes[5].OneofWrappers = []any{
+	file_vigil_agent_v1_agent_proto_msgTypes[5].OneofWrappers = []any{}
+	file_vigil_agent_v1_agent_proto_msgTypes[7].OneofWrappers = []any{
 		(*Frame_Events)(nil),
 		(*Frame_Samples)(nil),
 		(*Frame_Columns)(nil),
 	}
-	file_vigil_agent_v1_agent_proto_msgTypes[12].OneofWrappers = []any{
+	file_vigil_agent_v1_agent_proto_msgTypes[14].OneofWrappers = []any{
 		(*Command_Checkpoint)(nil),
+		(*Command_CheckpointTask)(nil),
+		(*Command_Judgement)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1473,7 +1647,7 @@ func file_vigil_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_agent_v1_agent_proto_rawDesc), len(file_vigil_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   18,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -278,6 +278,129 @@ func (AfterCheckpoint) EnumDescriptor() ([]byte, []int) {
 	return file_vigil_common_v1_checkpoint_proto_rawDescGZIP(), []int{3}
 }
 
+// RecoveryMode is which of a run's checkpoints an attempt goes on from.
+type RecoveryMode int32
+
+const (
+	// Not said: LATEST.
+	RecoveryMode_RECOVERY_MODE_UNSPECIFIED RecoveryMode = 0
+	// The newest whose trainer says that training goes on exactly; a run whose
+	// checkpoints are all of another sort is refused.
+	RecoveryMode_RECOVERY_MODE_EXACT RecoveryMode = 1
+	// The newest.
+	RecoveryMode_RECOVERY_MODE_LATEST RecoveryMode = 2
+	// The one with the best metric.
+	RecoveryMode_RECOVERY_MODE_BEST RecoveryMode = 3
+)
+
+// Enum value maps for RecoveryMode.
+var (
+	RecoveryMode_name = map[int32]string{
+		0: "RECOVERY_MODE_UNSPECIFIED",
+		1: "RECOVERY_MODE_EXACT",
+		2: "RECOVERY_MODE_LATEST",
+		3: "RECOVERY_MODE_BEST",
+	}
+	RecoveryMode_value = map[string]int32{
+		"RECOVERY_MODE_UNSPECIFIED": 0,
+		"RECOVERY_MODE_EXACT":       1,
+		"RECOVERY_MODE_LATEST":      2,
+		"RECOVERY_MODE_BEST":        3,
+	}
+)
+
+func (x RecoveryMode) Enum() *RecoveryMode {
+	p := new(RecoveryMode)
+	*p = x
+	return p
+}
+
+func (x RecoveryMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RecoveryMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_vigil_common_v1_checkpoint_proto_enumTypes[4].Descriptor()
+}
+
+func (RecoveryMode) Type() protoreflect.EnumType {
+	return &file_vigil_common_v1_checkpoint_proto_enumTypes[4]
+}
+
+func (x RecoveryMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RecoveryMode.Descriptor instead.
+func (RecoveryMode) EnumDescriptor() ([]byte, []int) {
+	return file_vigil_common_v1_checkpoint_proto_rawDescGZIP(), []int{4}
+}
+
+// CheckpointChange is what became of a checkpoint that was saved.
+type CheckpointChange int32
+
+const (
+	// Not said.
+	CheckpointChange_CHECKPOINT_CHANGE_UNSPECIFIED CheckpointChange = 0
+	// The retention policy keeps it, for the reasons given.
+	CheckpointChange_CHECKPOINT_CHANGE_KEPT CheckpointChange = 1
+	// It was removed, for the reasons given.
+	CheckpointChange_CHECKPOINT_CHANGE_REMOVED CheckpointChange = 2
+	// A person wants it kept.
+	CheckpointChange_CHECKPOINT_CHANGE_PINNED CheckpointChange = 3
+	// Nobody does any more.
+	CheckpointChange_CHECKPOINT_CHANGE_UNPINNED CheckpointChange = 4
+	// Its health was judged anew.
+	CheckpointChange_CHECKPOINT_CHANGE_JUDGED CheckpointChange = 5
+)
+
+// Enum value maps for CheckpointChange.
+var (
+	CheckpointChange_name = map[int32]string{
+		0: "CHECKPOINT_CHANGE_UNSPECIFIED",
+		1: "CHECKPOINT_CHANGE_KEPT",
+		2: "CHECKPOINT_CHANGE_REMOVED",
+		3: "CHECKPOINT_CHANGE_PINNED",
+		4: "CHECKPOINT_CHANGE_UNPINNED",
+		5: "CHECKPOINT_CHANGE_JUDGED",
+	}
+	CheckpointChange_value = map[string]int32{
+		"CHECKPOINT_CHANGE_UNSPECIFIED": 0,
+		"CHECKPOINT_CHANGE_KEPT":        1,
+		"CHECKPOINT_CHANGE_REMOVED":     2,
+		"CHECKPOINT_CHANGE_PINNED":      3,
+		"CHECKPOINT_CHANGE_UNPINNED":    4,
+		"CHECKPOINT_CHANGE_JUDGED":      5,
+	}
+)
+
+func (x CheckpointChange) Enum() *CheckpointChange {
+	p := new(CheckpointChange)
+	*p = x
+	return p
+}
+
+func (x CheckpointChange) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CheckpointChange) Descriptor() protoreflect.EnumDescriptor {
+	return file_vigil_common_v1_checkpoint_proto_enumTypes[5].Descriptor()
+}
+
+func (CheckpointChange) Type() protoreflect.EnumType {
+	return &file_vigil_common_v1_checkpoint_proto_enumTypes[5]
+}
+
+func (x CheckpointChange) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CheckpointChange.Descriptor instead.
+func (CheckpointChange) EnumDescriptor() ([]byte, []int) {
+	return file_vigil_common_v1_checkpoint_proto_rawDescGZIP(), []int{5}
+}
+
 // CheckpointMetadata is what the trainer says of the state that it saved.
 type CheckpointMetadata struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -293,7 +416,14 @@ type CheckpointMetadata struct {
 	// nobody counted.
 	NonfiniteParameters *int64 `protobuf:"varint,5,opt,name=nonfinite_parameters,json=nonfiniteParameters,proto3,oneof" json:"nonfinite_parameters,omitempty"`
 	// Framework and format of the files, for instance "vigil-multitask/1".
-	Format        string `protobuf:"bytes,6,opt,name=format,proto3" json:"format,omitempty"`
+	Format string `protobuf:"bytes,6,opt,name=format,proto3" json:"format,omitempty"`
+	// The value by which the best checkpoints are told, for instance a validation
+	// loss; absent when there is none.
+	Metric *float64 `protobuf:"fixed64,7,opt,name=metric,proto3,oneof" json:"metric,omitempty"`
+	// Whether training goes on from this state exactly as if it had not been
+	// interrupted: parameters, optimizer, random numbers and data position are
+	// all in it.
+	Exact         bool `protobuf:"varint,8,opt,name=exact,proto3" json:"exact,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -370,6 +500,20 @@ func (x *CheckpointMetadata) GetFormat() string {
 	return ""
 }
 
+func (x *CheckpointMetadata) GetMetric() float64 {
+	if x != nil && x.Metric != nil {
+		return *x.Metric
+	}
+	return 0
+}
+
+func (x *CheckpointMetadata) GetExact() bool {
+	if x != nil {
+		return x.Exact
+	}
+	return false
+}
+
 // CheckpointProgress says that a checkpoint reached a state.
 type CheckpointProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -394,7 +538,11 @@ type CheckpointProgress struct {
 	// The command that asked for it; empty when nobody did.
 	CommandId string `protobuf:"bytes,10,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
 	// The failure that it answers.
-	Failure       FailureKind `protobuf:"varint,11,opt,name=failure,proto3,enum=vigil.common.v1.FailureKind" json:"failure,omitempty"`
+	Failure FailureKind `protobuf:"varint,11,opt,name=failure,proto3,enum=vigil.common.v1.FailureKind" json:"failure,omitempty"`
+	// Why its health is not "healthy", for a person; may be empty.
+	HealthReason string `protobuf:"bytes,12,opt,name=health_reason,json=healthReason,proto3" json:"health_reason,omitempty"`
+	// The value by which the best are told; absent when there is none.
+	Metric        *float64 `protobuf:"fixed64,13,opt,name=metric,proto3,oneof" json:"metric,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -506,6 +654,111 @@ func (x *CheckpointProgress) GetFailure() FailureKind {
 	return FailureKind_FAILURE_KIND_UNSPECIFIED
 }
 
+func (x *CheckpointProgress) GetHealthReason() string {
+	if x != nil {
+		return x.HealthReason
+	}
+	return ""
+}
+
+func (x *CheckpointProgress) GetMetric() float64 {
+	if x != nil && x.Metric != nil {
+		return *x.Metric
+	}
+	return 0
+}
+
+// CheckpointChanged says what became of a checkpoint that was saved.
+type CheckpointChanged struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The checkpoint.
+	CheckpointId string `protobuf:"bytes,1,opt,name=checkpoint_id,json=checkpointId,proto3" json:"checkpoint_id,omitempty"`
+	// What.
+	Change CheckpointChange `protobuf:"varint,2,opt,name=change,proto3,enum=vigil.common.v1.CheckpointChange" json:"change,omitempty"`
+	// Why, for a person.
+	Reasons []string `protobuf:"bytes,3,rep,name=reasons,proto3" json:"reasons,omitempty"`
+	// With JUDGED: its health from now on.
+	Health CheckpointHealth `protobuf:"varint,4,opt,name=health,proto3,enum=vigil.common.v1.CheckpointHealth" json:"health,omitempty"`
+	// Optimizer steps done in it.
+	Step int64 `protobuf:"varint,5,opt,name=step,proto3" json:"step,omitempty"`
+	// With REMOVED: bytes that became free.
+	FreedBytes    int64 `protobuf:"varint,6,opt,name=freed_bytes,json=freedBytes,proto3" json:"freed_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckpointChanged) Reset() {
+	*x = CheckpointChanged{}
+	mi := &file_vigil_common_v1_checkpoint_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckpointChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckpointChanged) ProtoMessage() {}
+
+func (x *CheckpointChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_common_v1_checkpoint_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckpointChanged.ProtoReflect.Descriptor instead.
+func (*CheckpointChanged) Descriptor() ([]byte, []int) {
+	return file_vigil_common_v1_checkpoint_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *CheckpointChanged) GetCheckpointId() string {
+	if x != nil {
+		return x.CheckpointId
+	}
+	return ""
+}
+
+func (x *CheckpointChanged) GetChange() CheckpointChange {
+	if x != nil {
+		return x.Change
+	}
+	return CheckpointChange_CHECKPOINT_CHANGE_UNSPECIFIED
+}
+
+func (x *CheckpointChanged) GetReasons() []string {
+	if x != nil {
+		return x.Reasons
+	}
+	return nil
+}
+
+func (x *CheckpointChanged) GetHealth() CheckpointHealth {
+	if x != nil {
+		return x.Health
+	}
+	return CheckpointHealth_CHECKPOINT_HEALTH_UNSPECIFIED
+}
+
+func (x *CheckpointChanged) GetStep() int64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *CheckpointChanged) GetFreedBytes() int64 {
+	if x != nil {
+		return x.FreedBytes
+	}
+	return 0
+}
+
 // CheckpointRef names a checkpoint that a run may resume from.
 type CheckpointRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -518,14 +771,19 @@ type CheckpointRef struct {
 	// When its manifest was written.
 	Created *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created,proto3" json:"created,omitempty"`
 	// Its health.
-	Health        CheckpointHealth `protobuf:"varint,5,opt,name=health,proto3,enum=vigil.common.v1.CheckpointHealth" json:"health,omitempty"`
+	Health CheckpointHealth `protobuf:"varint,5,opt,name=health,proto3,enum=vigil.common.v1.CheckpointHealth" json:"health,omitempty"`
+	// The directory of every rank that saved it, by rank; only where the trainer
+	// asked for them because it can reshard.
+	RankDirectories []string `protobuf:"bytes,6,rep,name=rank_directories,json=rankDirectories,proto3" json:"rank_directories,omitempty"`
+	// Why its health is not "healthy", for a person; may be empty.
+	HealthReason  string `protobuf:"bytes,7,opt,name=health_reason,json=healthReason,proto3" json:"health_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CheckpointRef) Reset() {
 	*x = CheckpointRef{}
-	mi := &file_vigil_common_v1_checkpoint_proto_msgTypes[2]
+	mi := &file_vigil_common_v1_checkpoint_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -537,7 +795,7 @@ func (x *CheckpointRef) String() string {
 func (*CheckpointRef) ProtoMessage() {}
 
 func (x *CheckpointRef) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_common_v1_checkpoint_proto_msgTypes[2]
+	mi := &file_vigil_common_v1_checkpoint_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -550,7 +808,7 @@ func (x *CheckpointRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointRef.ProtoReflect.Descriptor instead.
 func (*CheckpointRef) Descriptor() ([]byte, []int) {
-	return file_vigil_common_v1_checkpoint_proto_rawDescGZIP(), []int{2}
+	return file_vigil_common_v1_checkpoint_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CheckpointRef) GetCheckpointId() string {
@@ -588,11 +846,25 @@ func (x *CheckpointRef) GetHealth() CheckpointHealth {
 	return CheckpointHealth_CHECKPOINT_HEALTH_UNSPECIFIED
 }
 
+func (x *CheckpointRef) GetRankDirectories() []string {
+	if x != nil {
+		return x.RankDirectories
+	}
+	return nil
+}
+
+func (x *CheckpointRef) GetHealthReason() string {
+	if x != nil {
+		return x.HealthReason
+	}
+	return ""
+}
+
 var File_vigil_common_v1_checkpoint_proto protoreflect.FileDescriptor
 
 const file_vigil_common_v1_checkpoint_proto_rawDesc = "" +
 	"\n" +
-	" vigil/common/v1/checkpoint.proto\x12\x0fvigil.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dvigil/common/v1/failure.proto\"\xe9\x01\n" +
+	" vigil/common/v1/checkpoint.proto\x12\x0fvigil.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dvigil/common/v1/failure.proto\"\xa7\x02\n" +
 	"\x12CheckpointMetadata\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x03R\x04step\x12#\n" +
 	"\rdata_position\x18\x02 \x01(\x03R\fdataPosition\x12\x1d\n" +
@@ -600,8 +872,11 @@ const file_vigil_common_v1_checkpoint_proto_rawDesc = "" +
 	"world_size\x18\x03 \x01(\rR\tworldSize\x12\x12\n" +
 	"\x04rank\x18\x04 \x01(\rR\x04rank\x126\n" +
 	"\x14nonfinite_parameters\x18\x05 \x01(\x03H\x00R\x13nonfiniteParameters\x88\x01\x01\x12\x16\n" +
-	"\x06format\x18\x06 \x01(\tR\x06formatB\x17\n" +
-	"\x15_nonfinite_parameters\"\xc4\x03\n" +
+	"\x06format\x18\x06 \x01(\tR\x06format\x12\x1b\n" +
+	"\x06metric\x18\a \x01(\x01H\x01R\x06metric\x88\x01\x01\x12\x14\n" +
+	"\x05exact\x18\b \x01(\bR\x05exactB\x17\n" +
+	"\x15_nonfinite_parametersB\t\n" +
+	"\a_metric\"\x91\x04\n" +
 	"\x12CheckpointProgress\x12#\n" +
 	"\rcheckpoint_id\x18\x01 \x01(\tR\fcheckpointId\x126\n" +
 	"\x05state\x18\x02 \x01(\x0e2 .vigil.common.v1.CheckpointStateR\x05state\x129\n" +
@@ -616,13 +891,26 @@ const file_vigil_common_v1_checkpoint_proto_rawDesc = "" +
 	"\n" +
 	"command_id\x18\n" +
 	" \x01(\tR\tcommandId\x126\n" +
-	"\afailure\x18\v \x01(\x0e2\x1c.vigil.common.v1.FailureKindR\afailure\"\x84\x02\n" +
+	"\afailure\x18\v \x01(\x0e2\x1c.vigil.common.v1.FailureKindR\afailure\x12#\n" +
+	"\rhealth_reason\x18\f \x01(\tR\fhealthReason\x12\x1b\n" +
+	"\x06metric\x18\r \x01(\x01H\x00R\x06metric\x88\x01\x01B\t\n" +
+	"\a_metric\"\xfd\x01\n" +
+	"\x11CheckpointChanged\x12#\n" +
+	"\rcheckpoint_id\x18\x01 \x01(\tR\fcheckpointId\x129\n" +
+	"\x06change\x18\x02 \x01(\x0e2!.vigil.common.v1.CheckpointChangeR\x06change\x12\x18\n" +
+	"\areasons\x18\x03 \x03(\tR\areasons\x129\n" +
+	"\x06health\x18\x04 \x01(\x0e2!.vigil.common.v1.CheckpointHealthR\x06health\x12\x12\n" +
+	"\x04step\x18\x05 \x01(\x03R\x04step\x12\x1f\n" +
+	"\vfreed_bytes\x18\x06 \x01(\x03R\n" +
+	"freedBytes\"\xd4\x02\n" +
 	"\rCheckpointRef\x12#\n" +
 	"\rcheckpoint_id\x18\x01 \x01(\tR\fcheckpointId\x12\x1c\n" +
 	"\tdirectory\x18\x02 \x01(\tR\tdirectory\x12?\n" +
 	"\bmetadata\x18\x03 \x01(\v2#.vigil.common.v1.CheckpointMetadataR\bmetadata\x124\n" +
 	"\acreated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x129\n" +
-	"\x06health\x18\x05 \x01(\x0e2!.vigil.common.v1.CheckpointHealthR\x06health*\x8a\x02\n" +
+	"\x06health\x18\x05 \x01(\x0e2!.vigil.common.v1.CheckpointHealthR\x06health\x12)\n" +
+	"\x10rank_directories\x18\x06 \x03(\tR\x0frankDirectories\x12#\n" +
+	"\rhealth_reason\x18\a \x01(\tR\fhealthReason*\x8a\x02\n" +
 	"\x0fCheckpointState\x12 \n" +
 	"\x1cCHECKPOINT_STATE_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aCHECKPOINT_STATE_REQUESTED\x10\x01\x12\x1d\n" +
@@ -649,7 +937,19 @@ const file_vigil_common_v1_checkpoint_proto_rawDesc = "" +
 	"\x1cAFTER_CHECKPOINT_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19AFTER_CHECKPOINT_CONTINUE\x10\x01\x12\x1c\n" +
 	"\x18AFTER_CHECKPOINT_RESTART\x10\x02\x12\x19\n" +
-	"\x15AFTER_CHECKPOINT_STOP\x10\x03B:Z8github.com/vigil-ml/vigil/proto/vigil/common/v1;commonv1b\x06proto3"
+	"\x15AFTER_CHECKPOINT_STOP\x10\x03*x\n" +
+	"\fRecoveryMode\x12\x1d\n" +
+	"\x19RECOVERY_MODE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13RECOVERY_MODE_EXACT\x10\x01\x12\x18\n" +
+	"\x14RECOVERY_MODE_LATEST\x10\x02\x12\x16\n" +
+	"\x12RECOVERY_MODE_BEST\x10\x03*\xcc\x01\n" +
+	"\x10CheckpointChange\x12!\n" +
+	"\x1dCHECKPOINT_CHANGE_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16CHECKPOINT_CHANGE_KEPT\x10\x01\x12\x1d\n" +
+	"\x19CHECKPOINT_CHANGE_REMOVED\x10\x02\x12\x1c\n" +
+	"\x18CHECKPOINT_CHANGE_PINNED\x10\x03\x12\x1e\n" +
+	"\x1aCHECKPOINT_CHANGE_UNPINNED\x10\x04\x12\x1c\n" +
+	"\x18CHECKPOINT_CHANGE_JUDGED\x10\x05B:Z8github.com/vigil-ml/vigil/proto/vigil/common/v1;commonv1b\x06proto3"
 
 var (
 	file_vigil_common_v1_checkpoint_proto_rawDescOnce sync.Once
@@ -663,32 +963,37 @@ func file_vigil_common_v1_checkpoint_proto_rawDescGZIP() []byte {
 	return file_vigil_common_v1_checkpoint_proto_rawDescData
 }
 
-var file_vigil_common_v1_checkpoint_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_vigil_common_v1_checkpoint_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_vigil_common_v1_checkpoint_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_vigil_common_v1_checkpoint_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_vigil_common_v1_checkpoint_proto_goTypes = []any{
 	(CheckpointState)(0),          // 0: vigil.common.v1.CheckpointState
 	(CheckpointHealth)(0),         // 1: vigil.common.v1.CheckpointHealth
 	(CheckpointReason)(0),         // 2: vigil.common.v1.CheckpointReason
 	(AfterCheckpoint)(0),          // 3: vigil.common.v1.AfterCheckpoint
-	(*CheckpointMetadata)(nil),    // 4: vigil.common.v1.CheckpointMetadata
-	(*CheckpointProgress)(nil),    // 5: vigil.common.v1.CheckpointProgress
-	(*CheckpointRef)(nil),         // 6: vigil.common.v1.CheckpointRef
-	(FailureKind)(0),              // 7: vigil.common.v1.FailureKind
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(RecoveryMode)(0),             // 4: vigil.common.v1.RecoveryMode
+	(CheckpointChange)(0),         // 5: vigil.common.v1.CheckpointChange
+	(*CheckpointMetadata)(nil),    // 6: vigil.common.v1.CheckpointMetadata
+	(*CheckpointProgress)(nil),    // 7: vigil.common.v1.CheckpointProgress
+	(*CheckpointChanged)(nil),     // 8: vigil.common.v1.CheckpointChanged
+	(*CheckpointRef)(nil),         // 9: vigil.common.v1.CheckpointRef
+	(FailureKind)(0),              // 10: vigil.common.v1.FailureKind
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
 }
 var file_vigil_common_v1_checkpoint_proto_depIdxs = []int32{
-	0, // 0: vigil.common.v1.CheckpointProgress.state:type_name -> vigil.common.v1.CheckpointState
-	1, // 1: vigil.common.v1.CheckpointProgress.health:type_name -> vigil.common.v1.CheckpointHealth
-	2, // 2: vigil.common.v1.CheckpointProgress.reason:type_name -> vigil.common.v1.CheckpointReason
-	7, // 3: vigil.common.v1.CheckpointProgress.failure:type_name -> vigil.common.v1.FailureKind
-	4, // 4: vigil.common.v1.CheckpointRef.metadata:type_name -> vigil.common.v1.CheckpointMetadata
-	8, // 5: vigil.common.v1.CheckpointRef.created:type_name -> google.protobuf.Timestamp
-	1, // 6: vigil.common.v1.CheckpointRef.health:type_name -> vigil.common.v1.CheckpointHealth
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	0,  // 0: vigil.common.v1.CheckpointProgress.state:type_name -> vigil.common.v1.CheckpointState
+	1,  // 1: vigil.common.v1.CheckpointProgress.health:type_name -> vigil.common.v1.CheckpointHealth
+	2,  // 2: vigil.common.v1.CheckpointProgress.reason:type_name -> vigil.common.v1.CheckpointReason
+	10, // 3: vigil.common.v1.CheckpointProgress.failure:type_name -> vigil.common.v1.FailureKind
+	5,  // 4: vigil.common.v1.CheckpointChanged.change:type_name -> vigil.common.v1.CheckpointChange
+	1,  // 5: vigil.common.v1.CheckpointChanged.health:type_name -> vigil.common.v1.CheckpointHealth
+	6,  // 6: vigil.common.v1.CheckpointRef.metadata:type_name -> vigil.common.v1.CheckpointMetadata
+	11, // 7: vigil.common.v1.CheckpointRef.created:type_name -> google.protobuf.Timestamp
+	1,  // 8: vigil.common.v1.CheckpointRef.health:type_name -> vigil.common.v1.CheckpointHealth
+	9,  // [9:9] is the sub-list for method output_type
+	9,  // [9:9] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_vigil_common_v1_checkpoint_proto_init() }
@@ -698,13 +1003,14 @@ func file_vigil_common_v1_checkpoint_proto_init() {
 	}
 	file_vigil_common_v1_failure_proto_init()
 	file_vigil_common_v1_checkpoint_proto_msgTypes[0].OneofWrappers = []any{}
+	file_vigil_common_v1_checkpoint_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_common_v1_checkpoint_proto_rawDesc), len(file_vigil_common_v1_checkpoint_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   3,
+			NumEnums:      6,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

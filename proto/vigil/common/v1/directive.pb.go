@@ -22,6 +22,75 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// CheckpointAction is what can be done with a checkpoint that was saved.
+type CheckpointAction int32
+
+const (
+	// Not said.
+	CheckpointAction_CHECKPOINT_ACTION_UNSPECIFIED CheckpointAction = 0
+	// Read every byte back and compare it with the manifest.
+	CheckpointAction_CHECKPOINT_ACTION_VERIFY CheckpointAction = 1
+	// Keep it, whatever the retention policy says.
+	CheckpointAction_CHECKPOINT_ACTION_PIN CheckpointAction = 2
+	// Leave it to the retention policy again.
+	CheckpointAction_CHECKPOINT_ACTION_UNPIN CheckpointAction = 3
+	// Remove it.
+	CheckpointAction_CHECKPOINT_ACTION_REMOVE CheckpointAction = 4
+	// Write its files, as the trainer wrote them, into a directory of the vault.
+	CheckpointAction_CHECKPOINT_ACTION_RESTORE CheckpointAction = 5
+	// The same as one tar file.
+	CheckpointAction_CHECKPOINT_ACTION_EXPORT CheckpointAction = 6
+)
+
+// Enum value maps for CheckpointAction.
+var (
+	CheckpointAction_name = map[int32]string{
+		0: "CHECKPOINT_ACTION_UNSPECIFIED",
+		1: "CHECKPOINT_ACTION_VERIFY",
+		2: "CHECKPOINT_ACTION_PIN",
+		3: "CHECKPOINT_ACTION_UNPIN",
+		4: "CHECKPOINT_ACTION_REMOVE",
+		5: "CHECKPOINT_ACTION_RESTORE",
+		6: "CHECKPOINT_ACTION_EXPORT",
+	}
+	CheckpointAction_value = map[string]int32{
+		"CHECKPOINT_ACTION_UNSPECIFIED": 0,
+		"CHECKPOINT_ACTION_VERIFY":      1,
+		"CHECKPOINT_ACTION_PIN":         2,
+		"CHECKPOINT_ACTION_UNPIN":       3,
+		"CHECKPOINT_ACTION_REMOVE":      4,
+		"CHECKPOINT_ACTION_RESTORE":     5,
+		"CHECKPOINT_ACTION_EXPORT":      6,
+	}
+)
+
+func (x CheckpointAction) Enum() *CheckpointAction {
+	p := new(CheckpointAction)
+	*p = x
+	return p
+}
+
+func (x CheckpointAction) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CheckpointAction) Descriptor() protoreflect.EnumDescriptor {
+	return file_vigil_common_v1_directive_proto_enumTypes[0].Descriptor()
+}
+
+func (CheckpointAction) Type() protoreflect.EnumType {
+	return &file_vigil_common_v1_directive_proto_enumTypes[0]
+}
+
+func (x CheckpointAction) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CheckpointAction.Descriptor instead.
+func (CheckpointAction) EnumDescriptor() ([]byte, []int) {
+	return file_vigil_common_v1_directive_proto_rawDescGZIP(), []int{0}
+}
+
 // CheckpointOrder asks a run's trainers to save now.
 type CheckpointOrder struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -104,6 +173,190 @@ func (x *CheckpointOrder) GetFailure() FailureKind {
 	return FailureKind_FAILURE_KIND_UNSPECIFIED
 }
 
+// CheckpointTask asks an agent to do something with a checkpoint in its vault.
+type CheckpointTask struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The run.
+	RunId string `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	// The checkpoint.
+	CheckpointId string `protobuf:"bytes,2,opt,name=checkpoint_id,json=checkpointId,proto3" json:"checkpoint_id,omitempty"`
+	// What to do.
+	Action CheckpointAction `protobuf:"varint,3,opt,name=action,proto3,enum=vigil.common.v1.CheckpointAction" json:"action,omitempty"`
+	// Why, for a person; may be empty.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckpointTask) Reset() {
+	*x = CheckpointTask{}
+	mi := &file_vigil_common_v1_directive_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckpointTask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckpointTask) ProtoMessage() {}
+
+func (x *CheckpointTask) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_common_v1_directive_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckpointTask.ProtoReflect.Descriptor instead.
+func (*CheckpointTask) Descriptor() ([]byte, []int) {
+	return file_vigil_common_v1_directive_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *CheckpointTask) GetRunId() string {
+	if x != nil {
+		return x.RunId
+	}
+	return ""
+}
+
+func (x *CheckpointTask) GetCheckpointId() string {
+	if x != nil {
+		return x.CheckpointId
+	}
+	return ""
+}
+
+func (x *CheckpointTask) GetAction() CheckpointAction {
+	if x != nil {
+		return x.Action
+	}
+	return CheckpointAction_CHECKPOINT_ACTION_UNSPECIFIED
+}
+
+func (x *CheckpointTask) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// CheckpointJudgement makes checkpoints of a run suspect: those of a range of
+// steps, or a single one. Told again under the same id it takes the place of
+// what was told before.
+type CheckpointJudgement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The run.
+	RunId string `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	// Names the judgement: letters, digits, '-' and '_'.
+	JudgementId string `protobuf:"bytes,2,opt,name=judgement_id,json=judgementId,proto3" json:"judgement_id,omitempty"`
+	// A single checkpoint; empty for a range.
+	CheckpointId string `protobuf:"bytes,3,opt,name=checkpoint_id,json=checkpointId,proto3" json:"checkpoint_id,omitempty"`
+	// The last attempt whose checkpoints are meant.
+	Attempt uint32 `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// Optimizer steps done in the first checkpoint that is meant.
+	FromStep int64 `protobuf:"varint,5,opt,name=from_step,json=fromStep,proto3" json:"from_step,omitempty"`
+	// Optimizer steps done in the first one that is not meant any more; 0: none.
+	ToStep int64 `protobuf:"varint,6,opt,name=to_step,json=toStep,proto3" json:"to_step,omitempty"`
+	// Why, for a person.
+	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The first attempt whose checkpoints are meant.
+	FirstAttempt  uint32 `protobuf:"varint,8,opt,name=first_attempt,json=firstAttempt,proto3" json:"first_attempt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckpointJudgement) Reset() {
+	*x = CheckpointJudgement{}
+	mi := &file_vigil_common_v1_directive_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckpointJudgement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckpointJudgement) ProtoMessage() {}
+
+func (x *CheckpointJudgement) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_common_v1_directive_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckpointJudgement.ProtoReflect.Descriptor instead.
+func (*CheckpointJudgement) Descriptor() ([]byte, []int) {
+	return file_vigil_common_v1_directive_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *CheckpointJudgement) GetRunId() string {
+	if x != nil {
+		return x.RunId
+	}
+	return ""
+}
+
+func (x *CheckpointJudgement) GetJudgementId() string {
+	if x != nil {
+		return x.JudgementId
+	}
+	return ""
+}
+
+func (x *CheckpointJudgement) GetCheckpointId() string {
+	if x != nil {
+		return x.CheckpointId
+	}
+	return ""
+}
+
+func (x *CheckpointJudgement) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *CheckpointJudgement) GetFromStep() int64 {
+	if x != nil {
+		return x.FromStep
+	}
+	return 0
+}
+
+func (x *CheckpointJudgement) GetToStep() int64 {
+	if x != nil {
+		return x.ToStep
+	}
+	return 0
+}
+
+func (x *CheckpointJudgement) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *CheckpointJudgement) GetFirstAttempt() uint32 {
+	if x != nil {
+		return x.FirstAttempt
+	}
+	return 0
+}
+
 // Directive is what a trainer is told to do. Exactly one verb is set.
 type Directive struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -125,7 +378,7 @@ type Directive struct {
 
 func (x *Directive) Reset() {
 	*x = Directive{}
-	mi := &file_vigil_common_v1_directive_proto_msgTypes[1]
+	mi := &file_vigil_common_v1_directive_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -137,7 +390,7 @@ func (x *Directive) String() string {
 func (*Directive) ProtoMessage() {}
 
 func (x *Directive) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_common_v1_directive_proto_msgTypes[1]
+	mi := &file_vigil_common_v1_directive_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -150,7 +403,7 @@ func (x *Directive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Directive.ProtoReflect.Descriptor instead.
 func (*Directive) Descriptor() ([]byte, []int) {
-	return file_vigil_common_v1_directive_proto_rawDescGZIP(), []int{1}
+	return file_vigil_common_v1_directive_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Directive) GetDirectiveId() string {
@@ -211,7 +464,21 @@ const file_vigil_common_v1_directive_proto_rawDesc = "" +
 	"\rcheckpoint_id\x18\x02 \x01(\tR\fcheckpointId\x129\n" +
 	"\x06reason\x18\x03 \x01(\x0e2!.vigil.common.v1.CheckpointReasonR\x06reason\x126\n" +
 	"\x05after\x18\x04 \x01(\x0e2 .vigil.common.v1.AfterCheckpointR\x05after\x126\n" +
-	"\afailure\x18\x05 \x01(\x0e2\x1c.vigil.common.v1.FailureKindR\afailure\"\xd4\x01\n" +
+	"\afailure\x18\x05 \x01(\x0e2\x1c.vigil.common.v1.FailureKindR\afailure\"\x9f\x01\n" +
+	"\x0eCheckpointTask\x12\x15\n" +
+	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12#\n" +
+	"\rcheckpoint_id\x18\x02 \x01(\tR\fcheckpointId\x129\n" +
+	"\x06action\x18\x03 \x01(\x0e2!.vigil.common.v1.CheckpointActionR\x06action\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\x81\x02\n" +
+	"\x13CheckpointJudgement\x12\x15\n" +
+	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12!\n" +
+	"\fjudgement_id\x18\x02 \x01(\tR\vjudgementId\x12#\n" +
+	"\rcheckpoint_id\x18\x03 \x01(\tR\fcheckpointId\x12\x18\n" +
+	"\aattempt\x18\x04 \x01(\rR\aattempt\x12\x1b\n" +
+	"\tfrom_step\x18\x05 \x01(\x03R\bfromStep\x12\x17\n" +
+	"\ato_step\x18\x06 \x01(\x03R\x06toStep\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12#\n" +
+	"\rfirst_attempt\x18\b \x01(\rR\ffirstAttempt\"\xd4\x01\n" +
 	"\tDirective\x12!\n" +
 	"\fdirective_id\x18\x01 \x01(\tR\vdirectiveId\x126\n" +
 	"\bdeadline\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12 \n" +
@@ -220,7 +487,15 @@ const file_vigil_common_v1_directive_proto_rawDesc = "" +
 	"checkpoint\x18\n" +
 	" \x01(\v2 .vigil.common.v1.CheckpointOrderH\x00R\n" +
 	"checkpointB\x06\n" +
-	"\x04verbB:Z8github.com/vigil-ml/vigil/proto/vigil/common/v1;commonv1b\x06proto3"
+	"\x04verb*\xe6\x01\n" +
+	"\x10CheckpointAction\x12!\n" +
+	"\x1dCHECKPOINT_ACTION_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18CHECKPOINT_ACTION_VERIFY\x10\x01\x12\x19\n" +
+	"\x15CHECKPOINT_ACTION_PIN\x10\x02\x12\x1b\n" +
+	"\x17CHECKPOINT_ACTION_UNPIN\x10\x03\x12\x1c\n" +
+	"\x18CHECKPOINT_ACTION_REMOVE\x10\x04\x12\x1d\n" +
+	"\x19CHECKPOINT_ACTION_RESTORE\x10\x05\x12\x1c\n" +
+	"\x18CHECKPOINT_ACTION_EXPORT\x10\x06B:Z8github.com/vigil-ml/vigil/proto/vigil/common/v1;commonv1b\x06proto3"
 
 var (
 	file_vigil_common_v1_directive_proto_rawDescOnce sync.Once
@@ -234,26 +509,31 @@ func file_vigil_common_v1_directive_proto_rawDescGZIP() []byte {
 	return file_vigil_common_v1_directive_proto_rawDescData
 }
 
-var file_vigil_common_v1_directive_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_vigil_common_v1_directive_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_vigil_common_v1_directive_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_vigil_common_v1_directive_proto_goTypes = []any{
-	(*CheckpointOrder)(nil),       // 0: vigil.common.v1.CheckpointOrder
-	(*Directive)(nil),             // 1: vigil.common.v1.Directive
-	(CheckpointReason)(0),         // 2: vigil.common.v1.CheckpointReason
-	(AfterCheckpoint)(0),          // 3: vigil.common.v1.AfterCheckpoint
-	(FailureKind)(0),              // 4: vigil.common.v1.FailureKind
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(CheckpointAction)(0),         // 0: vigil.common.v1.CheckpointAction
+	(*CheckpointOrder)(nil),       // 1: vigil.common.v1.CheckpointOrder
+	(*CheckpointTask)(nil),        // 2: vigil.common.v1.CheckpointTask
+	(*CheckpointJudgement)(nil),   // 3: vigil.common.v1.CheckpointJudgement
+	(*Directive)(nil),             // 4: vigil.common.v1.Directive
+	(CheckpointReason)(0),         // 5: vigil.common.v1.CheckpointReason
+	(AfterCheckpoint)(0),          // 6: vigil.common.v1.AfterCheckpoint
+	(FailureKind)(0),              // 7: vigil.common.v1.FailureKind
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 }
 var file_vigil_common_v1_directive_proto_depIdxs = []int32{
-	2, // 0: vigil.common.v1.CheckpointOrder.reason:type_name -> vigil.common.v1.CheckpointReason
-	3, // 1: vigil.common.v1.CheckpointOrder.after:type_name -> vigil.common.v1.AfterCheckpoint
-	4, // 2: vigil.common.v1.CheckpointOrder.failure:type_name -> vigil.common.v1.FailureKind
-	5, // 3: vigil.common.v1.Directive.deadline:type_name -> google.protobuf.Timestamp
-	0, // 4: vigil.common.v1.Directive.checkpoint:type_name -> vigil.common.v1.CheckpointOrder
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	5, // 0: vigil.common.v1.CheckpointOrder.reason:type_name -> vigil.common.v1.CheckpointReason
+	6, // 1: vigil.common.v1.CheckpointOrder.after:type_name -> vigil.common.v1.AfterCheckpoint
+	7, // 2: vigil.common.v1.CheckpointOrder.failure:type_name -> vigil.common.v1.FailureKind
+	0, // 3: vigil.common.v1.CheckpointTask.action:type_name -> vigil.common.v1.CheckpointAction
+	8, // 4: vigil.common.v1.Directive.deadline:type_name -> google.protobuf.Timestamp
+	1, // 5: vigil.common.v1.Directive.checkpoint:type_name -> vigil.common.v1.CheckpointOrder
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_vigil_common_v1_directive_proto_init() }
@@ -263,7 +543,7 @@ func file_vigil_common_v1_directive_proto_init() {
 	}
 	file_vigil_common_v1_checkpoint_proto_init()
 	file_vigil_common_v1_failure_proto_init()
-	file_vigil_common_v1_directive_proto_msgTypes[1].OneofWrappers = []any{
+	file_vigil_common_v1_directive_proto_msgTypes[3].OneofWrappers = []any{
 		(*Directive_Checkpoint)(nil),
 	}
 	type x struct{}
@@ -271,13 +551,14 @@ func file_vigil_common_v1_directive_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_common_v1_directive_proto_rawDesc), len(file_vigil_common_v1_directive_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   2,
+			NumEnums:      1,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_vigil_common_v1_directive_proto_goTypes,
 		DependencyIndexes: file_vigil_common_v1_directive_proto_depIdxs,
+		EnumInfos:         file_vigil_common_v1_directive_proto_enumTypes,
 		MessageInfos:      file_vigil_common_v1_directive_proto_msgTypes,
 	}.Build()
 	File_vigil_common_v1_directive_proto = out.File

@@ -279,6 +279,8 @@ const (
 	CommandStage_COMMAND_STAGE_DONE CommandStage = 2
 	// Given up; the reason is with it.
 	CommandStage_COMMAND_STAGE_FAILED CommandStage = 3
+	// It takes a while, and this much of it is done.
+	CommandStage_COMMAND_STAGE_RUNNING CommandStage = 4
 )
 
 // Enum value maps for CommandStage.
@@ -288,12 +290,14 @@ var (
 		1: "COMMAND_STAGE_ACCEPTED",
 		2: "COMMAND_STAGE_DONE",
 		3: "COMMAND_STAGE_FAILED",
+		4: "COMMAND_STAGE_RUNNING",
 	}
 	CommandStage_value = map[string]int32{
 		"COMMAND_STAGE_UNSPECIFIED": 0,
 		"COMMAND_STAGE_ACCEPTED":    1,
 		"COMMAND_STAGE_DONE":        2,
 		"COMMAND_STAGE_FAILED":      3,
+		"COMMAND_STAGE_RUNNING":     4,
 	}
 )
 
@@ -322,6 +326,63 @@ func (x CommandStage) Number() protoreflect.EnumNumber {
 // Deprecated: Use CommandStage.Descriptor instead.
 func (CommandStage) EnumDescriptor() ([]byte, []int) {
 	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{4}
+}
+
+// ResumeFrom is which checkpoint an attempt goes on from.
+type ResumeFrom int32
+
+const (
+	// Not said: the newest that is good.
+	ResumeFrom_RESUME_FROM_UNSPECIFIED ResumeFrom = 0
+	// The newest that is good.
+	ResumeFrom_RESUME_FROM_LATEST ResumeFrom = 1
+	// One before that which the failed attempt went on from.
+	ResumeFrom_RESUME_FROM_EARLIER ResumeFrom = 2
+	// None: it begins anew.
+	ResumeFrom_RESUME_FROM_NOTHING ResumeFrom = 3
+)
+
+// Enum value maps for ResumeFrom.
+var (
+	ResumeFrom_name = map[int32]string{
+		0: "RESUME_FROM_UNSPECIFIED",
+		1: "RESUME_FROM_LATEST",
+		2: "RESUME_FROM_EARLIER",
+		3: "RESUME_FROM_NOTHING",
+	}
+	ResumeFrom_value = map[string]int32{
+		"RESUME_FROM_UNSPECIFIED": 0,
+		"RESUME_FROM_LATEST":      1,
+		"RESUME_FROM_EARLIER":     2,
+		"RESUME_FROM_NOTHING":     3,
+	}
+)
+
+func (x ResumeFrom) Enum() *ResumeFrom {
+	p := new(ResumeFrom)
+	*p = x
+	return p
+}
+
+func (x ResumeFrom) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ResumeFrom) Descriptor() protoreflect.EnumDescriptor {
+	return file_vigil_common_v1_event_proto_enumTypes[5].Descriptor()
+}
+
+func (ResumeFrom) Type() protoreflect.EnumType {
+	return &file_vigil_common_v1_event_proto_enumTypes[5]
+}
+
+func (x ResumeFrom) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ResumeFrom.Descriptor instead.
+func (ResumeFrom) EnumDescriptor() ([]byte, []int) {
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{5}
 }
 
 // Outcome is how a run ended.
@@ -365,11 +426,11 @@ func (x Outcome) String() string {
 }
 
 func (Outcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_vigil_common_v1_event_proto_enumTypes[5].Descriptor()
+	return file_vigil_common_v1_event_proto_enumTypes[6].Descriptor()
 }
 
 func (Outcome) Type() protoreflect.EnumType {
-	return &file_vigil_common_v1_event_proto_enumTypes[5]
+	return &file_vigil_common_v1_event_proto_enumTypes[6]
 }
 
 func (x Outcome) Number() protoreflect.EnumNumber {
@@ -378,7 +439,7 @@ func (x Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Outcome.Descriptor instead.
 func (Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{5}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{6}
 }
 
 // Event is one thing that happened to a run or to a node. Whoever saw it gives
@@ -421,6 +482,8 @@ type Event struct {
 	//	*Event_Exception
 	//	*Event_StackDump
 	//	*Event_Preemption
+	//	*Event_CheckpointChanged
+	//	*Event_RecoveryAnswer
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -674,6 +737,24 @@ func (x *Event) GetPreemption() *PreemptionNotice {
 	return nil
 }
 
+func (x *Event) GetCheckpointChanged() *CheckpointChanged {
+	if x != nil {
+		if x, ok := x.Body.(*Event_CheckpointChanged); ok {
+			return x.CheckpointChanged
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetRecoveryAnswer() *RecoveryAnswer {
+	if x != nil {
+		if x, ok := x.Body.(*Event_RecoveryAnswer); ok {
+			return x.RecoveryAnswer
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -768,6 +849,16 @@ type Event_Preemption struct {
 	Preemption *PreemptionNotice `protobuf:"bytes,27,opt,name=preemption,proto3,oneof"`
 }
 
+type Event_CheckpointChanged struct {
+	// Something became of a checkpoint that was saved.
+	CheckpointChanged *CheckpointChanged `protobuf:"bytes,28,opt,name=checkpoint_changed,json=checkpointChanged,proto3,oneof"`
+}
+
+type Event_RecoveryAnswer struct {
+	// A trainer says which of the changes that it was asked for it makes.
+	RecoveryAnswer *RecoveryAnswer `protobuf:"bytes,29,opt,name=recovery_answer,json=recoveryAnswer,proto3,oneof"`
+}
+
 func (*Event_TrainerRegistered) isEvent_Body() {}
 
 func (*Event_Step) isEvent_Body() {}
@@ -803,6 +894,10 @@ func (*Event_Exception) isEvent_Body() {}
 func (*Event_StackDump) isEvent_Body() {}
 
 func (*Event_Preemption) isEvent_Body() {}
+
+func (*Event_CheckpointChanged) isEvent_Body() {}
+
+func (*Event_RecoveryAnswer) isEvent_Body() {}
 
 // TrainerRegistered says that a training process met its agent.
 type TrainerRegistered struct {
@@ -1645,7 +1740,13 @@ type CommandResult struct {
 	// How far it has come.
 	Stage CommandStage `protobuf:"varint,2,opt,name=stage,proto3,enum=vigil.common.v1.CommandStage" json:"stage,omitempty"`
 	// Why it was given up, for a person; only with FAILED.
-	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	// With RUNNING: bytes that are done.
+	DoneBytes int64 `protobuf:"varint,4,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"`
+	// With RUNNING: bytes that there are to do; 0 when not known.
+	TotalBytes int64 `protobuf:"varint,5,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	// With DONE: what came of it, for a person; may be empty.
+	Detail        string `protobuf:"bytes,6,opt,name=detail,proto3" json:"detail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1701,6 +1802,27 @@ func (x *CommandResult) GetError() string {
 	return ""
 }
 
+func (x *CommandResult) GetDoneBytes() int64 {
+	if x != nil {
+		return x.DoneBytes
+	}
+	return 0
+}
+
+func (x *CommandResult) GetTotalBytes() int64 {
+	if x != nil {
+		return x.TotalBytes
+	}
+	return 0
+}
+
+func (x *CommandResult) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
 // AttemptStarted says that a supervisor launched the run's processes.
 type AttemptStarted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1709,7 +1831,9 @@ type AttemptStarted struct {
 	// The supervisor's process id.
 	Pid int64 `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`
 	// The failure that the restart answers; unspecified for the first attempt.
-	AfterFailure  FailureKind `protobuf:"varint,3,opt,name=after_failure,json=afterFailure,proto3,enum=vigil.common.v1.FailureKind" json:"after_failure,omitempty"`
+	AfterFailure FailureKind `protobuf:"varint,3,opt,name=after_failure,json=afterFailure,proto3,enum=vigil.common.v1.FailureKind" json:"after_failure,omitempty"`
+	// What the attempt is asked to do otherwise; absent for the first one.
+	Recovery      *Recovery `protobuf:"bytes,4,opt,name=recovery,proto3" json:"recovery,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1765,6 +1889,168 @@ func (x *AttemptStarted) GetAfterFailure() FailureKind {
 	return FailureKind_FAILURE_KIND_UNSPECIFIED
 }
 
+func (x *AttemptStarted) GetRecovery() *Recovery {
+	if x != nil {
+		return x.Recovery
+	}
+	return nil
+}
+
+// Recovery is what a supervisor decided about a failure.
+type Recovery struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The decision and its reason, one sentence for a person.
+	Decision string `protobuf:"bytes,1,opt,name=decision,proto3" json:"decision,omitempty"`
+	// Where the next attempt goes on.
+	ResumeFrom ResumeFrom `protobuf:"varint,2,opt,name=resume_from,json=resumeFrom,proto3,enum=vigil.common.v1.ResumeFrom" json:"resume_from,omitempty"`
+	// Batches to leave out at skip_at_step; 0: none.
+	SkipBatches int64 `protobuf:"varint,3,opt,name=skip_batches,json=skipBatches,proto3" json:"skip_batches,omitempty"`
+	// The step whose batch is the first to be left out.
+	SkipAtStep int64 `protobuf:"varint,4,opt,name=skip_at_step,json=skipAtStep,proto3" json:"skip_at_step,omitempty"`
+	// What the learning rate is multiplied with; 0 and 1: it stays as it is.
+	LearningRateScale float64 `protobuf:"fixed64,5,opt,name=learning_rate_scale,json=learningRateScale,proto3" json:"learning_rate_scale,omitempty"`
+	// The run's next place is to be another node.
+	ExcludeNode bool `protobuf:"varint,6,opt,name=exclude_node,json=excludeNode,proto3" json:"exclude_node,omitempty"`
+	// A person is to look now.
+	Page          bool `protobuf:"varint,7,opt,name=page,proto3" json:"page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Recovery) Reset() {
+	*x = Recovery{}
+	mi := &file_vigil_common_v1_event_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Recovery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Recovery) ProtoMessage() {}
+
+func (x *Recovery) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_common_v1_event_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
+func (*Recovery) Descriptor() ([]byte, []int) {
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Recovery) GetDecision() string {
+	if x != nil {
+		return x.Decision
+	}
+	return ""
+}
+
+func (x *Recovery) GetResumeFrom() ResumeFrom {
+	if x != nil {
+		return x.ResumeFrom
+	}
+	return ResumeFrom_RESUME_FROM_UNSPECIFIED
+}
+
+func (x *Recovery) GetSkipBatches() int64 {
+	if x != nil {
+		return x.SkipBatches
+	}
+	return 0
+}
+
+func (x *Recovery) GetSkipAtStep() int64 {
+	if x != nil {
+		return x.SkipAtStep
+	}
+	return 0
+}
+
+func (x *Recovery) GetLearningRateScale() float64 {
+	if x != nil {
+		return x.LearningRateScale
+	}
+	return 0
+}
+
+func (x *Recovery) GetExcludeNode() bool {
+	if x != nil {
+		return x.ExcludeNode
+	}
+	return false
+}
+
+func (x *Recovery) GetPage() bool {
+	if x != nil {
+		return x.Page
+	}
+	return false
+}
+
+// RecoveryAnswer is a trainer's word on the changes that it was asked for.
+type RecoveryAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it does, each as a person reads it.
+	Honoured []string `protobuf:"bytes,1,rep,name=honoured,proto3" json:"honoured,omitempty"`
+	// What it cannot do.
+	Refused       []string `protobuf:"bytes,2,rep,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoveryAnswer) Reset() {
+	*x = RecoveryAnswer{}
+	mi := &file_vigil_common_v1_event_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoveryAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoveryAnswer) ProtoMessage() {}
+
+func (x *RecoveryAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_common_v1_event_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoveryAnswer.ProtoReflect.Descriptor instead.
+func (*RecoveryAnswer) Descriptor() ([]byte, []int) {
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RecoveryAnswer) GetHonoured() []string {
+	if x != nil {
+		return x.Honoured
+	}
+	return nil
+}
+
+func (x *RecoveryAnswer) GetRefused() []string {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
 // AttemptEnded says how the run's processes ended.
 type AttemptEnded struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1780,13 +2066,19 @@ type AttemptEnded struct {
 	Restarting bool `protobuf:"varint,5,opt,name=restarting,proto3" json:"restarting,omitempty"`
 	// How long the supervisor waits before that attempt, in seconds.
 	BackoffSeconds float64 `protobuf:"fixed64,6,opt,name=backoff_seconds,json=backoffSeconds,proto3" json:"backoff_seconds,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What the failure was told by, the most telling first.
+	Evidence []string `protobuf:"bytes,7,rep,name=evidence,proto3" json:"evidence,omitempty"`
+	// What follows.
+	Recovery *Recovery `protobuf:"bytes,8,opt,name=recovery,proto3" json:"recovery,omitempty"`
+	// The last step that finished; absent when it is not known.
+	Step          *int64 `protobuf:"varint,9,opt,name=step,proto3,oneof" json:"step,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AttemptEnded) Reset() {
 	*x = AttemptEnded{}
-	mi := &file_vigil_common_v1_event_proto_msgTypes[12]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1798,7 +2090,7 @@ func (x *AttemptEnded) String() string {
 func (*AttemptEnded) ProtoMessage() {}
 
 func (x *AttemptEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_common_v1_event_proto_msgTypes[12]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1811,7 +2103,7 @@ func (x *AttemptEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptEnded.ProtoReflect.Descriptor instead.
 func (*AttemptEnded) Descriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{12}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AttemptEnded) GetExitCode() int32 {
@@ -1856,6 +2148,27 @@ func (x *AttemptEnded) GetBackoffSeconds() float64 {
 	return 0
 }
 
+func (x *AttemptEnded) GetEvidence() []string {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
+func (x *AttemptEnded) GetRecovery() *Recovery {
+	if x != nil {
+		return x.Recovery
+	}
+	return nil
+}
+
+func (x *AttemptEnded) GetStep() int64 {
+	if x != nil && x.Step != nil {
+		return *x.Step
+	}
+	return 0
+}
+
 // Resumed says that training goes on from a checkpoint.
 type Resumed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1869,7 +2182,7 @@ type Resumed struct {
 
 func (x *Resumed) Reset() {
 	*x = Resumed{}
-	mi := &file_vigil_common_v1_event_proto_msgTypes[13]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1881,7 +2194,7 @@ func (x *Resumed) String() string {
 func (*Resumed) ProtoMessage() {}
 
 func (x *Resumed) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_common_v1_event_proto_msgTypes[13]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1894,7 +2207,7 @@ func (x *Resumed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resumed.ProtoReflect.Descriptor instead.
 func (*Resumed) Descriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{13}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Resumed) GetCheckpointId() string {
@@ -1928,7 +2241,7 @@ type RunEnded struct {
 
 func (x *RunEnded) Reset() {
 	*x = RunEnded{}
-	mi := &file_vigil_common_v1_event_proto_msgTypes[14]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1940,7 +2253,7 @@ func (x *RunEnded) String() string {
 func (*RunEnded) ProtoMessage() {}
 
 func (x *RunEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_common_v1_event_proto_msgTypes[14]
+	mi := &file_vigil_common_v1_event_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1953,7 +2266,7 @@ func (x *RunEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEnded.ProtoReflect.Descriptor instead.
 func (*RunEnded) Descriptor() ([]byte, []int) {
-	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{14}
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RunEnded) GetOutcome() Outcome {
@@ -1988,8 +2301,7 @@ var File_vigil_common_v1_event_proto protoreflect.FileDescriptor
 
 const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x1bvigil/common/v1/event.proto\x12\x0fvigil.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1dvigil/common/v1/failure.proto\x1a\x1avigil/common/v1/node.proto\"\xc4\n" +
-	"\n" +
+	"\x1bvigil/common/v1/event.proto\x12\x0fvigil.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1dvigil/common/v1/failure.proto\x1a\x1avigil/common/v1/node.proto\"\xe5\v\n" +
 	"\x05Event\x12\x19\n" +
 	"\bevent_id\x18\x01 \x01(\tR\aeventId\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x15\n" +
@@ -2026,7 +2338,9 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"stack_dump\x18\x1a \x01(\v2\x1a.vigil.common.v1.StackDumpH\x00R\tstackDump\x12C\n" +
 	"\n" +
 	"preemption\x18\x1b \x01(\v2!.vigil.common.v1.PreemptionNoticeH\x00R\n" +
-	"preemptionB\x06\n" +
+	"preemption\x12S\n" +
+	"\x12checkpoint_changed\x18\x1c \x01(\v2\".vigil.common.v1.CheckpointChangedH\x00R\x11checkpointChanged\x12J\n" +
+	"\x0frecovery_answer\x18\x1d \x01(\v2\x1f.vigil.common.v1.RecoveryAnswerH\x00R\x0erecoveryAnswerB\x06\n" +
 	"\x04body\"\xa2\x02\n" +
 	"\x11TrainerRegistered\x12\x1d\n" +
 	"\n" +
@@ -2144,16 +2458,35 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\tinf_count\x18\x05 \x01(\x03R\binfCount\x12\x1f\n" +
 	"\vtensor_size\x18\x06 \x01(\x03R\n" +
 	"tensorSize\x12+\n" +
-	"\x11parameters_intact\x18\a \x01(\bR\x10parametersIntact\"y\n" +
+	"\x11parameters_intact\x18\a \x01(\bR\x10parametersIntact\"\xd1\x01\n" +
 	"\rCommandResult\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\x01 \x01(\tR\tcommandId\x123\n" +
 	"\x05stage\x18\x02 \x01(\x0e2\x1d.vigil.common.v1.CommandStageR\x05stage\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"\x7f\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x1d\n" +
+	"\n" +
+	"done_bytes\x18\x04 \x01(\x03R\tdoneBytes\x12\x1f\n" +
+	"\vtotal_bytes\x18\x05 \x01(\x03R\n" +
+	"totalBytes\x12\x16\n" +
+	"\x06detail\x18\x06 \x01(\tR\x06detail\"\xb6\x01\n" +
 	"\x0eAttemptStarted\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x03R\x03pid\x12A\n" +
-	"\rafter_failure\x18\x03 \x01(\x0e2\x1c.vigil.common.v1.FailureKindR\fafterFailure\"\x89\x02\n" +
+	"\rafter_failure\x18\x03 \x01(\x0e2\x1c.vigil.common.v1.FailureKindR\fafterFailure\x125\n" +
+	"\brecovery\x18\x04 \x01(\v2\x19.vigil.common.v1.RecoveryR\brecovery\"\x90\x02\n" +
+	"\bRecovery\x12\x1a\n" +
+	"\bdecision\x18\x01 \x01(\tR\bdecision\x12<\n" +
+	"\vresume_from\x18\x02 \x01(\x0e2\x1b.vigil.common.v1.ResumeFromR\n" +
+	"resumeFrom\x12!\n" +
+	"\fskip_batches\x18\x03 \x01(\x03R\vskipBatches\x12 \n" +
+	"\fskip_at_step\x18\x04 \x01(\x03R\n" +
+	"skipAtStep\x12.\n" +
+	"\x13learning_rate_scale\x18\x05 \x01(\x01R\x11learningRateScale\x12!\n" +
+	"\fexclude_node\x18\x06 \x01(\bR\vexcludeNode\x12\x12\n" +
+	"\x04page\x18\a \x01(\bR\x04page\"F\n" +
+	"\x0eRecoveryAnswer\x12\x1a\n" +
+	"\bhonoured\x18\x01 \x03(\tR\bhonoured\x12\x18\n" +
+	"\arefused\x18\x02 \x03(\tR\arefused\"\xfe\x02\n" +
 	"\fAttemptEnded\x12 \n" +
 	"\texit_code\x18\x01 \x01(\x05H\x00R\bexitCode\x88\x01\x01\x12\x1b\n" +
 	"\x06signal\x18\x02 \x01(\x05H\x01R\x06signal\x88\x01\x01\x126\n" +
@@ -2162,10 +2495,14 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\n" +
 	"restarting\x18\x05 \x01(\bR\n" +
 	"restarting\x12'\n" +
-	"\x0fbackoff_seconds\x18\x06 \x01(\x01R\x0ebackoffSecondsB\f\n" +
+	"\x0fbackoff_seconds\x18\x06 \x01(\x01R\x0ebackoffSeconds\x12\x1a\n" +
+	"\bevidence\x18\a \x03(\tR\bevidence\x125\n" +
+	"\brecovery\x18\b \x01(\v2\x19.vigil.common.v1.RecoveryR\brecovery\x12\x17\n" +
+	"\x04step\x18\t \x01(\x03H\x02R\x04step\x88\x01\x01B\f\n" +
 	"\n" +
 	"_exit_codeB\t\n" +
-	"\a_signal\"B\n" +
+	"\a_signalB\a\n" +
+	"\x05_step\"B\n" +
 	"\aResumed\x12#\n" +
 	"\rcheckpoint_id\x18\x01 \x01(\tR\fcheckpointId\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x03R\x04step\"\xa1\x01\n" +
@@ -2197,12 +2534,19 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\x14QUANTITY_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rQUANTITY_LOSS\x10\x01\x12\x15\n" +
 	"\x11QUANTITY_GRADIENT\x10\x02\x12\x16\n" +
-	"\x12QUANTITY_PARAMETER\x10\x03*{\n" +
+	"\x12QUANTITY_PARAMETER\x10\x03*\x96\x01\n" +
 	"\fCommandStage\x12\x1d\n" +
 	"\x19COMMAND_STAGE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16COMMAND_STAGE_ACCEPTED\x10\x01\x12\x16\n" +
 	"\x12COMMAND_STAGE_DONE\x10\x02\x12\x18\n" +
-	"\x14COMMAND_STAGE_FAILED\x10\x03*b\n" +
+	"\x14COMMAND_STAGE_FAILED\x10\x03\x12\x19\n" +
+	"\x15COMMAND_STAGE_RUNNING\x10\x04*s\n" +
+	"\n" +
+	"ResumeFrom\x12\x1b\n" +
+	"\x17RESUME_FROM_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12RESUME_FROM_LATEST\x10\x01\x12\x17\n" +
+	"\x13RESUME_FROM_EARLIER\x10\x02\x12\x17\n" +
+	"\x13RESUME_FROM_NOTHING\x10\x03*b\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11OUTCOME_SUCCEEDED\x10\x01\x12\x12\n" +
@@ -2221,88 +2565,97 @@ func file_vigil_common_v1_event_proto_rawDescGZIP() []byte {
 	return file_vigil_common_v1_event_proto_rawDescData
 }
 
-var file_vigil_common_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_vigil_common_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_vigil_common_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_vigil_common_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_vigil_common_v1_event_proto_goTypes = []any{
 	(Activity)(0),                 // 0: vigil.common.v1.Activity
 	(PhaseKind)(0),                // 1: vigil.common.v1.PhaseKind
 	(PhaseEdge)(0),                // 2: vigil.common.v1.PhaseEdge
 	(Quantity)(0),                 // 3: vigil.common.v1.Quantity
 	(CommandStage)(0),             // 4: vigil.common.v1.CommandStage
-	(Outcome)(0),                  // 5: vigil.common.v1.Outcome
-	(*Event)(nil),                 // 6: vigil.common.v1.Event
-	(*TrainerRegistered)(nil),     // 7: vigil.common.v1.TrainerRegistered
-	(*StepReport)(nil),            // 8: vigil.common.v1.StepReport
-	(*Evaluation)(nil),            // 9: vigil.common.v1.Evaluation
-	(*TrainerException)(nil),      // 10: vigil.common.v1.TrainerException
-	(*StackDump)(nil),             // 11: vigil.common.v1.StackDump
-	(*PreemptionNotice)(nil),      // 12: vigil.common.v1.PreemptionNotice
-	(*Tick)(nil),                  // 13: vigil.common.v1.Tick
-	(*Phase)(nil),                 // 14: vigil.common.v1.Phase
-	(*NonFinite)(nil),             // 15: vigil.common.v1.NonFinite
-	(*CommandResult)(nil),         // 16: vigil.common.v1.CommandResult
-	(*AttemptStarted)(nil),        // 17: vigil.common.v1.AttemptStarted
-	(*AttemptEnded)(nil),          // 18: vigil.common.v1.AttemptEnded
-	(*Resumed)(nil),               // 19: vigil.common.v1.Resumed
-	(*RunEnded)(nil),              // 20: vigil.common.v1.RunEnded
-	nil,                           // 21: vigil.common.v1.TrainerRegistered.SettingsEntry
-	nil,                           // 22: vigil.common.v1.StepReport.TaskLossesEntry
-	nil,                           // 23: vigil.common.v1.StepReport.TaskWeightsEntry
-	nil,                           // 24: vigil.common.v1.StepReport.DeadRatiosEntry
-	nil,                           // 25: vigil.common.v1.StepReport.SaturatedRatiosEntry
-	nil,                           // 26: vigil.common.v1.StepReport.MetricsEntry
-	nil,                           // 27: vigil.common.v1.Evaluation.MetricsEntry
-	nil,                           // 28: vigil.common.v1.Evaluation.TaskLossesEntry
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
-	(*CheckpointProgress)(nil),    // 30: vigil.common.v1.CheckpointProgress
-	(*NodeReport)(nil),            // 31: vigil.common.v1.NodeReport
-	(*NodeFault)(nil),             // 32: vigil.common.v1.NodeFault
-	(*NodeLink)(nil),              // 33: vigil.common.v1.NodeLink
-	(FailureKind)(0),              // 34: vigil.common.v1.FailureKind
+	(ResumeFrom)(0),               // 5: vigil.common.v1.ResumeFrom
+	(Outcome)(0),                  // 6: vigil.common.v1.Outcome
+	(*Event)(nil),                 // 7: vigil.common.v1.Event
+	(*TrainerRegistered)(nil),     // 8: vigil.common.v1.TrainerRegistered
+	(*StepReport)(nil),            // 9: vigil.common.v1.StepReport
+	(*Evaluation)(nil),            // 10: vigil.common.v1.Evaluation
+	(*TrainerException)(nil),      // 11: vigil.common.v1.TrainerException
+	(*StackDump)(nil),             // 12: vigil.common.v1.StackDump
+	(*PreemptionNotice)(nil),      // 13: vigil.common.v1.PreemptionNotice
+	(*Tick)(nil),                  // 14: vigil.common.v1.Tick
+	(*Phase)(nil),                 // 15: vigil.common.v1.Phase
+	(*NonFinite)(nil),             // 16: vigil.common.v1.NonFinite
+	(*CommandResult)(nil),         // 17: vigil.common.v1.CommandResult
+	(*AttemptStarted)(nil),        // 18: vigil.common.v1.AttemptStarted
+	(*Recovery)(nil),              // 19: vigil.common.v1.Recovery
+	(*RecoveryAnswer)(nil),        // 20: vigil.common.v1.RecoveryAnswer
+	(*AttemptEnded)(nil),          // 21: vigil.common.v1.AttemptEnded
+	(*Resumed)(nil),               // 22: vigil.common.v1.Resumed
+	(*RunEnded)(nil),              // 23: vigil.common.v1.RunEnded
+	nil,                           // 24: vigil.common.v1.TrainerRegistered.SettingsEntry
+	nil,                           // 25: vigil.common.v1.StepReport.TaskLossesEntry
+	nil,                           // 26: vigil.common.v1.StepReport.TaskWeightsEntry
+	nil,                           // 27: vigil.common.v1.StepReport.DeadRatiosEntry
+	nil,                           // 28: vigil.common.v1.StepReport.SaturatedRatiosEntry
+	nil,                           // 29: vigil.common.v1.StepReport.MetricsEntry
+	nil,                           // 30: vigil.common.v1.Evaluation.MetricsEntry
+	nil,                           // 31: vigil.common.v1.Evaluation.TaskLossesEntry
+	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
+	(*CheckpointProgress)(nil),    // 33: vigil.common.v1.CheckpointProgress
+	(*NodeReport)(nil),            // 34: vigil.common.v1.NodeReport
+	(*NodeFault)(nil),             // 35: vigil.common.v1.NodeFault
+	(*NodeLink)(nil),              // 36: vigil.common.v1.NodeLink
+	(*CheckpointChanged)(nil),     // 37: vigil.common.v1.CheckpointChanged
+	(FailureKind)(0),              // 38: vigil.common.v1.FailureKind
 }
 var file_vigil_common_v1_event_proto_depIdxs = []int32{
-	29, // 0: vigil.common.v1.Event.time:type_name -> google.protobuf.Timestamp
-	7,  // 1: vigil.common.v1.Event.trainer_registered:type_name -> vigil.common.v1.TrainerRegistered
-	8,  // 2: vigil.common.v1.Event.step:type_name -> vigil.common.v1.StepReport
-	15, // 3: vigil.common.v1.Event.non_finite:type_name -> vigil.common.v1.NonFinite
-	30, // 4: vigil.common.v1.Event.checkpoint:type_name -> vigil.common.v1.CheckpointProgress
-	16, // 5: vigil.common.v1.Event.command_result:type_name -> vigil.common.v1.CommandResult
-	17, // 6: vigil.common.v1.Event.attempt_started:type_name -> vigil.common.v1.AttemptStarted
-	18, // 7: vigil.common.v1.Event.attempt_ended:type_name -> vigil.common.v1.AttemptEnded
-	19, // 8: vigil.common.v1.Event.resumed:type_name -> vigil.common.v1.Resumed
-	20, // 9: vigil.common.v1.Event.run_ended:type_name -> vigil.common.v1.RunEnded
-	13, // 10: vigil.common.v1.Event.tick:type_name -> vigil.common.v1.Tick
-	14, // 11: vigil.common.v1.Event.phase:type_name -> vigil.common.v1.Phase
-	9,  // 12: vigil.common.v1.Event.evaluation:type_name -> vigil.common.v1.Evaluation
-	31, // 13: vigil.common.v1.Event.node_report:type_name -> vigil.common.v1.NodeReport
-	32, // 14: vigil.common.v1.Event.node_fault:type_name -> vigil.common.v1.NodeFault
-	33, // 15: vigil.common.v1.Event.node_link:type_name -> vigil.common.v1.NodeLink
-	10, // 16: vigil.common.v1.Event.exception:type_name -> vigil.common.v1.TrainerException
-	11, // 17: vigil.common.v1.Event.stack_dump:type_name -> vigil.common.v1.StackDump
-	12, // 18: vigil.common.v1.Event.preemption:type_name -> vigil.common.v1.PreemptionNotice
-	21, // 19: vigil.common.v1.TrainerRegistered.settings:type_name -> vigil.common.v1.TrainerRegistered.SettingsEntry
-	22, // 20: vigil.common.v1.StepReport.task_losses:type_name -> vigil.common.v1.StepReport.TaskLossesEntry
-	23, // 21: vigil.common.v1.StepReport.task_weights:type_name -> vigil.common.v1.StepReport.TaskWeightsEntry
-	24, // 22: vigil.common.v1.StepReport.dead_ratios:type_name -> vigil.common.v1.StepReport.DeadRatiosEntry
-	25, // 23: vigil.common.v1.StepReport.saturated_ratios:type_name -> vigil.common.v1.StepReport.SaturatedRatiosEntry
-	26, // 24: vigil.common.v1.StepReport.metrics:type_name -> vigil.common.v1.StepReport.MetricsEntry
-	27, // 25: vigil.common.v1.Evaluation.metrics:type_name -> vigil.common.v1.Evaluation.MetricsEntry
-	28, // 26: vigil.common.v1.Evaluation.task_losses:type_name -> vigil.common.v1.Evaluation.TaskLossesEntry
-	34, // 27: vigil.common.v1.TrainerException.failure:type_name -> vigil.common.v1.FailureKind
-	29, // 28: vigil.common.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
-	0,  // 29: vigil.common.v1.Tick.activity:type_name -> vigil.common.v1.Activity
-	1,  // 30: vigil.common.v1.Phase.kind:type_name -> vigil.common.v1.PhaseKind
-	2,  // 31: vigil.common.v1.Phase.edge:type_name -> vigil.common.v1.PhaseEdge
-	3,  // 32: vigil.common.v1.NonFinite.quantity:type_name -> vigil.common.v1.Quantity
-	4,  // 33: vigil.common.v1.CommandResult.stage:type_name -> vigil.common.v1.CommandStage
-	34, // 34: vigil.common.v1.AttemptStarted.after_failure:type_name -> vigil.common.v1.FailureKind
-	34, // 35: vigil.common.v1.AttemptEnded.failure:type_name -> vigil.common.v1.FailureKind
-	5,  // 36: vigil.common.v1.RunEnded.outcome:type_name -> vigil.common.v1.Outcome
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	32, // 0: vigil.common.v1.Event.time:type_name -> google.protobuf.Timestamp
+	8,  // 1: vigil.common.v1.Event.trainer_registered:type_name -> vigil.common.v1.TrainerRegistered
+	9,  // 2: vigil.common.v1.Event.step:type_name -> vigil.common.v1.StepReport
+	16, // 3: vigil.common.v1.Event.non_finite:type_name -> vigil.common.v1.NonFinite
+	33, // 4: vigil.common.v1.Event.checkpoint:type_name -> vigil.common.v1.CheckpointProgress
+	17, // 5: vigil.common.v1.Event.command_result:type_name -> vigil.common.v1.CommandResult
+	18, // 6: vigil.common.v1.Event.attempt_started:type_name -> vigil.common.v1.AttemptStarted
+	21, // 7: vigil.common.v1.Event.attempt_ended:type_name -> vigil.common.v1.AttemptEnded
+	22, // 8: vigil.common.v1.Event.resumed:type_name -> vigil.common.v1.Resumed
+	23, // 9: vigil.common.v1.Event.run_ended:type_name -> vigil.common.v1.RunEnded
+	14, // 10: vigil.common.v1.Event.tick:type_name -> vigil.common.v1.Tick
+	15, // 11: vigil.common.v1.Event.phase:type_name -> vigil.common.v1.Phase
+	10, // 12: vigil.common.v1.Event.evaluation:type_name -> vigil.common.v1.Evaluation
+	34, // 13: vigil.common.v1.Event.node_report:type_name -> vigil.common.v1.NodeReport
+	35, // 14: vigil.common.v1.Event.node_fault:type_name -> vigil.common.v1.NodeFault
+	36, // 15: vigil.common.v1.Event.node_link:type_name -> vigil.common.v1.NodeLink
+	11, // 16: vigil.common.v1.Event.exception:type_name -> vigil.common.v1.TrainerException
+	12, // 17: vigil.common.v1.Event.stack_dump:type_name -> vigil.common.v1.StackDump
+	13, // 18: vigil.common.v1.Event.preemption:type_name -> vigil.common.v1.PreemptionNotice
+	37, // 19: vigil.common.v1.Event.checkpoint_changed:type_name -> vigil.common.v1.CheckpointChanged
+	20, // 20: vigil.common.v1.Event.recovery_answer:type_name -> vigil.common.v1.RecoveryAnswer
+	24, // 21: vigil.common.v1.TrainerRegistered.settings:type_name -> vigil.common.v1.TrainerRegistered.SettingsEntry
+	25, // 22: vigil.common.v1.StepReport.task_losses:type_name -> vigil.common.v1.StepReport.TaskLossesEntry
+	26, // 23: vigil.common.v1.StepReport.task_weights:type_name -> vigil.common.v1.StepReport.TaskWeightsEntry
+	27, // 24: vigil.common.v1.StepReport.dead_ratios:type_name -> vigil.common.v1.StepReport.DeadRatiosEntry
+	28, // 25: vigil.common.v1.StepReport.saturated_ratios:type_name -> vigil.common.v1.StepReport.SaturatedRatiosEntry
+	29, // 26: vigil.common.v1.StepReport.metrics:type_name -> vigil.common.v1.StepReport.MetricsEntry
+	30, // 27: vigil.common.v1.Evaluation.metrics:type_name -> vigil.common.v1.Evaluation.MetricsEntry
+	31, // 28: vigil.common.v1.Evaluation.task_losses:type_name -> vigil.common.v1.Evaluation.TaskLossesEntry
+	38, // 29: vigil.common.v1.TrainerException.failure:type_name -> vigil.common.v1.FailureKind
+	32, // 30: vigil.common.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
+	0,  // 31: vigil.common.v1.Tick.activity:type_name -> vigil.common.v1.Activity
+	1,  // 32: vigil.common.v1.Phase.kind:type_name -> vigil.common.v1.PhaseKind
+	2,  // 33: vigil.common.v1.Phase.edge:type_name -> vigil.common.v1.PhaseEdge
+	3,  // 34: vigil.common.v1.NonFinite.quantity:type_name -> vigil.common.v1.Quantity
+	4,  // 35: vigil.common.v1.CommandResult.stage:type_name -> vigil.common.v1.CommandStage
+	38, // 36: vigil.common.v1.AttemptStarted.after_failure:type_name -> vigil.common.v1.FailureKind
+	19, // 37: vigil.common.v1.AttemptStarted.recovery:type_name -> vigil.common.v1.Recovery
+	5,  // 38: vigil.common.v1.Recovery.resume_from:type_name -> vigil.common.v1.ResumeFrom
+	38, // 39: vigil.common.v1.AttemptEnded.failure:type_name -> vigil.common.v1.FailureKind
+	19, // 40: vigil.common.v1.AttemptEnded.recovery:type_name -> vigil.common.v1.Recovery
+	6,  // 41: vigil.common.v1.RunEnded.outcome:type_name -> vigil.common.v1.Outcome
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_vigil_common_v1_event_proto_init() }
@@ -2332,17 +2685,19 @@ func file_vigil_common_v1_event_proto_init() {
 		(*Event_Exception)(nil),
 		(*Event_StackDump)(nil),
 		(*Event_Preemption)(nil),
+		(*Event_CheckpointChanged)(nil),
+		(*Event_RecoveryAnswer)(nil),
 	}
 	file_vigil_common_v1_event_proto_msgTypes[2].OneofWrappers = []any{}
 	file_vigil_common_v1_event_proto_msgTypes[3].OneofWrappers = []any{}
-	file_vigil_common_v1_event_proto_msgTypes[12].OneofWrappers = []any{}
+	file_vigil_common_v1_event_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_common_v1_event_proto_rawDesc), len(file_vigil_common_v1_event_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   23,
+			NumEnums:      7,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

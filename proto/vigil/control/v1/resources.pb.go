@@ -144,6 +144,67 @@ func (RunState) EnumDescriptor() ([]byte, []int) {
 	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{1}
 }
 
+// TaskState is how far a task has come.
+type TaskState int32
+
+const (
+	// Unknown.
+	TaskState_TASK_STATE_UNSPECIFIED TaskState = 0
+	// No agent has taken it up yet.
+	TaskState_TASK_STATE_PENDING TaskState = 1
+	// An agent is at it.
+	TaskState_TASK_STATE_RUNNING TaskState = 2
+	// Done.
+	TaskState_TASK_STATE_DONE TaskState = 3
+	// Given up; the reason is with it.
+	TaskState_TASK_STATE_FAILED TaskState = 4
+)
+
+// Enum value maps for TaskState.
+var (
+	TaskState_name = map[int32]string{
+		0: "TASK_STATE_UNSPECIFIED",
+		1: "TASK_STATE_PENDING",
+		2: "TASK_STATE_RUNNING",
+		3: "TASK_STATE_DONE",
+		4: "TASK_STATE_FAILED",
+	}
+	TaskState_value = map[string]int32{
+		"TASK_STATE_UNSPECIFIED": 0,
+		"TASK_STATE_PENDING":     1,
+		"TASK_STATE_RUNNING":     2,
+		"TASK_STATE_DONE":        3,
+		"TASK_STATE_FAILED":      4,
+	}
+)
+
+func (x TaskState) Enum() *TaskState {
+	p := new(TaskState)
+	*p = x
+	return p
+}
+
+func (x TaskState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TaskState) Descriptor() protoreflect.EnumDescriptor {
+	return file_vigil_control_v1_resources_proto_enumTypes[2].Descriptor()
+}
+
+func (TaskState) Type() protoreflect.EnumType {
+	return &file_vigil_control_v1_resources_proto_enumTypes[2]
+}
+
+func (x TaskState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TaskState.Descriptor instead.
+func (TaskState) EnumDescriptor() ([]byte, []int) {
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{2}
+}
+
 // IncidentState is an incident's life.
 type IncidentState int32
 
@@ -185,11 +246,11 @@ func (x IncidentState) String() string {
 }
 
 func (IncidentState) Descriptor() protoreflect.EnumDescriptor {
-	return file_vigil_control_v1_resources_proto_enumTypes[2].Descriptor()
+	return file_vigil_control_v1_resources_proto_enumTypes[3].Descriptor()
 }
 
 func (IncidentState) Type() protoreflect.EnumType {
-	return &file_vigil_control_v1_resources_proto_enumTypes[2]
+	return &file_vigil_control_v1_resources_proto_enumTypes[3]
 }
 
 func (x IncidentState) Number() protoreflect.EnumNumber {
@@ -198,7 +259,7 @@ func (x IncidentState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use IncidentState.Descriptor instead.
 func (IncidentState) EnumDescriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{2}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{3}
 }
 
 // NotificationState is how a notification is.
@@ -242,11 +303,11 @@ func (x NotificationState) String() string {
 }
 
 func (NotificationState) Descriptor() protoreflect.EnumDescriptor {
-	return file_vigil_control_v1_resources_proto_enumTypes[3].Descriptor()
+	return file_vigil_control_v1_resources_proto_enumTypes[4].Descriptor()
 }
 
 func (NotificationState) Type() protoreflect.EnumType {
-	return &file_vigil_control_v1_resources_proto_enumTypes[3]
+	return &file_vigil_control_v1_resources_proto_enumTypes[4]
 }
 
 func (x NotificationState) Number() protoreflect.EnumNumber {
@@ -255,7 +316,7 @@ func (x NotificationState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NotificationState.Descriptor instead.
 func (NotificationState) EnumDescriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{3}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{4}
 }
 
 // Node is a machine with an agent.
@@ -279,8 +340,14 @@ type Node struct {
 	DroppedFrames int64 `protobuf:"varint,8,opt,name=dropped_frames,json=droppedFrames,proto3" json:"dropped_frames,omitempty"`
 	// Event frames among them: samples go first.
 	DroppedEventFrames int64 `protobuf:"varint,9,opt,name=dropped_event_frames,json=droppedEventFrames,proto3" json:"dropped_event_frames,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// The control plane that its agent is or was connected to, where there are
+	// several; empty where there is one, or where that one is gone.
+	Replica string `protobuf:"bytes,10,opt,name=replica,proto3" json:"replica,omitempty"`
+	// By how much its clock is ahead of the control plane's, in seconds, as its
+	// last heartbeats show; not set while too few came.
+	ClockAheadSeconds *float64 `protobuf:"fixed64,11,opt,name=clock_ahead_seconds,json=clockAheadSeconds,proto3,oneof" json:"clock_ahead_seconds,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
@@ -372,6 +439,20 @@ func (x *Node) GetDroppedFrames() int64 {
 func (x *Node) GetDroppedEventFrames() int64 {
 	if x != nil {
 		return x.DroppedEventFrames
+	}
+	return 0
+}
+
+func (x *Node) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+func (x *Node) GetClockAheadSeconds() float64 {
+	if x != nil && x.ClockAheadSeconds != nil {
+		return *x.ClockAheadSeconds
 	}
 	return 0
 }
@@ -555,7 +636,21 @@ type Attempt struct {
 	// The checkpoint that it went on from; empty when it started from nothing.
 	ResumedCheckpointId string `protobuf:"bytes,6,opt,name=resumed_checkpoint_id,json=resumedCheckpointId,proto3" json:"resumed_checkpoint_id,omitempty"`
 	// Optimizer steps done in that checkpoint.
-	ResumedStep   int64 `protobuf:"varint,7,opt,name=resumed_step,json=resumedStep,proto3" json:"resumed_step,omitempty"`
+	ResumedStep int64 `protobuf:"varint,7,opt,name=resumed_step,json=resumedStep,proto3" json:"resumed_step,omitempty"`
+	// What its failure was told by, the most telling first.
+	Evidence []string `protobuf:"bytes,8,rep,name=evidence,proto3" json:"evidence,omitempty"`
+	// What the supervisor decided when it had ended; absent while it has not.
+	Recovery *v1.Recovery `protobuf:"bytes,9,opt,name=recovery,proto3" json:"recovery,omitempty"`
+	// What it was asked to do otherwise than the one before; absent for nothing.
+	Asked *v1.Recovery `protobuf:"bytes,10,opt,name=asked,proto3" json:"asked,omitempty"`
+	// What the trainer said to that; absent when it said nothing.
+	Answer *v1.RecoveryAnswer `protobuf:"bytes,11,opt,name=answer,proto3" json:"answer,omitempty"`
+	// How often training paused for a checkpoint, as rank 0 reported it.
+	CheckpointPauses int64 `protobuf:"varint,12,opt,name=checkpoint_pauses,json=checkpointPauses,proto3" json:"checkpoint_pauses,omitempty"`
+	// How long it did so in all, in seconds.
+	CheckpointPauseSeconds float64 `protobuf:"fixed64,13,opt,name=checkpoint_pause_seconds,json=checkpointPauseSeconds,proto3" json:"checkpoint_pause_seconds,omitempty"`
+	// When the pause began that is on; absent while none is.
+	PauseBegan    *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=pause_began,json=pauseBegan,proto3" json:"pause_began,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -639,6 +734,175 @@ func (x *Attempt) GetResumedStep() int64 {
 	return 0
 }
 
+func (x *Attempt) GetEvidence() []string {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
+func (x *Attempt) GetRecovery() *v1.Recovery {
+	if x != nil {
+		return x.Recovery
+	}
+	return nil
+}
+
+func (x *Attempt) GetAsked() *v1.Recovery {
+	if x != nil {
+		return x.Asked
+	}
+	return nil
+}
+
+func (x *Attempt) GetAnswer() *v1.RecoveryAnswer {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+func (x *Attempt) GetCheckpointPauses() int64 {
+	if x != nil {
+		return x.CheckpointPauses
+	}
+	return 0
+}
+
+func (x *Attempt) GetCheckpointPauseSeconds() float64 {
+	if x != nil {
+		return x.CheckpointPauseSeconds
+	}
+	return 0
+}
+
+func (x *Attempt) GetPauseBegan() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PauseBegan
+	}
+	return nil
+}
+
+// Advice is how often a run should save, by what saving costs it and how often
+// it fails. Each time is in seconds.
+type Advice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Mean pause for a checkpoint.
+	CheckpointCostSeconds float64 `protobuf:"fixed64,1,opt,name=checkpoint_cost_seconds,json=checkpointCostSeconds,proto3" json:"checkpoint_cost_seconds,omitempty"`
+	// Mean time between failures; where none has come, the time without one.
+	FailureIntervalSeconds float64 `protobuf:"fixed64,2,opt,name=failure_interval_seconds,json=failureIntervalSeconds,proto3" json:"failure_interval_seconds,omitempty"`
+	// Failures so far.
+	Failures int64 `protobuf:"varint,3,opt,name=failures,proto3" json:"failures,omitempty"`
+	// Young's interval: sqrt(2 cost failure_interval).
+	YoungSeconds float64 `protobuf:"fixed64,4,opt,name=young_seconds,json=youngSeconds,proto3" json:"young_seconds,omitempty"`
+	// Daly's interval of higher order.
+	DalySeconds float64 `protobuf:"fixed64,5,opt,name=daly_seconds,json=dalySeconds,proto3" json:"daly_seconds,omitempty"`
+	// The same in steps, as long as they take now; at least 1.
+	DalySteps int64 `protobuf:"varint,6,opt,name=daly_steps,json=dalySteps,proto3" json:"daly_steps,omitempty"`
+	// The interval at which it saves now.
+	CurrentSeconds float64 `protobuf:"fixed64,7,opt,name=current_seconds,json=currentSeconds,proto3" json:"current_seconds,omitempty"`
+	// Share of the time that goes into saving and into work done again, expected
+	// at the interval of now, 0 to 1.
+	CurrentLossRatio float64 `protobuf:"fixed64,8,opt,name=current_loss_ratio,json=currentLossRatio,proto3" json:"current_loss_ratio,omitempty"`
+	// The same at Daly's interval.
+	DalyLossRatio float64 `protobuf:"fixed64,9,opt,name=daly_loss_ratio,json=dalyLossRatio,proto3" json:"daly_loss_ratio,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Advice) Reset() {
+	*x = Advice{}
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Advice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Advice) ProtoMessage() {}
+
+func (x *Advice) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Advice.ProtoReflect.Descriptor instead.
+func (*Advice) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Advice) GetCheckpointCostSeconds() float64 {
+	if x != nil {
+		return x.CheckpointCostSeconds
+	}
+	return 0
+}
+
+func (x *Advice) GetFailureIntervalSeconds() float64 {
+	if x != nil {
+		return x.FailureIntervalSeconds
+	}
+	return 0
+}
+
+func (x *Advice) GetFailures() int64 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *Advice) GetYoungSeconds() float64 {
+	if x != nil {
+		return x.YoungSeconds
+	}
+	return 0
+}
+
+func (x *Advice) GetDalySeconds() float64 {
+	if x != nil {
+		return x.DalySeconds
+	}
+	return 0
+}
+
+func (x *Advice) GetDalySteps() int64 {
+	if x != nil {
+		return x.DalySteps
+	}
+	return 0
+}
+
+func (x *Advice) GetCurrentSeconds() float64 {
+	if x != nil {
+		return x.CurrentSeconds
+	}
+	return 0
+}
+
+func (x *Advice) GetCurrentLossRatio() float64 {
+	if x != nil {
+		return x.CurrentLossRatio
+	}
+	return 0
+}
+
+func (x *Advice) GetDalyLossRatio() float64 {
+	if x != nil {
+		return x.DalyLossRatio
+	}
+	return 0
+}
+
 // Checkpoint is a step's saved state.
 type Checkpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -665,14 +929,24 @@ type Checkpoint struct {
 	// Why it failed; empty unless it did.
 	Error string `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`
 	// When each state was reached, in order.
-	Stages        []*StageTime `protobuf:"bytes,12,rep,name=stages,proto3" json:"stages,omitempty"`
+	Stages []*StageTime `protobuf:"bytes,12,rep,name=stages,proto3" json:"stages,omitempty"`
+	// Why its health is not "healthy", for a person; may be empty.
+	HealthReason string `protobuf:"bytes,13,opt,name=health_reason,json=healthReason,proto3" json:"health_reason,omitempty"`
+	// Whether a person wants it kept.
+	Pinned bool `protobuf:"varint,14,opt,name=pinned,proto3" json:"pinned,omitempty"`
+	// Why it is kept, or was removed: rules of the retention policy.
+	KeepReasons []string `protobuf:"bytes,15,rep,name=keep_reasons,json=keepReasons,proto3" json:"keep_reasons,omitempty"`
+	// When it was removed; absent while it is there.
+	Removed *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=removed,proto3" json:"removed,omitempty"`
+	// The value by which the best are told; absent when there is none.
+	Metric        *float64 `protobuf:"fixed64,17,opt,name=metric,proto3,oneof" json:"metric,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[3]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +958,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[3]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +971,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{3}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Checkpoint) GetCheckpointId() string {
@@ -784,6 +1058,195 @@ func (x *Checkpoint) GetStages() []*StageTime {
 	return nil
 }
 
+func (x *Checkpoint) GetHealthReason() string {
+	if x != nil {
+		return x.HealthReason
+	}
+	return ""
+}
+
+func (x *Checkpoint) GetPinned() bool {
+	if x != nil {
+		return x.Pinned
+	}
+	return false
+}
+
+func (x *Checkpoint) GetKeepReasons() []string {
+	if x != nil {
+		return x.KeepReasons
+	}
+	return nil
+}
+
+func (x *Checkpoint) GetRemoved() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+func (x *Checkpoint) GetMetric() float64 {
+	if x != nil && x.Metric != nil {
+		return *x.Metric
+	}
+	return 0
+}
+
+// CheckpointTask is something that an agent does with a saved checkpoint.
+type CheckpointTask struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id.
+	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// The run.
+	RunId string `protobuf:"bytes,2,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	// The checkpoint.
+	CheckpointId string `protobuf:"bytes,3,opt,name=checkpoint_id,json=checkpointId,proto3" json:"checkpoint_id,omitempty"`
+	// What is done.
+	Action v1.CheckpointAction `protobuf:"varint,4,opt,name=action,proto3,enum=vigil.common.v1.CheckpointAction" json:"action,omitempty"`
+	// Why, as whoever asked gave it.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The node whose agent does it.
+	Node string `protobuf:"bytes,6,opt,name=node,proto3" json:"node,omitempty"`
+	// How far it has come.
+	State TaskState `protobuf:"varint,7,opt,name=state,proto3,enum=vigil.control.v1.TaskState" json:"state,omitempty"`
+	// Bytes that are done.
+	DoneBytes int64 `protobuf:"varint,8,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"`
+	// Bytes that there are to do; 0 when not known.
+	TotalBytes int64 `protobuf:"varint,9,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	// What came of it, for a person: for instance where the files lie.
+	Detail string `protobuf:"bytes,10,opt,name=detail,proto3" json:"detail,omitempty"`
+	// Why it failed; empty unless it did.
+	Error string `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`
+	// When it was asked for.
+	Created *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=created,proto3" json:"created,omitempty"`
+	// When it ended; absent while it has not.
+	Ended         *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckpointTask) Reset() {
+	*x = CheckpointTask{}
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckpointTask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckpointTask) ProtoMessage() {}
+
+func (x *CheckpointTask) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckpointTask.ProtoReflect.Descriptor instead.
+func (*CheckpointTask) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CheckpointTask) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *CheckpointTask) GetRunId() string {
+	if x != nil {
+		return x.RunId
+	}
+	return ""
+}
+
+func (x *CheckpointTask) GetCheckpointId() string {
+	if x != nil {
+		return x.CheckpointId
+	}
+	return ""
+}
+
+func (x *CheckpointTask) GetAction() v1.CheckpointAction {
+	if x != nil {
+		return x.Action
+	}
+	return v1.CheckpointAction(0)
+}
+
+func (x *CheckpointTask) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *CheckpointTask) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *CheckpointTask) GetState() TaskState {
+	if x != nil {
+		return x.State
+	}
+	return TaskState_TASK_STATE_UNSPECIFIED
+}
+
+func (x *CheckpointTask) GetDoneBytes() int64 {
+	if x != nil {
+		return x.DoneBytes
+	}
+	return 0
+}
+
+func (x *CheckpointTask) GetTotalBytes() int64 {
+	if x != nil {
+		return x.TotalBytes
+	}
+	return 0
+}
+
+func (x *CheckpointTask) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *CheckpointTask) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *CheckpointTask) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *CheckpointTask) GetEnded() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
 // StageTime is when a checkpoint reached a state.
 type StageTime struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -797,7 +1260,7 @@ type StageTime struct {
 
 func (x *StageTime) Reset() {
 	*x = StageTime{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[4]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -809,7 +1272,7 @@ func (x *StageTime) String() string {
 func (*StageTime) ProtoMessage() {}
 
 func (x *StageTime) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[4]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -822,7 +1285,7 @@ func (x *StageTime) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageTime.ProtoReflect.Descriptor instead.
 func (*StageTime) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{4}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *StageTime) GetState() v1.CheckpointState {
@@ -900,7 +1363,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[5]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -912,7 +1375,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[5]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -925,7 +1388,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{5}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Finding) GetFindingId() string {
@@ -1117,7 +1580,7 @@ type Cause struct {
 
 func (x *Cause) Reset() {
 	*x = Cause{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[6]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1592,7 @@ func (x *Cause) String() string {
 func (*Cause) ProtoMessage() {}
 
 func (x *Cause) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[6]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1605,7 @@ func (x *Cause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cause.ProtoReflect.Descriptor instead.
 func (*Cause) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{6}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Cause) GetKind() string {
@@ -1234,7 +1697,7 @@ type Incident struct {
 
 func (x *Incident) Reset() {
 	*x = Incident{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[7]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1246,7 +1709,7 @@ func (x *Incident) String() string {
 func (*Incident) ProtoMessage() {}
 
 func (x *Incident) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[7]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1259,7 +1722,7 @@ func (x *Incident) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Incident.ProtoReflect.Descriptor instead.
 func (*Incident) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{7}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Incident) GetIncidentId() string {
@@ -1405,7 +1868,7 @@ type TimelineEntry struct {
 
 func (x *TimelineEntry) Reset() {
 	*x = TimelineEntry{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[8]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1417,7 +1880,7 @@ func (x *TimelineEntry) String() string {
 func (*TimelineEntry) ProtoMessage() {}
 
 func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[8]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1430,7 +1893,7 @@ func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineEntry.ProtoReflect.Descriptor instead.
 func (*TimelineEntry) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{8}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TimelineEntry) GetTime() *timestamppb.Timestamp {
@@ -1484,7 +1947,7 @@ type Notification struct {
 
 func (x *Notification) Reset() {
 	*x = Notification{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[9]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1496,7 +1959,7 @@ func (x *Notification) String() string {
 func (*Notification) ProtoMessage() {}
 
 func (x *Notification) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[9]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1509,7 +1972,7 @@ func (x *Notification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notification.ProtoReflect.Descriptor instead.
 func (*Notification) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{9}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Notification) GetNotificationId() string {
@@ -1574,7 +2037,7 @@ type RunEvent struct {
 
 func (x *RunEvent) Reset() {
 	*x = RunEvent{}
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[10]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1586,7 +2049,7 @@ func (x *RunEvent) String() string {
 func (*RunEvent) ProtoMessage() {}
 
 func (x *RunEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_resources_proto_msgTypes[10]
+	mi := &file_vigil_control_v1_resources_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1599,7 +2062,7 @@ func (x *RunEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEvent.ProtoReflect.Descriptor instead.
 func (*RunEvent) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{10}
+	return file_vigil_control_v1_resources_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RunEvent) GetSequence() uint64 {
@@ -1620,7 +2083,7 @@ var File_vigil_control_v1_resources_proto protoreflect.FileDescriptor
 
 const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\n" +
-	" vigil/control/v1/resources.proto\x12\x10vigil.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1bvigil/common/v1/event.proto\x1a\x1dvigil/common/v1/failure.proto\"\xb0\x04\n" +
+	" vigil/control/v1/resources.proto\x12\x10vigil.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1fvigil/common/v1/directive.proto\x1a\x1bvigil/common/v1/event.proto\x1a\x1dvigil/common/v1/failure.proto\"\x97\x05\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x121\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1b.vigil.control.v1.NodeStateR\x05state\x12#\n" +
@@ -1632,14 +2095,18 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"collectors\x120\n" +
 	"\x14spooled_event_frames\x18\a \x01(\x03R\x12spooledEventFrames\x12%\n" +
 	"\x0edropped_frames\x18\b \x01(\x03R\rdroppedFrames\x120\n" +
-	"\x14dropped_event_frames\x18\t \x01(\x03R\x12droppedEventFrames\x1a8\n" +
+	"\x14dropped_event_frames\x18\t \x01(\x03R\x12droppedEventFrames\x12\x18\n" +
+	"\areplica\x18\n" +
+	" \x01(\tR\areplica\x123\n" +
+	"\x13clock_ahead_seconds\x18\v \x01(\x01H\x00R\x11clockAheadSeconds\x88\x01\x01\x1a8\n" +
 	"\n" +
 	"FactsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a=\n" +
 	"\x0fCollectorsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbd\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x16\n" +
+	"\x14_clock_ahead_seconds\"\xbd\x04\n" +
 	"\x03Run\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x120\n" +
@@ -1661,7 +2128,7 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\rSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\a\n" +
-	"\x05_loss\"\xbc\x02\n" +
+	"\x05_loss\"\x9d\x05\n" +
 	"\aAttempt\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\rR\aattempt\x124\n" +
 	"\astarted\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x120\n" +
@@ -1669,7 +2136,27 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\afailure\x18\x04 \x01(\x0e2\x1c.vigil.common.v1.FailureKindR\afailure\x12 \n" +
 	"\vexplanation\x18\x05 \x01(\tR\vexplanation\x122\n" +
 	"\x15resumed_checkpoint_id\x18\x06 \x01(\tR\x13resumedCheckpointId\x12!\n" +
-	"\fresumed_step\x18\a \x01(\x03R\vresumedStep\"\xc5\x03\n" +
+	"\fresumed_step\x18\a \x01(\x03R\vresumedStep\x12\x1a\n" +
+	"\bevidence\x18\b \x03(\tR\bevidence\x125\n" +
+	"\brecovery\x18\t \x01(\v2\x19.vigil.common.v1.RecoveryR\brecovery\x12/\n" +
+	"\x05asked\x18\n" +
+	" \x01(\v2\x19.vigil.common.v1.RecoveryR\x05asked\x127\n" +
+	"\x06answer\x18\v \x01(\v2\x1f.vigil.common.v1.RecoveryAnswerR\x06answer\x12+\n" +
+	"\x11checkpoint_pauses\x18\f \x01(\x03R\x10checkpointPauses\x128\n" +
+	"\x18checkpoint_pause_seconds\x18\r \x01(\x01R\x16checkpointPauseSeconds\x12;\n" +
+	"\vpause_began\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"pauseBegan\"\xfc\x02\n" +
+	"\x06Advice\x126\n" +
+	"\x17checkpoint_cost_seconds\x18\x01 \x01(\x01R\x15checkpointCostSeconds\x128\n" +
+	"\x18failure_interval_seconds\x18\x02 \x01(\x01R\x16failureIntervalSeconds\x12\x1a\n" +
+	"\bfailures\x18\x03 \x01(\x03R\bfailures\x12#\n" +
+	"\ryoung_seconds\x18\x04 \x01(\x01R\fyoungSeconds\x12!\n" +
+	"\fdaly_seconds\x18\x05 \x01(\x01R\vdalySeconds\x12\x1d\n" +
+	"\n" +
+	"daly_steps\x18\x06 \x01(\x03R\tdalySteps\x12'\n" +
+	"\x0fcurrent_seconds\x18\a \x01(\x01R\x0ecurrentSeconds\x12,\n" +
+	"\x12current_loss_ratio\x18\b \x01(\x01R\x10currentLossRatio\x12&\n" +
+	"\x0fdaly_loss_ratio\x18\t \x01(\x01R\rdalyLossRatio\"\x83\x05\n" +
 	"\n" +
 	"Checkpoint\x12#\n" +
 	"\rcheckpoint_id\x18\x01 \x01(\tR\fcheckpointId\x12\x15\n" +
@@ -1685,7 +2172,30 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\x0fmanifest_sha256\x18\n" +
 	" \x01(\tR\x0emanifestSha256\x12\x14\n" +
 	"\x05error\x18\v \x01(\tR\x05error\x123\n" +
-	"\x06stages\x18\f \x03(\v2\x1b.vigil.control.v1.StageTimeR\x06stages\"s\n" +
+	"\x06stages\x18\f \x03(\v2\x1b.vigil.control.v1.StageTimeR\x06stages\x12#\n" +
+	"\rhealth_reason\x18\r \x01(\tR\fhealthReason\x12\x16\n" +
+	"\x06pinned\x18\x0e \x01(\bR\x06pinned\x12!\n" +
+	"\fkeep_reasons\x18\x0f \x03(\tR\vkeepReasons\x124\n" +
+	"\aremoved\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\aremoved\x12\x1b\n" +
+	"\x06metric\x18\x11 \x01(\x01H\x00R\x06metric\x88\x01\x01B\t\n" +
+	"\a_metric\"\xd5\x03\n" +
+	"\x0eCheckpointTask\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x15\n" +
+	"\x06run_id\x18\x02 \x01(\tR\x05runId\x12#\n" +
+	"\rcheckpoint_id\x18\x03 \x01(\tR\fcheckpointId\x129\n" +
+	"\x06action\x18\x04 \x01(\x0e2!.vigil.common.v1.CheckpointActionR\x06action\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04node\x18\x06 \x01(\tR\x04node\x121\n" +
+	"\x05state\x18\a \x01(\x0e2\x1b.vigil.control.v1.TaskStateR\x05state\x12\x1d\n" +
+	"\n" +
+	"done_bytes\x18\b \x01(\x03R\tdoneBytes\x12\x1f\n" +
+	"\vtotal_bytes\x18\t \x01(\x03R\n" +
+	"totalBytes\x12\x16\n" +
+	"\x06detail\x18\n" +
+	" \x01(\tR\x06detail\x12\x14\n" +
+	"\x05error\x18\v \x01(\tR\x05error\x124\n" +
+	"\acreated\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x120\n" +
+	"\x05ended\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\"s\n" +
 	"\tStageTime\x126\n" +
 	"\x05state\x18\x01 \x01(\x0e2 .vigil.common.v1.CheckpointStateR\x05state\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xc8\x06\n" +
@@ -1785,7 +2295,13 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\x14RUN_STATE_RESTARTING\x10\x02\x12\x17\n" +
 	"\x13RUN_STATE_SUCCEEDED\x10\x03\x12\x14\n" +
 	"\x10RUN_STATE_FAILED\x10\x04\x12\x15\n" +
-	"\x11RUN_STATE_STOPPED\x10\x05*\x88\x01\n" +
+	"\x11RUN_STATE_STOPPED\x10\x05*\x83\x01\n" +
+	"\tTaskState\x12\x1a\n" +
+	"\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12TASK_STATE_PENDING\x10\x01\x12\x16\n" +
+	"\x12TASK_STATE_RUNNING\x10\x02\x12\x13\n" +
+	"\x0fTASK_STATE_DONE\x10\x03\x12\x15\n" +
+	"\x11TASK_STATE_FAILED\x10\x04*\x88\x01\n" +
 	"\rIncidentState\x12\x1e\n" +
 	"\x1aINCIDENT_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15INCIDENT_STATE_FIRING\x10\x01\x12\x1f\n" +
@@ -1809,82 +2325,97 @@ func file_vigil_control_v1_resources_proto_rawDescGZIP() []byte {
 	return file_vigil_control_v1_resources_proto_rawDescData
 }
 
-var file_vigil_control_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_vigil_control_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_vigil_control_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_vigil_control_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_vigil_control_v1_resources_proto_goTypes = []any{
 	(NodeState)(0),                // 0: vigil.control.v1.NodeState
 	(RunState)(0),                 // 1: vigil.control.v1.RunState
-	(IncidentState)(0),            // 2: vigil.control.v1.IncidentState
-	(NotificationState)(0),        // 3: vigil.control.v1.NotificationState
-	(*Node)(nil),                  // 4: vigil.control.v1.Node
-	(*Run)(nil),                   // 5: vigil.control.v1.Run
-	(*Attempt)(nil),               // 6: vigil.control.v1.Attempt
-	(*Checkpoint)(nil),            // 7: vigil.control.v1.Checkpoint
-	(*StageTime)(nil),             // 8: vigil.control.v1.StageTime
-	(*Finding)(nil),               // 9: vigil.control.v1.Finding
-	(*Cause)(nil),                 // 10: vigil.control.v1.Cause
-	(*Incident)(nil),              // 11: vigil.control.v1.Incident
-	(*TimelineEntry)(nil),         // 12: vigil.control.v1.TimelineEntry
-	(*Notification)(nil),          // 13: vigil.control.v1.Notification
-	(*RunEvent)(nil),              // 14: vigil.control.v1.RunEvent
-	nil,                           // 15: vigil.control.v1.Node.FactsEntry
-	nil,                           // 16: vigil.control.v1.Node.CollectorsEntry
-	nil,                           // 17: vigil.control.v1.Run.SettingsEntry
-	nil,                           // 18: vigil.control.v1.Finding.EvidenceEntry
-	nil,                           // 19: vigil.control.v1.Incident.LabelsEntry
-	nil,                           // 20: vigil.control.v1.Incident.AnnotationsEntry
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
-	(v1.FailureKind)(0),           // 22: vigil.common.v1.FailureKind
-	(v1.CheckpointState)(0),       // 23: vigil.common.v1.CheckpointState
-	(v1.CheckpointHealth)(0),      // 24: vigil.common.v1.CheckpointHealth
-	(v1.CheckpointReason)(0),      // 25: vigil.common.v1.CheckpointReason
-	(v1.Severity)(0),              // 26: vigil.common.v1.Severity
-	(*v1.Event)(nil),              // 27: vigil.common.v1.Event
+	(TaskState)(0),                // 2: vigil.control.v1.TaskState
+	(IncidentState)(0),            // 3: vigil.control.v1.IncidentState
+	(NotificationState)(0),        // 4: vigil.control.v1.NotificationState
+	(*Node)(nil),                  // 5: vigil.control.v1.Node
+	(*Run)(nil),                   // 6: vigil.control.v1.Run
+	(*Attempt)(nil),               // 7: vigil.control.v1.Attempt
+	(*Advice)(nil),                // 8: vigil.control.v1.Advice
+	(*Checkpoint)(nil),            // 9: vigil.control.v1.Checkpoint
+	(*CheckpointTask)(nil),        // 10: vigil.control.v1.CheckpointTask
+	(*StageTime)(nil),             // 11: vigil.control.v1.StageTime
+	(*Finding)(nil),               // 12: vigil.control.v1.Finding
+	(*Cause)(nil),                 // 13: vigil.control.v1.Cause
+	(*Incident)(nil),              // 14: vigil.control.v1.Incident
+	(*TimelineEntry)(nil),         // 15: vigil.control.v1.TimelineEntry
+	(*Notification)(nil),          // 16: vigil.control.v1.Notification
+	(*RunEvent)(nil),              // 17: vigil.control.v1.RunEvent
+	nil,                           // 18: vigil.control.v1.Node.FactsEntry
+	nil,                           // 19: vigil.control.v1.Node.CollectorsEntry
+	nil,                           // 20: vigil.control.v1.Run.SettingsEntry
+	nil,                           // 21: vigil.control.v1.Finding.EvidenceEntry
+	nil,                           // 22: vigil.control.v1.Incident.LabelsEntry
+	nil,                           // 23: vigil.control.v1.Incident.AnnotationsEntry
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(v1.FailureKind)(0),           // 25: vigil.common.v1.FailureKind
+	(*v1.Recovery)(nil),           // 26: vigil.common.v1.Recovery
+	(*v1.RecoveryAnswer)(nil),     // 27: vigil.common.v1.RecoveryAnswer
+	(v1.CheckpointState)(0),       // 28: vigil.common.v1.CheckpointState
+	(v1.CheckpointHealth)(0),      // 29: vigil.common.v1.CheckpointHealth
+	(v1.CheckpointReason)(0),      // 30: vigil.common.v1.CheckpointReason
+	(v1.CheckpointAction)(0),      // 31: vigil.common.v1.CheckpointAction
+	(v1.Severity)(0),              // 32: vigil.common.v1.Severity
+	(*v1.Event)(nil),              // 33: vigil.common.v1.Event
 }
 var file_vigil_control_v1_resources_proto_depIdxs = []int32{
 	0,  // 0: vigil.control.v1.Node.state:type_name -> vigil.control.v1.NodeState
-	15, // 1: vigil.control.v1.Node.facts:type_name -> vigil.control.v1.Node.FactsEntry
-	21, // 2: vigil.control.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
-	16, // 3: vigil.control.v1.Node.collectors:type_name -> vigil.control.v1.Node.CollectorsEntry
+	18, // 1: vigil.control.v1.Node.facts:type_name -> vigil.control.v1.Node.FactsEntry
+	24, // 2: vigil.control.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
+	19, // 3: vigil.control.v1.Node.collectors:type_name -> vigil.control.v1.Node.CollectorsEntry
 	1,  // 4: vigil.control.v1.Run.state:type_name -> vigil.control.v1.RunState
-	21, // 5: vigil.control.v1.Run.started:type_name -> google.protobuf.Timestamp
-	21, // 6: vigil.control.v1.Run.ended:type_name -> google.protobuf.Timestamp
-	17, // 7: vigil.control.v1.Run.settings:type_name -> vigil.control.v1.Run.SettingsEntry
-	21, // 8: vigil.control.v1.Attempt.started:type_name -> google.protobuf.Timestamp
-	21, // 9: vigil.control.v1.Attempt.ended:type_name -> google.protobuf.Timestamp
-	22, // 10: vigil.control.v1.Attempt.failure:type_name -> vigil.common.v1.FailureKind
-	23, // 11: vigil.control.v1.Checkpoint.state:type_name -> vigil.common.v1.CheckpointState
-	24, // 12: vigil.control.v1.Checkpoint.health:type_name -> vigil.common.v1.CheckpointHealth
-	25, // 13: vigil.control.v1.Checkpoint.reason:type_name -> vigil.common.v1.CheckpointReason
-	8,  // 14: vigil.control.v1.Checkpoint.stages:type_name -> vigil.control.v1.StageTime
-	23, // 15: vigil.control.v1.StageTime.state:type_name -> vigil.common.v1.CheckpointState
-	21, // 16: vigil.control.v1.StageTime.time:type_name -> google.protobuf.Timestamp
-	26, // 17: vigil.control.v1.Finding.severity:type_name -> vigil.common.v1.Severity
-	18, // 18: vigil.control.v1.Finding.evidence:type_name -> vigil.control.v1.Finding.EvidenceEntry
-	21, // 19: vigil.control.v1.Finding.event_time:type_name -> google.protobuf.Timestamp
-	21, // 20: vigil.control.v1.Finding.created:type_name -> google.protobuf.Timestamp
-	10, // 21: vigil.control.v1.Finding.cause:type_name -> vigil.control.v1.Cause
-	21, // 22: vigil.control.v1.Cause.event_time:type_name -> google.protobuf.Timestamp
-	26, // 23: vigil.control.v1.Incident.severity:type_name -> vigil.common.v1.Severity
-	2,  // 24: vigil.control.v1.Incident.state:type_name -> vigil.control.v1.IncidentState
-	21, // 25: vigil.control.v1.Incident.opened:type_name -> google.protobuf.Timestamp
-	21, // 26: vigil.control.v1.Incident.resolved:type_name -> google.protobuf.Timestamp
-	9,  // 27: vigil.control.v1.Incident.findings:type_name -> vigil.control.v1.Finding
-	12, // 28: vigil.control.v1.Incident.timeline:type_name -> vigil.control.v1.TimelineEntry
-	13, // 29: vigil.control.v1.Incident.notifications:type_name -> vigil.control.v1.Notification
-	19, // 30: vigil.control.v1.Incident.labels:type_name -> vigil.control.v1.Incident.LabelsEntry
-	20, // 31: vigil.control.v1.Incident.annotations:type_name -> vigil.control.v1.Incident.AnnotationsEntry
-	21, // 32: vigil.control.v1.Incident.expires:type_name -> google.protobuf.Timestamp
-	21, // 33: vigil.control.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
-	2,  // 34: vigil.control.v1.Notification.incident_state:type_name -> vigil.control.v1.IncidentState
-	3,  // 35: vigil.control.v1.Notification.state:type_name -> vigil.control.v1.NotificationState
-	21, // 36: vigil.control.v1.Notification.delivered:type_name -> google.protobuf.Timestamp
-	27, // 37: vigil.control.v1.RunEvent.event:type_name -> vigil.common.v1.Event
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	24, // 5: vigil.control.v1.Run.started:type_name -> google.protobuf.Timestamp
+	24, // 6: vigil.control.v1.Run.ended:type_name -> google.protobuf.Timestamp
+	20, // 7: vigil.control.v1.Run.settings:type_name -> vigil.control.v1.Run.SettingsEntry
+	24, // 8: vigil.control.v1.Attempt.started:type_name -> google.protobuf.Timestamp
+	24, // 9: vigil.control.v1.Attempt.ended:type_name -> google.protobuf.Timestamp
+	25, // 10: vigil.control.v1.Attempt.failure:type_name -> vigil.common.v1.FailureKind
+	26, // 11: vigil.control.v1.Attempt.recovery:type_name -> vigil.common.v1.Recovery
+	26, // 12: vigil.control.v1.Attempt.asked:type_name -> vigil.common.v1.Recovery
+	27, // 13: vigil.control.v1.Attempt.answer:type_name -> vigil.common.v1.RecoveryAnswer
+	24, // 14: vigil.control.v1.Attempt.pause_began:type_name -> google.protobuf.Timestamp
+	28, // 15: vigil.control.v1.Checkpoint.state:type_name -> vigil.common.v1.CheckpointState
+	29, // 16: vigil.control.v1.Checkpoint.health:type_name -> vigil.common.v1.CheckpointHealth
+	30, // 17: vigil.control.v1.Checkpoint.reason:type_name -> vigil.common.v1.CheckpointReason
+	11, // 18: vigil.control.v1.Checkpoint.stages:type_name -> vigil.control.v1.StageTime
+	24, // 19: vigil.control.v1.Checkpoint.removed:type_name -> google.protobuf.Timestamp
+	31, // 20: vigil.control.v1.CheckpointTask.action:type_name -> vigil.common.v1.CheckpointAction
+	2,  // 21: vigil.control.v1.CheckpointTask.state:type_name -> vigil.control.v1.TaskState
+	24, // 22: vigil.control.v1.CheckpointTask.created:type_name -> google.protobuf.Timestamp
+	24, // 23: vigil.control.v1.CheckpointTask.ended:type_name -> google.protobuf.Timestamp
+	28, // 24: vigil.control.v1.StageTime.state:type_name -> vigil.common.v1.CheckpointState
+	24, // 25: vigil.control.v1.StageTime.time:type_name -> google.protobuf.Timestamp
+	32, // 26: vigil.control.v1.Finding.severity:type_name -> vigil.common.v1.Severity
+	21, // 27: vigil.control.v1.Finding.evidence:type_name -> vigil.control.v1.Finding.EvidenceEntry
+	24, // 28: vigil.control.v1.Finding.event_time:type_name -> google.protobuf.Timestamp
+	24, // 29: vigil.control.v1.Finding.created:type_name -> google.protobuf.Timestamp
+	13, // 30: vigil.control.v1.Finding.cause:type_name -> vigil.control.v1.Cause
+	24, // 31: vigil.control.v1.Cause.event_time:type_name -> google.protobuf.Timestamp
+	32, // 32: vigil.control.v1.Incident.severity:type_name -> vigil.common.v1.Severity
+	3,  // 33: vigil.control.v1.Incident.state:type_name -> vigil.control.v1.IncidentState
+	24, // 34: vigil.control.v1.Incident.opened:type_name -> google.protobuf.Timestamp
+	24, // 35: vigil.control.v1.Incident.resolved:type_name -> google.protobuf.Timestamp
+	12, // 36: vigil.control.v1.Incident.findings:type_name -> vigil.control.v1.Finding
+	15, // 37: vigil.control.v1.Incident.timeline:type_name -> vigil.control.v1.TimelineEntry
+	16, // 38: vigil.control.v1.Incident.notifications:type_name -> vigil.control.v1.Notification
+	22, // 39: vigil.control.v1.Incident.labels:type_name -> vigil.control.v1.Incident.LabelsEntry
+	23, // 40: vigil.control.v1.Incident.annotations:type_name -> vigil.control.v1.Incident.AnnotationsEntry
+	24, // 41: vigil.control.v1.Incident.expires:type_name -> google.protobuf.Timestamp
+	24, // 42: vigil.control.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
+	3,  // 43: vigil.control.v1.Notification.incident_state:type_name -> vigil.control.v1.IncidentState
+	4,  // 44: vigil.control.v1.Notification.state:type_name -> vigil.control.v1.NotificationState
+	24, // 45: vigil.control.v1.Notification.delivered:type_name -> google.protobuf.Timestamp
+	33, // 46: vigil.control.v1.RunEvent.event:type_name -> vigil.common.v1.Event
+	47, // [47:47] is the sub-list for method output_type
+	47, // [47:47] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_vigil_control_v1_resources_proto_init() }
@@ -1892,16 +2423,18 @@ func file_vigil_control_v1_resources_proto_init() {
 	if File_vigil_control_v1_resources_proto != nil {
 		return
 	}
+	file_vigil_control_v1_resources_proto_msgTypes[0].OneofWrappers = []any{}
 	file_vigil_control_v1_resources_proto_msgTypes[1].OneofWrappers = []any{}
-	file_vigil_control_v1_resources_proto_msgTypes[5].OneofWrappers = []any{}
-	file_vigil_control_v1_resources_proto_msgTypes[6].OneofWrappers = []any{}
+	file_vigil_control_v1_resources_proto_msgTypes[4].OneofWrappers = []any{}
+	file_vigil_control_v1_resources_proto_msgTypes[7].OneofWrappers = []any{}
+	file_vigil_control_v1_resources_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_control_v1_resources_proto_rawDesc), len(file_vigil_control_v1_resources_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   17,
+			NumEnums:      5,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -255,7 +255,9 @@ type GetRunResponse struct {
 	// Its incidents, the newest first, with findings and timeline.
 	Incidents []*Incident `protobuf:"bytes,3,rep,name=incidents,proto3" json:"incidents,omitempty"`
 	// Its checkpoints, the newest first.
-	Checkpoints   []*Checkpoint `protobuf:"bytes,4,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"`
+	Checkpoints []*Checkpoint `protobuf:"bytes,4,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"`
+	// How often it should save; absent while nothing is known of what that costs.
+	Advice        *Advice `protobuf:"bytes,5,opt,name=advice,proto3" json:"advice,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -314,6 +316,13 @@ func (x *GetRunResponse) GetIncidents() []*Incident {
 func (x *GetRunResponse) GetCheckpoints() []*Checkpoint {
 	if x != nil {
 		return x.Checkpoints
+	}
+	return nil
+}
+
+func (x *GetRunResponse) GetAdvice() *Advice {
+	if x != nil {
+		return x.Advice
 	}
 	return nil
 }
@@ -1055,6 +1064,603 @@ func (x *GetStatusResponse) GetStarted() *timestamppb.Timestamp {
 	return nil
 }
 
+// GetCheckpointRequest asks for one checkpoint.
+type GetCheckpointRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The checkpoint.
+	CheckpointId  string `protobuf:"bytes,1,opt,name=checkpoint_id,json=checkpointId,proto3" json:"checkpoint_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCheckpointRequest) Reset() {
+	*x = GetCheckpointRequest{}
+	mi := &file_vigil_control_v1_services_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCheckpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCheckpointRequest) ProtoMessage() {}
+
+func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_services_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCheckpointRequest.ProtoReflect.Descriptor instead.
+func (*GetCheckpointRequest) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *GetCheckpointRequest) GetCheckpointId() string {
+	if x != nil {
+		return x.CheckpointId
+	}
+	return ""
+}
+
+// GetCheckpointResponse has a checkpoint and its tasks.
+type GetCheckpointResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The checkpoint.
+	Checkpoint *Checkpoint `protobuf:"bytes,1,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
+	// What was done with it, the newest first; at most 100.
+	Tasks         []*CheckpointTask `protobuf:"bytes,2,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCheckpointResponse) Reset() {
+	*x = GetCheckpointResponse{}
+	mi := &file_vigil_control_v1_services_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCheckpointResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCheckpointResponse) ProtoMessage() {}
+
+func (x *GetCheckpointResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_services_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCheckpointResponse.ProtoReflect.Descriptor instead.
+func (*GetCheckpointResponse) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *GetCheckpointResponse) GetCheckpoint() *Checkpoint {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
+func (x *GetCheckpointResponse) GetTasks() []*CheckpointTask {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
+// VerifyCheckpointRequest has a checkpoint read back.
+type VerifyCheckpointRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The checkpoint.
+	CheckpointId  string `protobuf:"bytes,1,opt,name=checkpoint_id,json=checkpointId,proto3" json:"checkpoint_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyCheckpointRequest) Reset() {
+	*x = VerifyCheckpointRequest{}
+	mi := &file_vigil_control_v1_services_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyCheckpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyCheckpointRequest) ProtoMessage() {}
+
+func (x *VerifyCheckpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_services_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyCheckpointRequest.ProtoReflect.Descriptor instead.
+func (*VerifyCheckpointRequest) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *VerifyCheckpointRequest) GetCheckpointId() string {
+	if x != nil {
+		return x.CheckpointId
+	}
+	return ""
+}
+
+// VerifyCheckpointResponse has the task.
+type VerifyCheckpointResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The task.
+	Task          *CheckpointTask `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyCheckpointResponse) Reset() {
+	*x = VerifyCheckpointResponse{}
+	mi := &file_vigil_control_v1_services_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyCheckpointResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyCheckpointResponse) ProtoMessage() {}
+
+func (x *VerifyCheckpointResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_services_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyCheckpointResponse.ProtoReflect.Descriptor instead.
+func (*VerifyCheckpointResponse) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *VerifyCheckpointResponse) GetTask() *CheckpointTask {
+	if x != nil {
+		return x.Task
+	}
+	return nil
+}
+
+// PinCheckpointRequest has a checkpoint kept, or not any more.
+type PinCheckpointRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The checkpoint.
+	CheckpointId string `protobuf:"bytes,1,opt,name=checkpoint_id,json=checkpointId,proto3" json:"checkpoint_id,omitempty"`
+	// Leaves it to the retention policy again.
+	Unpin bool `protobuf:"varint,2,opt,name=unpin,proto3" json:"unpin,omitempty"`
+	// Why, for a person; may be empty.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinCheckpointRequest) Reset() {
+	*x = PinCheckpointRequest{}
+	mi := &file_vigil_control_v1_services_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinCheckpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinCheckpointRequest) ProtoMessage() {}
+
+func (x *PinCheckpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_services_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinCheckpointRequest.ProtoReflect.Descriptor instead.
+func (*PinCheckpointRequest) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *PinCheckpointRequest) GetCheckpointId() string {
+	if x != nil {
+		return x.CheckpointId
+	}
+	return ""
+}
+
+func (x *PinCheckpointRequest) GetUnpin() bool {
+	if x != nil {
+		return x.Unpin
+	}
+	return false
+}
+
+func (x *PinCheckpointRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// PinCheckpointResponse has the task.
+type PinCheckpointResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The task.
+	Task          *CheckpointTask `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinCheckpointResponse) Reset() {
+	*x = PinCheckpointResponse{}
+	mi := &file_vigil_control_v1_services_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinCheckpointResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinCheckpointResponse) ProtoMessage() {}
+
+func (x *PinCheckpointResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_services_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinCheckpointResponse.ProtoReflect.Descriptor instead.
+func (*PinCheckpointResponse) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *PinCheckpointResponse) GetTask() *CheckpointTask {
+	if x != nil {
+		return x.Task
+	}
+	return nil
+}
+
+// RemoveCheckpointRequest has a checkpoint removed.
+type RemoveCheckpointRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The checkpoint.
+	CheckpointId string `protobuf:"bytes,1,opt,name=checkpoint_id,json=checkpointId,proto3" json:"checkpoint_id,omitempty"`
+	// Why, for a person; may be empty.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveCheckpointRequest) Reset() {
+	*x = RemoveCheckpointRequest{}
+	mi := &file_vigil_control_v1_services_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveCheckpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveCheckpointRequest) ProtoMessage() {}
+
+func (x *RemoveCheckpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_services_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveCheckpointRequest.ProtoReflect.Descriptor instead.
+func (*RemoveCheckpointRequest) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *RemoveCheckpointRequest) GetCheckpointId() string {
+	if x != nil {
+		return x.CheckpointId
+	}
+	return ""
+}
+
+func (x *RemoveCheckpointRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// RemoveCheckpointResponse has the task.
+type RemoveCheckpointResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The task.
+	Task          *CheckpointTask `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveCheckpointResponse) Reset() {
+	*x = RemoveCheckpointResponse{}
+	mi := &file_vigil_control_v1_services_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveCheckpointResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveCheckpointResponse) ProtoMessage() {}
+
+func (x *RemoveCheckpointResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_services_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveCheckpointResponse.ProtoReflect.Descriptor instead.
+func (*RemoveCheckpointResponse) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *RemoveCheckpointResponse) GetTask() *CheckpointTask {
+	if x != nil {
+		return x.Task
+	}
+	return nil
+}
+
+// RestoreCheckpointRequest has a checkpoint's files written out.
+type RestoreCheckpointRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The checkpoint.
+	CheckpointId string `protobuf:"bytes,1,opt,name=checkpoint_id,json=checkpointId,proto3" json:"checkpoint_id,omitempty"`
+	// Writes one tar file instead of a directory.
+	Archive       bool `protobuf:"varint,2,opt,name=archive,proto3" json:"archive,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreCheckpointRequest) Reset() {
+	*x = RestoreCheckpointRequest{}
+	mi := &file_vigil_control_v1_services_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreCheckpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreCheckpointRequest) ProtoMessage() {}
+
+func (x *RestoreCheckpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_services_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreCheckpointRequest.ProtoReflect.Descriptor instead.
+func (*RestoreCheckpointRequest) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RestoreCheckpointRequest) GetCheckpointId() string {
+	if x != nil {
+		return x.CheckpointId
+	}
+	return ""
+}
+
+func (x *RestoreCheckpointRequest) GetArchive() bool {
+	if x != nil {
+		return x.Archive
+	}
+	return false
+}
+
+// RestoreCheckpointResponse has the task.
+type RestoreCheckpointResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The task.
+	Task          *CheckpointTask `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreCheckpointResponse) Reset() {
+	*x = RestoreCheckpointResponse{}
+	mi := &file_vigil_control_v1_services_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreCheckpointResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreCheckpointResponse) ProtoMessage() {}
+
+func (x *RestoreCheckpointResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_services_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreCheckpointResponse.ProtoReflect.Descriptor instead.
+func (*RestoreCheckpointResponse) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *RestoreCheckpointResponse) GetTask() *CheckpointTask {
+	if x != nil {
+		return x.Task
+	}
+	return nil
+}
+
+// WatchCheckpointTaskRequest asks for a task.
+type WatchCheckpointTaskRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The task.
+	TaskId        string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchCheckpointTaskRequest) Reset() {
+	*x = WatchCheckpointTaskRequest{}
+	mi := &file_vigil_control_v1_services_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchCheckpointTaskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchCheckpointTaskRequest) ProtoMessage() {}
+
+func (x *WatchCheckpointTaskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_services_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchCheckpointTaskRequest.ProtoReflect.Descriptor instead.
+func (*WatchCheckpointTaskRequest) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *WatchCheckpointTaskRequest) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+// WatchCheckpointTaskResponse has a task as it now is.
+type WatchCheckpointTaskResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The task.
+	Task          *CheckpointTask `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchCheckpointTaskResponse) Reset() {
+	*x = WatchCheckpointTaskResponse{}
+	mi := &file_vigil_control_v1_services_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchCheckpointTaskResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchCheckpointTaskResponse) ProtoMessage() {}
+
+func (x *WatchCheckpointTaskResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_services_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchCheckpointTaskResponse.ProtoReflect.Descriptor instead.
+func (*WatchCheckpointTaskResponse) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *WatchCheckpointTaskResponse) GetTask() *CheckpointTask {
+	if x != nil {
+		return x.Task
+	}
+	return nil
+}
+
 var File_vigil_control_v1_services_proto protoreflect.FileDescriptor
 
 const file_vigil_control_v1_services_proto_rawDesc = "" +
@@ -1068,12 +1674,13 @@ const file_vigil_control_v1_services_proto_rawDesc = "" +
 	"\x10ListRunsResponse\x12)\n" +
 	"\x04runs\x18\x01 \x03(\v2\x15.vigil.control.v1.RunR\x04runs\"&\n" +
 	"\rGetRunRequest\x12\x15\n" +
-	"\x06run_id\x18\x01 \x01(\tR\x05runId\"\xea\x01\n" +
+	"\x06run_id\x18\x01 \x01(\tR\x05runId\"\x9c\x02\n" +
 	"\x0eGetRunResponse\x12'\n" +
 	"\x03run\x18\x01 \x01(\v2\x15.vigil.control.v1.RunR\x03run\x125\n" +
 	"\battempts\x18\x02 \x03(\v2\x19.vigil.control.v1.AttemptR\battempts\x128\n" +
 	"\tincidents\x18\x03 \x03(\v2\x1a.vigil.control.v1.IncidentR\tincidents\x12>\n" +
-	"\vcheckpoints\x18\x04 \x03(\v2\x1c.vigil.control.v1.CheckpointR\vcheckpoints\"b\n" +
+	"\vcheckpoints\x18\x04 \x03(\v2\x1c.vigil.control.v1.CheckpointR\vcheckpoints\x120\n" +
+	"\x06advice\x18\x05 \x01(\v2\x18.vigil.control.v1.AdviceR\x06advice\"b\n" +
 	"\x12WatchEventsRequest\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x16\n" +
 	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x1d\n" +
@@ -1120,7 +1727,38 @@ const file_vigil_control_v1_services_proto_rawDesc = "" +
 	"\astarted\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x1a<\n" +
 	"\x0eListenersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xc1\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\";\n" +
+	"\x14GetCheckpointRequest\x12#\n" +
+	"\rcheckpoint_id\x18\x01 \x01(\tR\fcheckpointId\"\x8d\x01\n" +
+	"\x15GetCheckpointResponse\x12<\n" +
+	"\n" +
+	"checkpoint\x18\x01 \x01(\v2\x1c.vigil.control.v1.CheckpointR\n" +
+	"checkpoint\x126\n" +
+	"\x05tasks\x18\x02 \x03(\v2 .vigil.control.v1.CheckpointTaskR\x05tasks\">\n" +
+	"\x17VerifyCheckpointRequest\x12#\n" +
+	"\rcheckpoint_id\x18\x01 \x01(\tR\fcheckpointId\"P\n" +
+	"\x18VerifyCheckpointResponse\x124\n" +
+	"\x04task\x18\x01 \x01(\v2 .vigil.control.v1.CheckpointTaskR\x04task\"i\n" +
+	"\x14PinCheckpointRequest\x12#\n" +
+	"\rcheckpoint_id\x18\x01 \x01(\tR\fcheckpointId\x12\x14\n" +
+	"\x05unpin\x18\x02 \x01(\bR\x05unpin\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"M\n" +
+	"\x15PinCheckpointResponse\x124\n" +
+	"\x04task\x18\x01 \x01(\v2 .vigil.control.v1.CheckpointTaskR\x04task\"V\n" +
+	"\x17RemoveCheckpointRequest\x12#\n" +
+	"\rcheckpoint_id\x18\x01 \x01(\tR\fcheckpointId\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"P\n" +
+	"\x18RemoveCheckpointResponse\x124\n" +
+	"\x04task\x18\x01 \x01(\v2 .vigil.control.v1.CheckpointTaskR\x04task\"Y\n" +
+	"\x18RestoreCheckpointRequest\x12#\n" +
+	"\rcheckpoint_id\x18\x01 \x01(\tR\fcheckpointId\x12\x18\n" +
+	"\aarchive\x18\x02 \x01(\bR\aarchive\"Q\n" +
+	"\x19RestoreCheckpointResponse\x124\n" +
+	"\x04task\x18\x01 \x01(\v2 .vigil.control.v1.CheckpointTaskR\x04task\"5\n" +
+	"\x1aWatchCheckpointTaskRequest\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\"S\n" +
+	"\x1bWatchCheckpointTaskResponse\x124\n" +
+	"\x04task\x18\x01 \x01(\v2 .vigil.control.v1.CheckpointTaskR\x04task2\xc1\x02\n" +
 	"\vNodeService\x12a\n" +
 	"\tListNodes\x12\".vigil.control.v1.ListNodesRequest\x1a#.vigil.control.v1.ListNodesResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12[\n" +
 	"\aGetNode\x12 .vigil.control.v1.GetNodeRequest\x1a!.vigil.control.v1.GetNodeResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12r\n" +
@@ -1147,7 +1785,14 @@ const file_vigil_control_v1_services_proto_rawDesc = "" +
 	"\x11RequestCheckpoint\x12*.vigil.control.v1.RequestCheckpointRequest\x1a+.vigil.control.v1.RequestCheckpointResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x02\x10\x02\x18\x01\x12t\n" +
 	"\x0fWatchCheckpoint\x12(.vigil.control.v1.WatchCheckpointRequest\x1a).vigil.control.v1.WatchCheckpointResponse\"\n" +
-	"\xca\xf3\x18\x06\b\x01\x10\x01\x18\x010\x012t\n" +
+	"\xca\xf3\x18\x06\b\x01\x10\x01\x18\x010\x012\xd4\x05\n" +
+	"\x15CheckpointTaskService\x12m\n" +
+	"\rGetCheckpoint\x12&.vigil.control.v1.GetCheckpointRequest\x1a'.vigil.control.v1.GetCheckpointResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12s\n" +
+	"\x10VerifyCheckpoint\x12).vigil.control.v1.VerifyCheckpointRequest\x1a*.vigil.control.v1.VerifyCheckpointResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x02\x12j\n" +
+	"\rPinCheckpoint\x12&.vigil.control.v1.PinCheckpointRequest\x1a'.vigil.control.v1.PinCheckpointResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x02\x12s\n" +
+	"\x10RemoveCheckpoint\x12).vigil.control.v1.RemoveCheckpointRequest\x1a*.vigil.control.v1.RemoveCheckpointResponse\"\b\xca\xf3\x18\x04\b\x03\x10\x02\x12v\n" +
+	"\x11RestoreCheckpoint\x12*.vigil.control.v1.RestoreCheckpointRequest\x1a+.vigil.control.v1.RestoreCheckpointResponse\"\b\xca\xf3\x18\x04\b\x03\x10\x02\x12~\n" +
+	"\x13WatchCheckpointTask\x12,.vigil.control.v1.WatchCheckpointTaskRequest\x1a-.vigil.control.v1.WatchCheckpointTaskResponse\"\b\xca\xf3\x18\x04\b\x01\x10\x010\x012t\n" +
 	"\rSystemService\x12c\n" +
 	"\tGetStatus\x12\".vigil.control.v1.GetStatusRequest\x1a#.vigil.control.v1.GetStatusResponse\"\r\xca\xf3\x18\x06\b\x01\x10\x01\x18\x03\x90\x02\x01B<Z:github.com/vigil-ml/vigil/proto/vigil/control/v1;controlv1b\x06proto3"
 
@@ -1163,7 +1808,7 @@ func file_vigil_control_v1_services_proto_rawDescGZIP() []byte {
 	return file_vigil_control_v1_services_proto_rawDescData
 }
 
-var file_vigil_control_v1_services_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_vigil_control_v1_services_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_vigil_control_v1_services_proto_goTypes = []any{
 	(*ListNodesRequest)(nil),            // 0: vigil.control.v1.ListNodesRequest
 	(*ListNodesResponse)(nil),           // 1: vigil.control.v1.ListNodesResponse
@@ -1185,84 +1830,118 @@ var file_vigil_control_v1_services_proto_goTypes = []any{
 	(*WatchCheckpointResponse)(nil),     // 17: vigil.control.v1.WatchCheckpointResponse
 	(*GetStatusRequest)(nil),            // 18: vigil.control.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),           // 19: vigil.control.v1.GetStatusResponse
-	nil,                                 // 20: vigil.control.v1.GetStatusResponse.ListenersEntry
-	(*Node)(nil),                        // 21: vigil.control.v1.Node
-	(*Run)(nil),                         // 22: vigil.control.v1.Run
-	(*Attempt)(nil),                     // 23: vigil.control.v1.Attempt
-	(*Incident)(nil),                    // 24: vigil.control.v1.Incident
-	(*Checkpoint)(nil),                  // 25: vigil.control.v1.Checkpoint
-	(*RunEvent)(nil),                    // 26: vigil.control.v1.RunEvent
-	(v1.AfterCheckpoint)(0),             // 27: vigil.common.v1.AfterCheckpoint
-	(*durationpb.Duration)(nil),         // 28: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),       // 29: google.protobuf.Timestamp
-	(*GetNodeRequest)(nil),              // 30: vigil.control.v1.GetNodeRequest
-	(*WatchNodeEventsRequest)(nil),      // 31: vigil.control.v1.WatchNodeEventsRequest
-	(*AcknowledgeIncidentRequest)(nil),  // 32: vigil.control.v1.AcknowledgeIncidentRequest
-	(*ResolveIncidentRequest)(nil),      // 33: vigil.control.v1.ResolveIncidentRequest
-	(*ReopenIncidentRequest)(nil),       // 34: vigil.control.v1.ReopenIncidentRequest
-	(*AddNoteRequest)(nil),              // 35: vigil.control.v1.AddNoteRequest
-	(*GetNodeResponse)(nil),             // 36: vigil.control.v1.GetNodeResponse
-	(*WatchNodeEventsResponse)(nil),     // 37: vigil.control.v1.WatchNodeEventsResponse
-	(*AcknowledgeIncidentResponse)(nil), // 38: vigil.control.v1.AcknowledgeIncidentResponse
-	(*ResolveIncidentResponse)(nil),     // 39: vigil.control.v1.ResolveIncidentResponse
-	(*ReopenIncidentResponse)(nil),      // 40: vigil.control.v1.ReopenIncidentResponse
-	(*AddNoteResponse)(nil),             // 41: vigil.control.v1.AddNoteResponse
+	(*GetCheckpointRequest)(nil),        // 20: vigil.control.v1.GetCheckpointRequest
+	(*GetCheckpointResponse)(nil),       // 21: vigil.control.v1.GetCheckpointResponse
+	(*VerifyCheckpointRequest)(nil),     // 22: vigil.control.v1.VerifyCheckpointRequest
+	(*VerifyCheckpointResponse)(nil),    // 23: vigil.control.v1.VerifyCheckpointResponse
+	(*PinCheckpointRequest)(nil),        // 24: vigil.control.v1.PinCheckpointRequest
+	(*PinCheckpointResponse)(nil),       // 25: vigil.control.v1.PinCheckpointResponse
+	(*RemoveCheckpointRequest)(nil),     // 26: vigil.control.v1.RemoveCheckpointRequest
+	(*RemoveCheckpointResponse)(nil),    // 27: vigil.control.v1.RemoveCheckpointResponse
+	(*RestoreCheckpointRequest)(nil),    // 28: vigil.control.v1.RestoreCheckpointRequest
+	(*RestoreCheckpointResponse)(nil),   // 29: vigil.control.v1.RestoreCheckpointResponse
+	(*WatchCheckpointTaskRequest)(nil),  // 30: vigil.control.v1.WatchCheckpointTaskRequest
+	(*WatchCheckpointTaskResponse)(nil), // 31: vigil.control.v1.WatchCheckpointTaskResponse
+	nil,                                 // 32: vigil.control.v1.GetStatusResponse.ListenersEntry
+	(*Node)(nil),                        // 33: vigil.control.v1.Node
+	(*Run)(nil),                         // 34: vigil.control.v1.Run
+	(*Attempt)(nil),                     // 35: vigil.control.v1.Attempt
+	(*Incident)(nil),                    // 36: vigil.control.v1.Incident
+	(*Checkpoint)(nil),                  // 37: vigil.control.v1.Checkpoint
+	(*Advice)(nil),                      // 38: vigil.control.v1.Advice
+	(*RunEvent)(nil),                    // 39: vigil.control.v1.RunEvent
+	(v1.AfterCheckpoint)(0),             // 40: vigil.common.v1.AfterCheckpoint
+	(*durationpb.Duration)(nil),         // 41: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),       // 42: google.protobuf.Timestamp
+	(*CheckpointTask)(nil),              // 43: vigil.control.v1.CheckpointTask
+	(*GetNodeRequest)(nil),              // 44: vigil.control.v1.GetNodeRequest
+	(*WatchNodeEventsRequest)(nil),      // 45: vigil.control.v1.WatchNodeEventsRequest
+	(*AcknowledgeIncidentRequest)(nil),  // 46: vigil.control.v1.AcknowledgeIncidentRequest
+	(*ResolveIncidentRequest)(nil),      // 47: vigil.control.v1.ResolveIncidentRequest
+	(*ReopenIncidentRequest)(nil),       // 48: vigil.control.v1.ReopenIncidentRequest
+	(*AddNoteRequest)(nil),              // 49: vigil.control.v1.AddNoteRequest
+	(*GetNodeResponse)(nil),             // 50: vigil.control.v1.GetNodeResponse
+	(*WatchNodeEventsResponse)(nil),     // 51: vigil.control.v1.WatchNodeEventsResponse
+	(*AcknowledgeIncidentResponse)(nil), // 52: vigil.control.v1.AcknowledgeIncidentResponse
+	(*ResolveIncidentResponse)(nil),     // 53: vigil.control.v1.ResolveIncidentResponse
+	(*ReopenIncidentResponse)(nil),      // 54: vigil.control.v1.ReopenIncidentResponse
+	(*AddNoteResponse)(nil),             // 55: vigil.control.v1.AddNoteResponse
 }
 var file_vigil_control_v1_services_proto_depIdxs = []int32{
-	21, // 0: vigil.control.v1.ListNodesResponse.nodes:type_name -> vigil.control.v1.Node
-	22, // 1: vigil.control.v1.ListRunsResponse.runs:type_name -> vigil.control.v1.Run
-	22, // 2: vigil.control.v1.GetRunResponse.run:type_name -> vigil.control.v1.Run
-	23, // 3: vigil.control.v1.GetRunResponse.attempts:type_name -> vigil.control.v1.Attempt
-	24, // 4: vigil.control.v1.GetRunResponse.incidents:type_name -> vigil.control.v1.Incident
-	25, // 5: vigil.control.v1.GetRunResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
-	26, // 6: vigil.control.v1.WatchEventsResponse.event:type_name -> vigil.control.v1.RunEvent
-	24, // 7: vigil.control.v1.ListIncidentsResponse.incidents:type_name -> vigil.control.v1.Incident
-	24, // 8: vigil.control.v1.GetIncidentResponse.incident:type_name -> vigil.control.v1.Incident
-	25, // 9: vigil.control.v1.ListCheckpointsResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
-	27, // 10: vigil.control.v1.RequestCheckpointRequest.after:type_name -> vigil.common.v1.AfterCheckpoint
-	28, // 11: vigil.control.v1.RequestCheckpointRequest.timeout:type_name -> google.protobuf.Duration
-	25, // 12: vigil.control.v1.RequestCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
-	29, // 13: vigil.control.v1.RequestCheckpointResponse.deadline:type_name -> google.protobuf.Timestamp
-	25, // 14: vigil.control.v1.WatchCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
-	20, // 15: vigil.control.v1.GetStatusResponse.listeners:type_name -> vigil.control.v1.GetStatusResponse.ListenersEntry
-	29, // 16: vigil.control.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
-	0,  // 17: vigil.control.v1.NodeService.ListNodes:input_type -> vigil.control.v1.ListNodesRequest
-	30, // 18: vigil.control.v1.NodeService.GetNode:input_type -> vigil.control.v1.GetNodeRequest
-	31, // 19: vigil.control.v1.NodeService.WatchNodeEvents:input_type -> vigil.control.v1.WatchNodeEventsRequest
-	2,  // 20: vigil.control.v1.RunService.ListRuns:input_type -> vigil.control.v1.ListRunsRequest
-	4,  // 21: vigil.control.v1.RunService.GetRun:input_type -> vigil.control.v1.GetRunRequest
-	6,  // 22: vigil.control.v1.RunService.WatchEvents:input_type -> vigil.control.v1.WatchEventsRequest
-	8,  // 23: vigil.control.v1.IncidentService.ListIncidents:input_type -> vigil.control.v1.ListIncidentsRequest
-	10, // 24: vigil.control.v1.IncidentService.GetIncident:input_type -> vigil.control.v1.GetIncidentRequest
-	32, // 25: vigil.control.v1.IncidentService.AcknowledgeIncident:input_type -> vigil.control.v1.AcknowledgeIncidentRequest
-	33, // 26: vigil.control.v1.IncidentService.ResolveIncident:input_type -> vigil.control.v1.ResolveIncidentRequest
-	34, // 27: vigil.control.v1.IncidentService.ReopenIncident:input_type -> vigil.control.v1.ReopenIncidentRequest
-	35, // 28: vigil.control.v1.IncidentService.AddNote:input_type -> vigil.control.v1.AddNoteRequest
-	12, // 29: vigil.control.v1.CheckpointService.ListCheckpoints:input_type -> vigil.control.v1.ListCheckpointsRequest
-	14, // 30: vigil.control.v1.CheckpointService.RequestCheckpoint:input_type -> vigil.control.v1.RequestCheckpointRequest
-	16, // 31: vigil.control.v1.CheckpointService.WatchCheckpoint:input_type -> vigil.control.v1.WatchCheckpointRequest
-	18, // 32: vigil.control.v1.SystemService.GetStatus:input_type -> vigil.control.v1.GetStatusRequest
-	1,  // 33: vigil.control.v1.NodeService.ListNodes:output_type -> vigil.control.v1.ListNodesResponse
-	36, // 34: vigil.control.v1.NodeService.GetNode:output_type -> vigil.control.v1.GetNodeResponse
-	37, // 35: vigil.control.v1.NodeService.WatchNodeEvents:output_type -> vigil.control.v1.WatchNodeEventsResponse
-	3,  // 36: vigil.control.v1.RunService.ListRuns:output_type -> vigil.control.v1.ListRunsResponse
-	5,  // 37: vigil.control.v1.RunService.GetRun:output_type -> vigil.control.v1.GetRunResponse
-	7,  // 38: vigil.control.v1.RunService.WatchEvents:output_type -> vigil.control.v1.WatchEventsResponse
-	9,  // 39: vigil.control.v1.IncidentService.ListIncidents:output_type -> vigil.control.v1.ListIncidentsResponse
-	11, // 40: vigil.control.v1.IncidentService.GetIncident:output_type -> vigil.control.v1.GetIncidentResponse
-	38, // 41: vigil.control.v1.IncidentService.AcknowledgeIncident:output_type -> vigil.control.v1.AcknowledgeIncidentResponse
-	39, // 42: vigil.control.v1.IncidentService.ResolveIncident:output_type -> vigil.control.v1.ResolveIncidentResponse
-	40, // 43: vigil.control.v1.IncidentService.ReopenIncident:output_type -> vigil.control.v1.ReopenIncidentResponse
-	41, // 44: vigil.control.v1.IncidentService.AddNote:output_type -> vigil.control.v1.AddNoteResponse
-	13, // 45: vigil.control.v1.CheckpointService.ListCheckpoints:output_type -> vigil.control.v1.ListCheckpointsResponse
-	15, // 46: vigil.control.v1.CheckpointService.RequestCheckpoint:output_type -> vigil.control.v1.RequestCheckpointResponse
-	17, // 47: vigil.control.v1.CheckpointService.WatchCheckpoint:output_type -> vigil.control.v1.WatchCheckpointResponse
-	19, // 48: vigil.control.v1.SystemService.GetStatus:output_type -> vigil.control.v1.GetStatusResponse
-	33, // [33:49] is the sub-list for method output_type
-	17, // [17:33] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	33, // 0: vigil.control.v1.ListNodesResponse.nodes:type_name -> vigil.control.v1.Node
+	34, // 1: vigil.control.v1.ListRunsResponse.runs:type_name -> vigil.control.v1.Run
+	34, // 2: vigil.control.v1.GetRunResponse.run:type_name -> vigil.control.v1.Run
+	35, // 3: vigil.control.v1.GetRunResponse.attempts:type_name -> vigil.control.v1.Attempt
+	36, // 4: vigil.control.v1.GetRunResponse.incidents:type_name -> vigil.control.v1.Incident
+	37, // 5: vigil.control.v1.GetRunResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
+	38, // 6: vigil.control.v1.GetRunResponse.advice:type_name -> vigil.control.v1.Advice
+	39, // 7: vigil.control.v1.WatchEventsResponse.event:type_name -> vigil.control.v1.RunEvent
+	36, // 8: vigil.control.v1.ListIncidentsResponse.incidents:type_name -> vigil.control.v1.Incident
+	36, // 9: vigil.control.v1.GetIncidentResponse.incident:type_name -> vigil.control.v1.Incident
+	37, // 10: vigil.control.v1.ListCheckpointsResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
+	40, // 11: vigil.control.v1.RequestCheckpointRequest.after:type_name -> vigil.common.v1.AfterCheckpoint
+	41, // 12: vigil.control.v1.RequestCheckpointRequest.timeout:type_name -> google.protobuf.Duration
+	37, // 13: vigil.control.v1.RequestCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
+	42, // 14: vigil.control.v1.RequestCheckpointResponse.deadline:type_name -> google.protobuf.Timestamp
+	37, // 15: vigil.control.v1.WatchCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
+	32, // 16: vigil.control.v1.GetStatusResponse.listeners:type_name -> vigil.control.v1.GetStatusResponse.ListenersEntry
+	42, // 17: vigil.control.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	37, // 18: vigil.control.v1.GetCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
+	43, // 19: vigil.control.v1.GetCheckpointResponse.tasks:type_name -> vigil.control.v1.CheckpointTask
+	43, // 20: vigil.control.v1.VerifyCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	43, // 21: vigil.control.v1.PinCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	43, // 22: vigil.control.v1.RemoveCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	43, // 23: vigil.control.v1.RestoreCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	43, // 24: vigil.control.v1.WatchCheckpointTaskResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	0,  // 25: vigil.control.v1.NodeService.ListNodes:input_type -> vigil.control.v1.ListNodesRequest
+	44, // 26: vigil.control.v1.NodeService.GetNode:input_type -> vigil.control.v1.GetNodeRequest
+	45, // 27: vigil.control.v1.NodeService.WatchNodeEvents:input_type -> vigil.control.v1.WatchNodeEventsRequest
+	2,  // 28: vigil.control.v1.RunService.ListRuns:input_type -> vigil.control.v1.ListRunsRequest
+	4,  // 29: vigil.control.v1.RunService.GetRun:input_type -> vigil.control.v1.GetRunRequest
+	6,  // 30: vigil.control.v1.RunService.WatchEvents:input_type -> vigil.control.v1.WatchEventsRequest
+	8,  // 31: vigil.control.v1.IncidentService.ListIncidents:input_type -> vigil.control.v1.ListIncidentsRequest
+	10, // 32: vigil.control.v1.IncidentService.GetIncident:input_type -> vigil.control.v1.GetIncidentRequest
+	46, // 33: vigil.control.v1.IncidentService.AcknowledgeIncident:input_type -> vigil.control.v1.AcknowledgeIncidentRequest
+	47, // 34: vigil.control.v1.IncidentService.ResolveIncident:input_type -> vigil.control.v1.ResolveIncidentRequest
+	48, // 35: vigil.control.v1.IncidentService.ReopenIncident:input_type -> vigil.control.v1.ReopenIncidentRequest
+	49, // 36: vigil.control.v1.IncidentService.AddNote:input_type -> vigil.control.v1.AddNoteRequest
+	12, // 37: vigil.control.v1.CheckpointService.ListCheckpoints:input_type -> vigil.control.v1.ListCheckpointsRequest
+	14, // 38: vigil.control.v1.CheckpointService.RequestCheckpoint:input_type -> vigil.control.v1.RequestCheckpointRequest
+	16, // 39: vigil.control.v1.CheckpointService.WatchCheckpoint:input_type -> vigil.control.v1.WatchCheckpointRequest
+	20, // 40: vigil.control.v1.CheckpointTaskService.GetCheckpoint:input_type -> vigil.control.v1.GetCheckpointRequest
+	22, // 41: vigil.control.v1.CheckpointTaskService.VerifyCheckpoint:input_type -> vigil.control.v1.VerifyCheckpointRequest
+	24, // 42: vigil.control.v1.CheckpointTaskService.PinCheckpoint:input_type -> vigil.control.v1.PinCheckpointRequest
+	26, // 43: vigil.control.v1.CheckpointTaskService.RemoveCheckpoint:input_type -> vigil.control.v1.RemoveCheckpointRequest
+	28, // 44: vigil.control.v1.CheckpointTaskService.RestoreCheckpoint:input_type -> vigil.control.v1.RestoreCheckpointRequest
+	30, // 45: vigil.control.v1.CheckpointTaskService.WatchCheckpointTask:input_type -> vigil.control.v1.WatchCheckpointTaskRequest
+	18, // 46: vigil.control.v1.SystemService.GetStatus:input_type -> vigil.control.v1.GetStatusRequest
+	1,  // 47: vigil.control.v1.NodeService.ListNodes:output_type -> vigil.control.v1.ListNodesResponse
+	50, // 48: vigil.control.v1.NodeService.GetNode:output_type -> vigil.control.v1.GetNodeResponse
+	51, // 49: vigil.control.v1.NodeService.WatchNodeEvents:output_type -> vigil.control.v1.WatchNodeEventsResponse
+	3,  // 50: vigil.control.v1.RunService.ListRuns:output_type -> vigil.control.v1.ListRunsResponse
+	5,  // 51: vigil.control.v1.RunService.GetRun:output_type -> vigil.control.v1.GetRunResponse
+	7,  // 52: vigil.control.v1.RunService.WatchEvents:output_type -> vigil.control.v1.WatchEventsResponse
+	9,  // 53: vigil.control.v1.IncidentService.ListIncidents:output_type -> vigil.control.v1.ListIncidentsResponse
+	11, // 54: vigil.control.v1.IncidentService.GetIncident:output_type -> vigil.control.v1.GetIncidentResponse
+	52, // 55: vigil.control.v1.IncidentService.AcknowledgeIncident:output_type -> vigil.control.v1.AcknowledgeIncidentResponse
+	53, // 56: vigil.control.v1.IncidentService.ResolveIncident:output_type -> vigil.control.v1.ResolveIncidentResponse
+	54, // 57: vigil.control.v1.IncidentService.ReopenIncident:output_type -> vigil.control.v1.ReopenIncidentResponse
+	55, // 58: vigil.control.v1.IncidentService.AddNote:output_type -> vigil.control.v1.AddNoteResponse
+	13, // 59: vigil.control.v1.CheckpointService.ListCheckpoints:output_type -> vigil.control.v1.ListCheckpointsResponse
+	15, // 60: vigil.control.v1.CheckpointService.RequestCheckpoint:output_type -> vigil.control.v1.RequestCheckpointResponse
+	17, // 61: vigil.control.v1.CheckpointService.WatchCheckpoint:output_type -> vigil.control.v1.WatchCheckpointResponse
+	21, // 62: vigil.control.v1.CheckpointTaskService.GetCheckpoint:output_type -> vigil.control.v1.GetCheckpointResponse
+	23, // 63: vigil.control.v1.CheckpointTaskService.VerifyCheckpoint:output_type -> vigil.control.v1.VerifyCheckpointResponse
+	25, // 64: vigil.control.v1.CheckpointTaskService.PinCheckpoint:output_type -> vigil.control.v1.PinCheckpointResponse
+	27, // 65: vigil.control.v1.CheckpointTaskService.RemoveCheckpoint:output_type -> vigil.control.v1.RemoveCheckpointResponse
+	29, // 66: vigil.control.v1.CheckpointTaskService.RestoreCheckpoint:output_type -> vigil.control.v1.RestoreCheckpointResponse
+	31, // 67: vigil.control.v1.CheckpointTaskService.WatchCheckpointTask:output_type -> vigil.control.v1.WatchCheckpointTaskResponse
+	19, // 68: vigil.control.v1.SystemService.GetStatus:output_type -> vigil.control.v1.GetStatusResponse
+	47, // [47:69] is the sub-list for method output_type
+	25, // [25:47] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_vigil_control_v1_services_proto_init() }
@@ -1279,9 +1958,9 @@ func file_vigil_control_v1_services_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_control_v1_services_proto_rawDesc), len(file_vigil_control_v1_services_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   33,
 			NumExtensions: 0,
-			NumServices:   5,
+			NumServices:   6,
 		},
 		GoTypes:           file_vigil_control_v1_services_proto_goTypes,
 		DependencyIndexes: file_vigil_control_v1_services_proto_depIdxs,

@@ -917,6 +917,334 @@ var CheckpointService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
+	CheckpointTaskService_GetCheckpoint_FullMethodName       = "/vigil.control.v1.CheckpointTaskService/GetCheckpoint"
+	CheckpointTaskService_VerifyCheckpoint_FullMethodName    = "/vigil.control.v1.CheckpointTaskService/VerifyCheckpoint"
+	CheckpointTaskService_PinCheckpoint_FullMethodName       = "/vigil.control.v1.CheckpointTaskService/PinCheckpoint"
+	CheckpointTaskService_RemoveCheckpoint_FullMethodName    = "/vigil.control.v1.CheckpointTaskService/RemoveCheckpoint"
+	CheckpointTaskService_RestoreCheckpoint_FullMethodName   = "/vigil.control.v1.CheckpointTaskService/RestoreCheckpoint"
+	CheckpointTaskService_WatchCheckpointTask_FullMethodName = "/vigil.control.v1.CheckpointTaskService/WatchCheckpointTask"
+)
+
+// CheckpointTaskServiceClient is the client API for CheckpointTaskService service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// CheckpointTaskService does things with checkpoints that were saved. The agent
+// that has them does the work; a task says how far it is.
+type CheckpointTaskServiceClient interface {
+	// GetCheckpoint shows one checkpoint with what was done with it.
+	GetCheckpoint(ctx context.Context, in *GetCheckpointRequest, opts ...grpc.CallOption) (*GetCheckpointResponse, error)
+	// VerifyCheckpoint has every byte read back and compared. It fails, as the
+	// methods below do, with NOT_FOUND when there is no such checkpoint, with
+	// FAILED_PRECONDITION when it is not in a vault, and with UNAVAILABLE when no
+	// agent that has it is connected.
+	VerifyCheckpoint(ctx context.Context, in *VerifyCheckpointRequest, opts ...grpc.CallOption) (*VerifyCheckpointResponse, error)
+	// PinCheckpoint has a checkpoint kept whatever the retention policy says, or
+	// leaves it to the policy again.
+	PinCheckpoint(ctx context.Context, in *PinCheckpointRequest, opts ...grpc.CallOption) (*PinCheckpointResponse, error)
+	// RemoveCheckpoint removes a checkpoint. The agent refuses to remove the last
+	// verified healthy one of a run, one that is pinned, and one in use.
+	RemoveCheckpoint(ctx context.Context, in *RemoveCheckpointRequest, opts ...grpc.CallOption) (*RemoveCheckpointResponse, error)
+	// RestoreCheckpoint has a checkpoint's files written, as the trainer wrote
+	// them, below the vault's directory for exports on its node.
+	RestoreCheckpoint(ctx context.Context, in *RestoreCheckpointRequest, opts ...grpc.CallOption) (*RestoreCheckpointResponse, error)
+	// WatchCheckpointTask streams a task each time that it comes further, and ends
+	// when it is done or failed.
+	WatchCheckpointTask(ctx context.Context, in *WatchCheckpointTaskRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchCheckpointTaskResponse], error)
+}
+
+type checkpointTaskServiceClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewCheckpointTaskServiceClient(cc grpc.ClientConnInterface) CheckpointTaskServiceClient {
+	return &checkpointTaskServiceClient{cc}
+}
+
+func (c *checkpointTaskServiceClient) GetCheckpoint(ctx context.Context, in *GetCheckpointRequest, opts ...grpc.CallOption) (*GetCheckpointResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetCheckpointResponse)
+	err := c.cc.Invoke(ctx, CheckpointTaskService_GetCheckpoint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *checkpointTaskServiceClient) VerifyCheckpoint(ctx context.Context, in *VerifyCheckpointRequest, opts ...grpc.CallOption) (*VerifyCheckpointResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(VerifyCheckpointResponse)
+	err := c.cc.Invoke(ctx, CheckpointTaskService_VerifyCheckpoint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *checkpointTaskServiceClient) PinCheckpoint(ctx context.Context, in *PinCheckpointRequest, opts ...grpc.CallOption) (*PinCheckpointResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PinCheckpointResponse)
+	err := c.cc.Invoke(ctx, CheckpointTaskService_PinCheckpoint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *checkpointTaskServiceClient) RemoveCheckpoint(ctx context.Context, in *RemoveCheckpointRequest, opts ...grpc.CallOption) (*RemoveCheckpointResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveCheckpointResponse)
+	err := c.cc.Invoke(ctx, CheckpointTaskService_RemoveCheckpoint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *checkpointTaskServiceClient) RestoreCheckpoint(ctx context.Context, in *RestoreCheckpointRequest, opts ...grpc.CallOption) (*RestoreCheckpointResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RestoreCheckpointResponse)
+	err := c.cc.Invoke(ctx, CheckpointTaskService_RestoreCheckpoint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *checkpointTaskServiceClient) WatchCheckpointTask(ctx context.Context, in *WatchCheckpointTaskRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchCheckpointTaskResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &CheckpointTaskService_ServiceDesc.Streams[0], CheckpointTaskService_WatchCheckpointTask_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchCheckpointTaskRequest, WatchCheckpointTaskResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type CheckpointTaskService_WatchCheckpointTaskClient = grpc.ServerStreamingClient[WatchCheckpointTaskResponse]
+
+// CheckpointTaskServiceServer is the server API for CheckpointTaskService service.
+// All implementations must embed UnimplementedCheckpointTaskServiceServer
+// for forward compatibility.
+//
+// CheckpointTaskService does things with checkpoints that were saved. The agent
+// that has them does the work; a task says how far it is.
+type CheckpointTaskServiceServer interface {
+	// GetCheckpoint shows one checkpoint with what was done with it.
+	GetCheckpoint(context.Context, *GetCheckpointRequest) (*GetCheckpointResponse, error)
+	// VerifyCheckpoint has every byte read back and compared. It fails, as the
+	// methods below do, with NOT_FOUND when there is no such checkpoint, with
+	// FAILED_PRECONDITION when it is not in a vault, and with UNAVAILABLE when no
+	// agent that has it is connected.
+	VerifyCheckpoint(context.Context, *VerifyCheckpointRequest) (*VerifyCheckpointResponse, error)
+	// PinCheckpoint has a checkpoint kept whatever the retention policy says, or
+	// leaves it to the policy again.
+	PinCheckpoint(context.Context, *PinCheckpointRequest) (*PinCheckpointResponse, error)
+	// RemoveCheckpoint removes a checkpoint. The agent refuses to remove the last
+	// verified healthy one of a run, one that is pinned, and one in use.
+	RemoveCheckpoint(context.Context, *RemoveCheckpointRequest) (*RemoveCheckpointResponse, error)
+	// RestoreCheckpoint has a checkpoint's files written, as the trainer wrote
+	// them, below the vault's directory for exports on its node.
+	RestoreCheckpoint(context.Context, *RestoreCheckpointRequest) (*RestoreCheckpointResponse, error)
+	// WatchCheckpointTask streams a task each time that it comes further, and ends
+	// when it is done or failed.
+	WatchCheckpointTask(*WatchCheckpointTaskRequest, grpc.ServerStreamingServer[WatchCheckpointTaskResponse]) error
+	mustEmbedUnimplementedCheckpointTaskServiceServer()
+}
+
+// UnimplementedCheckpointTaskServiceServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedCheckpointTaskServiceServer struct{}
+
+func (UnimplementedCheckpointTaskServiceServer) GetCheckpoint(context.Context, *GetCheckpointRequest) (*GetCheckpointResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetCheckpoint not implemented")
+}
+func (UnimplementedCheckpointTaskServiceServer) VerifyCheckpoint(context.Context, *VerifyCheckpointRequest) (*VerifyCheckpointResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method VerifyCheckpoint not implemented")
+}
+func (UnimplementedCheckpointTaskServiceServer) PinCheckpoint(context.Context, *PinCheckpointRequest) (*PinCheckpointResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PinCheckpoint not implemented")
+}
+func (UnimplementedCheckpointTaskServiceServer) RemoveCheckpoint(context.Context, *RemoveCheckpointRequest) (*RemoveCheckpointResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveCheckpoint not implemented")
+}
+func (UnimplementedCheckpointTaskServiceServer) RestoreCheckpoint(context.Context, *RestoreCheckpointRequest) (*RestoreCheckpointResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RestoreCheckpoint not implemented")
+}
+func (UnimplementedCheckpointTaskServiceServer) WatchCheckpointTask(*WatchCheckpointTaskRequest, grpc.ServerStreamingServer[WatchCheckpointTaskResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchCheckpointTask not implemented")
+}
+func (UnimplementedCheckpointTaskServiceServer) mustEmbedUnimplementedCheckpointTaskServiceServer() {}
+func (UnimplementedCheckpointTaskServiceServer) testEmbeddedByValue()                               {}
+
+// UnsafeCheckpointTaskServiceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to CheckpointTaskServiceServer will
+// result in compilation errors.
+type UnsafeCheckpointTaskServiceServer interface {
+	mustEmbedUnimplementedCheckpointTaskServiceServer()
+}
+
+func RegisterCheckpointTaskServiceServer(s grpc.ServiceRegistrar, srv CheckpointTaskServiceServer) {
+	// If the following call panics, it indicates UnimplementedCheckpointTaskServiceServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&CheckpointTaskService_ServiceDesc, srv)
+}
+
+func _CheckpointTaskService_GetCheckpoint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetCheckpointRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CheckpointTaskServiceServer).GetCheckpoint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CheckpointTaskService_GetCheckpoint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CheckpointTaskServiceServer).GetCheckpoint(ctx, req.(*GetCheckpointRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CheckpointTaskService_VerifyCheckpoint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(VerifyCheckpointRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CheckpointTaskServiceServer).VerifyCheckpoint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CheckpointTaskService_VerifyCheckpoint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CheckpointTaskServiceServer).VerifyCheckpoint(ctx, req.(*VerifyCheckpointRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CheckpointTaskService_PinCheckpoint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PinCheckpointRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CheckpointTaskServiceServer).PinCheckpoint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CheckpointTaskService_PinCheckpoint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CheckpointTaskServiceServer).PinCheckpoint(ctx, req.(*PinCheckpointRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CheckpointTaskService_RemoveCheckpoint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveCheckpointRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CheckpointTaskServiceServer).RemoveCheckpoint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CheckpointTaskService_RemoveCheckpoint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CheckpointTaskServiceServer).RemoveCheckpoint(ctx, req.(*RemoveCheckpointRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CheckpointTaskService_RestoreCheckpoint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RestoreCheckpointRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CheckpointTaskServiceServer).RestoreCheckpoint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CheckpointTaskService_RestoreCheckpoint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CheckpointTaskServiceServer).RestoreCheckpoint(ctx, req.(*RestoreCheckpointRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CheckpointTaskService_WatchCheckpointTask_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchCheckpointTaskRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(CheckpointTaskServiceServer).WatchCheckpointTask(m, &grpc.GenericServerStream[WatchCheckpointTaskRequest, WatchCheckpointTaskResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type CheckpointTaskService_WatchCheckpointTaskServer = grpc.ServerStreamingServer[WatchCheckpointTaskResponse]
+
+// CheckpointTaskService_ServiceDesc is the grpc.ServiceDesc for CheckpointTaskService service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var CheckpointTaskService_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "vigil.control.v1.CheckpointTaskService",
+	HandlerType: (*CheckpointTaskServiceServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "GetCheckpoint",
+			Handler:    _CheckpointTaskService_GetCheckpoint_Handler,
+		},
+		{
+			MethodName: "VerifyCheckpoint",
+			Handler:    _CheckpointTaskService_VerifyCheckpoint_Handler,
+		},
+		{
+			MethodName: "PinCheckpoint",
+			Handler:    _CheckpointTaskService_PinCheckpoint_Handler,
+		},
+		{
+			MethodName: "RemoveCheckpoint",
+			Handler:    _CheckpointTaskService_RemoveCheckpoint_Handler,
+		},
+		{
+			MethodName: "RestoreCheckpoint",
+			Handler:    _CheckpointTaskService_RestoreCheckpoint_Handler,
+		},
+	},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchCheckpointTask",
+			Handler:       _CheckpointTaskService_WatchCheckpointTask_Handler,
+			ServerStreams: true,
+		},
+	},
+	Metadata: "vigil/control/v1/services.proto",
+}
+
+const (
 	SystemService_GetStatus_FullMethodName = "/vigil.control.v1.SystemService/GetStatus"
 )
 

@@ -14,6 +14,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -682,8 +683,14 @@ type ResolveResumeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The session.
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// Ranks of the new attempt; a checkpoint of another number is not taken.
-	WorldSize     uint32 `protobuf:"varint,2,opt,name=world_size,json=worldSize,proto3" json:"world_size,omitempty"`
+	// Ranks of the new attempt. Where the checkpoint to go on from has another
+	// number the call fails, unless the trainer can reshard.
+	WorldSize uint32 `protobuf:"varint,2,opt,name=world_size,json=worldSize,proto3" json:"world_size,omitempty"`
+	// Which checkpoint is wanted.
+	Mode v1.RecoveryMode `protobuf:"varint,3,opt,name=mode,proto3,enum=vigil.common.v1.RecoveryMode" json:"mode,omitempty"`
+	// Whether the trainer can go on from a checkpoint of another number of ranks;
+	// it gets the directories of all of them.
+	CanReshard    bool `protobuf:"varint,4,opt,name=can_reshard,json=canReshard,proto3" json:"can_reshard,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -730,6 +737,20 @@ func (x *ResolveResumeRequest) GetWorldSize() uint32 {
 		return x.WorldSize
 	}
 	return 0
+}
+
+func (x *ResolveResumeRequest) GetMode() v1.RecoveryMode {
+	if x != nil {
+		return x.Mode
+	}
+	return v1.RecoveryMode(0)
+}
+
+func (x *ResolveResumeRequest) GetCanReshard() bool {
+	if x != nil {
+		return x.CanReshard
+	}
+	return false
 }
 
 // ResolveResumeResponse says where to go on.
@@ -962,11 +983,232 @@ func (x *RequestCheckpointResponse) GetCheckpointId() string {
 	return ""
 }
 
+// GetStandingRequest asks how the caller's run stands.
+type GetStandingRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The caller's session.
+	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// Faults of the node from then on are told; absent: none are.
+	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	// A checkpoint that is asked about; may be empty.
+	CheckpointId  string `protobuf:"bytes,3,opt,name=checkpoint_id,json=checkpointId,proto3" json:"checkpoint_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStandingRequest) Reset() {
+	*x = GetStandingRequest{}
+	mi := &file_vigil_trainer_v1_trainer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStandingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStandingRequest) ProtoMessage() {}
+
+func (x *GetStandingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_trainer_v1_trainer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStandingRequest.ProtoReflect.Descriptor instead.
+func (*GetStandingRequest) Descriptor() ([]byte, []int) {
+	return file_vigil_trainer_v1_trainer_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *GetStandingRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *GetStandingRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *GetStandingRequest) GetCheckpointId() string {
+	if x != nil {
+		return x.CheckpointId
+	}
+	return ""
+}
+
+// GetStandingResponse is how a run stands.
+type GetStandingResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The newest checkpoint that was handed over here; absent when none was.
+	Last *CheckpointStanding `protobuf:"bytes,1,opt,name=last,proto3" json:"last,omitempty"`
+	// The one that was asked about; absent when it is not known.
+	Asked *CheckpointStanding `protobuf:"bytes,2,opt,name=asked,proto3" json:"asked,omitempty"`
+	// From the request to save until the files are handed over, the longest of
+	// the last few times; absent while it is not known.
+	StageTime *durationpb.Duration `protobuf:"bytes,3,opt,name=stage_time,json=stageTime,proto3" json:"stage_time,omitempty"`
+	// From then until they are read back, the longest of the last few times;
+	// absent while it is not known.
+	SealTime *durationpb.Duration `protobuf:"bytes,4,opt,name=seal_time,json=sealTime,proto3" json:"seal_time,omitempty"`
+	// What the node said is broken that can concern the run.
+	Faults []*v1.NodeFault `protobuf:"bytes,5,rep,name=faults,proto3" json:"faults,omitempty"`
+	// Whether the vault encrypts.
+	Encrypts      bool `protobuf:"varint,6,opt,name=encrypts,proto3" json:"encrypts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStandingResponse) Reset() {
+	*x = GetStandingResponse{}
+	mi := &file_vigil_trainer_v1_trainer_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStandingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStandingResponse) ProtoMessage() {}
+
+func (x *GetStandingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_trainer_v1_trainer_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStandingResponse.ProtoReflect.Descriptor instead.
+func (*GetStandingResponse) Descriptor() ([]byte, []int) {
+	return file_vigil_trainer_v1_trainer_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GetStandingResponse) GetLast() *CheckpointStanding {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+func (x *GetStandingResponse) GetAsked() *CheckpointStanding {
+	if x != nil {
+		return x.Asked
+	}
+	return nil
+}
+
+func (x *GetStandingResponse) GetStageTime() *durationpb.Duration {
+	if x != nil {
+		return x.StageTime
+	}
+	return nil
+}
+
+func (x *GetStandingResponse) GetSealTime() *durationpb.Duration {
+	if x != nil {
+		return x.SealTime
+	}
+	return nil
+}
+
+func (x *GetStandingResponse) GetFaults() []*v1.NodeFault {
+	if x != nil {
+		return x.Faults
+	}
+	return nil
+}
+
+func (x *GetStandingResponse) GetEncrypts() bool {
+	if x != nil {
+		return x.Encrypts
+	}
+	return false
+}
+
+// CheckpointStanding is how far a checkpoint is.
+type CheckpointStanding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The checkpoint.
+	CheckpointId string `protobuf:"bytes,1,opt,name=checkpoint_id,json=checkpointId,proto3" json:"checkpoint_id,omitempty"`
+	// How far it is.
+	State v1.CheckpointState `protobuf:"varint,2,opt,name=state,proto3,enum=vigil.common.v1.CheckpointState" json:"state,omitempty"`
+	// Optimizer steps done in it.
+	Step          int64 `protobuf:"varint,3,opt,name=step,proto3" json:"step,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckpointStanding) Reset() {
+	*x = CheckpointStanding{}
+	mi := &file_vigil_trainer_v1_trainer_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckpointStanding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckpointStanding) ProtoMessage() {}
+
+func (x *CheckpointStanding) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_trainer_v1_trainer_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckpointStanding.ProtoReflect.Descriptor instead.
+func (*CheckpointStanding) Descriptor() ([]byte, []int) {
+	return file_vigil_trainer_v1_trainer_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *CheckpointStanding) GetCheckpointId() string {
+	if x != nil {
+		return x.CheckpointId
+	}
+	return ""
+}
+
+func (x *CheckpointStanding) GetState() v1.CheckpointState {
+	if x != nil {
+		return x.State
+	}
+	return v1.CheckpointState(0)
+}
+
+func (x *CheckpointStanding) GetStep() int64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
 var File_vigil_trainer_v1_trainer_proto protoreflect.FileDescriptor
 
 const file_vigil_trainer_v1_trainer_proto_rawDesc = "" +
 	"\n" +
-	"\x1evigil/trainer/v1/trainer.proto\x12\x10vigil.trainer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1fvigil/common/v1/directive.proto\x1a\x1bvigil/common/v1/event.proto\"\xc7\x01\n" +
+	"\x1evigil/trainer/v1/trainer.proto\x12\x10vigil.trainer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1fvigil/common/v1/directive.proto\x1a\x1bvigil/common/v1/event.proto\x1a\x1avigil/common/v1/node.proto\"\xc7\x01\n" +
 	"\x0fRegisterRequest\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x12\n" +
@@ -1007,12 +1249,15 @@ const file_vigil_trainer_v1_trainer_proto_rawDesc = "" +
 	"\bmetadata\x18\x03 \x01(\v2#.vigil.common.v1.CheckpointMetadataR\bmetadata\x12 \n" +
 	"\vtraceparent\x18\x04 \x01(\tR\vtraceparent\"R\n" +
 	"\x18CommitCheckpointResponse\x126\n" +
-	"\x05state\x18\x01 \x01(\x0e2 .vigil.common.v1.CheckpointStateR\x05state\"T\n" +
+	"\x05state\x18\x01 \x01(\x0e2 .vigil.common.v1.CheckpointStateR\x05state\"\xa8\x01\n" +
 	"\x14ResolveResumeRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x1d\n" +
 	"\n" +
-	"world_size\x18\x02 \x01(\rR\tworldSize\"\x96\x01\n" +
+	"world_size\x18\x02 \x01(\rR\tworldSize\x121\n" +
+	"\x04mode\x18\x03 \x01(\x0e2\x1d.vigil.common.v1.RecoveryModeR\x04mode\x12\x1f\n" +
+	"\vcan_reshard\x18\x04 \x01(\bR\n" +
+	"canReshard\"\x96\x01\n" +
 	"\x15ResolveResumeResponse\x12>\n" +
 	"\n" +
 	"checkpoint\x18\x01 \x01(\v2\x1e.vigil.common.v1.CheckpointRefR\n" +
@@ -1030,11 +1275,28 @@ const file_vigil_trainer_v1_trainer_proto_rawDesc = "" +
 	"\x05after\x18\x03 \x01(\x0e2 .vigil.common.v1.AfterCheckpointR\x05after\x123\n" +
 	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"@\n" +
 	"\x19RequestCheckpointResponse\x12#\n" +
-	"\rcheckpoint_id\x18\x01 \x01(\tR\fcheckpointId*b\n" +
+	"\rcheckpoint_id\x18\x01 \x01(\tR\fcheckpointId\"\x8a\x01\n" +
+	"\x12GetStandingRequest\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12#\n" +
+	"\rcheckpoint_id\x18\x03 \x01(\tR\fcheckpointId\"\xcd\x02\n" +
+	"\x13GetStandingResponse\x128\n" +
+	"\x04last\x18\x01 \x01(\v2$.vigil.trainer.v1.CheckpointStandingR\x04last\x12:\n" +
+	"\x05asked\x18\x02 \x01(\v2$.vigil.trainer.v1.CheckpointStandingR\x05asked\x128\n" +
+	"\n" +
+	"stage_time\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\tstageTime\x126\n" +
+	"\tseal_time\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bsealTime\x122\n" +
+	"\x06faults\x18\x05 \x03(\v2\x1a.vigil.common.v1.NodeFaultR\x06faults\x12\x1a\n" +
+	"\bencrypts\x18\x06 \x01(\bR\bencrypts\"\x85\x01\n" +
+	"\x12CheckpointStanding\x12#\n" +
+	"\rcheckpoint_id\x18\x01 \x01(\tR\fcheckpointId\x126\n" +
+	"\x05state\x18\x02 \x01(\x0e2 .vigil.common.v1.CheckpointStateR\x05state\x12\x12\n" +
+	"\x04step\x18\x03 \x01(\x03R\x04step*b\n" +
 	"\vSessionKind\x12\x1c\n" +
 	"\x18SESSION_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14SESSION_KIND_TRAINER\x10\x01\x12\x1b\n" +
-	"\x17SESSION_KIND_SUPERVISOR\x10\x022\xbd\x05\n" +
+	"\x17SESSION_KIND_SUPERVISOR\x10\x022\x99\x06\n" +
 	"\x0eTrainerService\x12Q\n" +
 	"\bRegister\x12!.vigil.trainer.v1.RegisterRequest\x1a\".vigil.trainer.v1.RegisterResponse\x12K\n" +
 	"\x06Report\x12\x1f.vigil.trainer.v1.ReportRequest\x1a .vigil.trainer.v1.ReportResponse\x12h\n" +
@@ -1042,7 +1304,8 @@ const file_vigil_trainer_v1_trainer_proto_rawDesc = "" +
 	"\x0fBeginCheckpoint\x12(.vigil.trainer.v1.BeginCheckpointRequest\x1a).vigil.trainer.v1.BeginCheckpointResponse\x12i\n" +
 	"\x10CommitCheckpoint\x12).vigil.trainer.v1.CommitCheckpointRequest\x1a*.vigil.trainer.v1.CommitCheckpointResponse\x12`\n" +
 	"\rResolveResume\x12&.vigil.trainer.v1.ResolveResumeRequest\x1a'.vigil.trainer.v1.ResolveResumeResponse\x12l\n" +
-	"\x11RequestCheckpoint\x12*.vigil.trainer.v1.RequestCheckpointRequest\x1a+.vigil.trainer.v1.RequestCheckpointResponseB<Z:github.com/vigil-ml/vigil/proto/vigil/trainer/v1;trainerv1b\x06proto3"
+	"\x11RequestCheckpoint\x12*.vigil.trainer.v1.RequestCheckpointRequest\x1a+.vigil.trainer.v1.RequestCheckpointResponse\x12Z\n" +
+	"\vGetStanding\x12$.vigil.trainer.v1.GetStandingRequest\x1a%.vigil.trainer.v1.GetStandingResponseB<Z:github.com/vigil-ml/vigil/proto/vigil/trainer/v1;trainerv1b\x06proto3"
 
 var (
 	file_vigil_trainer_v1_trainer_proto_rawDescOnce sync.Once
@@ -1057,7 +1320,7 @@ func file_vigil_trainer_v1_trainer_proto_rawDescGZIP() []byte {
 }
 
 var file_vigil_trainer_v1_trainer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_vigil_trainer_v1_trainer_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_vigil_trainer_v1_trainer_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_vigil_trainer_v1_trainer_proto_goTypes = []any{
 	(SessionKind)(0),                  // 0: vigil.trainer.v1.SessionKind
 	(*RegisterRequest)(nil),           // 1: vigil.trainer.v1.RegisterRequest
@@ -1075,49 +1338,65 @@ var file_vigil_trainer_v1_trainer_proto_goTypes = []any{
 	(*PassedOver)(nil),                // 13: vigil.trainer.v1.PassedOver
 	(*RequestCheckpointRequest)(nil),  // 14: vigil.trainer.v1.RequestCheckpointRequest
 	(*RequestCheckpointResponse)(nil), // 15: vigil.trainer.v1.RequestCheckpointResponse
-	(*v1.TrainerRegistered)(nil),      // 16: vigil.common.v1.TrainerRegistered
-	(*durationpb.Duration)(nil),       // 17: google.protobuf.Duration
-	(*v1.Event)(nil),                  // 18: vigil.common.v1.Event
-	(*v1.Directive)(nil),              // 19: vigil.common.v1.Directive
-	(v1.CheckpointReason)(0),          // 20: vigil.common.v1.CheckpointReason
-	(*v1.CheckpointMetadata)(nil),     // 21: vigil.common.v1.CheckpointMetadata
-	(v1.CheckpointState)(0),           // 22: vigil.common.v1.CheckpointState
-	(*v1.CheckpointRef)(nil),          // 23: vigil.common.v1.CheckpointRef
-	(v1.AfterCheckpoint)(0),           // 24: vigil.common.v1.AfterCheckpoint
+	(*GetStandingRequest)(nil),        // 16: vigil.trainer.v1.GetStandingRequest
+	(*GetStandingResponse)(nil),       // 17: vigil.trainer.v1.GetStandingResponse
+	(*CheckpointStanding)(nil),        // 18: vigil.trainer.v1.CheckpointStanding
+	(*v1.TrainerRegistered)(nil),      // 19: vigil.common.v1.TrainerRegistered
+	(*durationpb.Duration)(nil),       // 20: google.protobuf.Duration
+	(*v1.Event)(nil),                  // 21: vigil.common.v1.Event
+	(*v1.Directive)(nil),              // 22: vigil.common.v1.Directive
+	(v1.CheckpointReason)(0),          // 23: vigil.common.v1.CheckpointReason
+	(*v1.CheckpointMetadata)(nil),     // 24: vigil.common.v1.CheckpointMetadata
+	(v1.CheckpointState)(0),           // 25: vigil.common.v1.CheckpointState
+	(v1.RecoveryMode)(0),              // 26: vigil.common.v1.RecoveryMode
+	(*v1.CheckpointRef)(nil),          // 27: vigil.common.v1.CheckpointRef
+	(v1.AfterCheckpoint)(0),           // 28: vigil.common.v1.AfterCheckpoint
+	(*timestamppb.Timestamp)(nil),     // 29: google.protobuf.Timestamp
+	(*v1.NodeFault)(nil),              // 30: vigil.common.v1.NodeFault
 }
 var file_vigil_trainer_v1_trainer_proto_depIdxs = []int32{
 	0,  // 0: vigil.trainer.v1.RegisterRequest.kind:type_name -> vigil.trainer.v1.SessionKind
-	16, // 1: vigil.trainer.v1.RegisterRequest.trainer:type_name -> vigil.common.v1.TrainerRegistered
-	17, // 2: vigil.trainer.v1.RegisterResponse.hold:type_name -> google.protobuf.Duration
-	18, // 3: vigil.trainer.v1.ReportRequest.events:type_name -> vigil.common.v1.Event
-	19, // 4: vigil.trainer.v1.WatchDirectivesResponse.directive:type_name -> vigil.common.v1.Directive
-	20, // 5: vigil.trainer.v1.BeginCheckpointRequest.reason:type_name -> vigil.common.v1.CheckpointReason
-	21, // 6: vigil.trainer.v1.CommitCheckpointRequest.metadata:type_name -> vigil.common.v1.CheckpointMetadata
-	22, // 7: vigil.trainer.v1.CommitCheckpointResponse.state:type_name -> vigil.common.v1.CheckpointState
-	23, // 8: vigil.trainer.v1.ResolveResumeResponse.checkpoint:type_name -> vigil.common.v1.CheckpointRef
-	13, // 9: vigil.trainer.v1.ResolveResumeResponse.passed_over:type_name -> vigil.trainer.v1.PassedOver
-	20, // 10: vigil.trainer.v1.RequestCheckpointRequest.reason:type_name -> vigil.common.v1.CheckpointReason
-	24, // 11: vigil.trainer.v1.RequestCheckpointRequest.after:type_name -> vigil.common.v1.AfterCheckpoint
-	17, // 12: vigil.trainer.v1.RequestCheckpointRequest.timeout:type_name -> google.protobuf.Duration
-	1,  // 13: vigil.trainer.v1.TrainerService.Register:input_type -> vigil.trainer.v1.RegisterRequest
-	3,  // 14: vigil.trainer.v1.TrainerService.Report:input_type -> vigil.trainer.v1.ReportRequest
-	5,  // 15: vigil.trainer.v1.TrainerService.WatchDirectives:input_type -> vigil.trainer.v1.WatchDirectivesRequest
-	7,  // 16: vigil.trainer.v1.TrainerService.BeginCheckpoint:input_type -> vigil.trainer.v1.BeginCheckpointRequest
-	9,  // 17: vigil.trainer.v1.TrainerService.CommitCheckpoint:input_type -> vigil.trainer.v1.CommitCheckpointRequest
-	11, // 18: vigil.trainer.v1.TrainerService.ResolveResume:input_type -> vigil.trainer.v1.ResolveResumeRequest
-	14, // 19: vigil.trainer.v1.TrainerService.RequestCheckpoint:input_type -> vigil.trainer.v1.RequestCheckpointRequest
-	2,  // 20: vigil.trainer.v1.TrainerService.Register:output_type -> vigil.trainer.v1.RegisterResponse
-	4,  // 21: vigil.trainer.v1.TrainerService.Report:output_type -> vigil.trainer.v1.ReportResponse
-	6,  // 22: vigil.trainer.v1.TrainerService.WatchDirectives:output_type -> vigil.trainer.v1.WatchDirectivesResponse
-	8,  // 23: vigil.trainer.v1.TrainerService.BeginCheckpoint:output_type -> vigil.trainer.v1.BeginCheckpointResponse
-	10, // 24: vigil.trainer.v1.TrainerService.CommitCheckpoint:output_type -> vigil.trainer.v1.CommitCheckpointResponse
-	12, // 25: vigil.trainer.v1.TrainerService.ResolveResume:output_type -> vigil.trainer.v1.ResolveResumeResponse
-	15, // 26: vigil.trainer.v1.TrainerService.RequestCheckpoint:output_type -> vigil.trainer.v1.RequestCheckpointResponse
-	20, // [20:27] is the sub-list for method output_type
-	13, // [13:20] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	19, // 1: vigil.trainer.v1.RegisterRequest.trainer:type_name -> vigil.common.v1.TrainerRegistered
+	20, // 2: vigil.trainer.v1.RegisterResponse.hold:type_name -> google.protobuf.Duration
+	21, // 3: vigil.trainer.v1.ReportRequest.events:type_name -> vigil.common.v1.Event
+	22, // 4: vigil.trainer.v1.WatchDirectivesResponse.directive:type_name -> vigil.common.v1.Directive
+	23, // 5: vigil.trainer.v1.BeginCheckpointRequest.reason:type_name -> vigil.common.v1.CheckpointReason
+	24, // 6: vigil.trainer.v1.CommitCheckpointRequest.metadata:type_name -> vigil.common.v1.CheckpointMetadata
+	25, // 7: vigil.trainer.v1.CommitCheckpointResponse.state:type_name -> vigil.common.v1.CheckpointState
+	26, // 8: vigil.trainer.v1.ResolveResumeRequest.mode:type_name -> vigil.common.v1.RecoveryMode
+	27, // 9: vigil.trainer.v1.ResolveResumeResponse.checkpoint:type_name -> vigil.common.v1.CheckpointRef
+	13, // 10: vigil.trainer.v1.ResolveResumeResponse.passed_over:type_name -> vigil.trainer.v1.PassedOver
+	23, // 11: vigil.trainer.v1.RequestCheckpointRequest.reason:type_name -> vigil.common.v1.CheckpointReason
+	28, // 12: vigil.trainer.v1.RequestCheckpointRequest.after:type_name -> vigil.common.v1.AfterCheckpoint
+	20, // 13: vigil.trainer.v1.RequestCheckpointRequest.timeout:type_name -> google.protobuf.Duration
+	29, // 14: vigil.trainer.v1.GetStandingRequest.since:type_name -> google.protobuf.Timestamp
+	18, // 15: vigil.trainer.v1.GetStandingResponse.last:type_name -> vigil.trainer.v1.CheckpointStanding
+	18, // 16: vigil.trainer.v1.GetStandingResponse.asked:type_name -> vigil.trainer.v1.CheckpointStanding
+	20, // 17: vigil.trainer.v1.GetStandingResponse.stage_time:type_name -> google.protobuf.Duration
+	20, // 18: vigil.trainer.v1.GetStandingResponse.seal_time:type_name -> google.protobuf.Duration
+	30, // 19: vigil.trainer.v1.GetStandingResponse.faults:type_name -> vigil.common.v1.NodeFault
+	25, // 20: vigil.trainer.v1.CheckpointStanding.state:type_name -> vigil.common.v1.CheckpointState
+	1,  // 21: vigil.trainer.v1.TrainerService.Register:input_type -> vigil.trainer.v1.RegisterRequest
+	3,  // 22: vigil.trainer.v1.TrainerService.Report:input_type -> vigil.trainer.v1.ReportRequest
+	5,  // 23: vigil.trainer.v1.TrainerService.WatchDirectives:input_type -> vigil.trainer.v1.WatchDirectivesRequest
+	7,  // 24: vigil.trainer.v1.TrainerService.BeginCheckpoint:input_type -> vigil.trainer.v1.BeginCheckpointRequest
+	9,  // 25: vigil.trainer.v1.TrainerService.CommitCheckpoint:input_type -> vigil.trainer.v1.CommitCheckpointRequest
+	11, // 26: vigil.trainer.v1.TrainerService.ResolveResume:input_type -> vigil.trainer.v1.ResolveResumeRequest
+	14, // 27: vigil.trainer.v1.TrainerService.RequestCheckpoint:input_type -> vigil.trainer.v1.RequestCheckpointRequest
+	16, // 28: vigil.trainer.v1.TrainerService.GetStanding:input_type -> vigil.trainer.v1.GetStandingRequest
+	2,  // 29: vigil.trainer.v1.TrainerService.Register:output_type -> vigil.trainer.v1.RegisterResponse
+	4,  // 30: vigil.trainer.v1.TrainerService.Report:output_type -> vigil.trainer.v1.ReportResponse
+	6,  // 31: vigil.trainer.v1.TrainerService.WatchDirectives:output_type -> vigil.trainer.v1.WatchDirectivesResponse
+	8,  // 32: vigil.trainer.v1.TrainerService.BeginCheckpoint:output_type -> vigil.trainer.v1.BeginCheckpointResponse
+	10, // 33: vigil.trainer.v1.TrainerService.CommitCheckpoint:output_type -> vigil.trainer.v1.CommitCheckpointResponse
+	12, // 34: vigil.trainer.v1.TrainerService.ResolveResume:output_type -> vigil.trainer.v1.ResolveResumeResponse
+	15, // 35: vigil.trainer.v1.TrainerService.RequestCheckpoint:output_type -> vigil.trainer.v1.RequestCheckpointResponse
+	17, // 36: vigil.trainer.v1.TrainerService.GetStanding:output_type -> vigil.trainer.v1.GetStandingResponse
+	29, // [29:37] is the sub-list for method output_type
+	21, // [21:29] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_vigil_trainer_v1_trainer_proto_init() }
@@ -1131,7 +1410,7 @@ func file_vigil_trainer_v1_trainer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_trainer_v1_trainer_proto_rawDesc), len(file_vigil_trainer_v1_trainer_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

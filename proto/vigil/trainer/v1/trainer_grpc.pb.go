@@ -29,6 +29,7 @@ const (
 	TrainerService_CommitCheckpoint_FullMethodName  = "/vigil.trainer.v1.TrainerService/CommitCheckpoint"
 	TrainerService_ResolveResume_FullMethodName     = "/vigil.trainer.v1.TrainerService/ResolveResume"
 	TrainerService_RequestCheckpoint_FullMethodName = "/vigil.trainer.v1.TrainerService/RequestCheckpoint"
+	TrainerService_GetStanding_FullMethodName       = "/vigil.trainer.v1.TrainerService/GetStanding"
 )
 
 // TrainerServiceClient is the client API for TrainerService service.
@@ -55,6 +56,9 @@ type TrainerServiceClient interface {
 	// RequestCheckpoint has every process of a run save now; a supervisor that
 	// is told to stop calls it.
 	RequestCheckpoint(ctx context.Context, in *RequestCheckpointRequest, opts ...grpc.CallOption) (*RequestCheckpointResponse, error)
+	// GetStanding tells how a run stands on this node: what was saved last, how
+	// long saving takes here, and what the node says is broken.
+	GetStanding(ctx context.Context, in *GetStandingRequest, opts ...grpc.CallOption) (*GetStandingResponse, error)
 }
 
 type trainerServiceClient struct {
@@ -144,6 +148,16 @@ func (c *trainerServiceClient) RequestCheckpoint(ctx context.Context, in *Reques
 	return out, nil
 }
 
+func (c *trainerServiceClient) GetStanding(ctx context.Context, in *GetStandingRequest, opts ...grpc.CallOption) (*GetStandingResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetStandingResponse)
+	err := c.cc.Invoke(ctx, TrainerService_GetStanding_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // TrainerServiceServer is the server API for TrainerService service.
 // All implementations must embed UnimplementedTrainerServiceServer
 // for forward compatibility.
@@ -168,6 +182,9 @@ type TrainerServiceServer interface {
 	// RequestCheckpoint has every process of a run save now; a supervisor that
 	// is told to stop calls it.
 	RequestCheckpoint(context.Context, *RequestCheckpointRequest) (*RequestCheckpointResponse, error)
+	// GetStanding tells how a run stands on this node: what was saved last, how
+	// long saving takes here, and what the node says is broken.
+	GetStanding(context.Context, *GetStandingRequest) (*GetStandingResponse, error)
 	mustEmbedUnimplementedTrainerServiceServer()
 }
 
@@ -198,6 +215,9 @@ func (UnimplementedTrainerServiceServer) ResolveResume(context.Context, *Resolve
 }
 func (UnimplementedTrainerServiceServer) RequestCheckpoint(context.Context, *RequestCheckpointRequest) (*RequestCheckpointResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RequestCheckpoint not implemented")
+}
+func (UnimplementedTrainerServiceServer) GetStanding(context.Context, *GetStandingRequest) (*GetStandingResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetStanding not implemented")
 }
 func (UnimplementedTrainerServiceServer) mustEmbedUnimplementedTrainerServiceServer() {}
 func (UnimplementedTrainerServiceServer) testEmbeddedByValue()                        {}
@@ -339,6 +359,24 @@ func _TrainerService_RequestCheckpoint_Handler(srv interface{}, ctx context.Cont
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TrainerService_GetStanding_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetStandingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TrainerServiceServer).GetStanding(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TrainerService_GetStanding_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TrainerServiceServer).GetStanding(ctx, req.(*GetStandingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // TrainerService_ServiceDesc is the grpc.ServiceDesc for TrainerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -369,6 +407,10 @@ var TrainerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RequestCheckpoint",
 			Handler:    _TrainerService_RequestCheckpoint_Handler,
+		},
+		{
+			MethodName: "GetStanding",
+			Handler:    _TrainerService_GetStanding_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
