@@ -106,7 +106,7 @@ class Nudge(Fault):
     def parameters(self, step, model):
         if step == self.onset:
             for p in model.parameters():
-                p.data.add_(torch.randn_like(p) * p.std().clamp(min=0.01) * self.how["size"])
+                p.data.add_(torch.randn_like(p) * p.std(unbiased=False).clamp(min=0.01) * self.how["size"])
 
 
 class NotANumber(Fault):

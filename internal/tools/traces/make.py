@@ -128,6 +128,23 @@ def record(task, fault, steps, lr, seed, clip=None):
     return rows
 
 
+def blips(rows, onset):
+    """Rows at which a healthy loss leaps by itself, which are neither to be
+    found nor to be passed over: over 7 robust sigmas and 20 % above the median
+    of the 32 before."""
+    losses = [r.get("loss") for r in rows]
+    found = []
+    for i in range(32, len(rows) if onset is None else min(onset, len(rows))):
+        before = [x for x in losses[i - 32 : i] if isinstance(x, float)]
+        if not before or not isinstance(losses[i], float):
+            continue
+        middle = statistics.median(before)
+        sigma = 1.4826 * statistics.median(abs(x - middle) for x in before)
+        if losses[i] > max(middle + 7 * sigma, 1.2 * middle):
+            found.append([i, i + 2])
+    return found
+
+
 def fits(model, name):
     classes = model in ("mlp", "lstm")
     if name == "pla-random":
@@ -149,9 +166,10 @@ def run(trace, model, name, steps, fault, seed, args):
     task = make(digits(args.digits), 4 if name == "tiny" else size, torch.Generator().manual_seed(seed))
     clip = 1.0 if fault.kind in ("explosion", "vanishing") or seed % 2 else None
     rows = record(task, fault, steps, lr, seed, clip)
+    onset = fault.onset if fault.kind != "healthy" else None
     header = {"trace": trace, "source": "generated: real CPU run, torch %s, seed %d" % (torch.__version__, seed),
-              "label": fault.kind, "onset_step": fault.onset if fault.kind != "healthy" else None,
-              "end_step": fault.end, "notes": ""}
+              "label": fault.kind, "onset_step": onset, "end_step": fault.end,
+              "ignore_rows": blips(rows, onset), "notes": ""}
     write(args.out, trace, header, rows)
     return "%-22s %-10s %4d rows  loss %s to %s" % (trace, fault.kind, len(rows), rows[0]["loss"], rows[-1].get("loss"))
 
