@@ -29,6 +29,24 @@ test: deps ## Run every test; ends with the list of what was skipped and why
 	@echo "vigil: testing (the first time compiles everything: some minutes on two cores)"
 	@$(TOOL) gotestsum --format pkgname-and-test-fails --hide-summary=output -- -timeout 9m $(GOTESTFLAGS) ./...
 
+.PHONY: test-python-full python bench-sdk
+PYTHON      ?= python3
+PYTHON_FULL := .vigil/python-full
+test-python-full: ## Test the Python SDK with the newest PyTorch, Lightning, Transformers and Accelerate, in an environment of its own
+	@[ -x $(PYTHON_FULL)/bin/python ] || $(PYTHON) -m venv $(PYTHON_FULL)
+	@echo "vigil: installing PyTorch, Lightning, Transformers and Accelerate (some gigabytes, the first time)"
+	@$(PYTHON_FULL)/bin/pip install -q torch numpy lightning transformers accelerate
+	@VIGIL_PYTHON=$(CURDIR)/$(PYTHON_FULL)/bin/python go test ./trainer/python -count=1 -timeout 30m -run TestPython -v | grep -E '^ *--- |^(ok|FAIL|panic)|_test.go'
+
+python: ## Build the Python SDK's wheel into bin/
+	@mkdir -p $(BIN)
+	@$(PYTHON) -m pip wheel -q --no-deps --wheel-dir $(BIN) ./trainer/python
+	@rm -rf trainer/python/build trainer/python/*.egg-info
+	@ls $(BIN)/vigil_ml-*.whl
+
+bench-sdk: ## Microseconds in the training thread: run.log beside wandb and mlflow, and a step with vigil.watch; VIGIL_PYTHON names the Python
+	@go test ./trainer/python -run '^$$' -bench SDK -benchtime 1x -v | grep -vE '^(goos|goarch|pkg|cpu|ok|PASS)'
+
 deps: ## Install what the tests talk to for real, where this machine allows it
 	@internal/tools/deps.sh
 

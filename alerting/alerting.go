@@ -22,6 +22,7 @@ import (
 
 	"github.com/vigil-ml/vigil/alerting/alert"
 	"github.com/vigil-ml/vigil/alerting/notify"
+	"github.com/vigil-ml/vigil/alerting/template"
 )
 
 // Deps is what code injects.
@@ -68,7 +69,11 @@ func New(config Config, deps Deps) (*Alerting, error) {
 // Check finds every mistake in the receivers of a configuration, and then in
 // who is told of what.
 func Check(config Config) error {
-	receivers, err := receiversOf(config, Notifiers(), notify.Deps{Log: slog.New(slog.DiscardHandler), Clock: time.Now}, nil)
+	fill, err := fillOf(config, "")
+	if err != nil {
+		return err
+	}
+	receivers, err := receiversOf(config, Notifiers(), notify.Deps{Log: slog.New(slog.DiscardHandler), Clock: time.Now, Fill: fill}, nil)
 	if err != nil {
 		return err
 	}
@@ -84,7 +89,12 @@ func assemble(config Config, deps Deps, kinds catalog) (*Alerting, error) {
 	if deps.Clock == nil {
 		deps.Clock = time.Now
 	}
+	fill, err := fillOf(config, deps.ExternalURL)
+	if err != nil {
+		return nil, err
+	}
 	receivers, err := receiversOf(config, kinds, notify.Deps{
+		Fill:       fill,
 		HTTPClient: deps.HTTPClient, Log: deps.Log, Clock: deps.Clock, ExternalURL: deps.ExternalURL,
 		DashboardURL: config.DashboardURL, Desk: deps.Desk, Series: deps.Series,
 	}, deps.Memory)
@@ -101,6 +111,15 @@ func assemble(config Config, deps Deps, kinds catalog) (*Alerting, error) {
 	}
 	a.metrics = newMetrics(deps.Metrics, a.names)
 	return a, nil
+}
+
+// fillOf reads the templates and gives what fills in a text with them.
+func fillOf(config Config, externalURL string) (func(string, alert.Delivery) (string, error), error) {
+	templates, err := template.Load(config.Templates...)
+	if err != nil {
+		return nil, err
+	}
+	return func(text string, d alert.Delivery) (string, error) { return templates.Text(text, d, externalURL) }, nil
 }
 
 // Receivers gives the names of the receivers, in the order of the

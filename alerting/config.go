@@ -39,6 +39,9 @@ type Config struct {
 	// NotResolved names the receivers that are not told when something is over:
 	// Alertmanager's send_resolved: false.
 	NotResolved []string `yaml:"not_resolved"`
+	// Templates are files, or patterns of files, with templates for the texts of
+	// receivers, as Alertmanager's.
+	Templates []string `yaml:"templates"`
 	// DashboardURL is the page of a run's graphs, with {run} where the run's id
 	// stands; notifications link to it. Empty links to the control plane.
 	DashboardURL string `yaml:"dashboard_url"`

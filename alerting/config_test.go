@@ -132,3 +132,22 @@ func TestEveryKindHasANameOfItsOwn(t *testing.T) {
 		seen[name] = true
 	}
 }
+
+// TestTemplatesAreTriedAtTheStart: a template that cannot be filled in is a
+// mistake in the configuration, with its place.
+func TestTemplatesAreTriedAtTheStart(t *testing.T) {
+	for text, want := range map[string]string{
+		`{{ .CommonLabels.run | toUpper }}`: "",
+		`{{ .CommonLabels.run`:              "text: fill in template",
+		`{{ .Nothing.Here }}`:               "text: fill in template",
+		`{{ template "none" . }}`:           "text: fill in template",
+	} {
+		_, err := build("alerting:\n  receivers:\n  - name: a\n    slack:\n      url: http://127.0.0.1/x\n      text: '" + text + "'\n")
+		if (err == nil) != (want == "") || (err != nil && (!strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "c.yaml:"))) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+	if _, err := build("alerting: {templates: ['[']}\n"); !fault.Is(err, fault.Invalid) {
+		t.Errorf("a pattern that is none: %v", err)
+	}
+}

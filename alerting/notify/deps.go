@@ -2,11 +2,18 @@ package notify
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/vigil-ml/vigil/alerting/alert"
+	"github.com/vigil-ml/vigil/internal/fault"
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
 // Deps is what code injects into a notifier. Only Log must be given.
@@ -34,6 +41,8 @@ type Deps struct {
 	Desk Desk
 	// Series draws charts from a run's loss; nil means no charts.
 	Series Series
+	// Fill fills in a template that the user wrote; nil means that there are none.
+	Fill func(text string, d alert.Delivery) (string, error)
 	// Answered is told what the receiver said to a try that it took, one line
 	// without secrets; nil means that nobody asks.
 	Answered func(text string)
@@ -137,6 +146,36 @@ func (d Deps) Say(text string) {
 	if d.Answered != nil {
 		d.Answered(text)
 	}
+}
+
+// Words gives a text of the user's for a delivery, and otherwise where there is
+// none. A template that fails is said in the log, and must not keep anybody
+// from being told.
+func (d Deps) Words(template string, delivery alert.Delivery, otherwise string) string {
+	if template == "" || d.Fill == nil {
+		return otherwise
+	}
+	text, err := d.Fill(template, delivery)
+	if err != nil {
+		d.Log.Warn("a template failed; the notification has Vigil's own words", "receiver", d.Receiver, "error", err)
+		return otherwise
+	}
+	return text
+}
+
+// CheckTemplates tells what is wrong with templates of the user's, by filling
+// them in with a made-up delivery. The keys are theirs in the configuration.
+func (d Deps) CheckTemplates(templates map[string]string) error {
+	sample := alert.Delivery{Key: "k", Receiver: d.Receiver, Incident: &controlv1.Incident{IncidentId: "inc-0", RunId: "run", Kind: "test"}}
+	for _, key := range slices.Sorted(maps.Keys(templates)) {
+		if templates[key] == "" || d.Fill == nil {
+			continue
+		}
+		if _, err := d.Fill(templates[key], sample); err != nil {
+			return fault.Mark(fault.Invalid, fmt.Errorf("%s: %w", key, err))
+		}
+	}
+	return nil
 }
 
 // RunURL is the page of a run: its dashboard where there is one, else the

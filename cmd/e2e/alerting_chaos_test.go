@@ -204,7 +204,7 @@ func postChaos(s *site.Site, n int) bool {
 	}
 	request.Header.Set("Content-Type", "application/json")
 	request.Close = true
-	if site.Authorize(request) != nil {
+	if s.Authorize(request) != nil {
 		return false
 	}
 	response, err := http.DefaultClient.Do(request)

@@ -117,6 +117,42 @@ inhibit_rules:
 			{0, "Down fires severity=critical node=n1"}, {50 * ms, "Slow fires severity=warning node=n1"},
 			{0, "Slow fires severity=warning node=n2"}, {1000 * ms, "Down ends severity=critical node=n1"}, {2500 * ms, ""},
 		}},
+		{name: "labels that nobody has are alike", config: `
+route: {receiver: a, group_by: [alertname], group_wait: 300ms, group_interval: 1s, repeat_interval: 1h}
+inhibit_rules:
+- {source_matchers: ['severity="critical"'], target_matchers: ['severity="warning"'], equal: [node, rack]}
+` + receivers, steps: []step{{0, "Down fires severity=critical node=n1"}, {0, "Slow fires severity=warning node=n1"}, {0, "Slow fires severity=warning rack=r1"}, {1500 * ms, ""}}},
+		{name: "what inhibits ends", config: `
+route: {receiver: a, group_by: [alertname], group_wait: 200ms, group_interval: 700ms, repeat_interval: 1h}
+inhibit_rules:
+- {source_match: {severity: critical}, target_match_re: {severity: warning|info}}
+` + receivers, steps: []step{
+			{0, "Down fires severity=critical"}, {50 * ms, "Slow fires severity=warning"}, {0, "Note fires severity=info"},
+			{500 * ms, "Down ends severity=critical"}, {2200 * ms, ""},
+		}},
+		{name: "an alert that nobody sends again is over", config: "global: {resolve_timeout: 1s}\nroute: {receiver: a, group_by: [alertname], group_wait: 100ms, group_interval: 700ms, repeat_interval: 1h}" + receivers, steps: []step{
+			{0, "X fires i=1"}, {2800 * ms, ""},
+		}},
+		{name: "siblings and their children", config: `
+route:
+  receiver: a
+  group_by: [alertname]
+  group_wait: 200ms
+  group_interval: 1s
+  routes:
+  - matchers: ['team="vision"']
+    continue: true
+    routes:
+    - {receiver: quiet, matchers: ['severity="info"']}
+    - {receiver: b, matchers: ['severity=~"crit.*"'], continue: true}
+    - {receiver: quiet, matchers: ['node!=""']}
+  - {receiver: b, matchers: ['team!~"text|audio"']}
+` + receivers, steps: []step{
+			{0, "X fires team=vision severity=critical node=n1"}, {0, "Y fires team=vision severity=info"}, {0, "Z fires team=text"}, {0, "W fires team=vision"}, {1200 * ms, ""},
+		}},
+		{name: "grouped by what some do not have", config: "route: {receiver: a, group_by: [team, node], " + times + "}" + receivers, steps: []step{
+			{0, "X fires team=vision"}, {0, "Y fires node=n1"}, {0, "Z fires i=1"}, {0, "W fires team=vision node=n1"}, {1200 * ms, ""},
+		}},
 		{name: "what matches both sides", config: `
 route: {receiver: a, group_by: [alertname], group_wait: 300ms, group_interval: 1s, repeat_interval: 1h}
 inhibit_rules:

@@ -95,16 +95,6 @@ func (d door) GetRequestMetadata(context.Context, ...string) (map[string]string,
 	return map[string]string{"authorization": "Bearer " + secret}, nil
 }
 
-// Authorize lets a request to the control plane's port in that is no method
-// call, such as one to /api/v2/alerts.
-func Authorize(request *http.Request) error {
-	header, err := door{request.URL.Host}.GetRequestMetadata(request.Context())
-	if err == nil && header != nil {
-		request.Header.Set("Authorization", header["authorization"])
-	}
-	return err
-}
-
 // RequireTransportSecurity is not needed: the site is on loopback.
 func (door) RequireTransportSecurity() bool { return false }
 
@@ -112,6 +102,15 @@ func (door) RequireTransportSecurity() bool { return false }
 func (s *Site) Close() error {
 	defer s.unlock()
 	return errors.Join(s.conn.Close(), os.RemoveAll(s.short))
+}
+
+// Authorize has an HTTP request come from the control plane's own user.
+func (s *Site) Authorize(r *http.Request) error {
+	headers, err := door{s.API}.GetRequestMetadata(r.Context())
+	for name, value := range headers {
+		r.Header.Set(name, value)
+	}
+	return err
 }
 
 // Conn is a connection to the operator API.

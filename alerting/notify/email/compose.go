@@ -52,7 +52,7 @@ func (n *notifier) compose(ctx context.Context, d alert.Delivery) (*gomail.Msg, 
 		return nil, fmt.Errorf("write recipients: %w", err)
 	}
 	root := "<" + n.identifier(d.Key) + ">"
-	m.Subject(subject(d))
+	m.Subject(oneLine(n.deps.Words(n.config.Subject, d, subject(d)), 200))
 	m.SetDateWithValue(d.Created)
 	m.SetMessageIDWithValue(n.identifier(d.ID))
 	m.SetGenHeader(gomail.HeaderInReplyTo, root)
@@ -61,7 +61,7 @@ func (n *notifier) compose(ctx context.Context, d alert.Delivery) (*gomail.Msg, 
 	m.SetGenHeader("X-Vigil-Incident", oneLine(d.Incident.GetIncidentId(), 100))
 
 	c := content{
-		Title: d.Title(), Summary: d.Summary(), Status: d.Status(), Incident: d.Incident.GetIncidentId(), Run: d.Incident.GetRunId(),
+		Title: d.Title(), Summary: n.deps.Words(n.config.Text, d, d.Summary()), Status: d.Status(), Incident: d.Incident.GetIncidentId(), Run: d.Incident.GetRunId(),
 		Link: n.deps.RunURL(d.Incident.GetRunId()), Color: edge(d),
 		Fields: d.Fields(), Actions: d.Actions(), Others: d.Others(maxOthers),
 	}

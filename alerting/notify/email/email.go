@@ -50,6 +50,11 @@ type Config struct {
 	// Hello is the name that the server is greeted with; empty means this
 	// machine's.
 	Hello string `yaml:"hello"`
+	// Subject and Text are templates in the place of the subject and of the
+	// sentence that the mail begins with; empty means Vigil's own. A subject that
+	// changes while the incident lives breaks its thread in some programs.
+	Subject string `yaml:"subject"`
+	Text    string `yaml:"text"`
 }
 
 // Check reports what is missing and addresses that are none.
@@ -87,6 +92,9 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 
 // New makes the notifier.
 func New(config Config, deps notify.Deps) (notify.Notifier, error) {
+	if err := deps.CheckTemplates(map[string]string{"subject": config.Subject, "text": config.Text}); err != nil {
+		return nil, err
+	}
 	return &notifier{config: config, deps: deps}, nil
 }
 

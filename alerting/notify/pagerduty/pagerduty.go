@@ -30,6 +30,9 @@ type Config struct {
 	// SigningSecret is that of a webhook (v3) of PagerDuty's that calls
 	// /hooks/v1/RECEIVER here; empty takes no calls.
 	SigningSecret notify.Secret `yaml:"signing_secret"`
+	// Summary is a template in the place of the event's summary; empty means
+	// Vigil's own.
+	Summary string `yaml:"summary"`
 }
 
 // Check reports what is missing.
@@ -43,6 +46,9 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 
 // New makes the notifier.
 func New(config Config, deps notify.Deps) (notify.Notifier, error) {
+	if err := deps.CheckTemplates(map[string]string{"summary": config.Summary}); err != nil {
+		return nil, err
+	}
 	return &notifier{config: config, deps: deps}, nil
 }
 
@@ -69,7 +75,9 @@ func (n *notifier) Notify(ctx context.Context, delivery alert.Delivery) error {
 			return err
 		}
 	}
-	if err := n.send(ctx, "/v2/enqueue", key, eventOf(delivery, key, n.deps)); err != nil {
+	event := eventOf(delivery, key, n.deps)
+	event.Payload.Summary = clip(n.deps.Words(n.config.Summary, delivery, event.Payload.Summary), maxSummary)
+	if err := n.send(ctx, "/v2/enqueue", key, event); err != nil {
 		return err
 	}
 	if !delivery.Resolved() {

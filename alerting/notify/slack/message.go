@@ -2,6 +2,7 @@ package slack
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf16"
 
@@ -79,6 +80,8 @@ type text struct {
 // compose writes a delivery as a message.
 func (n *notifier) compose(d alert.Delivery) message {
 	emoji, color := look(d)
+	title := n.deps.Words(n.config.Title, d, d.Title())
+	words := n.deps.Words(n.config.Text, harmless(d), escape(d.Summary()))
 	facts := []block{}
 	if fields := fieldsOf(d); len(fields) > 0 {
 		facts = append(facts, block{Type: "section", Fields: fields})
@@ -97,10 +100,10 @@ func (n *notifier) compose(d alert.Delivery) message {
 		}}})
 	}
 	return message{
-		Text: clip(escape(d.Title()+". "+d.Summary()), maxText),
+		Text: clip(escape(title)+". "+words, maxText),
 		Blocks: []block{
-			{Type: "header", Text: &text{Type: "plain_text", Text: clip(emoji+" "+d.Title(), maxHeader)}},
-			section(escape(d.Summary())),
+			{Type: "header", Text: &text{Type: "plain_text", Text: clip(emoji+" "+title, maxHeader)}},
+			section(words),
 		},
 		Attachments: []attachment{{Color: color, Blocks: facts}},
 	}
@@ -202,6 +205,24 @@ func section(content string) block {
 
 func markdown(content string, limit int) text {
 	return text{Type: "mrkdwn", Text: clip(content, limit)}
+}
+
+// harmless is a delivery whose labels and annotations have no meaning for Slack:
+// whoever may name a run must not be able to call a whole channel.
+func harmless(d alert.Delivery) alert.Delivery {
+	escaped := func(m map[string]string) map[string]string {
+		out := make(map[string]string, len(m))
+		for name, value := range m {
+			out[escape(name)] = escape(value)
+		}
+		return out
+	}
+	alerts := slices.Clone(d.Alerts())
+	for n := range alerts {
+		alerts[n].Labels, alerts[n].Annotations = escaped(alerts[n].Labels), escaped(alerts[n].Annotations)
+	}
+	d.Group.Alerts, d.Group.Labels = alerts, escaped(d.Group.Labels)
+	return d
 }
 
 // escape takes away the meaning of the three characters that have one for

@@ -43,6 +43,11 @@ type Config struct {
 	// SigningSecret is the app's, whose interactivity request URL leads to
 	// /hooks/v1/RECEIVER here; empty shows no button.
 	SigningSecret notify.Secret `yaml:"signing_secret"`
+	// Title and Text are templates in the place of the heading and of the
+	// sentence below it, Text in Slack's mrkdwn; empty means Vigil's own. What they
+	// fill in has no meaning for Slack.
+	Title string `yaml:"title"`
+	Text  string `yaml:"text"`
 }
 
 // Check reports what is missing and what does not go together.
@@ -66,6 +71,9 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 
 // New makes the notifier.
 func New(config Config, deps notify.Deps) (notify.Notifier, error) {
+	if err := deps.CheckTemplates(map[string]string{"title": config.Title, "text": config.Text}); err != nil {
+		return nil, err
+	}
 	return &notifier{config: config, deps: deps}, nil
 }
 

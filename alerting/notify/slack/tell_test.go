@@ -22,6 +22,7 @@ import (
 	"github.com/vigil-ml/vigil/alerting/alert"
 	"github.com/vigil-ml/vigil/alerting/notify"
 	"github.com/vigil-ml/vigil/alerting/notify/notifytest"
+	"github.com/vigil-ml/vigil/alerting/template"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
@@ -374,4 +375,26 @@ func (d *desk) Acknowledge(_ context.Context, a notify.Acknowledgement) error {
 		d.got = append(d.got, a)
 	}
 	return d.err
+}
+
+// TestWhatATemplateFillsInIsHarmless: whoever names a run or writes an
+// annotation cannot call a channel, nor end a heading.
+func TestWhatATemplateFillsInIsHarmless(t *testing.T) {
+	templates, err := template.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := notifytest.Firing()
+	d.Incident.RunId = "<!channel> & \n<http://evil|click>"
+	n := &notifier{
+		config: Config{Title: "{{ .CommonLabels.run }}", Text: "*{{ .CommonLabels.run }}* in {{ .CommonLabels.node | toUpper }}"},
+		deps: notify.Deps{Log: slog.New(slog.DiscardHandler), Fill: func(text string, d alert.Delivery) (string, error) {
+			return templates.Text(text, d, "")
+		}},
+	}
+	m := n.compose(d)
+	check(t, marshal(t, m))
+	if got := m.Blocks[1].Text.Text; got != "*&lt;!channel&gt; &amp; \n&lt;http://evil|click&gt;* in GPU-07" {
+		t.Errorf("text %q", got)
+	}
 }
