@@ -95,6 +95,14 @@ bench-agent: vigil-agent vigil-controlplane ## Measure the agent beside node_exp
 		GOBIN=$(abspath $(BIN)) go install -trimpath -ldflags '-s -w -X github.com/prometheus/common/version.Version=$(NODE_EXPORTER)' github.com/prometheus/node_exporter@v$(NODE_EXPORTER); }
 	@VIGIL_BENCH_AGENT=$(abspath $(BIN)/vigil-agent) VIGIL_BENCH_NODE_EXPORTER=$(abspath $(BIN)/node_exporter) VIGIL_BENCH_SECONDS=$(BENCH_SECONDS) \
 		go test ./agent -run '^$$' -bench BesideNodeExporter -benchtime 1x -timeout 30m | grep -vE '^(goos|goarch|pkg|cpu|ok|PASS|Benchmark)'
+BENCH_HOSTS ?= 1000
+BENCH_STEPS ?= 300
+bench-ingest: agentctl vigil-controlplane ## Samples a CPU-second: the whole path from agents, beside VictoriaMetrics and Prometheus
+	@internal/tools/bench-ingest.sh $(BIN) $(BENCH_HOSTS) $(BENCH_STEPS)
+
+BENCH_AGENTS ?= 10000
+bench-fleet: agentctl vigil-controlplane ## BENCH_AGENTS (10000) simulated agents on one control plane, and all of them again at once
+	@internal/tools/bench-fleet.sh $(BIN) $(BENCH_AGENTS)
 
 # The labelled traces are not part of the project.
 TRACES ?= ../shared/detection

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/vigil-ml/vigil/cmd/agentctl/bench"
 	"github.com/vigil-ml/vigil/cmd/agentctl/demo"
 	"github.com/vigil-ml/vigil/internal/fault"
 )
@@ -45,6 +46,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		accessCommand(a),
 		joinTokenCommand(a),
 		identitiesCommand(a),
+		bench.Command(),
 		versionCommand(a),
 		demo.Command(),
 	)

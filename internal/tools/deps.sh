@@ -13,6 +13,7 @@ parts() {
 /usr/share/doc/postgresql/copyright postgresql the records of control planes that share them
 /usr/lib/python3/dist-packages/numpy python3-numpy the Python SDK's tests
 /usr/lib/python3/dist-packages/torch python3-torch the Python SDK's tests with PyTorch
+/usr/bin/victoria-metrics victoria-metrics a peer in make bench-ingest
 PARTS
 }
 
