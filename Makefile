@@ -145,6 +145,9 @@ chaos-alerting: ## Kill the control plane KILLS (100) times while it tells of al
 storm-alerting: ## 10,000 runs break within 5 s: how they are told, and what it costs
 	@VIGIL_STORM_FINDINGS=10000 go test ./cmd/e2e -run TestAlertingStorm -count=1 -timeout 20m -v | grep -vE '^(=== |ok|PASS)'
 
+bench-vault: ## Save one checkpoint in several ways: seconds blocked, to durable, to verified (VIGIL_BENCH_MIB, 512)
+	@go test ./agent/vault -run '^$$' -bench Checkpoint -benchtime 3x -timeout 30m | grep -E '^Benchmark|SKIP|skip'
+
 cross: ## Build for every platform that is promised
 	@for target in linux/amd64 linux/arm64; do \
 		echo "vigil: cross-compiling for $$target"; \
