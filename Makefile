@@ -83,6 +83,10 @@ lint: ## Judge the code: vet, staticcheck, format, protocol
 	@$(TOOL) buf lint
 	@$(TOOL) buf format --diff --exit-code
 
+CHAOS ?= 3m
+chaos-replicas: ## Kill control planes and NATS servers of a shared installation at random for CHAOS (3m), and count
+	@VIGIL_CHAOS=$(CHAOS) go test -count=1 -timeout 60m -v -run TestReplicas ./controlplane | grep -vE 'level=(INFO|DEBUG)'
+
 bench: ## Run every benchmark once
 	@go test -run '^$$' -bench . -benchmem ./... | grep -E '^(Benchmark|pkg:)'
 

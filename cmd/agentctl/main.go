@@ -46,6 +46,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		accessCommand(a),
 		joinTokenCommand(a),
 		identitiesCommand(a),
+		adminCommand(a),
 		bench.Command(),
 		versionCommand(a),
 		demo.Command(),
