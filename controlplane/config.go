@@ -50,9 +50,13 @@ type Config struct {
 	Alerting  alerting.Config `yaml:"alerting"`
 	// Exports are the systems that events, findings and incidents are handed to;
 	// docs/exports.md.
-	Exports []ExportConfig        `yaml:"exports"`
-	Log     telemetry.LogConfig   `yaml:"log"`
-	Trace   telemetry.TraceConfig `yaml:"trace"`
+	Exports []ExportConfig `yaml:"exports"`
+	// MemoryLimitBytes is how much memory the control plane aims to stay below:
+	// it collects garbage harder as it comes near. 0 sets none; the environment
+	// variable GOMEMLIMIT does the same.
+	MemoryLimitBytes int64                 `yaml:"memory_limit_bytes"`
+	Log              telemetry.LogConfig   `yaml:"log"`
+	Trace            telemetry.TraceConfig `yaml:"trace"`
 }
 
 // Listener is a place to listen.
@@ -93,6 +97,9 @@ func Defaults() Config {
 func (c Config) Check(report func(key, format string, args ...any)) {
 	if least := 3 * c.Ingest.HeartbeatInterval; c.Fleet.LostAfter < least {
 		report("fleet.lost_after", "is %s; want at least three heartbeats (ingest.heartbeat_interval), %s", c.Fleet.LostAfter, least)
+	}
+	if c.MemoryLimitBytes < 0 || c.MemoryLimitBytes > 0 && c.MemoryLimitBytes < leastMemoryBytes {
+		report("memory_limit_bytes", "is %d; want 0, or at least %d", c.MemoryLimitBytes, leastMemoryBytes)
 	}
 	if (c.Store.URL == "") != (c.Bus.URL == "") {
 		report("store.url", "and bus.url go together: control planes that share one share the other")

@@ -55,6 +55,7 @@ func Run(ctx context.Context, config Config, w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	holdMemory(config.MemoryLimitBytes)
 	return life.Run(ctx, func(ctx context.Context, services, foundations *life.Group) error {
 		foundations.Go("traces", life.AtEnd(func() error {
 			ctx, cancel := context.WithTimeout(context.Background(), flushTime)
@@ -214,6 +215,7 @@ func (c *controlPlane) setup(services *life.Group) error {
 func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engine, router *routing.Router, told *alerting.Alerting) http.Handler {
 	mux := http.NewServeMux()
 	telemetry.Handle(mux, c.metrics, healthy(events))
+	telemetry.HandleProfiles(mux)
 	mux.Handle("/api/v1/", c.samples.Handler())
 	mux.Handle(notify.CallbackPath, told.Callbacks())
 	alerts := alertapi.New(alertapi.Deps{
