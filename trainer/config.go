@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/protocol"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	trainerv1 "github.com/vigil-ml/vigil/proto/vigil/trainer/v1"
 )
 
@@ -43,6 +45,8 @@ type Config struct {
 	// NoFallback refuses to go on from an earlier checkpoint when the newest is
 	// not fit.
 	NoFallback bool
+	// Mode is which checkpoint is gone on from.
+	Mode commonv1.RecoveryMode
 
 	QueueSteps     int           // step reports kept while they cannot be sent; default 4096
 	FlushInterval  time.Duration // step reports are sent this often; default 100 ms
@@ -59,7 +63,7 @@ type Deps struct {
 
 // FromEnvironment reads VIGIL_SOCKET, VIGIL_RUN_ID, VIGIL_ATTEMPT,
 // VIGIL_EXIT_FILE, VIGIL_RECOVERY, VIGIL_MAX_CHECKPOINT_BYTES,
-// VIGIL_RESUME_FALLBACK, RANK and WORLD_SIZE. A number that is none gives
+// VIGIL_RESUME_FALLBACK, VIGIL_RECOVERY_MODE, RANK and WORLD_SIZE. A number that is none gives
 // fault.Invalid with the variable's name.
 func FromEnvironment(getenv func(string) string) (Config, error) {
 	config := Config{
@@ -67,6 +71,13 @@ func FromEnvironment(getenv func(string) string) (Config, error) {
 		RunID:      getenv(protocol.EnvRunID),
 		ExitFile:   getenv(protocol.EnvExitFile),
 		NoFallback: getenv(protocol.EnvFallback) == "false",
+	}
+	if text := getenv(protocol.EnvMode); text != "" {
+		mode, ok := commonv1.RecoveryMode_value["RECOVERY_MODE_"+strings.ToUpper(text)]
+		if !ok {
+			return Config{}, fault.New(fault.Invalid, "read environment: %s is %q; want exact, latest or best", protocol.EnvMode, text)
+		}
+		config.Mode = commonv1.RecoveryMode(mode)
 	}
 	if text := getenv(protocol.EnvRecovery); text != "" {
 		if err := json.Unmarshal([]byte(text), &config.Recovery); err != nil {

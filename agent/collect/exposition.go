@@ -2,6 +2,7 @@ package collect
 
 import (
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,17 +16,35 @@ const staleAfter = 3
 // Exposition shows the last samples of every collector on /metrics. Samples
 // older than three intervals and a timeout are left out, so that a collector
 // that is stuck does not look alive. Register it with a registry.
-func (r *Runner) Exposition() prometheus.Collector { return exposition{r} }
+func (r *Runner) Exposition() prometheus.Collector {
+	return &exposition{runner: r, descs: map[string]*prometheus.Desc{}}
+}
 
-type exposition struct{ runner *Runner }
+type exposition struct {
+	runner *Runner
+
+	mu    sync.Mutex
+	descs map[string]*prometheus.Desc // by name: making one costs more than all else here
+}
+
+func (e *exposition) desc(def metric.Def) *prometheus.Desc {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	desc := e.descs[def.Name]
+	if desc == nil {
+		desc = def.Desc()
+		e.descs[def.Name] = desc
+	}
+	return desc
+}
 
 // Describe says nothing: which series there are is known only when they come.
-func (exposition) Describe(chan<- *prometheus.Desc) {}
+func (*exposition) Describe(chan<- *prometheus.Desc) {}
 
 // Collect gives the last samples. Of two for one series the first is given;
 // one that does not fit its entry in the dictionary is left out, because it
 // would spoil the whole page.
-func (e exposition) Collect(out chan<- prometheus.Metric) {
+func (e *exposition) Collect(out chan<- prometheus.Metric) {
 	seen := map[string]bool{}
 	for sample := range e.runner.Latest {
 		key := seriesKey(sample)
@@ -37,7 +56,7 @@ func (e exposition) Collect(out chan<- prometheus.Metric) {
 		if sample.Def.Type == metric.Counter {
 			kind = prometheus.CounterValue
 		}
-		if m, err := prometheus.NewConstMetric(sample.Def.Desc(), kind, sample.Value, sample.Labels...); err == nil {
+		if m, err := prometheus.NewConstMetric(e.desc(sample.Def), kind, sample.Value, sample.Labels...); err == nil {
 			out <- m
 		}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/signal"
@@ -17,6 +18,7 @@ import (
 	"github.com/vigil-ml/vigil/trainer/supervise"
 	"github.com/vigil-ml/vigil/trainer/supervise/policy"
 	"github.com/vigil-ml/vigil/trainer/supervise/preempt"
+	"github.com/vigil-ml/vigil/trainer/supervise/settings"
 )
 
 // queuedSignals is how many signals may wait; more than anyone sends.
@@ -67,6 +69,7 @@ preempted or should go on on another node.`,
 	flags.SetInterspersed(false)
 	flags.StringVar(&config.RunID, "run-id", os.Getenv(protocol.EnvRunID), "the run's `id` (env VIGIL_RUN_ID); made up when not given")
 	flags.IntVar(&more.maxRestarts, "max-restarts", -1, "restarts in a row without progress before giving up, for every kind of failure that is tried again (default: as the policies say)")
+	flags.StringArrayVar(&more.config, "config", nil, "`file` with the run's settings, such as deploy/config/production_config.yaml; may be given several times")
 	flags.StringVar(&more.policy, "policy", "", "`file` with what follows each kind of failure")
 	flags.DurationVar(&config.Grace, "grace", config.Grace, "time to save and end when told to stop")
 	flags.IntVar(&config.RequeueExitCode, "requeue-exit-code", 0, "exit `code` that has the scheduler queue the run again; 0: none has")
@@ -83,12 +86,13 @@ preempted or should go on on another node.`,
 type runFlags struct {
 	maxRestarts int
 	policy      string
+	config      []string
 	notices     []string
 	metadataURL string
 }
 
 // settle adds to a configuration what the flags name.
-func (f runFlags) settle(cmd *cobra.Command, config *supervise.Config) (err error) {
+func (f runFlags) settle(cmd *cobra.Command, config *supervise.Config, log *slog.Logger) (err error) {
 	if cmd.Flags().Changed("max-restarts") && f.maxRestarts < 0 {
 		return fault.New(fault.Invalid, "run: --max-restarts is %d restarts; want at least 0", f.maxRestarts)
 	}
@@ -97,6 +101,31 @@ func (f runFlags) settle(cmd *cobra.Command, config *supervise.Config) (err erro
 	}
 	if f.maxRestarts >= 0 {
 		config.Policy.MaxRestarts = f.maxRestarts
+	}
+	return f.apply(cmd, config, log)
+}
+
+// apply gives the settings in files their effect, and says of each which. A flag
+// that is given wins over a setting.
+func (f runFlags) apply(cmd *cobra.Command, config *supervise.Config, log *slog.Logger) error {
+	if len(f.config) == 0 {
+		return nil
+	}
+	file, err := settings.Load(f.config...)
+	if err != nil {
+		return err
+	}
+	grace := config.Grace
+	effects := settings.Apply(file, config)
+	if cmd.Flags().Changed("grace") {
+		config.Grace = grace
+	}
+	config.NeedEncryption = effects.NeedsEncryption
+	if config.Settings, err = settings.JSON(file); err != nil {
+		return err
+	}
+	for _, e := range effects.List {
+		log.Info("setting", "key", e.Key, "value", e.Value, "by", e.By, "what", e.What)
 	}
 	return nil
 }
@@ -120,7 +149,7 @@ func (a *app) supervise(cmd *cobra.Command, config supervise.Config, more runFla
 	if err != nil {
 		return err
 	}
-	if err := more.settle(cmd, &config); err != nil {
+	if err := more.settle(cmd, &config, log); err != nil {
 		return err
 	}
 	sources, err := more.sources()

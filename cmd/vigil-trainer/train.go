@@ -37,6 +37,9 @@ they come in every attempt.`,
   vigil-trainer run -- vigil-trainer train --inject nan-grad@800,kill@1200`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := honour(cmd, &config, &name); err != nil {
+				return err
+			}
 			return a.train(cmd.Context(), config, runID, name, project)
 		},
 	}

@@ -28,8 +28,8 @@ func (t *Training) Evaluate() Score {
 		rows := min(t.config.Batch, testPairs-done)
 		t.draw(source, t.set.Test, rows)
 		t.net.forward(matrix(rows, digits.CanvasPixels, t.input))
-		left, leftCorrect := softmaxLoss(&t.net.left, t.labels[0][:rows])
-		right, rightCorrect := softmaxLoss(&t.net.right, t.labels[1][:rows])
+		left, leftCorrect := softmaxLoss(&t.net.left, t.labels[0][:rows], 0)
+		right, rightCorrect := softmaxLoss(&t.net.right, t.labels[1][:rows], 0)
 		ink, inkError := squaredLoss(&t.net.ink, t.inks[:rows])
 		share := float64(rows) / testPairs
 		s.Losses.Left += left * share

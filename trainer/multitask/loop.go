@@ -41,6 +41,11 @@ type LoopConfig struct {
 	RestartEvery    int64         // steps from one restart of the learning rate to the next; 0: it is constant
 	Pace            time.Duration // a step takes at least this long; 0: as fast as it goes
 	Faults          inject.Plan
+	// Epochs, unless 0, takes the place of Steps: as many steps as consume the
+	// training digits so often. SaveEveryEpochs does of CheckpointEvery.
+	Epochs, SaveEveryEpochs int64
+	// IgnoreNonFinite has steps applied whose values are not finite.
+	IgnoreNonFinite bool
 }
 
 // LoopDeps is what code injects.
@@ -81,11 +86,17 @@ type loop struct {
 // it was to end before, and any other error when it cannot train. It does not
 // close the session.
 func Run(ctx context.Context, config LoopConfig, deps LoopDeps) error {
-	if err := config.check(); err != nil {
-		return err
-	}
 	training, err := New(config.Training)
 	if err != nil {
+		return err
+	}
+	if config.Epochs > 0 {
+		config.Steps = config.Epochs * training.EpochSteps()
+	}
+	if config.SaveEveryEpochs > 0 {
+		config.CheckpointEvery = config.SaveEveryEpochs * training.EpochSteps()
+	}
+	if err := config.check(); err != nil {
 		return err
 	}
 	l := &loop{config: config, deps: deps, training: training, savedAt: -1}
@@ -138,7 +149,7 @@ func (l *loop) step(ctx context.Context, step int64, started time.Time) error {
 		rateScale *= divergeFactor
 	}
 	outcome := l.training.Compute()
-	if what := l.training.NonFinite(outcome); what != nil {
+	if what := l.training.NonFinite(outcome); what != nil && !l.config.IgnoreNonFinite {
 		return l.nonFinite(ctx, what)
 	}
 	health := l.training.applyMeasured(rateScale)
@@ -244,7 +255,7 @@ func (l *loop) save(ctx context.Context, order *trainer.Order, timeout time.Dura
 		defer end()
 	}
 	metadata := &commonv1.CheckpointMetadata{
-		Step: l.training.Step(), DataPosition: l.training.DataPosition(), Format: Format,
+		Step: l.training.Step(), DataPosition: l.training.DataPosition(), Format: Format, Exact: true,
 		NonfiniteParameters: proto.Int64(l.training.NonFiniteParameters()),
 	}
 	if order.Failure != commonv1.FailureKind_FAILURE_KIND_NONFINITE {

@@ -21,8 +21,9 @@ func (l Losses) Finite() bool { return finite(l.Left) && finite(l.Right) && fini
 
 // softmaxLoss gives the mean cross-entropy and the number of rows whose
 // largest output is the label, and leaves the gradient by the outputs in the
-// layer's delta.
-func softmaxLoss(head *dense, labels []int) (loss float64, correct int) {
+// layer's delta. Smoothing, 0 to below 1, is the share of each label that is
+// spread over all classes.
+func softmaxLoss(head *dense, labels []int, smoothing float64) (loss float64, correct int) {
 	for i, label := range labels {
 		out := head.out[i*digits.Classes : (i+1)*digits.Classes]
 		delta := head.delta[i*digits.Classes : (i+1)*digits.Classes]
@@ -46,8 +47,24 @@ func softmaxLoss(head *dense, labels []int) (loss float64, correct int) {
 			delta[j] /= float32(sum) * float32(len(labels))
 		}
 		delta[label] -= 1 / float32(len(labels))
+		if smoothing > 0 {
+			loss += smooth(out, delta, label, smoothing, float32(len(labels)))
+		}
 	}
 	return loss / float64(len(labels)), correct
+}
+
+// smooth turns a row's loss and gradient by a hard label into those by a smoothed
+// one, and gives by how much the loss changes.
+func smooth(out, delta []float32, label int, smoothing float64, rows float32) (change float64) {
+	share := float32(smoothing / digits.Classes)
+	mean := 0.0
+	for j := range delta {
+		delta[j] -= share / rows
+		mean += float64(out[j]) / digits.Classes
+	}
+	delta[label] += float32(smoothing) / rows
+	return smoothing * (float64(out[label]) - mean)
 }
 
 // squaredLoss gives half the mean squared error and the mean absolute error,

@@ -180,3 +180,35 @@ func exitReport(t *testing.T, path string) protocol.ExitReport {
 	}
 	return report
 }
+
+// The gradient with smoothed labels is that of the loss: a step along it changes
+// the loss by what it promises.
+func TestLabelSmoothing(t *testing.T) {
+	config := Defaults()
+	config.LabelSmoothing = 0.2
+	smoothed, err := New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := New(Defaults())
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, two := smoothed.Compute(), plain.Compute()
+	if !(one.Losses.Left != two.Losses.Left) || one.GradientNorm == two.GradientNorm {
+		t.Errorf("smoothing changes nothing: %+v, %+v", one, two)
+	}
+	const step = 1e-4
+	norm := one.GradientNorm
+	before := one.Losses.Total()
+	for i, g := range smoothed.net.gradients {
+		smoothed.net.parameters[i] -= float32(step * float64(g) / norm)
+	}
+	after := smoothed.Compute().Losses.Total()
+	if got, want := (before-after)/step, norm; got < 0.8*want || got > 1.2*want {
+		t.Errorf("the loss falls by %g along the gradient, whose norm is %g", got, want)
+	}
+	if _, err := New(Config{Batch: 1, LearningRate: 1, LabelSmoothing: 1}); !fault.Is(err, fault.Invalid) {
+		t.Errorf("a smoothing of 1: %v", err)
+	}
+}

@@ -106,6 +106,8 @@ func (t *Training) restoreBody(rest []byte) error {
 		Seed:         binary.LittleEndian.Uint64(rest),
 		Batch:        int(binary.LittleEndian.Uint32(rest[8:])),
 		LearningRate: math.Float64frombits(binary.LittleEndian.Uint64(rest[12:])),
+		// Not of the state: it may be another from one attempt to the next.
+		LabelSmoothing: t.config.LabelSmoothing,
 	}
 	step := int64(binary.LittleEndian.Uint64(rest[20:]))
 	drawn := int64(binary.LittleEndian.Uint64(rest[28:]))

@@ -30,6 +30,9 @@ type Config struct {
 	Seed         uint64
 	Batch        int     // samples a step; 1 to 4096
 	LearningRate float64 // over 0
+	// LabelSmoothing is the share of each digit's label that is spread over all
+	// digits; 0 to below 1.
+	LabelSmoothing float64
 }
 
 // Defaults is seed 1, batches of 64 and a learning rate of 0.001.
@@ -65,6 +68,8 @@ func New(config Config) (*Training, error) {
 		return nil, fault.New(fault.Invalid, "begin training: batch is %d; want 1 to %d", config.Batch, maxBatch)
 	case !(config.LearningRate > 0) || math.IsInf(config.LearningRate, 0):
 		return nil, fault.New(fault.Invalid, "begin training: learning rate is %v; want a number over 0", config.LearningRate)
+	case !(config.LabelSmoothing >= 0 && config.LabelSmoothing < 1):
+		return nil, fault.New(fault.Invalid, "begin training: label smoothing is %v; want 0 to below 1", config.LabelSmoothing)
 	}
 	set, err := digits.Load()
 	if err != nil {
@@ -92,6 +97,12 @@ func (t *Training) DataPosition() int64 { return t.drawn }
 // Config gives what the training was begun with.
 func (t *Training) Config() Config { return t.config }
 
+// EpochSteps gives how many steps consume as many samples as there are digits to
+// train on.
+func (t *Training) EpochSteps() int64 {
+	return int64((len(t.set.Train) + t.config.Batch - 1) / t.config.Batch)
+}
+
 // Outcome is what Compute found.
 type Outcome struct {
 	Losses       Losses
@@ -108,8 +119,8 @@ func (t *Training) Compute() Outcome {
 	input := matrix(batch, digits.CanvasPixels, t.input)
 	t.net.forward(input)
 	var o Outcome
-	o.Losses.Left, o.Correct[0] = softmaxLoss(&t.net.left, t.labels[0])
-	o.Losses.Right, o.Correct[1] = softmaxLoss(&t.net.right, t.labels[1])
+	o.Losses.Left, o.Correct[0] = softmaxLoss(&t.net.left, t.labels[0], t.config.LabelSmoothing)
+	o.Losses.Right, o.Correct[1] = softmaxLoss(&t.net.right, t.labels[1], t.config.LabelSmoothing)
 	o.Losses.Ink, _ = squaredLoss(&t.net.ink, t.inks)
 	t.net.backward(input)
 	if t.poison {

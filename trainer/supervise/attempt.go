@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/protocol"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -31,6 +32,14 @@ func (s *supervisor) supervise(ctx context.Context, path string) (result Result,
 			s.deps.Log.Warn("processes that leave the command may not be found", "cause", err)
 		}
 	}
+	if err := s.checkEncryption(ctx); err != nil {
+		return Result{}, err
+	}
+	if s.config.Settings != nil {
+		if err := os.WriteFile(s.settingsFile(), s.config.Settings, 0o600); err != nil {
+			return Result{}, fmt.Errorf("write settings for the command: %w", err)
+		}
+	}
 	watchers := life.NewGroup(context.WithoutCancel(ctx))
 	defer func() {
 		watchers.Stop()
@@ -42,6 +51,27 @@ func (s *supervisor) supervise(ctx context.Context, path string) (result Result,
 	return s.run(ctx, path)
 }
 
+func (s *supervisor) settingsFile() string { return filepath.Join(s.dir, "settings.json") }
+
+// checkEncryption fails where checkpoints must be encrypted and are not known to
+// be.
+func (s *supervisor) checkEncryption(ctx context.Context) error {
+	if !s.config.NeedEncryption {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	standing, err := s.session.Standing(ctx, time.Time{}, "")
+	switch {
+	case err != nil:
+		return fmt.Errorf("see that checkpoints are encrypted (security.encrypt_checkpoints): %w", err)
+	case !standing.GetEncrypts():
+		return fault.WithHint(fault.New(fault.Precondition, "security.encrypt_checkpoints is set, and the agent's vault does not encrypt"),
+			"set vault.encryption in the agent's configuration")
+	}
+	return nil
+}
+
 // attempt launches the command once and waits for its end.
 func (s *supervisor) attempt(ctx context.Context, path string, number uint32, after commonv1.FailureKind) (ending, error) {
 	exitFile := filepath.Join(s.dir, fmt.Sprintf("exit-%d.json", number))
@@ -51,11 +81,11 @@ func (s *supervisor) attempt(ctx context.Context, path string, number uint32, af
 	if s.deps.Stdin != nil {
 		cmd.Stdin = s.deps.Stdin
 	}
-	signs := diagnose.NewReader()
+	signs, losses := diagnose.NewReader(), s.losses(exitFile)
 	launched := time.Now()
 	kills, killsKnown := oomKills(cgroups, "/proc/self")
 	s.capture.Note("attempt %d of run %s", number, s.config.RunID)
-	p, err := start(ctx, cmd, s.capture, stream{s.deps.Stdout, signs}, stream{s.deps.Stderr, signs}, marker(exitFile))
+	p, err := start(ctx, cmd, s.capture, stream{s.deps.Stdout, losses.with(signs)}, stream{s.deps.Stderr, losses.with(signs)}, marker(exitFile))
 	if err != nil {
 		return ending{}, err
 	}
@@ -71,6 +101,7 @@ func (s *supervisor) attempt(ctx context.Context, path string, number uint32, af
 	if strays := p.end(); strays > 0 {
 		s.deps.Log.Info("ended processes that had left the command's group", "count", strays)
 	}
+	losses.reader.Close()
 	if p.err != nil {
 		return ending{}, p.err
 	}
@@ -162,6 +193,9 @@ func (s *supervisor) environment(attempt uint32, exitFile string) []string {
 		{protocol.EnvRecovery, s.recoveryText()},
 	} {
 		env = append(env, entry[0]+"="+entry[1])
+	}
+	if s.config.Settings != nil {
+		env = append(env, protocol.EnvConfig+"="+s.settingsFile())
 	}
 	if limit := s.config.Limits.CheckpointBytes; limit > 0 {
 		env = append(env, protocol.EnvMaxCheckpoint+"="+strconv.FormatInt(limit, 10))

@@ -38,6 +38,11 @@ type Config struct {
 	RequeueExitCode int
 	// NoResume begins every attempt anew.
 	NoResume bool
+	// NeedEncryption refuses to run unless the agent's vault encrypts.
+	NeedEncryption bool
+	// Settings is what the user set, as JSON; the command finds it in a file. Nil:
+	// nothing was.
+	Settings []byte
 	// Environment is more of the command's environment, as NAME=value.
 	Environment []string
 }

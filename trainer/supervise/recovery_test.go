@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/testkit"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	trainerv1 "github.com/vigil-ml/vigil/proto/vigil/trainer/v1"
@@ -196,7 +197,7 @@ func TestACloudsNoticeHasTheRunSavedByItsDeadline(t *testing.T) {
 	if timeout := <-requests; timeout < time.Minute || timeout > 2*time.Minute {
 		t.Errorf("the save may take %s; the deadline is in two minutes", timeout)
 	}
-	if s.result.ExitCode != 75 || s.result.Outcome != commonv1.Outcome_OUTCOME_STOPPED || !strings.Contains(s.result.Saved, "checkpoint last of step 3 is verified") {
+	if s.result.ExitCode != 75 || s.result.Outcome != commonv1.Outcome_OUTCOME_STOPPED || !strings.Contains(s.result.Saved, "checkpoint last of step 3, verified") {
 		t.Errorf("result is %+v", s.result)
 	}
 	if notice, _ := find(agent, (*commonv1.Event).GetPreemption); notice.GetSource() != "cloud" || notice.GetDeadline() == nil {
@@ -226,7 +227,7 @@ func TestASaveThatWouldTakeTooLongIsNotBegun(t *testing.T) {
 	if out := s.wait(); out != "term\n" || asked.Load() != 0 || s.result.ExitCode != 128+15 {
 		t.Errorf("output %q, %d saves asked for, result %+v", out, asked.Load(), s.result)
 	}
-	if want := "no time to save in full: checkpoint ck-40 of step 40 is verified"; !strings.Contains(s.result.Explanation, want) {
+	if want := "no time to save in full: checkpoint ck-40 of step 40, verified"; !strings.Contains(s.result.Explanation, want) {
 		t.Errorf("result is %+v, want %q", s.result, want)
 	}
 }
@@ -368,5 +369,38 @@ func TestTorchrunsErrorFileIsRead(t *testing.T) {
 	}
 	if got := torchError(path + ".none"); got != "" {
 		t.Errorf("read %q out of nothing", got)
+	}
+}
+
+func TestCheckpointsThatMustBeEncryptedAre(t *testing.T) {
+	agent := trainertest.New(t)
+	encrypts := atomic.Bool{}
+	agent.OnStanding = func(*trainerv1.GetStandingRequest) *trainerv1.GetStandingResponse {
+		return &trainerv1.GetStandingResponse{Encrypts: encrypts.Load()}
+	}
+	agent.Start(t)
+	for _, good := range []bool{false, true} {
+		encrypts.Store(good)
+		s := supervise(t, func(c *Config) { c.Socket, c.NeedEncryption = agent.Socket, true }, "true")
+		<-s.done
+		if good != (s.err == nil) || (!good && !fault.Is(s.err, fault.Precondition)) {
+			t.Errorf("the vault encrypts: %v; Run = %+v, %v", good, s.result, s.err)
+		}
+	}
+}
+
+func TestTheCommandFindsItsSettings(t *testing.T) {
+	s := supervise(t, func(c *Config) { c.Settings, c.Environment = []byte(`{"a":1}`), []string{"VIGIL_MODEL_NAME=x"} },
+		"sh", "-c", `cat $VIGIL_CONFIG; echo " $VIGIL_MODEL_NAME"`)
+	if out := s.wait(); out != "{\"a\":1} x\n" {
+		t.Errorf("output %q", out)
+	}
+}
+
+func TestACheckpointThatCannotBeReadIsNotTakenAgain(t *testing.T) {
+	s := supervise(t, func(c *Config) { c.Policy.MaxRestarts = 1 }, "sh", "-c",
+		`echo "$VIGIL_RECOVERY"; echo '{"failure": "FAILURE_KIND_CHECKPOINT_CORRUPT", "explanation": "cannot read bad", "checkpoint_id": "bad"}' > $VIGIL_EXIT_FILE; exit 1`)
+	if out := s.wait(); out != "\n{\"from\":\"earlier\",\"except\":[\"bad\"],\"learning_rate_scale\":1}\n" {
+		t.Errorf("the second attempt is asked for %q", out)
 	}
 }

@@ -146,6 +146,9 @@ func (w *watching) confirm(ctx context.Context) {
 	if w.asked == "" || !w.session.Connected() {
 		return
 	}
+	if time.Until(w.deadline) <= 0 {
+		w.deadline = time.Now().Add(confirmEvery) // one look
+	}
 	ctx = context.WithoutCancel(ctx)
 	asking, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -153,7 +156,15 @@ func (w *watching) confirm(ctx context.Context) {
 	if err != nil || standing.GetAsked() == nil {
 		return
 	}
-	w.stopped.saved = confirmation(w.confirmed(ctx, standing.GetAsked(), w.deadline))
+	asked := standing.GetAsked()
+	if asked.GetState() >= commonv1.CheckpointState_CHECKPOINT_STATE_STAGED && asked.GetState() != commonv1.CheckpointState_CHECKPOINT_STATE_FAILED {
+		w.stopped.saved = confirmation(w.confirmed(ctx, asked, w.deadline))
+		return
+	}
+	w.stopped.saved = confirmation(asked)
+	if last := standing.GetLast(); last != nil {
+		w.stopped.saved += ", and the last one is " + confirmation(w.confirmed(ctx, last, w.deadline))
+	}
 }
 
 // confirmation says how safe a checkpoint is.
@@ -163,13 +174,13 @@ func confirmation(c *trainerv1.CheckpointStanding) string {
 	case c == nil:
 		return "nothing was saved"
 	case state == commonv1.CheckpointState_CHECKPOINT_STATE_FAILED:
-		return name + " failed"
+		return name + ", failed"
 	case state >= commonv1.CheckpointState_CHECKPOINT_STATE_VERIFIED:
-		return name + " is verified"
+		return name + ", verified"
 	case state == commonv1.CheckpointState_CHECKPOINT_STATE_DURABLE:
-		return name + " is on stable storage"
+		return name + ", on stable storage"
 	case state == commonv1.CheckpointState_CHECKPOINT_STATE_STAGED:
-		return name + " is staged"
+		return name + ", staged"
 	}
-	return name + " was not handed over"
+	return name + ", not handed over"
 }

@@ -1,6 +1,8 @@
 package chaos
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"math/rand/v2"
 	"os"
@@ -17,6 +19,22 @@ type damage struct {
 	checkpoint string
 	file       string // below the run's directory
 	at         time.Time
+	path       string
+	left       string // digest of the file as the damage left it; empty: it is gone
+}
+
+// still tells whether the file is as the damage left it. A checkpoint whose agent
+// was killed before it removed the staged copy is sealed anew when it is damaged,
+// and then it is sound.
+func (d damage) still() bool { return digestOf(d.path) == d.left }
+
+func digestOf(path string) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
 }
 
 // damage breaks a file that the vault keeps, and notes it; false when there is
@@ -45,7 +63,7 @@ func (w *world) damage(b blow) bool {
 	// not read back. The mark that says that a checkpoint was read back is not
 	// part of it, and it is read once more before it is named.
 	if inside && !strings.Contains(checkpoint, ".partial-") && filepath.Base(path) != "verified.json" {
-		w.ledger = append(w.ledger, damage{checkpoint: checkpoint, file: name, at: time.Now()})
+		w.ledger = append(w.ledger, damage{checkpoint: checkpoint, file: name, at: time.Now(), path: path, left: digestOf(path)})
 	}
 	return true
 }
@@ -143,7 +161,7 @@ func read(log string) story {
 func (w *world) bad(s story) (all []string) {
 	for _, r := range s.resumptions {
 		for _, d := range w.ledger {
-			if d.checkpoint == r.checkpoint && d.at.Before(r.asked) {
+			if d.checkpoint == r.checkpoint && d.at.Before(r.asked) && d.still() {
 				all = append(all, r.checkpoint+" was damaged before: "+d.file)
 			}
 		}

@@ -15,7 +15,7 @@ API = os.environ.get("VIGIL_TEST_API", "")
 BIN = os.environ.get("VIGIL_TEST_BIN", "")
 HERE = os.path.dirname(os.path.abspath(__file__))
 PACKAGE = os.path.dirname(HERE)
-PATIENCE = 60  # a guard against hanging; nothing is asserted of it
+PATIENCE = 240  # a guard against hanging; nothing is asserted of it
 
 
 def needs_house(cls):
@@ -75,7 +75,10 @@ def eventually(what, holds):
 
 def steps(run):
     """A run's step reports by step."""
-    return {int(s["step"]): s for s in bodies(run, "step")}
+    found = {}
+    for s in bodies(run, "step"):
+        found.setdefault(int(s["step"]), {}).update({k: v for k, v in s.items() if v != {}})
+    return found
 
 
 def verified(run, at_least=0):
@@ -113,7 +116,7 @@ def supervised(script, run, *args, **more):
 def finished(process, code=0):
     """Waits for a process and gives its output; fails when its code is another."""
     try:
-        out, _ = process.communicate(timeout=4 * PATIENCE)
+        out, _ = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGABRT)
         out, _ = process.communicate()

@@ -12,7 +12,7 @@ import uuid
 
 import house
 import vigil
-from vigil import _failure, _queue, _report, _settings, _wire
+from vigil import _failure, _queue, _recovery, _report, _settings, _wire
 
 
 def name(prefix):
@@ -106,6 +106,30 @@ class Settings(unittest.TestCase):
     def test_run_ids(self):
         for text, want in (("my run/7", "my-run-7"), ("..x", "x"), ("", "run"), ("ok_1.2-3", "ok_1.2-3")):
             self.assertEqual(_settings.run_id(text), want)
+
+
+class Recoveries(unittest.TestCase):
+    def test_what_is_asked_for(self):
+        r = _recovery.read({
+            "VIGIL_RECOVERY": '{"from": "earlier", "except": ["c"], "skip_batches": 3, "skip_at_step": 8, "learning_rate_scale": 0.5}',
+            "VIGIL_RECOVERY_MODE": "exact", "VIGIL_RESUME_FALLBACK": "false", "VIGIL_MAX_CHECKPOINT_BYTES": "10"})
+        self.assertEqual((r.source, r.skip_batches, r.skip_at_step, r.learning_rate_scale), ("earlier", 3, 8, 0.5))
+        self.assertEqual((r.mode, r.fallback, r.max_checkpoint_bytes, r.changes, r.wrong), ("RECOVERY_MODE_EXACT", False, 10, True, []))
+
+    def test_nothing_and_nonsense(self):
+        r = _recovery.read({})
+        self.assertEqual((r.changes, r.fallback, r.wrong, r.learning_rate_scale), (False, True, [], 1.0))
+        for env in ({"VIGIL_RECOVERY": "{"}, {"VIGIL_RECOVERY": "[]"}, {"VIGIL_RECOVERY_MODE": "x"}, {"VIGIL_MAX_CHECKPOINT_BYTES": "x"}):
+            r = _recovery.read(env)
+            self.assertEqual((len(r.wrong), r.changes), (1, False), env)
+
+    def test_too_large(self):
+        with tempfile.TemporaryDirectory() as d:
+            with open(os.path.join(d, "x"), "wb") as f:
+                f.write(b"12345")
+            self.assertIsNone(_recovery.too_large(d, 0))
+            self.assertIsNone(_recovery.too_large(d, 5))
+            self.assertIn("5 bytes", _recovery.too_large(d, 4))
 
 
 class Failures(unittest.TestCase):

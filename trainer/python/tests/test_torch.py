@@ -186,6 +186,51 @@ class Watching(unittest.TestCase):
         self.assertAlmostEqual(float(got), float(want), places=5)
         self.assertLess(float(torch.cat([p.grad.flatten() for p in model.parameters()]).norm()), 2e-3)
 
+    def test_profile(self):
+        with tempfile.TemporaryDirectory() as d:
+            os.environ["VIGIL_PROFILE_DIR"] = d
+            self.addCleanup(os.environ.pop, "VIGIL_PROFILE_DIR")
+            model = model_of()
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            watch = vigil.watch(model, optimizer)
+            watch.profile(steps=2)
+            self.train(watch, model, optimizer, 5)
+            self.assertFalse(self.run_.profiler.busy)
+            path = house.eventually("the trace", lambda: self.run_.profiler.path)
+            with open(path) as f:
+                self.assertTrue("aten::addmm" in f.read())
+
+    def test_recovery_scales_the_learning_rate_of_each_step(self):
+        from vigil import _recovery
+
+        self.run_.recovery = _recovery.Recovery(learning_rate_scale=0.5)
+        for closure in (False, True):
+            ends = []
+            for lr, watched in ((0.05, False), (0.1, True)):
+                model = model_of()
+                optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+                watch = vigil.watch(model, optimizer) if watched else None
+                self.train(watch, model, optimizer, 3, closure=closure)
+                ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+                self.assertEqual(optimizer.param_groups[0]["lr"], lr)
+            self.assertTrue(torch.allclose(*ends))
+
+    def test_recovery_leaves_batches_out(self):
+        from vigil import _recovery
+
+        self.run_.recovery = _recovery.Recovery(skip_batches=2, skip_at_step=3)
+        model = torch.nn.Linear(1, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        loader = vigil.torch.Loader(DataLoader(torch.arange(8.0).view(8, 1), batch_size=1))
+        vigil.watch(model, optimizer, dataloader=loader)
+        used = []
+        for x in loader:
+            used.append(int(x))
+            optimizer.zero_grad()
+            model(x).sum().backward()
+            optimizer.step()
+        self.assertEqual(used, [0, 1, 4, 5, 6, 7])
+
     def test_half_precision_whose_norm_overflows_is_finite(self):
         model = torch.nn.Linear(4, 4).to(torch.bfloat16)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
@@ -201,7 +246,7 @@ class Watching(unittest.TestCase):
         x = torch.randn(3, 4)
         x = break_it(model, x)
         model(x).sum().backward()
-        return found.find(model, list(model.parameters()), (x,))
+        return found.find(model, list(model.parameters()), ((x,), {}))
 
     def test_blame(self):
         from vigil import _blame  # noqa: F401
@@ -231,7 +276,7 @@ class Watching(unittest.TestCase):
         before = {k: v.clone() for k, v in model.state_dict().items()}
         x = torch.randn(5, 4)
         generator = torch.get_rng_state()
-        self.assertEqual(_blame._forward(model, (x,)), "")
+        self.assertEqual(_blame._forward(model, ((x,), {})), "")
         self.assertTrue(torch.equal(torch.get_rng_state(), generator))
         self.assertTrue(all(torch.equal(before[k], v) for k, v in model.state_dict().items()))
 

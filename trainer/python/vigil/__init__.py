@@ -16,9 +16,10 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Optional
 
-from . import _settings
+from . import _recovery, _settings
 from ._ends import RESTART_EXIT_CODE, Interrupted
 from ._orders import Order
+from ._recovery import CheckpointRefused
 from ._run import Run
 from ._saving import Resume
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from ._watch import Watch
 
 __version__ = "0.1.0"
-__all__ = ["init", "current", "watch", "Run", "Resume", "Order", "Interrupted", "RESTART_EXIT_CODE"]
+__all__ = ["init", "current", "watch", "Run", "Resume", "Order", "Interrupted", "CheckpointRefused", "RESTART_EXIT_CODE"]
 
 _log = logging.getLogger("vigil")
 _lock = threading.Lock()
@@ -55,7 +56,7 @@ def init(run: Optional[str] = None, config: Any = None, *, total_steps: int = 0,
             given.update(socket=socket, total_steps=total_steps, hang_seconds=hang_seconds)
             given.setdefault("framework", _framework())
             settings, wrong = _settings.read(os.environ, run, config, given)
-            for text in wrong:
+            for text in wrong + _recovery.read(os.environ).wrong:
                 _log.warning("vigil: %s", text)
         except Exception:  # noqa: BLE001
             _log.exception("vigil: the run's settings cannot be used; it is not watched")

@@ -98,7 +98,7 @@ def _forward(model: Any, inputs: Any) -> str:
         for name, module in model.named_modules():
             hooks.append(module.register_forward_hook(look(name or type(model).__name__)))
         with torch.no_grad():
-            model(*inputs)
+            model(*inputs[0], **inputs[1])
     except Exception:  # noqa: BLE001 - a model that needs more than its inputs
         pass
     finally:

@@ -53,12 +53,14 @@ def write_exit(path: str, failure: str, explanation: str, checkpoint_id: str, st
         log.warning("vigil: the supervisor cannot be told why the process exits: %s", e)
 
 
-def write_step(exit_file: str, step: int) -> None:
-    """Leaves the last step where a supervisor finds it: that is how it tells
+def write_step(exit_file: str, text: str) -> None:
+    """Leaves the last step, and what else is known of progress, where a supervisor finds it: that is how it tells
     failing again from getting on."""
+    if not text:
+        return
     try:
         with open(exit_file + ".step.new", "w", encoding="ascii") as f:
-            f.write(str(step))
+            f.write(text)
         os.replace(exit_file + ".step.new", exit_file + ".step")
     except OSError:
         pass

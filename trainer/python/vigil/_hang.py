@@ -39,7 +39,7 @@ class Heartbeat:
         self._main = threading.main_thread().ident or 0
         self._seen = -1  # count of steps
         self._since = time.monotonic()
-        self._usual = 0.0  # seconds a step takes
+        self.usual = 0.0  # seconds a step takes
         self._next_tick = 0.0
         self._next_dump = 0.0
         self._dumps = 0
@@ -51,13 +51,13 @@ class Heartbeat:
             steps = count - max(0, self._seen)
             if self._seen > 0 and steps > 0:
                 each = (now - self._since) / steps
-                self._usual = each if not self._usual else self._usual + (min(each, 2 * self._usual) - self._usual) / 8
+                self.usual = each if not self.usual else self.usual + (min(each, 2 * self.usual) - self.usual) / 8
             if self._dumps:
                 self._run._note("steps finish again after %.0f s" % (now - self._since))
             self._seen, self._since, self._dumps = count, now, 0
-            factor = 1.0 if self._usual else FIRST_STEP
-            self._next_tick = factor * max(TICK_LEAST, TICK_STEPS * self._usual)
-            self._next_dump = self._hang_seconds or factor * max(HANG_LEAST, HANG_STEPS * self._usual)
+            factor = 1.0 if self.usual else FIRST_STEP
+            self._next_tick = factor * max(TICK_LEAST, TICK_STEPS * self.usual)
+            self._next_dump = self._hang_seconds or factor * max(HANG_LEAST, HANG_STEPS * self.usual)
             return
         if self._run.pausing:
             self._since = now

@@ -60,7 +60,9 @@ class Loader:
         self.position = 0  # batches used of the present one
         self._replay = replay
         self._start: Optional[Dict[str, Any]] = None  # generators at the epoch's start; None between epochs
-        self._restored = False
+        self.leave_out = 0  # batches that are drawn and not used, next
+        self._now: Optional[Dict[str, Any]] = None  # generators to go on with, after load_state_dict
+        self.frozen: Optional[Dict[str, Any]] = None  # what state_dict gives in place of the truth
         self.before: List[Callable[[], None]] = []  # called before a batch is drawn
         self.after: List[Callable[[], None]] = []  # called at the end of an epoch
 
@@ -73,15 +75,18 @@ class Loader:
         return getattr(self.loader, name)
 
     def __iter__(self) -> Iterator[Any]:
-        if not self._restored:
+        now, self._now = self._now, None
+        if now is None:
             self._start, self.position = self._generators(), 0
             inner = self._begin()
         else:
-            self._restored = False
-            inner = self._find()
+            inner = self._find(now)
         while True:
             for call in self.before:
                 call()
+            while self.leave_out > 0 and next(inner, _END) is not _END:
+                self.leave_out -= 1
+                self.position += 1
             batch = next(inner, _END)
             if batch is _END:
                 break
@@ -92,12 +97,14 @@ class Loader:
         self._start, self.position = None, 0
         self.epoch += 1
 
-    def _find(self) -> Iterator[Any]:
-        """An iterator that goes on where the saved one was."""
+    def _find(self, now: Dict[str, Any]) -> Iterator[Any]:
+        """An iterator that goes on where the saved one was. The generators are
+        set when the first batch is drawn: what ran before that, such as another
+        evaluation, does not count."""
         if self._start is None:  # it was between two epochs
+            self._set(now)
             self._start = self._generators()
             return self._begin()
-        now = self._generators()
         self._set(self._start)
         if self.position == 0:
             inner = self._begin()
@@ -113,9 +120,11 @@ class Loader:
     def _indexed(self) -> bool:
         if self._replay or not hasattr(self.loader, "batch_sampler"):
             return False
-        from torch.utils.data import IterableDataset
+        from torch.utils.data import DataLoader, IterableDataset
 
-        return not isinstance(self.loader.dataset, IterableDataset)
+        # A subclass with an iteration of its own, as Accelerate's, may draw ahead.
+        plain = type(self.loader).__iter__ is DataLoader.__iter__
+        return plain and not isinstance(self.loader.dataset, IterableDataset)
 
     def _begin(self, skip: int = 0) -> Iterator[Any]:
         sampler = getattr(self.loader, "sampler", None)
@@ -162,13 +171,14 @@ class Loader:
         except (TypeError, AttributeError):
             return self.position
 
-    def state_dict(self) -> Dict[str, Any]:
-        """Where it is."""
-        return {"epoch": self.epoch, "position": self.position, "start": self._start, "own": [g.get_state() for g in self._own()]}
+    def state_dict(self, now: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
+        """Where it is, and the generators as they are, or as they were captured a moment ago."""
+        if self.frozen is not None:
+            return self.frozen
+        state = self._generators() if now is None else dict(now, own=[g.get_state() for g in self._own()])
+        return {"epoch": self.epoch, "position": self.position, "start": self._start, "now": state}
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
-        """Has the next iteration go on there."""
-        self.epoch, self.position, self._start = int(state["epoch"]), int(state["position"]), state["start"]
-        for generator, one in zip(self._own(), state["own"]):
-            generator.set_state(one)
-        self._restored = True
+        """Has the next iteration go on there, with the generators as they were."""
+        self.epoch, self.position = int(state["epoch"]), int(state["position"])
+        self._start, self._now = state["start"], state["now"]

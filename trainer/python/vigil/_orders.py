@@ -29,6 +29,11 @@ class Order:
     deadline: Optional[float] = None  # seconds since 1970
     traceparent: str = ""
     directive: str = ""
+    at: Optional[int] = None  # the step after which it is carried out; None: the next boundary
+
+    def due(self, step: int) -> bool:
+        """Whether it is to be carried out after that step."""
+        return self.at is None or step >= self.at
 
     @property
     def ends(self) -> bool:
@@ -78,13 +83,13 @@ class Mailbox:
             self._changed.notify_all()
             return True
 
-    def waiting(self) -> bool:
-        """Whether an order waits; without a lock."""
-        return bool(self._orders)
+    def waiting(self, step: int) -> bool:
+        """Whether an order is due; without a lock."""
+        return bool(self._orders) and any(o.due(step) for o in list(self._orders))
 
-    def ending(self) -> bool:
-        """Whether an order waits after which the process exits."""
-        return bool(self._orders) and any(o.ends for o in list(self._orders))
+    def ending(self, step: int) -> bool:
+        """Whether an order is due after which the process exits."""
+        return bool(self._orders) and any(o.ends and o.due(step) for o in list(self._orders))
 
     def take(self, fits: Callable[[Order], bool] = lambda order: True) -> Optional[Order]:
         """Removes the oldest order that fits."""

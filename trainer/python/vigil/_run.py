@@ -8,9 +8,9 @@ import threading
 import time
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Dict, Iterator, Mapping, Optional, Type
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Type
 
-from . import _ends, _failure, _hang, _orders, _saving, _wire
+from . import _agree, _ends, _failure, _hang, _orders, _recovery, _report, _saving, _wire
 from ._ends import Interrupted
 from ._link import Link
 from ._orders import Order
@@ -63,6 +63,7 @@ class Run:
         self._ended = False  # RunEnded was said
         self._every = 0  # steps between the run's own checkpoints
         self._saved_step = 0
+        self.recovery = _recovery.read(os.environ)  # what this attempt is asked to do otherwise
         self.saver: Optional[Writer] = None  # how the whole state is saved; vigil.watch sets it
         self.profiler: Any = None  # what is told of a directive to profile; vigil.watch sets it
         self.pausing = 0  # phases that are open: no step is missed
@@ -226,10 +227,10 @@ class Run:
         """Whether to save now: somebody asked for it, or checkpoint_every steps
         are over. Look after every step; checkpoint carries it out."""
         self._polled = True
-        if self._orders.waiting():
+        if self._orders.waiting(self.last_step):
             for order in self._orders.expired(time.time()):
                 self._order_failed(order, order.checkpoint_id, "its deadline passed before a step boundary came")
-            if self._orders.waiting():
+            if self._orders.waiting(self.last_step):
                 return True
         if self._asked is not None or (self._told_stop is not None and self._ending is None):
             return self._link is not None
@@ -239,7 +240,7 @@ class Run:
     def should_stop(self) -> bool:
         """Whether training is to end now; call exit for it."""
         self._polled = True
-        return self._ending is not None or self._told_stop is not None or self._orders.ending()
+        return self._ending is not None or self._told_stop is not None or self._orders.ending(self.last_step)
 
     def checkpoint(self, write: Optional[Writer] = None, step: Optional[int] = None, **metadata: Any) -> Optional[str]:
         """Saves: write puts files into the directory that it is given, and from
@@ -250,7 +251,7 @@ class Run:
         data_position (samples consumed), nonfinite_parameters, format.
         """
         write = write or self.saver
-        order = self._orders.take() or self._own()
+        order = self._orders.take(lambda o: o.due(self.last_step)) or self._own()
         if write is None:
             log.warning("vigil: nothing was saved: give checkpoint a function that writes")
             self._order_failed(order, order.checkpoint_id, "the training script does not say how to save")
@@ -279,9 +280,12 @@ class Run:
         """The newest good checkpoint to go on from, or None to begin from
         nothing. While an agent that should be there does not answer it waits:
         3 s in a first attempt, 2 min in a later one, which would throw away what
-        was saved."""
+        was saved. It raises CheckpointRefused where there is one and the run's
+        configuration, or its number of ranks, refuses it."""
         try:
             found = _saving.resume(self, timeout)
+        except _recovery.CheckpointRefused:
+            raise
         except Exception:  # noqa: BLE001
             log.exception("vigil: the checkpoint to go on from is not known")
             return None
@@ -290,7 +294,15 @@ class Run:
             self.last_step = self._saved_step = found.step
         return found
 
+    def answer_recovery(self, honoured: List[str], refused: List[str]) -> None:
+        """Says which of the changes that recovery asks for are made, each as a
+        person reads it, and which cannot be; vigil.watch does."""
+        if self.recovery.changes:
+            self._event({"recoveryAnswer": {"honoured": honoured, "refused": refused}})
+            _recovery.write_answer(self._settings.exit_file, honoured, refused)
+
     def _resumed(self, found: Resume) -> None:
+        self._resumed_from = found.checkpoint_id
         if self._resume is found:
             self._resume = None
             self.last_step = found.step
@@ -339,6 +351,11 @@ class Run:
         order = _orders.of(directive)
         if order is None:
             return
+        try:
+            if self.world_size > 1:
+                order.at = _agree.on_step(order.checkpoint_id, self.last_step, self._heart.usual)
+        except Exception as e:  # noqa: BLE001
+            log.warning("vigil: the ranks could not agree on a step to save: %s", e)
         taken = self._orders.put(order)
         if taken:
             self._progress(order, order.checkpoint_id, "DIRECTED", "")
@@ -368,18 +385,27 @@ class Run:
             self._link.tried.wait(self._settings.connect_seconds)
 
     def _beat(self) -> None:
-        written = 0
+        written = ""
         while not self._closed.wait(HEARTBEAT_SECONDS):
             if os.getpid() != self._pid:
                 return
             try:
-                if self.supervised and self.last_step != written:
-                    written = self.last_step
+                if self.supervised and self._progress_text() != written:
+                    written = self._progress_text()
                     _ends.write_step(self._settings.exit_file, written)
                 self._heart.look(time.monotonic())
             except Exception:  # noqa: BLE001
                 log.exception("vigil: the heartbeat broke")
                 return
+
+    def _progress_text(self) -> str:
+        """What a supervisor finds of this process; empty while no step is known."""
+        if not self.steps_done and not self._resumed_from:
+            return ""
+        gpu = _report.gpu_bytes()
+        return "%d\nresumed %s\ngpu_bytes %d\n" % (self.last_step, self._resumed_from, gpu[0] if gpu else 0)
+
+    _resumed_from = ""
 
     def _told_by_signal(self, name: str) -> bool:
         """Takes a signal; False when the loop would not act on it, or has been
@@ -435,7 +461,7 @@ class Run:
         flushed = self._flush()
         self._hooks.remove()
         if self.supervised:
-            _ends.write_step(self._settings.exit_file, self.last_step)
+            _ends.write_step(self._settings.exit_file, self._progress_text())
             if says and flushed and outcome == "succeeded" and not self._exit_said:
                 self._settings_exit(_failure.UNSPECIFIED, "the run ended and the agent knows it", True)
         self._off = True

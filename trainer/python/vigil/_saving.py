@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional
 
-from . import _failure, _orders
-from ._http import DEADLINE, UNAVAILABLE, AgentError
+from . import _failure, _orders, _recovery
+from ._http import DEADLINE, PRECONDITION, UNAVAILABLE, AgentError
 
 if TYPE_CHECKING:
     from ._run import Run
@@ -52,19 +52,23 @@ class Resume(os.PathLike):  # type: ignore[type-arg]
 
 def resume(run: "Run", timeout: Optional[float]) -> Optional[Resume]:
     """Asks the agent for the checkpoint to go on from."""
-    link = run._link
-    if link is None:
+    link, asked = run._link, run.recovery
+    if link is None or asked.source == _recovery.FROM_NOTHING:
         return None
     if timeout is None:
         timeout = LATER_RESUME_WAIT if run.attempt > 0 else FIRST_RESUME_WAIT
     try:
-        answer = link.call("ResolveResume", {"worldSize": run.world_size}, timeout, RESOLVE_SECONDS)
+        answer = link.call("ResolveResume", {"worldSize": run.world_size, **({"mode": asked.mode} if asked.mode else {})}, timeout, RESOLVE_SECONDS)
     except AgentError as e:
+        if e.code == PRECONDITION:  # there are checkpoints, and they do not fit
+            raise _recovery.CheckpointRefused(str(e)) from e
         log.warning("vigil: the checkpoint to go on from is not known; training begins from nothing (%s)", e)
         return None
     passed = ["%s: %s" % (p.get("checkpointId"), p.get("reason")) for p in answer.get("passedOver", [])]
     for text in passed:
         log.warning("vigil: a checkpoint is passed over: %s", text)
+    if passed and not asked.fallback:
+        raise _recovery.CheckpointRefused("the newest checkpoint is not fit to resume from, and no earlier one is wanted: %s" % passed[0])
     ref = answer.get("checkpoint")
     if not ref:
         return None
@@ -91,6 +95,9 @@ def save(run: "Run", order: _orders.Order, write: Writer, metadata: Dict[str, An
         place = link.call("BeginCheckpoint", {"checkpointId": order.checkpoint_id, "reason": order.reason}, patience, CALL_SECONDS)
         checkpoint_id, directory = place.get("checkpointId", ""), place.get("stagingDirectory", "")
         metadata.update(write(directory) or {})
+        why = _recovery.too_large(directory, run.recovery.max_checkpoint_bytes)
+        if why:
+            raise ValueError(why)
         message = _message(run, metadata)
         committing = True
         link.call("CommitCheckpoint", {

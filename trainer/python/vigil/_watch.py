@@ -69,6 +69,8 @@ class Watch:
         self._named = _checkpoints._named(model, optimizer, scheduler, scaler, dataloader, objects)
         self._found: Optional[_blame.Found] = None  # a value that is not finite, not acted upon yet
         self._checked = False  # clipping has looked at the gradients of this step
+        self._stopping = False  # the step that began is not made: what is saved is the moment before it
+        self._marks_by_call = False  # a call of the model in training begins a step
         self._snapshot: Optional[Dict[str, Any]] = None
         self._steps = 0
         self._ended_at = 0.0
@@ -86,7 +88,8 @@ class Watch:
         for i, optimizer in enumerate(self.optimizers):
             self._wrap(optimizer, first=i == 0)
         if isinstance(self.model, torch.nn.Module):
-            self._undo.append(self.model.register_forward_pre_hook(self._called).remove)
+            more = {"with_kwargs": True} if int(torch.__version__.split(".")[0]) >= 2 else {}
+            self._undo.append(self.model.register_forward_pre_hook(self._called, **more).remove)
         self._marks_by_call = True
         if isinstance(dataloader, Loader):
             dataloader.before.append(self._drawing)
@@ -94,9 +97,39 @@ class Watch:
             self._marks_by_call = False
         if saver and self.optimizers:
             self.run.saver = self._save
+        self._answer(isinstance(dataloader, Loader))
         from . import _profile
 
         self.run.profiler = _profile.Profiler(self.run)
+
+    def _answer(self, skips: bool) -> None:
+        """Says what of what recovery asks for is done here."""
+        asked = self.run.recovery
+        honoured, refused = [], []
+        if asked.learning_rate_scale != 1.0:
+            honoured.append("the learning rate is %g of what it was" % asked.learning_rate_scale)
+        if asked.skip_batches and skips:
+            honoured.append("%d batches are left out at step %d" % (asked.skip_batches, asked.skip_at_step))
+        elif asked.skip_batches:
+            refused.append("leave out %d batches: the loader is not a vigil.torch.Loader" % asked.skip_batches)
+        self.run.answer_recovery(honoured, refused)
+
+    def _scaled(self, optimizer: Any, step: Callable[[], Any]) -> Any:
+        """Makes a step with the learning rate that recovery asks for; schedulers
+        do not see it."""
+        scale = self.run.recovery.learning_rate_scale
+        if scale == 1.0:
+            return step()
+        before = [group.get("lr") for group in optimizer.param_groups]
+        try:
+            for group, lr in zip(optimizer.param_groups, before):
+                if lr is not None:
+                    group["lr"] = lr * scale
+            return step()
+        finally:
+            for group, lr in zip(optimizer.param_groups, before):
+                if lr is not None:
+                    group["lr"] = lr
 
     # The steps.
 
@@ -105,13 +138,15 @@ class Watch:
         watch = self
 
         def step(opt: Any, *args: Any, **kwargs: Any) -> Any:
+            if getattr(opt, "_vigil_off", False):
+                return inner(*args, **kwargs)
             closure = kwargs.pop("closure", None)
             if args:
                 closure, args = args[0], args[1:]
             if closure is not None:
-                result = inner(watch._checked_closure(opt, closure), *args, **kwargs)
+                result = watch._scaled(opt, lambda: inner(watch._checked_closure(opt, closure), *args, **kwargs))
             elif watch._before(opt):
-                result = inner(*args, **kwargs)
+                result = watch._scaled(opt, lambda: inner(*args, **kwargs))
             else:
                 return None
             if first:
@@ -178,7 +213,7 @@ class Watch:
             measures["grad_norm"] = self.gradient_norm
         lr = self.optimizers[0].param_groups[0].get("lr")
         if isinstance(lr, (int, float)):
-            measures["lr"] = float(lr)
+            measures["lr"] = float(lr) * self.run.recovery.learning_rate_scale
         if self._ended_at:
             whole = now - self._ended_at
             data = min(self.run.data_seconds, whole)
@@ -227,8 +262,9 @@ class Watch:
         if run._pending is not None:
             run._put(run.last_step + 1, {})
         order = run.non_finite(step, found.tensor, found.quantity, found.nan_count, found.inf_count, found.size, found.intact)
+        self._stopping = True
         if run.saver is not None:
-            run._carry_out(order, lambda place: self._save(place, before=True), {"step": step - 1})
+            run._carry_out(order, run.saver, {"step": step - 1})
         run._ending = order
         run.exit("step %d: %s" % (step, found), _failure.NONFINITE)
 
@@ -247,14 +283,18 @@ class Watch:
 
     # Saving and resuming.
 
-    def _called(self, module: Any, inputs: Any) -> None:
-        self._inputs = inputs
+    def _called(self, module: Any, inputs: Any, named: Optional[Dict[str, Any]] = None) -> None:
+        self._inputs = (inputs, named or {})
         if self._marks_by_call and self._armed and module.training:
             self._take_mark()
 
     def _drawing(self) -> None:
-        if self._armed:
-            self._take_mark()
+        if not self._armed:
+            return
+        self._take_mark()
+        asked = self.run.recovery
+        if asked.skip_batches and self.step + 1 >= asked.skip_at_step:
+            self._named["dataloader"].leave_out, asked.skip_batches = asked.skip_batches, 0
 
     def _epoch_ended(self) -> None:
         """There was no batch where one was to be drawn: the step begins with the
@@ -269,10 +309,11 @@ class Watch:
         self._armed = False
         self._buffers.keep()
         loader = self._named.get("dataloader")
-        self._mark = {"rng": _random.capture(), "dataloader": loader.state_dict() if isinstance(loader, Loader) else None}
+        rng = _random.capture()
+        self._mark = {"rng": rng, "dataloader": loader.state_dict(rng) if isinstance(loader, Loader) else None}
 
-    def _save(self, place: str, before: bool = False) -> Dict[str, Any]:
-        mark = self._mark if before else None
+    def _save(self, place: str) -> Dict[str, Any]:
+        mark = self._mark if self._stopping else None
         replace = {"dataloader": mark["dataloader"]} if mark and mark["dataloader"] else {}
         return _checkpoints.write_state(place, self._named, self.step, rng=mark["rng"] if mark else None, replace=replace)
 
@@ -286,12 +327,18 @@ class Watch:
         loaded = _checkpoints.load_checkpoint(run=self.run, **self._named)
         return loaded.step if loaded is not None else 0
 
+    def profile(self, steps: int = 5) -> None:
+        """Records torch.profiler for the next steps; the trace is a file below
+        VIGIL_PROFILE_DIR or the temporary directory."""
+        if self.run.profiler is not None:
+            self.run.profiler.directed({"steps": steps})
+
     def boundary(self) -> None:
         """Carries out what is asked for between two steps: saves when somebody
         wants it or checkpoint_every is over, and exits when the run is to end.
         One call at the end of the loop's body is all that a loop needs."""
         while self.run.should_checkpoint:
-            if self.checkpoint() is None and not self.run._orders.waiting():
+            if self.checkpoint() is None and not self.run._orders.waiting(self.run.last_step):
                 break
         if self.run.should_stop:
             self.run.exit()

@@ -85,6 +85,11 @@ def _named(model: Any, optimizer: Any, scheduler: Any, scaler: Any, dataloader: 
     return {name: o for name, o in every.items() if o is not None}
 
 
+def _optimizers(named: Mapping[str, Any]) -> Any:
+    o = named.get("optimizer")
+    return list(o) if isinstance(o, (list, tuple)) else [] if o is None else [o]
+
+
 def _states(o: Any) -> Any:
     """The state of an object, or of a list of them, such as two optimizers."""
     if isinstance(o, (list, tuple)):
@@ -117,7 +122,7 @@ def write_state(place: str, named: Mapping[str, Any], step: int, extra: Optional
     if dcp:
         from . import _dcp
 
-        _dcp.save({n: _states(named[n]) for n in apart if n in named}, os.path.join(place, DCP_DIRECTORY))
+        _dcp.save(named["model"], _optimizers(named), os.path.join(place, DCP_DIRECTORY))
     metadata: Dict[str, Any] = {"step": step, "format": FORMAT}
     models = named.get("model")
     if models is not None:
@@ -137,12 +142,12 @@ def read_state(place: str, named: Mapping[str, Any]) -> Loaded:
     if saved.get("dcp"):
         from . import _dcp
 
-        apart = {n: _states(named[n]) for n in ("model", "optimizer") if n in named}
-        _dcp.load(apart, os.path.join(place, DCP_DIRECTORY))
-        states.update(apart)
+        _dcp.load(named["model"], _optimizers(named), os.path.join(place, DCP_DIRECTORY))
     for name, o in named.items():
         if name in states:
             _put_back(o, states[name])
+        elif saved.get("dcp") and name in ("model", "optimizer"):
+            continue
         else:
             log.warning("vigil: the checkpoint has no %s; it begins anew", name)
     for name in sorted(set(states) - set(named)):

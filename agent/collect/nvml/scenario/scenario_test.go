@@ -173,3 +173,24 @@ func TestNextXIDs(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// The script that the format's page shows is one.
+func TestThePagesScript(t *testing.T) {
+	page, err := os.ReadFile("../../../../docs/formats/gpu-script.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```yaml\n")
+	text, _, _ := strings.Cut(rest, "```")
+	path := filepath.Join(t.TempDir(), "faults.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	script, err := Spec{Count: 8, Model: "H100", Script: path}.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(script.Events) != 5 || script.Repeat != 10*time.Minute || !script.Events[4].Hang {
+		t.Errorf("the script is %+v", script)
+	}
+}
