@@ -13,7 +13,8 @@ import (
 // decided, and what became of it.
 func recoveries(p *page, attempts []*controlv1.Attempt) {
 	for _, at := range attempts {
-		if len(at.Evidence) == 0 || (at.Failure == 0 && at.Recovery == nil) {
+		wellEnded := at.Failure == 0 && at.Recovery.GetResumeFrom() == 0
+		if len(at.Evidence) == 0 || wellEnded {
 			continue
 		}
 		p.write("\n")
