@@ -83,6 +83,10 @@ lint: ## Judge the code: vet, staticcheck, format, protocol
 	@$(TOOL) buf lint
 	@$(TOOL) buf format --diff --exit-code
 
+CHAOS ?= 3m
+chaos-replicas: ## Kill control planes and NATS servers of a shared installation at random for CHAOS (3m), and count
+	@VIGIL_CHAOS=$(CHAOS) go test -count=1 -timeout 60m -v -run TestReplicas ./controlplane | grep -vE 'level=(INFO|DEBUG)'
+
 bench: ## Run every benchmark once
 	@go test -run '^$$' -bench . -benchmem ./... | grep -E '^(Benchmark|pkg:)'
 
@@ -95,6 +99,14 @@ bench-agent: vigil-agent vigil-controlplane ## Measure the agent beside node_exp
 		GOBIN=$(abspath $(BIN)) go install -trimpath -ldflags '-s -w -X github.com/prometheus/common/version.Version=$(NODE_EXPORTER)' github.com/prometheus/node_exporter@v$(NODE_EXPORTER); }
 	@VIGIL_BENCH_AGENT=$(abspath $(BIN)/vigil-agent) VIGIL_BENCH_NODE_EXPORTER=$(abspath $(BIN)/node_exporter) VIGIL_BENCH_SECONDS=$(BENCH_SECONDS) \
 		go test ./agent -run '^$$' -bench BesideNodeExporter -benchtime 1x -timeout 30m | grep -vE '^(goos|goarch|pkg|cpu|ok|PASS|Benchmark)'
+BENCH_HOSTS ?= 1000
+BENCH_STEPS ?= 300
+bench-ingest: agentctl vigil-controlplane ## Samples a CPU-second: the whole path from agents, beside VictoriaMetrics and Prometheus
+	@internal/tools/bench-ingest.sh $(BIN) $(BENCH_HOSTS) $(BENCH_STEPS)
+
+BENCH_AGENTS ?= 10000
+bench-fleet: agentctl vigil-controlplane ## BENCH_AGENTS (10000) simulated agents on one control plane, and all of them again at once
+	@internal/tools/bench-fleet.sh $(BIN) $(BENCH_AGENTS)
 
 # The labelled traces are not part of the project.
 TRACES ?= ../shared/detection
@@ -136,6 +148,9 @@ chaos-alerting: ## Kill the control plane KILLS (100) times while it tells of al
 
 storm-alerting: ## 10,000 runs break within 5 s: how they are told, and what it costs
 	@VIGIL_STORM_FINDINGS=10000 go test ./cmd/e2e -run TestAlertingStorm -count=1 -timeout 20m -v | grep -vE '^(=== |ok|PASS)'
+
+bench-vault: ## Save one checkpoint in several ways: seconds blocked, to durable, to verified (VIGIL_BENCH_MIB, 512)
+	@go test ./agent/vault -run '^$$' -bench Checkpoint -benchtime 3x -timeout 30m | grep -E '^Benchmark|SKIP|skip'
 
 cross: ## Build for every platform that is promised
 	@for target in linux/amd64 linux/arm64; do \

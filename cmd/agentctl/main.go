@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/vigil-ml/vigil/cmd/agentctl/bench"
 	"github.com/vigil-ml/vigil/cmd/agentctl/demo"
 	"github.com/vigil-ml/vigil/internal/fault"
 )
@@ -43,6 +44,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		runsCommand(a),
 		auditCommand(a),
 		accessCommand(a),
+		joinTokenCommand(a),
+		identitiesCommand(a),
+		adminCommand(a),
+		bench.Command(),
 		versionCommand(a),
 		demo.Command(),
 	)

@@ -95,12 +95,15 @@ const (
 
 // Routes is the rule of every HTTP path; the first that fits counts.
 func Routes() []Route {
-	viewer, operator := commonv1.Role_ROLE_VIEWER, commonv1.Role_ROLE_OPERATOR
+	viewer, operator, admin := commonv1.Role_ROLE_VIEWER, commonv1.Role_ROLE_OPERATOR, commonv1.Role_ROLE_ADMIN
 	return []Route{
 		{"/healthz", "GET", 0, trail.Read, Public},
 		{"/-/healthy", "GET", 0, trail.Read, Public},
 		{"/-/ready", "GET", 0, trail.Read, Public},
 		{"/metrics", "GET", viewer, trail.Read, OnMachine},
+		{"/readyz", "GET", 0, trail.Read, Public},
+		{"/debug/pprof/", "GET", admin, trail.Admin, Closed},
+		{"/api/v1/write", "*", operator, trail.Read, Closed}, // remote write: every few seconds
 		{"/api/v1/", "GET", viewer, trail.Read, Closed},
 		{"/api/v1/", "*", viewer, trail.Read, Closed}, // PromQL comes by POST too
 		{"/api/v2/", "GET", viewer, trail.Read, Closed},

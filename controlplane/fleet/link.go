@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/controlplane/bus"
+	"github.com/vigil-ml/vigil/internal/life"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
@@ -95,7 +96,11 @@ func (f *Fleet) links(ctx context.Context) error {
 	tick := time.NewTicker(min(max(f.config.LostAfter/8, 10*time.Millisecond), 5*time.Second))
 	defer tick.Stop()
 	for ctx.Err() == nil {
+		began := time.Now()
 		err := l.pass(ctx)
+		// A pass looks at every node, and thousands of nodes may come one by one:
+		// passes take a fifth of the time at most.
+		life.Sleep(ctx, min(4*time.Since(began), time.Second))
 		if err != nil && !l.failing && ctx.Err() == nil {
 			f.deps.Log.Error("word of nodes that came or went waits; trying again", "error", err)
 		}

@@ -2,24 +2,28 @@ package ingest
 
 import (
 	"context"
+	"hash/maphash"
 	"maps"
 	"slices"
-	"time"
 
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 
 	"github.com/vigil-ml/vigil/controlplane/metrics"
 	"github.com/vigil-ml/vigil/internal/columns"
 	"github.com/vigil-ml/vigil/internal/fault"
-	"github.com/vigil-ml/vigil/internal/metric"
 )
 
 // series is what a number stands for in one session.
 type series struct {
-	wire   *agentv1.SeriesDef
-	def    metric.Def
-	values []string // of def.Labels
-	known  bool     // false when the dictionary has no such series
+	defined uint64          // of its definition, to tell another one
+	stored  *metrics.Series // nil when the dictionary has no such series
+}
+
+func (s series) name() string {
+	if s.stored == nil {
+		return "one that is not in the dictionary"
+	}
+	return s.stored.Name()
 }
 
 // define notes series. One that the dictionary does not have, as of an agent
@@ -29,9 +33,10 @@ func (x *session) define(defs *agentv1.SeriesDefs) error {
 		if d.GetRef() == 0 {
 			return fault.New(fault.Invalid, "series %q has number 0; numbers begin at 1", d.GetMetric())
 		}
-		if old := x.series[d.Ref]; old != nil {
-			if old.wire.Metric != d.Metric || !maps.Equal(old.wire.Labels, d.Labels) {
-				return fault.New(fault.Invalid, "series %d is %q and cannot become %q; give every series a number of its own", d.Ref, old.wire.Metric, d.Metric)
+		defined := x.definition(d)
+		if old, ok := x.series[d.Ref]; ok {
+			if old.defined != defined {
+				return fault.New(fault.Invalid, "series %d is %q and cannot become %q; give every series a number of its own", d.Ref, old.name(), d.Metric)
 			}
 			continue
 		}
@@ -39,48 +44,65 @@ func (x *session) define(defs *agentv1.SeriesDefs) error {
 			return fault.WithHint(fault.New(fault.Exhausted, "node %s defines more than %d series", x.node, x.config.MaxSeries),
 				"raise max_series of the control plane, or have the agent collect less")
 		}
-		s := &series{wire: d}
-		s.def, s.known = metric.Lookup(d.Metric)
-		for _, label := range s.def.Labels {
-			s.values = append(s.values, d.Labels[label])
-			_, has := d.Labels[label]
-			s.known = s.known && has
-		}
-		s.known = s.known && len(d.Labels) == len(s.def.Labels)
-		if !s.known {
+		stored := x.deps.Samples.Series(x.node, d.GetMetric(), d.GetLabels())
+		if stored == nil {
 			x.deps.Log.Warn("series is not in the dictionary: its samples are refused",
 				"node", x.node, "metric", d.Metric, "labels", slices.Sorted(maps.Keys(d.Labels)))
 		}
-		x.series[d.Ref] = s
+		x.series[d.Ref] = series{defined, stored}
 	}
 	return nil
+}
+
+// definition is a hash of what a number stands for.
+func (x *session) definition(d *agentv1.SeriesDef) uint64 {
+	var h maphash.Hash
+	h.SetSeed(x.seed)
+	h.WriteString(d.GetMetric())
+	for _, name := range slices.Sorted(maps.Keys(d.GetLabels())) {
+		for _, text := range []string{name, d.Labels[name]} {
+			h.WriteByte(0xff) // is in no UTF-8 text
+			h.WriteString(text)
+		}
+	}
+	return h.Sum64()
 }
 
 // storeSamples stores the samples of a frame. Only trouble with the TSDB is an
 // error; samples that cannot be stored are counted.
 func (x *session) storeSamples(ctx context.Context, frame *agentv1.Frame) (result string, err error) {
-	points, err := x.readPoints(frame)
+	var scratch *buffers
+	select {
+	case scratch = <-x.buffers:
+		defer func() { x.buffers <- scratch }()
+	case <-ctx.Done():
+		return resultRefused, ctx.Err()
+	}
+	points, err := scratch.read(frame)
 	if err != nil {
 		x.deps.Log.Error("samples frame is malformed and is refused", "node", x.node, "position", at(frame), "error", err)
 		x.count(metrics.Counts{Refused: max(len(points), len(frame.GetSamples().GetRefs()))})
 		return resultRefused, nil
 	}
-	x.scratch = x.scratch[:0]
+	scratch.stored = scratch.stored[:0]
 	refused := 0
+	var last uint32
+	var of series
 	for _, p := range points {
-		s := x.series[p.Ref]
-		if s == nil {
-			x.warnUndefined(frame, p.Ref)
+		if p.Ref != last { // the points of one series stand together
+			var ok bool
+			if of, ok = x.series[p.Ref]; !ok {
+				x.warnUndefined(frame, p.Ref)
+			}
+			last = p.Ref
 		}
-		if s == nil || !s.known {
+		if of.stored == nil {
 			refused++
 			continue
 		}
-		x.scratch = append(x.scratch, metric.Sample{
-			Def: s.def, Labels: s.values, Value: p.Value, Time: time.UnixMilli(p.TimeMS),
-		})
+		scratch.stored = append(scratch.stored, metrics.Point{Series: of.stored, TimeMS: p.TimeMS, Value: p.Value})
 	}
-	counts, err := x.deps.Samples.Append(ctx, x.node, x.scratch)
+	counts, err := x.deps.Samples.AppendPoints(ctx, x.node, scratch.stored)
 	if err != nil {
 		return resultRefused, fault.Mark(fault.Unavailable, err)
 	}
@@ -96,9 +118,27 @@ func (x *session) storeSamples(ctx context.Context, frame *agentv1.Frame) (resul
 	}
 }
 
-// readPoints reads a frame's samples, in columns or as older agents send them.
-// They are the session's, until the next call.
-func (x *session) readPoints(frame *agentv1.Frame) ([]columns.Point, error) {
+// buffers are what storing a frame of samples needs. There are a few for all
+// sessions: more frames at once than there are processors would take memory, in
+// the TSDB too, and be no faster.
+type buffers struct {
+	columns columns.Decoder
+	points  []columns.Point
+	stored  []metrics.Point
+}
+
+func newBuffers(n int) chan *buffers {
+	all := make(chan *buffers, n)
+	for range n {
+		all <- &buffers{}
+	}
+	return all
+}
+
+// read reads a frame's samples, in columns or as older agents send them.
+// They are valid until the next
+// call.
+func (x *buffers) read(frame *agentv1.Frame) ([]columns.Point, error) {
 	x.points = x.points[:0]
 	switch payload := frame.GetPayload().(type) {
 	case *agentv1.Frame_Columns:
@@ -134,11 +174,7 @@ func (x *session) warnUndefined(frame *agentv1.Frame, ref uint32) {
 }
 
 func (x *session) count(counts metrics.Counts) {
-	for result, n := range map[string]int{
-		resultStored: counts.Stored, resultRepeated: counts.Repeated, resultRefused: counts.Refused,
-	} {
-		if n > 0 {
-			x.sampleCount.WithLabelValues(result).Add(float64(n))
-		}
-	}
+	x.sampleCount.WithLabelValues(resultStored).Add(float64(counts.Stored))
+	x.sampleCount.WithLabelValues(resultRepeated).Add(float64(counts.Repeated))
+	x.sampleCount.WithLabelValues(resultRefused).Add(float64(counts.Refused))
 }

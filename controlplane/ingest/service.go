@@ -18,8 +18,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 
@@ -45,6 +47,8 @@ const (
 	// maxMessageBytes is more than the bus takes, so that the sender of a frame
 	// that is too big learns which one it is.
 	maxMessageBytes = bus.MaxBatchBytes + 1<<20
+
+	bufferBytes = 4 << 10
 
 	pingInterval    = 30 * time.Second
 	pingTimeout     = 10 * time.Second
@@ -109,8 +113,11 @@ type Bus interface {
 
 // Samples is where samples go.
 type Samples interface {
-	// Append stores samples of a node; repeats are harmless.
-	Append(ctx context.Context, node string, samples []metric.Sample) (metrics.Counts, error)
+	// Series gives a series of a node by its metric and its labels; nil when the
+	// dictionary has none such.
+	Series(node, name string, labels map[string]string) *metrics.Series
+	// AppendPoints stores samples of a node's series; repeats are harmless.
+	AppendPoints(ctx context.Context, node string, points []metrics.Point) (metrics.Counts, error)
 	// AppendStep stores the run metrics of an event that is a step report.
 	AppendStep(ctx context.Context, node string, event *commonv1.Event) (metrics.Counts, error)
 }
@@ -129,6 +136,8 @@ type Deps struct {
 	Bus     Bus
 	Samples Samples
 	Fleet   Fleet
+	// Admit refuses a node that is not the one that it says; nil takes its word.
+	Admit   func(ctx context.Context, node string) error
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
 	Tracer  trace.Tracer
@@ -145,6 +154,7 @@ type Service struct {
 	frameCount  *prometheus.CounterVec
 	sampleCount *prometheus.CounterVec
 
+	buffers chan *buffers // one for each frame of samples that is stored at once
 	readers *life.Group
 	drain   chan struct{} // closed when the control plane goes away
 	mu      sync.Mutex    // held to close drain and to start a reader
@@ -158,6 +168,7 @@ func New(config Config, deps Deps) *Service {
 		deps:        deps,
 		frameCount:  metric.NewCounter(deps.Metrics, metric.ControlFrames),
 		sampleCount: metric.NewCounter(deps.Metrics, metric.ControlSamples),
+		buffers:     newBuffers(2 * runtime.GOMAXPROCS(0)),
 		readers:     life.NewGroup(context.Background()),
 		drain:       make(chan struct{}),
 	}
@@ -168,6 +179,9 @@ func New(config Config, deps Deps) *Service {
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessageBytes),
+		// For each of ten thousand connections: what is read ahead, and a buffer
+		// for writing only while something is written.
+		grpc.ReadBufferSize(bufferBytes), grpc.WriteBufferSize(bufferBytes), grpc.SharedWriteBuffer(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingInterval, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
 	}
@@ -219,7 +233,7 @@ func (s *Service) serve(stream stream) error {
 	x := &session{
 		Service: s, stream: stream, in: in, node: hello.Node, id: uuid.NewString(),
 		commands: make(chan *agentv1.ConnectResponse),
-		series:   map[uint32]*series{},
+		series:   map[uint32]series{}, seed: maphash.MakeSeed(),
 	}
 	// Before Welcome: an agent that has Welcome may connect again at once, and
 	// that later session must be the one that stays.
@@ -302,6 +316,11 @@ func (s *Service) hello(ctx context.Context, in <-chan received) (*agentv1.Hello
 	}
 	if err := protocol.CheckNode(hello.Node); err != nil {
 		return nil, fmt.Errorf("open session: %w", err)
+	}
+	if s.deps.Admit != nil {
+		if err := s.deps.Admit(ctx, hello.Node); err != nil {
+			return nil, fmt.Errorf("open session: %w", err)
+		}
 	}
 	return hello, nil
 }

@@ -4,14 +4,13 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"hash/maphash"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 
-	"github.com/vigil-ml/vigil/internal/columns"
 	"github.com/vigil-ml/vigil/internal/fault"
-	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/protocol"
 )
 
@@ -32,11 +31,9 @@ type session struct {
 	durable *agentv1.Position // of the event frame that is known to be stored
 
 	events, samples lane
-	series          map[uint32]*series
-	columns         columns.Decoder
-	points          []columns.Point
-	scratch         []metric.Sample
-	warned          bool // that the agent names series that it did not define
+	series          map[uint32]series
+	seed            maphash.Seed // of their definitions' hashes
+	warned          bool         // that the agent names series that it did not define
 }
 
 // lane is how far a session has come in one class of frames.

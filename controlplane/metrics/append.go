@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,58 +32,80 @@ type Counts struct {
 	Refused int
 }
 
+// Point is one sample of a series that [DB.Series] gave.
+type Point struct {
+	Series *Series
+	TimeMS int64 // milliseconds since 1970
+	Value  float64
+}
+
 // Append stores samples of a node and says what became of each. Times count in
 // milliseconds. On an error, which is one of the disk or of a closed database,
 // any of the samples may be stored; append them again.
 func (db *DB) Append(ctx context.Context, node string, samples []metric.Sample) (Counts, error) {
+	points := make([]Point, 0, len(samples))
+	refused := 0
+	for _, sample := range samples {
+		s := db.seriesOf(node, sample.Def, sample.Labels)
+		if s == nil {
+			refused++
+			continue
+		}
+		points = append(points, Point{s, sample.Time.UnixMilli(), sample.Value})
+	}
+	counts, err := db.AppendPoints(ctx, node, points)
+	if err == nil {
+		counts.Refused += refused
+	}
+	return counts, err
+}
+
+// AppendPoints is Append for series of the node that are known. It may change
+// the points.
+func (db *DB) AppendPoints(ctx context.Context, node string, points []Point) (Counts, error) {
 	n := db.node(node)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	a := appending{db: db, node: n, latest: db.clock().Add(maxAhead).UnixMilli()}
-	err := a.appendNew(ctx, samples)
+	err := a.appendNew(ctx, points)
 	if err == nil && len(a.late) > 0 {
 		err = a.appendLate(ctx)
 	}
 	if err != nil {
-		clear(n.series) // what it says may not be stored
+		n.forget() // what it says may not be stored
 		return Counts{}, fmt.Errorf("append samples of node %s: %w", node, err)
 	}
 	return a.counts, nil
 }
 
-// appending is one call of Append.
+// appending is one call of AppendPoints.
 type appending struct {
 	db     *DB
 	node   *nodeSeries
 	latest int64
 	counts Counts
-	late   []point
-}
-
-// point is one sample of a known series.
-type point struct {
-	series *series
-	timeMS int64
-	value  float64
+	late   []Point
 }
 
 // appendNew stores what is newer than all that its series has, which is nearly
 // everything, and puts the rest aside.
-func (a *appending) appendNew(ctx context.Context, samples []metric.Sample) error {
+func (a *appending) appendNew(ctx context.Context, points []Point) error {
 	app := a.db.tsdb.Appender(ctx)
-	for _, sample := range samples {
-		s := a.db.seriesOf(a.node, app, sample)
-		p := point{series: s, timeMS: sample.Time.UnixMilli(), value: sample.Value}
-		if math.IsNaN(p.value) {
-			p.value = math.Float64frombits(value.NormalNaN) // other NaNs mean things to PromQL
+	for _, p := range points {
+		if p.Series.forgotten {
+			p.Series = a.db.known(a.node, p.Series.labels)
+		}
+		s := p.Series
+		if math.IsNaN(p.Value) {
+			p.Value = math.Float64frombits(value.NormalNaN) // other NaNs mean things to PromQL
 		}
 		switch {
-		case s == nil || p.timeMS > a.latest:
+		case p.TimeMS > a.latest:
 			a.counts.Refused++
-		case !s.known || p.timeMS < s.lastMS:
+		case !s.known || p.TimeMS < s.lastMS:
 			a.late = append(a.late, p)
-		case p.timeMS == s.lastMS:
-			a.countSame(s.lastValue, p.value)
+		case p.TimeMS == s.lastMS:
+			a.countSame(s.lastValue, p.Value)
 		default:
 			if err := a.append(app, p); err != nil {
 				return errors.Join(err, app.Rollback())
@@ -95,11 +118,11 @@ func (a *appending) appendNew(ctx context.Context, samples []metric.Sample) erro
 // appendLate stores samples that are older than what their series has, unless
 // they are there already.
 func (a *appending) appendLate(ctx context.Context) error {
-	groups := map[*series][]point{}
+	groups := map[*Series][]Point{}
 	oldest := int64(math.MaxInt64)
 	for _, p := range a.late {
-		groups[p.series] = append(groups[p.series], p)
-		oldest = min(oldest, p.timeMS)
+		groups[p.Series] = append(groups[p.Series], p)
+		oldest = min(oldest, p.TimeMS)
 	}
 	q, err := a.db.tsdb.Querier(oldest, math.MaxInt64)
 	if err != nil {
@@ -108,20 +131,20 @@ func (a *appending) appendLate(ctx context.Context) error {
 	defer func() { _ = q.Close() }()
 	app := a.db.tsdb.Appender(ctx)
 	for s, points := range groups {
-		slices.SortStableFunc(points, func(a, b point) int { return int(min(max(a.timeMS-b.timeMS, -1), 1)) })
-		there, err := s.stored(ctx, q, points)
+		slices.SortStableFunc(points, func(a, b Point) int { return cmp.Compare(a.TimeMS, b.TimeMS) })
+		there, err := a.db.stored(ctx, q, s, points)
 		if err != nil {
 			return errors.Join(err, app.Rollback())
 		}
 		for _, p := range points {
-			if v, ok := there[p.timeMS]; ok {
-				a.countSame(v, p.value)
+			if v, ok := there[p.TimeMS]; ok {
+				a.countSame(v, p.Value)
 				continue
 			}
 			if err := a.append(app, p); err != nil {
 				return errors.Join(err, app.Rollback())
 			}
-			there[p.timeMS] = p.value
+			there[p.TimeMS] = p.Value
 		}
 	}
 	return app.Commit()
@@ -129,14 +152,15 @@ func (a *appending) appendLate(ctx context.Context) error {
 
 // append hands one point to the TSDB. Its error is that of the TSDB itself,
 // not of the point.
-func (a *appending) append(app storage.Appender, p point) error {
-	ref, err := app.Append(p.series.ref, p.series.labels, p.timeMS, p.value)
+func (a *appending) append(app storage.Appender, p Point) error {
+	s := p.Series
+	ref, err := app.Append(s.ref, s.labels, p.TimeMS, p.Value)
 	switch {
 	case err == nil:
 		a.counts.Stored++
-		p.series.ref = ref
-		if p.timeMS > p.series.lastMS {
-			p.series.lastMS, p.series.lastValue = p.timeMS, p.value
+		s.ref = ref
+		if p.TimeMS > s.lastMS {
+			s.lastMS, s.lastValue = p.TimeMS, p.Value
 		}
 		return nil
 	case errors.Is(err, storage.ErrTooOldSample), errors.Is(err, storage.ErrOutOfBounds),

@@ -119,7 +119,7 @@ func TestARestartKeepsSamplesAndKnowsRepeats(t *testing.T) {
 func TestForgottenSeriesAreLearnedAnew(t *testing.T) {
 	db := openDB(t, t.TempDir())
 	mustAppend(t, db, "a", loads(0, 100)...)
-	clear(db.node("a").series)
+	db.node("a").forget()
 	// Not at the last sample: what is known of the series must not end there.
 	if got := mustAppend(t, db, "a", load(50, 50)); got != (Counts{Repeated: 1}) {
 		t.Errorf("first: %+v", got)
@@ -129,10 +129,37 @@ func TestForgottenSeriesAreLearnedAnew(t *testing.T) {
 	}
 }
 
+func TestAHandleOutlivesWhatIsForgotten(t *testing.T) {
+	db := openDB(t, t.TempDir())
+	held := db.Series("a", metric.HostLoad1.Name, nil)
+	put := func(second int, v float64) Counts {
+		t.Helper()
+		counts, err := db.AppendPoints(t.Context(), "a", []Point{{held, noon().UnixMilli() + int64(second)*1000, v}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return counts
+	}
+	put(1, 1)
+	db.node("a").forget()
+	mustAppend(t, db, "a", load(2, 2)) // under a handle of its own
+	for second, want := range map[int]Counts{1: {Repeated: 1}, 2: {Repeated: 1}} {
+		if got := put(second, float64(second)); got != want {
+			t.Errorf("second %d: %+v, want %+v", second, got, want)
+		}
+	}
+	if got := put(3, 3); got != (Counts{Stored: 1}) {
+		t.Errorf("a new one: %+v", got)
+	}
+	if db.Series("a", "vigil_mood", nil) != nil || db.Series("a", metric.HostLoad1.Name, map[string]string{"x": "y"}) != nil {
+		t.Error("a series that is not in the dictionary was given")
+	}
+}
+
 func TestAppendAfterCloseOrCancelFails(t *testing.T) {
 	db := openDB(t, t.TempDir())
 	mustAppend(t, db, "a", load(1, 1))
-	clear(db.node("a").series)
+	db.node("a").forget()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if counts, err := db.Append(ctx, "a", []metric.Sample{load(1, 1)}); err == nil && counts.Repeated != 1 {

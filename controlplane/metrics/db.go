@@ -151,6 +151,9 @@ func options(config Config) *tsdb.Options {
 	o.WALSegmentSize = walSegmentBytes
 	o.WALCompression = compression.Snappy
 	o.StripeSize = stripes
+	// A query may see a part of what a node sends at the moment; keeping them
+	// apart takes a ring of memory for each series.
+	o.IsolationDisabled = true
 	o.HeadChunksWriteBufferSize = chunks.MinWriteBufferSize
 	return o
 }

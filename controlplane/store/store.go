@@ -99,6 +99,7 @@ type traits struct {
 	// that has them to itself, which never has to.
 	shared       bool
 	enter, alone string
+	tables       string              // the query for the names of all tables
 	skipLocked   string              // behind a SELECT: leave out what another transaction has
 	text         func(string) string // a text as the engine can keep it
 }
@@ -229,6 +230,9 @@ func transact(ctx context.Context, db *sql.DB, tx *Tx, options *sql.TxOptions, d
 	// After a commit this does nothing.
 	defer func() { _ = tx.sql.Rollback() }()
 	if err := do(tx); err != nil {
+		return err
+	}
+	if err := tx.write(); err != nil {
 		return err
 	}
 	if err := tx.flushRuns(); err != nil {

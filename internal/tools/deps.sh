@@ -13,8 +13,16 @@ parts() {
 /usr/share/doc/postgresql/copyright postgresql the records of control planes that share them
 /usr/lib/python3/dist-packages/numpy python3-numpy the Python SDK's tests
 /usr/lib/python3/dist-packages/torch python3-torch the Python SDK's tests with PyTorch
+/usr/bin/victoria-metrics victoria-metrics a peer in make bench-ingest
 PARTS
 }
+
+# Not Debian's: an S3 server, which the store of checkpoints is tested against.
+versitygw=github.com/versity/versitygw/cmd/versitygw@v1.8.0
+if ! command -v versitygw >/dev/null && [ -w /usr/local/bin ] && command -v go >/dev/null; then
+	echo "vigil: building versitygw (once; some minutes)"
+	GOFLAGS= GOBIN=/usr/local/bin go install "$versitygw" >/dev/null 2>&1 || echo "vigil: could not build versitygw"
+fi
 
 missing=()
 while read -r file package purpose; do
