@@ -51,8 +51,8 @@ type RunnerDeps struct {
 
 // Runner calls collectors: each at its own interval, the first time at once and
 // the second after a part of the interval, by chance, so that the nodes of a
-// cluster that was started together do not measure in step. On one node calls
-// fall on whole seconds of the agent's life ([life.InStep]): it wakes up once
+// cluster that was started together do not measure in step. On one node later
+// calls fall on whole seconds of the agent's life ([life.InStep]): it wakes up once
 // for several. None waits for another. A call that does not return in its time makes its
 // collector stuck: what it has emitted is taken, and it is not called again
 // until that call returns.
@@ -173,7 +173,7 @@ func (r *Runner) Statuses() map[string]Status {
 }
 
 func (r *Runner) loop(ctx context.Context, s *source) {
-	for wait := phase; ; wait = spread {
+	for sleep, wait := life.Sleep, phase; ; sleep, wait = life.InStep, spread {
 		call := r.call(ctx, s)
 		if call.stuck {
 			select {
@@ -187,7 +187,7 @@ func (r *Runner) loop(ctx context.Context, s *source) {
 		if call.status == Unsupported {
 			interval = max(interval, unsupportedInterval)
 		}
-		if !life.InStep(ctx, wait(interval)) {
+		if !sleep(ctx, wait(interval)) {
 			if closer, ok := s.Collector.(io.Closer); ok {
 				if err := closer.Close(); err != nil {
 					r.deps.Log.Warn("close collector", "collector", s.Name, "err", err)
