@@ -83,6 +83,10 @@ lint: ## Judge the code: vet, staticcheck, format, protocol
 	@$(TOOL) buf lint
 	@$(TOOL) buf format --diff --exit-code
 
+CHAOS ?= 3m
+chaos-replicas: ## Kill control planes and NATS servers of a shared installation at random for CHAOS (3m), and count
+	@VIGIL_CHAOS=$(CHAOS) go test -count=1 -timeout 60m -v -run TestReplicas ./controlplane | grep -vE 'level=(INFO|DEBUG)'
+
 bench: ## Run every benchmark once
 	@go test -run '^$$' -bench . -benchmem ./... | grep -E '^(Benchmark|pkg:)'
 
@@ -144,6 +148,9 @@ chaos-alerting: ## Kill the control plane KILLS (100) times while it tells of al
 
 storm-alerting: ## 10,000 runs break within 5 s: how they are told, and what it costs
 	@VIGIL_STORM_FINDINGS=10000 go test ./cmd/e2e -run TestAlertingStorm -count=1 -timeout 20m -v | grep -vE '^(=== |ok|PASS)'
+
+bench-vault: ## Save one checkpoint in several ways: seconds blocked, to durable, to verified (VIGIL_BENCH_MIB, 512)
+	@go test ./agent/vault -run '^$$' -bench Checkpoint -benchtime 3x -timeout 30m | grep -E '^Benchmark|SKIP|skip'
 
 cross: ## Build for every platform that is promised
 	@for target in linux/amd64 linux/arm64; do \

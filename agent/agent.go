@@ -130,9 +130,13 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 		orders.Observe(event)
 		reflexes.Observe(event)
 	}
-	checkpoints, err := vault.New(a.config.Vault, vault.Deps{
+	second, err := a.config.replica(a.log)
+	if err != nil {
+		return err
+	}
+	checkpoints, err = vault.New(a.config.Vault, vault.Deps{
 		Log: a.log, Metrics: a.metrics, Tracer: a.tracer, Clock: time.Now, FS: durable.OS{}, Node: a.config.Node,
-		Events: a.journal.Events, Observe: observe,
+		Events: a.journal.Events, Observe: observe, Replica: second,
 	})
 	if err != nil {
 		return err

@@ -8,6 +8,9 @@ import (
 	"github.com/vigil-ml/vigil/agent/collect/kernel"
 	"github.com/vigil-ml/vigil/agent/collect/nvml"
 	"github.com/vigil-ml/vigil/agent/collect/process"
+	"github.com/vigil-ml/vigil/agent/vault/blob"
+	"github.com/vigil-ml/vigil/agent/vault/blob/dir"
+	"github.com/vigil-ml/vigil/agent/vault/blob/s3"
 	"github.com/vigil-ml/vigil/internal/plug"
 )
 
@@ -23,5 +26,14 @@ func Collectors() plug.Catalog[collect.Collector, collect.Deps] {
 		kernel.Kind,
 		fabric.Kind,
 		nvml.Kind,
+	}
+}
+
+// Replicas is the catalogue of second stores for checkpoints. A new kind is one
+// line here.
+func Replicas() plug.Catalog[blob.Store, blob.Deps] {
+	return plug.Catalog[blob.Store, blob.Deps]{
+		dir.Kind,
+		s3.Kind,
 	}
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/vigil-ml/vigil/agent/spool"
 	"github.com/vigil-ml/vigil/agent/uplink"
 	"github.com/vigil-ml/vigil/agent/vault"
+	"github.com/vigil-ml/vigil/agent/vault/blob"
 	"github.com/vigil-ml/vigil/internal/conf"
 	"github.com/vigil-ml/vigil/internal/protocol"
 	"github.com/vigil-ml/vigil/internal/serve"
@@ -150,10 +152,25 @@ func (c *Config) settle() error {
 	return c.bindNode()
 }
 
-// Check finds the mistakes in the collectors' settings; it starts nothing.
+// Check finds the mistakes in the collectors' settings and those of the second
+// store; it starts nothing.
 func Check(c Config) error {
-	_, err := c.sources(collect.Deps{Log: slog.New(slog.DiscardHandler)})
-	return err
+	log := slog.New(slog.DiscardHandler)
+	_, err := c.sources(collect.Deps{Log: log})
+	_, replicaErr := c.replica(log)
+	return conf.Join(err, replicaErr)
+}
+
+// replica builds the second store for checkpoints; nil where there is none.
+func (c *Config) replica(log *slog.Logger) (blob.Store, error) {
+	if c.Vault.Replica.Kind == "" {
+		return nil, nil
+	}
+	store, err := Replicas().Build(c.Vault.Replica.Kind, c.Vault.Replica.Settings, blob.Deps{Log: log, Getenv: os.Getenv})
+	if err != nil {
+		return nil, fmt.Errorf("vault.replica: %w", err)
+	}
+	return store, nil
 }
 
 // sources builds every collector of the catalogue, with its interval.

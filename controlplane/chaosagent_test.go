@@ -1,6 +1,7 @@
 package controlplane_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -198,7 +199,8 @@ func (a *chaosAgent) obey(c *agentv1.Command) {
 	if again {
 		return
 	}
-	a.spool(c.GetCheckpoint().GetRunId(), 0, &commonv1.Event{Body: &commonv1.Event_CommandResult{CommandResult: &commonv1.CommandResult{
+	run := cmp.Or(c.GetCheckpoint().GetRunId(), c.GetCheckpointTask().GetRunId(), c.GetJudgement().GetRunId())
+	a.spool(run, 0, &commonv1.Event{Body: &commonv1.Event_CommandResult{CommandResult: &commonv1.CommandResult{
 		CommandId: c.GetCommandId(), Stage: commonv1.CommandStage_COMMAND_STAGE_DONE}}})
 }
 

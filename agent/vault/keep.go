@@ -116,6 +116,13 @@ func (v *Vault) inUse(runID string, c Checkpoint, list []Checkpoint) bool {
 		}
 	}
 	v.mu.Unlock()
+	if v.deps.Replica != nil && c.Problem == "" && c.Health != poisoned {
+		for rank := range c.Ranks {
+			if !exists(filepath.Join(v.rankDir(key{runID, c.ID, rank}), replicatedName)) {
+				return true // it waits to be copied
+			}
+		}
+	}
 	resumed := changedAt(filepath.Join(v.runDir(runID), c.ID, resumedName))
 	return !resumed.IsZero() && !slices.ContainsFunc(list, func(other Checkpoint) bool {
 		return other.ID != c.ID && other.Problem == "" && other.Health == healthy && other.Created.After(resumed)

@@ -51,6 +51,9 @@ func (v *Vault) List(runID string) ([]Checkpoint, error) {
 	for _, entry := range entries {
 		if entry.IsDir() && CheckCheckpointID(entry.Name()) == nil {
 			c := survey(v.runDir(runID), entry.Name())
+			if len(c.Ranks) == 0 && !exists(filepath.Join(v.runDir(runID), c.ID)) {
+				continue // it was removed meanwhile
+			}
 			c.judge(judged)
 			list = append(list, c)
 		}
@@ -58,6 +61,8 @@ func (v *Vault) List(runID string) ([]Checkpoint, error) {
 	slices.SortFunc(list, newer)
 	return list, nil
 }
+
+func sortNewest(list []Checkpoint) { slices.SortFunc(list, newer) }
 
 // newer orders checkpoints, the newest first.
 func newer(a, b Checkpoint) int {

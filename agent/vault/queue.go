@@ -81,6 +81,10 @@ func (v *Vault) process(ctx context.Context, s *staging) {
 		v.sealed.WithLabelValues("verified").Inc()
 		v.dropRestored(s.RunID, s.Rank) // who has saved since has read it
 		v.finish(s, true)
+		select {
+		case v.verified <- struct{}{}:
+		default:
+		}
 		v.keep(ctx, s.RunID)
 	case ctx.Err() != nil:
 	case !fault.Is(err, fault.Invalid) && s.tries < v.config.Retries:

@@ -58,6 +58,7 @@ func (v *Vault) Resolve(ctx context.Context, req ResolveRequest) (*commonv1.Chec
 	}
 	v.passAll(ctx) // what the last attempt proved of its checkpoint
 	sealing := v.waitSealed(ctx, req.RunID)
+	v.fetchMissing(ctx, req.RunID)
 	list, err := v.List(req.RunID)
 	if err != nil {
 		return nil, nil, err

@@ -135,7 +135,10 @@ func (v *Vault) pin(ctx context.Context, runID string, c Checkpoint, reason stri
 
 func (v *Vault) unpin(ctx context.Context, runID string, c Checkpoint) (string, error) {
 	dir := filepath.Join(v.runDir(runID), c.ID)
-	if err := errors.Join(v.deps.FS.RemoveAll(filepath.Join(dir, pinnedName)), v.deps.FS.SyncDir(dir)); err != nil {
+	v.keeping.Lock() // the policy may remove it as soon as the mark is gone
+	err := errors.Join(v.deps.FS.RemoveAll(filepath.Join(dir, pinnedName)), v.deps.FS.SyncDir(dir))
+	v.keeping.Unlock()
+	if err != nil {
 		return "", fmt.Errorf("unpin checkpoint: %w", err)
 	}
 	v.announce(ctx, runID, &commonv1.CheckpointChanged{

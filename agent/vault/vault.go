@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/vigil-ml/vigil/agent/vault/blob"
 	"github.com/vigil-ml/vigil/agent/vault/retain"
 	"github.com/vigil-ml/vigil/agent/vault/seal"
 	"github.com/vigil-ml/vigil/internal/durable"
@@ -63,6 +64,9 @@ type Config struct {
 	Workers int `yaml:"workers"`
 	// Retain says which checkpoints are kept; without it all are.
 	Retain retain.Policy `yaml:"retain"`
+	// Replica is a second store that gets copies, and that runs go on from on
+	// another node.
+	Replica Replica `yaml:"replica"`
 	// Compress has files compressed that shrink by it. Weights do not: it is off.
 	Compress bool `yaml:"compress"`
 	// Encryption has files encrypted; without it they are stored in the clear.
@@ -115,6 +119,8 @@ type Deps struct {
 	FS      durable.FS
 	// Node keeps the staging directories of nodes with a common Dir apart.
 	Node string
+	// Replica is the second store; nil: there is none.
+	Replica blob.Store
 	// Events puts a run's events on stable storage.
 	Events func(ctx context.Context, runID string, events ...*commonv1.Event) error
 	// Observe is told each event afterwards, on the goroutine that caused it;
@@ -134,6 +140,8 @@ type Vault struct {
 	seconds *prometheus.HistogramVec
 	bytes   *prometheus.CounterVec
 	removed *prometheus.CounterVec
+	copies  *prometheus.CounterVec
+	waiting *prometheus.GaugeVec
 	wake    chan struct{}
 	codec   seal.Codec
 
@@ -149,6 +157,7 @@ type Vault struct {
 	kept        map[string]string // why each checkpoint is kept, as it was told
 
 	judged   chan struct{} // holds a token when there are verdicts
+	verified chan struct{} // holds a token when there is something to copy
 	judging  sync.Mutex    // held while verdicts are written down
 	keeping  sync.Mutex    // held while a retention policy is applied
 	pointing sync.Mutex    // held while latest is moved
@@ -169,12 +178,14 @@ func New(config Config, deps Deps) (*Vault, error) {
 		seconds: metric.NewLatency(deps.Metrics, metric.AgentVaultSealTime),
 		bytes:   metric.NewCounter(deps.Metrics, metric.AgentVaultSealBytes),
 		removed: metric.NewCounter(deps.Metrics, metric.AgentVaultRemoved),
+		copies:  metric.NewCounter(deps.Metrics, metric.AgentVaultCopies),
+		waiting: metric.NewGauge(deps.Metrics, metric.AgentVaultWaiting),
 		wake:    make(chan struct{}, max(config.Workers, 1)),
 		staged:  map[key]*staging{},
 		changed: make(chan struct{}),
 		sizes:   map[key]int64{},
 
-		onProbation: map[string]*probation{}, kept: map[string]string{}, judged: make(chan struct{}, 1),
+		onProbation: map[string]*probation{}, kept: map[string]string{}, judged: make(chan struct{}, 1), verified: make(chan struct{}, 1),
 	}
 	if config.StagingDir != "" {
 		v.disk = config.StagingDir
@@ -188,6 +199,9 @@ func New(config Config, deps Deps) (*Vault, error) {
 		}
 	}
 	if v.id, err = identity(dir); err != nil {
+		return nil, fmt.Errorf("open vault: %w", err)
+	}
+	if err := v.fetchKeyring(); err != nil {
 		return nil, fmt.Errorf("open vault: %w", err)
 	}
 	if v.codec.Keys, err = config.Encryption.open(deps.FS, dir, deps.Clock()); err != nil {
@@ -211,6 +225,7 @@ func (v *Vault) Run(ctx context.Context) error {
 	tasks := []life.Task{
 		{Name: "probations", Run: v.pass},
 		{Name: "sweep", Run: v.sweepEvery},
+		{Name: "copy", Run: v.replicateAll},
 	}
 	for range v.config.Workers {
 		tasks = append(tasks, life.Task{Name: "seal", Run: v.sealAll})

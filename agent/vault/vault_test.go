@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/vigil-ml/vigil/agent/vault"
+	"github.com/vigil-ml/vigil/agent/vault/blob"
 	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/testkit"
@@ -45,6 +46,12 @@ type bench struct {
 // open opens a vault below a directory, on which an earlier one may have been.
 func open(t testing.TB, dir string, fsys durable.FS, change ...func(*vault.Config)) *bench {
 	t.Helper()
+	return openWith(t, dir, fsys, nil, change...)
+}
+
+// openWith opens one with a second store.
+func openWith(t testing.TB, dir string, fsys durable.FS, second blob.Store, change ...func(*vault.Config)) *bench {
+	t.Helper()
 	b := &bench{t: t, dir: dir, spans: tracetest.NewSpanRecorder()}
 	config := vault.Defaults(filepath.Join(dir, "vault"))
 	config.StagingDir = filepath.Join(dir, "staging")
@@ -53,7 +60,7 @@ func open(t testing.TB, dir string, fsys durable.FS, change ...func(*vault.Confi
 		c(&config)
 	}
 	v, err := vault.New(config, vault.Deps{
-		Log: testkit.Logger(t), Metrics: prometheus.NewRegistry(), FS: fsys, Clock: time.Now, Node: "n1",
+		Log: testkit.Logger(t), Metrics: prometheus.NewRegistry(), FS: fsys, Clock: time.Now, Node: "n1", Replica: second,
 		Tracer: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(b.spans)).Tracer("test"),
 		Events: func(_ context.Context, _ string, events ...*commonv1.Event) error {
 			b.mu.Lock()

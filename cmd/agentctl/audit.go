@@ -168,7 +168,7 @@ func auditExport(a *app) *cobra.Command {
 				if path == "" || path == "-" {
 					return exportAudit(ctx, c, a.stdout)
 				}
-				err := writeWhole(path, func(w io.Writer) error { return exportAudit(ctx, c, w) })
+				err := writeWhole(path, 0o644, func(w io.Writer) error { return exportAudit(ctx, c, w) })
 				if err == nil {
 					a.note("Wrote %s. Check it, here or anywhere: agentctl audit verify %s", path, path)
 				}

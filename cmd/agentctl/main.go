@@ -44,6 +44,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		runsCommand(a),
 		auditCommand(a),
 		accessCommand(a),
+		adminCommand(a),
 		bench.Command(),
 		versionCommand(a),
 		demo.Command(),

@@ -62,7 +62,7 @@ bus.max_bytes of its configuration: export what you want to keep longer.`,
 // exportFile writes a run into a file.
 func (a *app) exportFile(ctx context.Context, c *client, run, path string) error {
 	var events int
-	err := writeWhole(path, func(w io.Writer) (err error) {
+	err := writeWhole(path, 0o644, func(w io.Writer) (err error) {
 		events, err = a.export(ctx, c, run, w)
 		return err
 	})
@@ -73,9 +73,9 @@ func (a *app) exportFile(ctx context.Context, c *client, run, path string) error
 }
 
 // writeWhole writes a file whole or not at all.
-func writeWhole(path string, write func(io.Writer) error) error {
+func writeWhole(path string, mode os.FileMode, write func(io.Writer) error) error {
 	partial := path + ".partial"
-	file, err := os.OpenFile(partial, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	file, err := os.OpenFile(partial, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
 	if err != nil {
 		return fmt.Errorf("make file: %w", err)
 	}

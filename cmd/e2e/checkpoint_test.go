@@ -9,7 +9,10 @@ import (
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
-func TestCheckpointNow(t *testing.T) {
+// A complaint about other systems: an on-demand save is wanted and there is none
+// (axolotl 3169, SimpleTuner 1816, alf 657). Here anybody may ask for one while a
+// run trains, and is told each stage of it.
+func TestComplaintNoSaveOnDemand(t *testing.T) {
 	h := open(t, "", "")
 	now := func(args ...string) (string, string, int) {
 		return h.agentctl(append([]string{"checkpoint", "--now", "--wait", "--timeout", "5s"}, args...)...)

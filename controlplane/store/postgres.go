@@ -86,6 +86,9 @@ func (e postgresEngine) open() (writer, reader *sql.DB, err error) {
 	// transaction has seen is then some rows rather than all of the table, and
 	// fewer others get in its way.
 	setDefault(write.RuntimeParams, "enable_seqscan", "off")
+	// Where there is no index the plan then looks so costly that PostgreSQL would
+	// compile it, which takes longer than all else.
+	setDefault(write.RuntimeParams, "jit", "off")
 	writer, reader = stdlib.OpenDB(*write), stdlib.OpenDB(*e.config.Copy())
 	for _, db := range []*sql.DB{writer, reader} {
 		db.SetMaxOpenConns(connections)
@@ -162,6 +165,7 @@ func (postgresEngine) traits() traits {
 		shared:     true,
 		enter:      "LOCK TABLE " + gate + " IN ROW EXCLUSIVE MODE",
 		alone:      "LOCK TABLE " + gate + " IN EXCLUSIVE MODE",
+		tables:     "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename",
 		skipLocked: " FOR UPDATE OF o SKIP LOCKED",
 		// PostgreSQL cannot keep a NUL in a text. What a sender wrote must not
 		// stop anything, and is the same wherever it is looked for.

@@ -113,7 +113,12 @@ func (e sqliteEngine) inspect(ctx context.Context, db *sql.Conn) (release func()
 // script leaves migrations as they are: they are written for SQLite.
 func (sqliteEngine) script(sql string) string { return sql }
 
-func (sqliteEngine) traits() traits { return traits{text: func(s string) string { return s }} }
+func (sqliteEngine) traits() traits {
+	return traits{
+		tables: "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name",
+		text:   func(s string) string { return s },
+	}
+}
 
 // classifySQLite gives SQLite's errors their kinds.
 func classifySQLite(err error) error {

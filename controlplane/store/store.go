@@ -99,6 +99,7 @@ type traits struct {
 	// that has them to itself, which never has to.
 	shared       bool
 	enter, alone string
+	tables       string              // the query for the names of all tables
 	skipLocked   string              // behind a SELECT: leave out what another transaction has
 	text         func(string) string // a text as the engine can keep it
 }

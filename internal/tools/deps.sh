@@ -17,6 +17,13 @@ parts() {
 PARTS
 }
 
+# Not Debian's: an S3 server, which the store of checkpoints is tested against.
+versitygw=github.com/versity/versitygw/cmd/versitygw@v1.8.0
+if ! command -v versitygw >/dev/null && [ -w /usr/local/bin ] && command -v go >/dev/null; then
+	echo "vigil: building versitygw (once; some minutes)"
+	GOFLAGS= GOBIN=/usr/local/bin go install "$versitygw" >/dev/null 2>&1 || echo "vigil: could not build versitygw"
+fi
+
 missing=()
 while read -r file package purpose; do
 	[ -e "$file" ] || command -v "$(basename "$file")" >/dev/null || missing+=("$package")

@@ -46,7 +46,8 @@ func read(t *testing.T, name string) []string {
 		t.Fatal(err)
 	}
 	var got []string
-	w := NewWriter(func(f Found) { got = append(got, say(f)) })
+	r := NewReader(func(f Found) { got = append(got, say(f)) })
+	w := r.Stream()
 	for len(text) > 0 {
 		n := min(37, len(text))
 		if _, err := w.Write(text[:n]); err != nil {
@@ -57,6 +58,7 @@ func read(t *testing.T, name string) []string {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
+	r.Close()
 	return got
 }
 
@@ -149,12 +151,14 @@ func TestLines(t *testing.T) {
 // TestStepsOfRecordsComeFromTheBar: Transformers' records do not name their step.
 func TestStepsOfRecordsComeFromTheBar(t *testing.T) {
 	var got []string
-	w := NewWriter(func(f Found) { got = append(got, say(f)) })
+	r := NewReader(func(f Found) { got = append(got, say(f)) })
+	w := r.Stream()
 	_, _ = w.Write([]byte("  0%|          | 0/50 [00:00<?, ?it/s]\r  8%|█         | 4/50 [00:01<00:09,  5.00it/s]\r\n{'loss': 0.75, 'epoch': 0.5}\n" +
 		" 10%|█         | 5/50 [00:01<00:09,  5.00it/s]\r{'loss': 0.5, 'epoch': 1.0}\n 20%|██        | 10/50 [00:02<00:08,  5.00it/s]\n" +
 		"  0%|          | 0/7 [00:00<?, ?it/s]\r 43%|████      | 3/7 [00:00<00:00, 9.00it/s]\n{'eval_loss': 0.625, 'epoch': 1.0}\n" +
 		"{'loss': 0.25, 'epoch': 1.5}"))
 	_ = w.Close()
+	r.Close()
 	want := []string{
 		"transformers step 5: loss 0.75", "transformers step 10: loss 0.5", "transformers evaluation at 10: loss 0.625", "transformers step 11: loss 0.25",
 	}
@@ -179,7 +183,7 @@ func TestBarsThatBeginAnew(t *testing.T) {
 
 func TestLongLinesAreLeftOut(t *testing.T) {
 	n := 0
-	w := NewWriter(func(Found) { n++ })
+	w := NewReader(func(Found) { n++ }).Stream()
 	line := "iter 1: loss 1.0, time 1.00ms, mfu 1.00%"
 	_, _ = w.Write([]byte(strings.Repeat("x", maxLineBytes) + line + "\n" + line + "\n"))
 	if n != 1 {
@@ -191,7 +195,7 @@ func FuzzWriter(f *testing.F) {
 	f.Add([]byte("iter 1: loss 1.0, time 1.00ms, mfu 1.00%\n{'loss': 1, 'epoch': 2}\r"))
 	f.Add([]byte("Epoch 2:  10%|█         | 5/50 [00:10<01:13,  5.97it/s, v_num=0, train_loss=0.5]\n"))
 	f.Fuzz(func(t *testing.T, output []byte) {
-		w := NewWriter(func(found Found) {
+		r := NewReader(func(found Found) {
 			if (found.Step == nil) == (found.Evaluation == nil) || found.Format == "" {
 				t.Errorf("found %+v", found)
 			}
@@ -199,9 +203,25 @@ func FuzzWriter(f *testing.F) {
 				t.Errorf("step %+v", found.Step)
 			}
 		})
+		w := r.Stream()
 		if n, err := w.Write(output); n != len(output) || err != nil {
 			t.Errorf("wrote %d of %d: %v", n, len(output), err)
 		}
 		_ = w.Close()
+		r.Close()
 	})
+}
+
+// TestRecordsAndBarsOnTwoOutputs: Transformers prints its records on one output
+// and its bars on the other.
+func TestRecordsAndBarsOnTwoOutputs(t *testing.T) {
+	var got []string
+	r := NewReader(func(f Found) { got = append(got, say(f)) })
+	records, bars := r.Stream(), r.Stream()
+	_, _ = bars.Write([]byte(" 8%|█         | 4/50 [00:01<00:09,  5.00it/s]\r"))
+	_, _ = records.Write([]byte("{'loss': 0.75, 'epoch': 0.5}\n"))
+	_, _ = bars.Write([]byte(" 10%|█         | 5/50 [00:01<00:09,  5.00it/s]\r"))
+	if diff := cmp.Diff([]string{"transformers step 5: loss 0.75"}, got); diff != "" {
+		t.Error(diff)
+	}
 }

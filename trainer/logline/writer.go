@@ -1,22 +1,54 @@
 package logline
 
-import "bytes"
+import (
+	"bytes"
+	"sync"
+)
 
 // maxLineBytes bounds a line; what is longer is no report.
 const maxLineBytes = 16 << 10
 
-// Writer takes a program's output and tells what its lines say. A line ends
-// with a newline or a carriage return, as progress bars have it. It is for one
-// goroutine.
-type Writer struct {
+// Reader tells what a program's lines say, of all its outputs: records on one
+// and bars on another belong together. It is safe for concurrent use.
+type Reader struct {
+	mu     sync.Mutex
 	parser Parser
 	tell   func(Found)
-	line   []byte
-	long   bool // the line is too long and is left out to its end
 }
 
-// NewWriter makes a writer that calls tell, on the goroutine that writes.
-func NewWriter(tell func(Found)) *Writer { return &Writer{tell: tell} }
+// NewReader makes a reader that calls tell, one call at a time, on the goroutine
+// that writes.
+func NewReader(tell func(Found)) *Reader { return &Reader{tell: tell} }
+
+// Stream takes one of the outputs.
+func (r *Reader) Stream() *Writer { return &Writer{reader: r} }
+
+// Close tells what waited for a line that did not come.
+func (r *Reader) Close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.say(r.parser.Rest())
+}
+
+func (r *Reader) line(line string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.say(r.parser.Line(line))
+}
+
+func (r *Reader) say(all []Found) {
+	for _, found := range all {
+		r.tell(found)
+	}
+}
+
+// Writer takes an output. A line ends with a newline or a carriage return, as
+// progress bars have it. It is for one goroutine.
+type Writer struct {
+	reader *Reader
+	buffer []byte
+	long   bool // the line is too long and is left out to its end
+}
 
 // Write takes output; it never fails.
 func (w *Writer) Write(output []byte) (int, error) {
@@ -37,27 +69,20 @@ func (w *Writer) Write(output []byte) (int, error) {
 // Close reads a last line without an end; the writer can be used again.
 func (w *Writer) Close() error {
 	w.end()
-	w.say(w.parser.Rest())
 	return nil
 }
 
-func (w *Writer) say(all []Found) {
-	for _, found := range all {
-		w.tell(found)
-	}
-}
-
 func (w *Writer) add(part []byte) {
-	if w.long = w.long || len(w.line)+len(part) > maxLineBytes; w.long {
-		w.line = w.line[:0]
+	if w.long = w.long || len(w.buffer)+len(part) > maxLineBytes; w.long {
+		w.buffer = w.buffer[:0]
 		return
 	}
-	w.line = append(w.line, part...)
+	w.buffer = append(w.buffer, part...)
 }
 
 func (w *Writer) end() {
-	if len(w.line) > 0 && !w.long {
-		w.say(w.parser.Line(string(w.line)))
+	if len(w.buffer) > 0 && !w.long {
+		w.reader.line(string(w.buffer))
 	}
-	w.line, w.long = w.line[:0], false
+	w.buffer, w.long = w.buffer[:0], false
 }

@@ -81,11 +81,11 @@ func (s *supervisor) attempt(ctx context.Context, path string, number uint32, af
 	if s.deps.Stdin != nil {
 		cmd.Stdin = s.deps.Stdin
 	}
-	signs := diagnose.NewReader()
+	signs, losses := diagnose.NewReader(), s.losses(exitFile)
 	launched := time.Now()
 	kills, killsKnown := oomKills(cgroups, "/proc/self")
 	s.capture.Note("attempt %d of run %s", number, s.config.RunID)
-	p, err := start(ctx, cmd, s.capture, stream{s.deps.Stdout, signs}, stream{s.deps.Stderr, signs}, marker(exitFile))
+	p, err := start(ctx, cmd, s.capture, stream{s.deps.Stdout, losses.with(signs)}, stream{s.deps.Stderr, losses.with(signs)}, marker(exitFile))
 	if err != nil {
 		return ending{}, err
 	}
@@ -101,6 +101,7 @@ func (s *supervisor) attempt(ctx context.Context, path string, number uint32, af
 	if strays := p.end(); strays > 0 {
 		s.deps.Log.Info("ended processes that had left the command's group", "count", strays)
 	}
+	losses.reader.Close()
 	if p.err != nil {
 		return ending{}, p.err
 	}

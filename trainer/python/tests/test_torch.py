@@ -186,6 +186,20 @@ class Watching(unittest.TestCase):
         self.assertAlmostEqual(float(got), float(want), places=5)
         self.assertLess(float(torch.cat([p.grad.flatten() for p in model.parameters()]).norm()), 2e-3)
 
+    def test_profile(self):
+        with tempfile.TemporaryDirectory() as d:
+            os.environ["VIGIL_PROFILE_DIR"] = d
+            self.addCleanup(os.environ.pop, "VIGIL_PROFILE_DIR")
+            model = model_of()
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            watch = vigil.watch(model, optimizer)
+            watch.profile(steps=2)
+            self.train(watch, model, optimizer, 5)
+            self.assertFalse(self.run_.profiler.busy)
+            path = house.eventually("the trace", lambda: self.run_.profiler.path)
+            with open(path) as f:
+                self.assertTrue("aten::addmm" in f.read())
+
     def test_recovery_scales_the_learning_rate_of_each_step(self):
         from vigil import _recovery
 

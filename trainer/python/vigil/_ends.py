@@ -56,6 +56,8 @@ def write_exit(path: str, failure: str, explanation: str, checkpoint_id: str, st
 def write_step(exit_file: str, text: str) -> None:
     """Leaves the last step, and what else is known of progress, where a supervisor finds it: that is how it tells
     failing again from getting on."""
+    if not text:
+        return
     try:
         with open(exit_file + ".step.new", "w", encoding="ascii") as f:
             f.write(text)

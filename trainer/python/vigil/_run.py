@@ -399,6 +399,9 @@ class Run:
                 return
 
     def _progress_text(self) -> str:
+        """What a supervisor finds of this process; empty while no step is known."""
+        if not self.steps_done and not self._resumed_from:
+            return ""
         gpu = _report.gpu_bytes()
         return "%d\nresumed %s\ngpu_bytes %d\n" % (self.last_step, self._resumed_from, gpu[0] if gpu else 0)
 

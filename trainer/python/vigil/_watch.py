@@ -327,6 +327,12 @@ class Watch:
         loaded = _checkpoints.load_checkpoint(run=self.run, **self._named)
         return loaded.step if loaded is not None else 0
 
+    def profile(self, steps: int = 5) -> None:
+        """Records torch.profiler for the next steps; the trace is a file below
+        VIGIL_PROFILE_DIR or the temporary directory."""
+        if self.run.profiler is not None:
+            self.run.profiler.directed({"steps": steps})
+
     def boundary(self) -> None:
         """Carries out what is asked for between two steps: saves when somebody
         wants it or checkpoint_every is over, and exits when the run is to end.
