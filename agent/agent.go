@@ -17,6 +17,7 @@ import (
 
 	"github.com/vigil-ml/vigil/agent/collect"
 	"github.com/vigil-ml/vigil/agent/command"
+	"github.com/vigil-ml/vigil/agent/enroll"
 	"github.com/vigil-ml/vigil/agent/journal"
 	"github.com/vigil-ml/vigil/agent/localapi"
 	"github.com/vigil-ml/vigil/agent/reflex"
@@ -172,8 +173,13 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 		Latest: collectors.Latest, Statuses: collectors.Statuses, Trainers: registered(sessions),
 		Record: a.record, Log: a.log, Clock: time.Now,
 	})
+	identity, err := enroll.Open(a.config.enrollment(), a.log)
+	if err != nil {
+		return err
+	}
 	up := uplink.New(a.config.Uplink, uplink.Deps{
-		Events: a.events, Samples: a.samples, Series: a.journal, Commands: commands,
+		Credentials: identity.Credentials,
+		Events:      a.events, Samples: a.samples, Series: a.journal, Commands: commands,
 		Hello: a.hello, Heartbeat: a.heartbeat(collectors), Settings: reload.tell,
 		Log: a.log, Metrics: a.metrics,
 	})
@@ -193,6 +199,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	services.Go("reflex", reflexes.Run)
 	services.Go("collectors", collectors.Run)
 	services.Go("reports", reports.Run)
+	services.Go("identity", identity.Run)
 	services.Go("uplink", up.Run)
 	services.Go("trainers", trainers.Run)
 	services.Go("web", a.web)

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -149,7 +150,7 @@ func (c *Config) settle() error {
 	if err != nil {
 		return err
 	}
-	return c.bindNode()
+	return errors.Join(c.bindNode(), c.bindAddress())
 }
 
 // Check finds the mistakes in the collectors' settings and those of the second

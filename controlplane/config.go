@@ -1,11 +1,13 @@
 package controlplane
 
 import (
+	"net"
 	"slices"
 
 	"github.com/vigil-ml/vigil/alerting"
 	"github.com/vigil-ml/vigil/controlplane/access"
 	"github.com/vigil-ml/vigil/controlplane/audit"
+	"github.com/vigil-ml/vigil/controlplane/authority"
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/detect/profile"
 	"github.com/vigil-ml/vigil/controlplane/duty"
@@ -27,13 +29,16 @@ type Config struct {
 	StateDir string `yaml:"state_dir"`
 	// API is for operators and machines: gRPC, JSON, PromQL, /metrics, /healthz.
 	API Listener `yaml:"api"`
-	// Agents is for agents.
-	Agents Listener `yaml:"agents"`
+	// Agents is for agents, who prove themselves by certificates, so that it may
+	// listen beyond this machine.
+	Agents AgentListener `yaml:"agents"`
 
 	// Access is who may come in; docs/access.md.
 	Access access.Config `yaml:"access"`
 	// Audit is the audit log; docs/audit.md.
 	Audit audit.Config `yaml:"audit"`
+	// Authority gives nodes their certificates; docs/access.md.
+	Authority authority.Config `yaml:"authority"`
 
 	// Replicas is about other control planes on the same PostgreSQL and the same
 	// NATS cluster: docs/fleet.md.
@@ -72,23 +77,37 @@ func (l Listener) Check(report func(key, format string, args ...any)) {
 	}
 }
 
+// AgentListener is where agents connect.
+type AgentListener struct {
+	// Listen is host:port; port 0 takes any free one.
+	Listen string `yaml:"listen"`
+}
+
+// Check reports an address that is none.
+func (l AgentListener) Check(report func(key, format string, args ...any)) {
+	if _, port, err := net.SplitHostPort(l.Listen); err != nil || port == "" {
+		report("listen", "%q: want host:port, for instance 127.0.0.1:7443", l.Listen)
+	}
+}
+
 // Defaults is a control plane for one machine, with nothing to install.
 func Defaults() Config {
 	return Config{
-		StateDir: statedir.Default("controlplane"),
-		API:      Listener{"127.0.0.1:8080"},
-		Agents:   Listener{"127.0.0.1:7443"},
-		Access:   access.Defaults(),
-		Audit:    audit.Defaults("audit"),
-		Replicas: duty.Defaults(),
-		Store:    store.Config{Path: "vigil.db"},
-		Bus:      bus.Defaults("bus"),
-		Metrics:  metrics.Defaults("metrics"),
-		Ingest:   ingest.Defaults(),
-		Fleet:    fleet.Defaults(),
-		Incident: incident.Defaults(),
-		Alerting: alerting.Defaults(),
-		Log:      telemetry.DefaultLog(),
+		StateDir:  statedir.Default("controlplane"),
+		API:       Listener{"127.0.0.1:8080"},
+		Agents:    AgentListener{"127.0.0.1:7443"},
+		Access:    access.Defaults(),
+		Audit:     audit.Defaults("audit"),
+		Authority: authority.Defaults("authority"),
+		Replicas:  duty.Defaults(),
+		Store:     store.Config{Path: "vigil.db"},
+		Bus:       bus.Defaults("bus"),
+		Metrics:   metrics.Defaults("metrics"),
+		Ingest:    ingest.Defaults(),
+		Fleet:     fleet.Defaults(),
+		Incident:  incident.Defaults(),
+		Alerting:  alerting.Defaults(),
+		Log:       telemetry.DefaultLog(),
 	}
 }
 
@@ -114,7 +133,7 @@ func (c *Config) settle() error {
 	if c.Access.LocalDir == "" {
 		c.Access.LocalDir = localkey.Dir()
 	}
-	paths := []*string{&c.Store.Path, &c.Bus.Dir, &c.Metrics.Dir, &c.Audit.KeyFile}
+	paths := []*string{&c.Store.Path, &c.Bus.Dir, &c.Metrics.Dir, &c.Audit.KeyFile, &c.Authority.CertFile, &c.Authority.KeyFile}
 	c.Audit.Copies = slices.Clone(c.Audit.Copies)
 	for i := range c.Audit.Copies {
 		paths = append(paths, &c.Audit.Copies[i])

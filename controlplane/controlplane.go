@@ -18,12 +18,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/vigil-ml/vigil/alerting"
 	"github.com/vigil-ml/vigil/alerting/notify"
 	"github.com/vigil-ml/vigil/controlplane/alertapi"
 	"github.com/vigil-ml/vigil/controlplane/api"
 	"github.com/vigil-ml/vigil/controlplane/audit"
+	"github.com/vigil-ml/vigil/controlplane/authority"
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/detect"
 	"github.com/vigil-ml/vigil/controlplane/detect/profile"
@@ -41,6 +43,9 @@ import (
 	"github.com/vigil-ml/vigil/internal/version"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 )
+
+// handshakeTime is how long an agent may take to connect.
+const handshakeTime = 20 * time.Second
 
 // flushTime is how long the last spans may take to be sent.
 const flushTime = 3 * time.Second
@@ -66,7 +71,7 @@ func Run(ctx context.Context, config Config, w io.Writer) error {
 		if err := c.open(ctx, foundations); err != nil {
 			return err
 		}
-		return c.setup(services)
+		return c.setup(ctx, services)
 	})
 }
 
@@ -134,7 +139,7 @@ func (c *controlPlane) release(ctx context.Context) error {
 // setup makes the services and starts them. It is one straight line, longer
 // than other functions, because its order is the order in which the parts
 // depend on each other.
-func (c *controlPlane) setup(services *life.Group) error {
+func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 	agents, err := serve.Listen(c.config.Agents.Listen, "agents", "agents.listen")
 	if err != nil {
 		return err
@@ -189,18 +194,18 @@ func (c *controlPlane) setup(services *life.Group) error {
 		NewBank: func() pipeline.Bank { return detect.NewBankOf(profiles.Choose).WatchNodes(profiles.Nodes()) },
 		Clock:   time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
 	}, c.bus)
-	frames := ingest.New(c.config.Ingest, ingest.Deps{
-		Bus: c.bus, Samples: c.samples, Fleet: nodes,
-		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
-	})
-	doors, err := c.openDoors(services, listeners)
+	doors, err := c.openDoors(ctx, services, listeners)
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
+	frames := ingest.New(c.config.Ingest, ingest.Deps{
+		Bus: c.bus, Samples: c.samples, Fleet: nodes, Admit: doors.authority.Admit,
+		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
+	})
 	operatorAPI := api.New(api.Deps{
 		Listener: operators, HTTP: c.web(events, incidents, router, alerts), Store: c.store, Saver: nodes, Incidents: incidents, Router: router,
 		History: c.bus, Profiles: profiles, Receivers: alerts, Exports: exports,
-		Guard: doors.guard, Audit: c.audit, Tokens: doors.tokens,
+		Guard: doors.guard, Audit: c.audit, Tokens: doors.tokens, Nodes: doors.authority,
 		Version: version.String(), Listeners: listeners,
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
@@ -211,7 +216,8 @@ func (c *controlPlane) setup(services *life.Group) error {
 	services.Go("duties", c.duties(events, incidents, router, nodes, exports).Run)
 	services.Go("audit", c.audit.Run)
 	services.Go("ingest", frames.Run)
-	services.Go("agents", serveAgents(agents, frames))
+	services.Go("authority", doors.authority.Run)
+	services.Go("agents", serveAgents(agents, frames, doors.authority))
 	services.Go("rules", ruled.Run)
 	services.Go("api", operatorAPI.Run)
 	c.log.Info("control plane is up", "version", version.String(), "api", listeners["api"], "agents", listeners["agents"], "state", c.config.StateDir)
@@ -235,9 +241,11 @@ func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engi
 }
 
 // serveAgents serves the agents' streams; when it ends, ingest ends them.
-func serveAgents(listener net.Listener, frames *ingest.Service) func(context.Context) error {
-	server := grpc.NewServer(ingest.ServerOptions()...)
+func serveAgents(listener net.Listener, frames *ingest.Service, nodes *authority.Authority) func(context.Context) error {
+	server := grpc.NewServer(append(ingest.ServerOptions(),
+		grpc.Creds(credentials.NewTLS(nodes.TLS())), grpc.StreamInterceptor(nodes.Stream), grpc.ConnectionTimeout(handshakeTime))...)
 	agentv1.RegisterAgentServiceServer(server, frames)
+	agentv1.RegisterEnrollmentServiceServer(server, nodes)
 	return func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, server.GracefulStop)
 		defer stop()

@@ -112,7 +112,7 @@ func (s *Session) Resume(ctx context.Context) (*commonv1.CheckpointRef, []*train
 	var answer *trainerv1.ResolveResumeResponse
 	err := s.call(ctx, 0, func(ctx context.Context, session string) (err error) {
 		answer, err = s.client.ResolveResume(ctx, &trainerv1.ResolveResumeRequest{
-			SessionId: session, WorldSize: s.config.WorldSize, Mode: s.config.Mode,
+			SessionId: session, WorldSize: s.config.WorldSize, Mode: s.config.Mode, Except: s.config.Recovery.Except,
 		})
 		return err
 	})

@@ -70,7 +70,7 @@ func (a *API) ResolveResume(ctx context.Context, in *trainerv1.ResolveResumeRequ
 		return nil, err
 	}
 	ref, passed, err := a.deps.Checkpoints.Resolve(ctx, vault.ResolveRequest{
-		RunID: s.RunID, Attempt: s.Attempt, Rank: s.Rank, WorldSize: in.WorldSize, Mode: in.Mode, CanReshard: in.CanReshard,
+		RunID: s.RunID, Attempt: s.Attempt, Rank: s.Rank, WorldSize: in.WorldSize, Mode: in.Mode, CanReshard: in.CanReshard, Except: in.Except,
 		// The same when the process asks again, which it does after a restart of the agent.
 		Process: fmt.Sprintf("%s/%d/%d", a.deps.Node, s.PID, s.Attempt),
 	})

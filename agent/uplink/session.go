@@ -46,8 +46,14 @@ type session struct {
 // session opens a stream and works it until it ends. Progress says that the
 // control plane acknowledged something.
 func (u *Uplink) session(ctx context.Context) (progress bool, err error) {
+	how := insecure.NewCredentials()
+	if u.deps.Credentials != nil {
+		if how, err = u.deps.Credentials(ctx); err != nil {
+			return false, fmt.Errorf("dial control plane: %w", err)
+		}
+	}
 	conn, err := grpc.NewClient("passthrough:///"+u.config.Address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(how),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingInterval, Timeout: pingTimeout}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes)))
 	if err != nil {

@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/vigil-ml/vigil/agent/spool"
 	"github.com/vigil-ml/vigil/internal/fault"
@@ -42,8 +43,6 @@ import (
 type Config struct {
 	// Address of the control plane's port for agents, host:port.
 	Address string `yaml:"address"`
-	// Plaintext allows an address on another machine, without encryption.
-	Plaintext bool `yaml:"plaintext"`
 	// BackoffMin and BackoffMax bound the wait between tries, which doubles
 	// and is shortened by up to half at random.
 	BackoffMin time.Duration `yaml:"backoff_min"`
@@ -76,8 +75,8 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 	host, port, err := net.SplitHostPort(c.Address)
 	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil {
 		report("address", "is %q; want host:port", c.Address)
-	} else if ip := net.ParseIP(host); host != "localhost" && !ip.IsLoopback() && !c.Plaintext {
-		report("address", "is %q on another machine; set plaintext: true to send without encryption", c.Address)
+	} else if host == "" {
+		report("address", "is %q; want host:port", c.Address)
 	}
 	for key, d := range map[string]time.Duration{
 		"backoff_min": c.BackoffMin, "backoff_max": c.BackoffMax,
@@ -123,6 +122,9 @@ type Deps struct {
 	// each message and must not block. An empty revision is filled in.
 	Hello     func() *agentv1.Hello
 	Heartbeat func() *agentv1.Heartbeat
+	// Credentials gives what each session is opened with; nil opens it without
+	// TLS.
+	Credentials func(ctx context.Context) (credentials.TransportCredentials, error)
 	// Settings is told what each Welcome sets, nil for nothing; it must not
 	// block. It may be nil.
 	Settings func(*agentv1.Settings)
@@ -182,7 +184,7 @@ func (u *Uplink) keepOpen(ctx context.Context) error {
 		case isDrain:
 			wait = spread(drain.after, u.config.BackoffMin)
 			u.deps.Log.Info("control plane goes away for a while", "reconnect_after", drain.after)
-		case fault.Is(err, fault.Precondition), fault.Is(err, fault.Invalid):
+		case fault.Is(err, fault.Precondition), fault.Is(err, fault.Invalid), fault.Is(err, fault.Denied):
 			wait = jitter(u.config.RefusedRetry)
 			u.complain(slog.LevelError, "control plane refuses this agent; telemetry waits in the spool", err)
 		default:

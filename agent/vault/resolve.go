@@ -21,6 +21,9 @@ type ResolveRequest struct {
 	Mode commonv1.RecoveryMode
 	// CanReshard tells that the trainer can go on from another number of ranks.
 	CanReshard bool
+	// Except is checkpoints that are taken only where there is nothing else: what
+	// the attempt before went on from led nowhere.
+	Except []string
 	// Process names the process that asks, the same when it asks again. The
 	// processes of all ranks then agree on one checkpoint. Empty: the caller asks
 	// for itself alone.
@@ -114,8 +117,17 @@ func (t *taking) choose(sealing []string) {
 		}
 	}
 	slices.SortStableFunc(t.order, func(a, b Checkpoint) int {
-		return cmp.Or(cmp.Compare(preference(a), preference(b)), t.better(a, b))
+		return cmp.Or(cmp.Compare(t.excepted(a), t.excepted(b)), cmp.Compare(preference(a), preference(b)), t.better(a, b))
 	})
+}
+
+// excepted gives 1 for a checkpoint that is not to be taken while there is
+// another.
+func (t *taking) excepted(c Checkpoint) int {
+	if slices.Contains(t.req.Except, c.ID) {
+		return 1
+	}
+	return 0
 }
 
 // preference orders healths: healthy, unknown, suspect.

@@ -66,6 +66,22 @@ func TestRecoveryModes(t *testing.T) {
 	}
 }
 
+// What led nowhere is taken again only where there is nothing else.
+func TestExceptedCheckpointsComeLast(t *testing.T) {
+	b := saved(t, healthy("older", 1), healthy("last", 2))
+	for want, except := range map[string][]string{"last": nil, "older": {"last"}} {
+		ref, _, err := b.Resolve(t.Context(), vault.ResolveRequest{RunID: "run", WorldSize: 1, Except: except})
+		if err != nil || ref.GetCheckpointId() != want {
+			t.Errorf("except %v: %v, %v; want %s", except, ref, err, want)
+		}
+	}
+	b = saved(t, healthy("only", 1))
+	ref, _, err := b.Resolve(t.Context(), vault.ResolveRequest{RunID: "run", WorldSize: 1, Except: []string{"only"}})
+	if err != nil || ref.GetCheckpointId() != "only" {
+		t.Errorf("there is nothing else: %v, %v", ref, err)
+	}
+}
+
 // A trainer that can reshard gets the files of all ranks; one that cannot is
 // told why it may not go on.
 func TestAnotherWorldSize(t *testing.T) {

@@ -44,6 +44,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		runsCommand(a),
 		auditCommand(a),
 		accessCommand(a),
+		joinTokenCommand(a),
+		identitiesCommand(a),
 		adminCommand(a),
 		bench.Command(),
 		versionCommand(a),

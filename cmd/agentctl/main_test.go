@@ -125,7 +125,7 @@ func (in *installation) serve(t *testing.T, listener net.Listener) {
 	served := api.New(api.Deps{
 		Listener: listener, Store: in.store, Saver: in.fleet, History: in.bus, Profiles: profiles, Version: "v9",
 		Incidents: in.incidents, Router: in.router,
-		Guard: in.doors.Guard, Audit: in.doors.Audit, Tokens: in.doors.Tokens,
+		Guard: in.doors.Guard, Audit: in.doors.Audit, Tokens: in.doors.Tokens, Nodes: in.doors.Nodes,
 		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 		Tracer: noop.NewTracerProvider().Tracer(""), Clock: time.Now,
 	})

@@ -17,11 +17,13 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/vigil-ml/vigil/agent/enroll"
 	"github.com/vigil-ml/vigil/agent/journal"
 	"github.com/vigil-ml/vigil/agent/spool"
 	"github.com/vigil-ml/vigil/agent/uplink"
 	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/life"
+	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/protocol"
 	"github.com/vigil-ml/vigil/internal/site"
 	"github.com/vigil-ml/vigil/internal/testkit"
@@ -33,9 +35,27 @@ import (
 // gpuNode is the agent's own parts, journal, spool and uplink, on a machine of
 // which the test says what breaks.
 type gpuNode struct {
-	t       *testing.T
-	journal *journal.Journal
-	stop    func()
+	t        *testing.T
+	journal  *journal.Journal
+	stop     func()
+	up       *uplink.Uplink
+	identity *enroll.Identity
+	metrics  *prometheus.Registry
+}
+
+// sessions is how many sessions its uplink opened.
+func (n *gpuNode) sessions() float64 {
+	n.t.Helper()
+	families, err := n.metrics.Gather()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() == metric.AgentUplinkSessions.Name {
+			return family.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	return 0
 }
 
 type noCommands struct{}
@@ -62,13 +82,19 @@ func startGPUNode(t *testing.T, name, address string) *gpuNode {
 	}
 	config := uplink.Defaults()
 	config.Address, config.BackoffMax = address, 100*time.Millisecond
+	identity, err := enroll.Open(enroll.Config{Path: filepath.Join(dir, "identity.pem"), Node: name, Address: address}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry := prometheus.NewRegistry()
 	up := uplink.New(config, uplink.Deps{
-		Events: spools["events"], Samples: spools["samples"], Series: j, Commands: noCommands{},
+		Credentials: identity.Credentials,
+		Events:      spools["events"], Samples: spools["samples"], Series: j, Commands: noCommands{},
 		Hello: func() *agentv1.Hello { return &agentv1.Hello{Node: name, Revision: protocol.Revision} },
 		Heartbeat: func() *agentv1.Heartbeat {
 			return &agentv1.Heartbeat{Time: timestamppb.Now()}
 		},
-		Log: log, Metrics: prometheus.NewRegistry(),
+		Log: log, Metrics: registry,
 	})
 	group := life.NewGroup(context.Background())
 	group.Go("uplink", up.Run)
@@ -83,7 +109,7 @@ func startGPUNode(t *testing.T, name, address string) *gpuNode {
 		_, _ = spools["events"].Close(), spools["samples"].Close()
 	})
 	t.Cleanup(stop)
-	return &gpuNode{t, j, stop}
+	return &gpuNode{t, j, stop, up, identity, registry}
 }
 
 func (n *gpuNode) say(run string, events ...*commonv1.Event) {

@@ -17,6 +17,8 @@ func main() {
 		switch os.Args[1] {
 		case "scan":
 			os.Exit(scan(os.Args[2:], os.Stdout, os.Stderr))
+		case "join":
+			os.Exit(join(os.Args[2:], os.Stdout, os.Stderr))
 		case probe.Command:
 			os.Exit(probe.Main(os.Args[2:], os.Stdin, os.Stdout, os.Stderr))
 		}

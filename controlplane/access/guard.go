@@ -37,7 +37,7 @@ type Config struct {
 
 // Defaults lets a person or a program do what one can do.
 func Defaults() Config {
-	return Config{Rate: 200, Burst: 400, MaxRequestBytes: 4 << 20, FailedLogins: 10, LoginRefill: 10 * time.Second}
+	return Config{Rate: 2000, Burst: 4000, MaxRequestBytes: 4 << 20, FailedLogins: 10, LoginRefill: 10 * time.Second}
 }
 
 // Check reports bounds that would keep everyone out.

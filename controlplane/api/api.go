@@ -72,6 +72,7 @@ type Deps struct {
 	Guard     Guard // lets callers in
 	Audit     *audit.Log
 	Tokens    Tokens
+	Nodes     Nodes // lets nodes in
 	Exports   Exports
 	Version   string            // of the control plane
 	Listeners map[string]string // addresses by purpose, for GetStatus
@@ -116,6 +117,7 @@ func (a *API) Run(ctx context.Context) error {
 			gateway.RegisterFindingServiceHandler,
 			gateway.RegisterAuditServiceHandler,
 			gateway.RegisterAccessServiceHandler,
+			gateway.RegisterIdentityServiceHandler,
 			gateway.RegisterExportServiceHandler,
 		},
 		HTTP:                a.deps.Guard.Web(a.deps.HTTP),
@@ -138,6 +140,7 @@ func (a *API) register(to grpc.ServiceRegistrar) {
 	controlv1.RegisterAuditServiceServer(to, &records{log: a.deps.Audit, clock: a.deps.Clock})
 	controlv1.RegisterAccessServiceServer(to, &identities{store: a.deps.Store, tokens: a.deps.Tokens})
 	controlv1.RegisterExportServiceServer(to, &exports{exports: a.deps.Exports})
+	controlv1.RegisterIdentityServiceServer(to, &nodeIdentities{store: a.deps.Store, nodes: a.deps.Nodes, address: a.deps.Listeners["agents"]})
 	controlv1.RegisterSystemServiceServer(to, &system{
 		version: a.deps.Version, listeners: a.deps.Listeners, started: a.started,
 	})

@@ -73,7 +73,7 @@ func install(t *testing.T) *installation {
 	}
 	in.doors = accesstest.Open(t, in.store, dir)
 	served := New(Deps{
-		Guard: in.doors.Guard, Audit: in.doors.Audit, Tokens: in.doors.Tokens,
+		Guard: in.doors.Guard, Audit: in.doors.Audit, Tokens: in.doors.Tokens, Nodes: in.doors.Nodes,
 		Listener: listener, HTTP: http.NotFoundHandler(), Store: in.store, Saver: in.fleet, History: in.bus, Profiles: profiles,
 		Version: "v9", Listeners: map[string]string{"operators": in.address},
 		Log: testkit.Logger(t), Metrics: in.metrics, Tracer: tracer, Clock: time.Now,

@@ -136,6 +136,8 @@ type Deps struct {
 	Bus     Bus
 	Samples Samples
 	Fleet   Fleet
+	// Admit refuses a node that is not the one that it says; nil takes its word.
+	Admit   func(ctx context.Context, node string) error
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
 	Tracer  trace.Tracer
@@ -314,6 +316,11 @@ func (s *Service) hello(ctx context.Context, in <-chan received) (*agentv1.Hello
 	}
 	if err := protocol.CheckNode(hello.Node); err != nil {
 		return nil, fmt.Errorf("open session: %w", err)
+	}
+	if s.deps.Admit != nil {
+		if err := s.deps.Admit(ctx, hello.Node); err != nil {
+			return nil, fmt.Errorf("open session: %w", err)
+		}
 	}
 	return hello, nil
 }

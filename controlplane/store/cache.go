@@ -24,6 +24,10 @@ type cache struct {
 	joined    map[string]bool           // incidents that became part of a group
 	external  map[string]string         // incidents by the fingerprints that were asked for; "" where there is none
 	silences  map[int64][]*controlv1.Silence
+
+	members map[[2]string]bool    // group and incident of those that became part of one
+	groups  map[string]AlertGroup // groups as they were put, of which a row waits
+	later   [tables]waitingRows
 }
 
 // ofKind is incidents of one run and kind.
@@ -41,7 +45,7 @@ func newCache() cache {
 	return cache{
 		runs: map[string]*cachedRun{}, quiet: map[string]bool{}, none: map[ofKind]bool{}, relaunched: map[string]time.Time{},
 		incidents: map[string]IncidentRecord{}, opened: map[string]int64{}, joined: map[string]bool{}, external: map[string]string{},
-		silences: map[int64][]*controlv1.Silence{},
+		silences: map[int64][]*controlv1.Silence{}, members: map[[2]string]bool{}, groups: map[string]AlertGroup{},
 	}
 }
 

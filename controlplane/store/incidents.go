@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
@@ -100,20 +101,13 @@ func (tx *Tx) PutIncident(r IncidentRecord) error {
 	tx.touch(TopicIncidents)
 	delete(tx.cache.quiet, i.GetRunId())
 	delete(tx.cache.none, ofKind{i.GetRunId(), i.GetKind()})
-	_, err = tx.exec(`INSERT INTO incidents
-		(incident_id, run_id, attempt, onset_step, finding_count, state, opened, resolved, body,
-		occurrences, latest, resolved_event, fingerprint, expires, reopened, changed, node)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
-		ON CONFLICT (incident_id) DO UPDATE SET run_id = excluded.run_id, node = excluded.node, attempt = excluded.attempt, onset_step = excluded.onset_step,
-		finding_count = excluded.finding_count, state = excluded.state, resolved = excluded.resolved, body = excluded.body,
-		occurrences = excluded.occurrences, latest = excluded.latest, resolved_event = excluded.resolved_event,
-		fingerprint = excluded.fingerprint, expires = excluded.expires, reopened = excluded.reopened,
-		changed = excluded.changed, opened = excluded.opened`,
-		i.GetIncidentId(), i.GetRunId(), r.Attempt, r.OnsetStep, r.Findings,
+	id, row := i.GetIncidentId(), []any{i.GetIncidentId(), i.GetRunId(), r.Attempt, r.OnsetStep, r.Findings,
 		i.GetState(), nanosOf(i.GetOpened()), nanosOf(i.GetResolved()), body,
-		r.Occurrences, r.Latest, nanos(r.ResolvedEvent), r.Fingerprint, nanos(r.Expires), r.Reopened, nanos(r.Changed), i.GetNode())
-	if err != nil {
-		return fmt.Errorf("put incident %s: %w", i.GetIncidentId(), err)
+		r.Occurrences, r.Latest, nanos(r.ResolvedEvent), r.Fingerprint, nanos(r.Expires), r.Reopened, nanos(r.Changed), i.GetNode()}
+	if _, opened := tx.cache.opened[id]; opened {
+		tx.later(incidentRows, id, row...)
+	} else if _, err := tx.exec(incidentRows.statement(1), row...); err != nil {
+		return fmt.Errorf("put incident %s: %w", id, err)
 	}
 	r.Incident = &bare
 	tx.keepIncident(r)
@@ -128,7 +122,7 @@ func (tx *Tx) OpenIncidents(runID string) ([]IncidentRecord, error) {
 		return nil, nil
 	}
 	open, err := tx.incidentRecords("open incidents of run "+runID,
-		"run_id = $1 AND resolved = 0 AND fingerprint = '' ORDER BY opened, incident_id", runID)
+		"run_id = $1 AND run_id <> '' AND resolved = 0 AND fingerprint = '' ORDER BY opened, incident_id", runID)
 	tx.cache.quiet[runID] = err == nil && len(open) == 0
 	return open, err
 }
@@ -137,7 +131,7 @@ func (tx *Tx) OpenIncidents(runID string) ([]IncidentRecord, error) {
 // resolved, the latest first.
 func (tx *Tx) ResolvedSince(runID string, since time.Time) ([]IncidentRecord, error) {
 	return tx.incidentRecords("resolved incidents of run "+runID,
-		"run_id = $1 AND resolved <> 0 AND resolved_event >= $2 AND fingerprint = '' ORDER BY resolved_event DESC, incident_id",
+		"run_id = $1 AND run_id <> '' AND resolved <> 0 AND resolved_event >= $2 AND fingerprint = '' ORDER BY resolved_event DESC, incident_id",
 		runID, nanos(since))
 }
 
@@ -245,9 +239,7 @@ func (tx *Tx) AddTimeline(incidentID string, entry *controlv1.TimelineEntry) err
 	tx.touch(TopicIncidents)
 	if position, ok := tx.cache.opened[incidentID]; ok {
 		tx.cache.opened[incidentID]++
-		if _, err := tx.exec("INSERT INTO timeline (incident_id, position, body) VALUES ($1, $2, $3)", incidentID, position+1, body); err != nil {
-			return fmt.Errorf("add to timeline of incident %s: %w", incidentID, err)
-		}
+		tx.later(timelineRows, incidentID+"/"+strconv.FormatInt(position+1, 10), incidentID, position+1, body)
 		return nil
 	}
 	_, err = tx.exec(`INSERT INTO timeline (incident_id, position, body)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/vigil-ml/vigil/alerting/alert"
@@ -141,39 +140,4 @@ func (o *Outbox) Release(ctx context.Context) (released int64, err error) {
 		return nil
 	})
 	return released, err
-}
-
-// due gives the notifications to lease, their incidents with only the id.
-func (tx *Tx) due(limit int, except []string) ([]alert.Delivery, error) {
-	var all []alert.Delivery
-	args := []any{pending, nanos(tx.now), limit}
-	var not strings.Builder
-	for i, receiver := range except {
-		fmt.Fprintf(&not, " AND receiver <> $%d", i+4)
-		args = append(args, receiver)
-	}
-	err := tx.each("due notifications", `SELECT notification_id, incident_id, receiver, incident_state, tries, created, traceparent,
-		body, since, stands_in_for
-		FROM outbox o WHERE state = $1 AND not_before <= $2 AND leased_until <= $2`+not.String()+` AND NOT EXISTS (
-			SELECT 1 FROM outbox before WHERE before.group_key = o.group_key AND before.receiver = o.receiver
-			AND before.position < o.position AND before.state = $1)
-		ORDER BY created, notification_id LIMIT $3`+tx.traits.skipLocked, args,
-		func(rows *sql.Rows) error {
-			d := alert.Delivery{Incident: &controlv1.Incident{}}
-			var created, since int64
-			var standsIn string
-			var body []byte
-			err := rows.Scan(&d.ID, &d.Incident.IncidentId, &d.Receiver, &d.State, &d.Tries, &created, &d.Traceparent,
-				&body, &since, &standsIn)
-			if err != nil {
-				return err
-			}
-			d.Since, d.StandsIn = timeOf(since), standsIn != ""
-			d.Key = d.Incident.GetIncidentId() + "/" + d.Receiver
-			d.Created = timeOf(created)
-			err = addGroup(&d, body)
-			all = append(all, d)
-			return err
-		})
-	return all, err
 }

@@ -15,6 +15,9 @@ import (
 
 // exec runs a statement and gives how many rows it changed.
 func (tx *Tx) exec(query string, args ...any) (rows int64, err error) {
+	if err := tx.write(); err != nil {
+		return 0, err
+	}
 	result, err := tx.sql.Exec(query, tx.keepable(args)...)
 	if err != nil {
 		return 0, classify(err)
@@ -35,6 +38,9 @@ func (tx *Tx) keepable(args []any) []any {
 // one reads the only row of a query into dest; what names it for the error
 // when there is none.
 func (tx *Tx) one(what, query string, args []any, dest ...any) error {
+	if err := tx.write(); err != nil {
+		return err
+	}
 	err := tx.sql.QueryRow(query, tx.keepable(args)...).Scan(dest...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return notFound(what)
@@ -50,7 +56,16 @@ func notFound(what string) error {
 }
 
 // each calls scan for each row of a query.
-func (tx *Tx) each(what, query string, args []any, scan func(*sql.Rows) error) (err error) {
+func (tx *Tx) each(what, query string, args []any, scan func(*sql.Rows) error) error {
+	if err := tx.write(); err != nil {
+		return err
+	}
+	return tx.eachWritten(what, query, args, scan)
+}
+
+// eachWritten is each for a query that none of the rows matter to that wait to
+// be written.
+func (tx *Tx) eachWritten(what, query string, args []any, scan func(*sql.Rows) error) (err error) {
 	rows, err := tx.sql.Query(query, tx.keepable(args)...)
 	if err != nil {
 		return fmt.Errorf("list %s: %w", what, classify(err))
@@ -161,7 +176,7 @@ func ofRun(runID string) string {
 	if runID == "" {
 		return "$1 = ''"
 	}
-	return "run_id = $1"
+	return "run_id = $1 AND run_id <> ''"
 }
 
 // classify gives the engine's errors their kinds.

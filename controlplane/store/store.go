@@ -232,6 +232,9 @@ func transact(ctx context.Context, db *sql.DB, tx *Tx, options *sql.TxOptions, d
 	if err := do(tx); err != nil {
 		return err
 	}
+	if err := tx.write(); err != nil {
+		return err
+	}
 	if err := tx.flushRuns(); err != nil {
 		return err
 	}

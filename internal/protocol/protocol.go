@@ -42,7 +42,7 @@ const (
 type Recovery struct {
 	// From is "latest", "earlier" or "nothing": where it goes on.
 	From string `json:"from"`
-	// Except is checkpoints that are not to be gone on from.
+	// Except is checkpoints that are not to be gone on from while there is another.
 	Except []string `json:"except,omitempty"`
 	// SkipBatches is how many batches are left out when SkipAtStep is reached.
 	SkipBatches int64 `json:"skip_batches,omitempty"`

@@ -59,7 +59,7 @@ func (l *loop) unfit(err error) error {
 // unreadable says to the supervisor that a checkpoint cannot be gone on from.
 func (l *loop) unreadable(ref *commonv1.CheckpointRef, cause error) error {
 	err := fmt.Errorf("resume from checkpoint %s: %w", ref.GetCheckpointId(), cause)
-	if exitErr := l.deps.Session.WriteExit(commonv1.FailureKind_FAILURE_KIND_CHECKPOINT_CORRUPT, err.Error(), "", false); exitErr != nil {
+	if exitErr := l.deps.Session.WriteExit(commonv1.FailureKind_FAILURE_KIND_CHECKPOINT_CORRUPT, err.Error(), ref.GetCheckpointId(), false); exitErr != nil {
 		l.deps.Log.Error("the supervisor cannot be told why", "cause", exitErr)
 	}
 	return err

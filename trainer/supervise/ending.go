@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,10 +37,15 @@ type ending struct {
 	stop      bool           // it asks not to be restarted
 	said      bool           // the explanation is the process' own
 	reported  bool           // the process has said itself that the run is over
+	unread    string         // the checkpoint that it could not go on from
 	progress  trainer.Progress
 	stepKnown bool
 	lasted    time.Duration
 }
+
+// from gives the checkpoint that the attempt went on from, or could not; "" when
+// there was none.
+func (e *ending) from() string { return cmp.Or(e.unread, e.progress.Resumed) }
 
 // ok tells whether it did what it was to do.
 func (e *ending) ok() bool { return e.code == 0 }
@@ -131,6 +137,9 @@ func classify(state *os.ProcessState, report *protocol.ExitReport, stopped stop,
 	if report != nil {
 		e.Said = &diagnose.Said{Failure: commonv1.FailureKind(commonv1.FailureKind_value[report.Failure]), Explanation: report.Explanation}
 		ended.stop, ended.said = report.Stop, true
+		if e.Said.Failure == commonv1.FailureKind_FAILURE_KIND_CHECKPOINT_CORRUPT {
+			ended.unread = report.CheckpointID
+		}
 	} else if stopped.told() && e.Act.Failure == 0 {
 		e.Act = diagnose.Act{
 			Failure: commonv1.FailureKind_FAILURE_KIND_PREEMPTED,

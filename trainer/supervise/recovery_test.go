@@ -396,3 +396,11 @@ func TestTheCommandFindsItsSettings(t *testing.T) {
 		t.Errorf("output %q", out)
 	}
 }
+
+func TestACheckpointThatCannotBeReadIsNotTakenAgain(t *testing.T) {
+	s := supervise(t, func(c *Config) { c.Policy.MaxRestarts = 1 }, "sh", "-c",
+		`echo "$VIGIL_RECOVERY"; echo '{"failure": "FAILURE_KIND_CHECKPOINT_CORRUPT", "explanation": "cannot read bad", "checkpoint_id": "bad"}' > $VIGIL_EXIT_FILE; exit 1`)
+	if out := s.wait(); out != "\n{\"from\":\"earlier\",\"except\":[\"bad\"],\"learning_rate_scale\":1}\n" {
+		t.Errorf("the second attempt is asked for %q", out)
+	}
+}

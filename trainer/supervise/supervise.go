@@ -159,8 +159,8 @@ func (s *supervisor) prepare(ended *ending, d policy.Decision) {
 	s.next = protocol.Recovery{
 		From: string(d.From), SkipBatches: d.SkipBatches, SkipAtStep: s.asked.GetSkipAtStep(), LearningRateScale: d.LearningRateScale,
 	}
-	if d.From == policy.Earlier && ended.progress.Resumed != "" {
-		s.next.Except = []string{ended.progress.Resumed}
+	if id := ended.from(); d.From == policy.Earlier && id != "" {
+		s.next.Except = []string{id}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vigil-ml/vigil/controlplane/access"
 	"github.com/vigil-ml/vigil/controlplane/audit"
+	"github.com/vigil-ml/vigil/controlplane/authority"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/testkit"
 )
@@ -20,6 +21,7 @@ type Doors struct {
 	Guard  *access.Guard
 	Audit  *audit.Log
 	Tokens *access.Tokens
+	Nodes  *authority.Authority
 	Secret string // of the local administrator
 }
 
@@ -43,11 +45,17 @@ func OpenWith(t testing.TB, config access.Config, s *store.Store, dir string, mo
 	}
 	local, secret := access.NewLocal()
 	tokens := access.NewTokens(s, time.Now)
+	nodes, err := authority.Open(authority.Defaults(filepath.Join(dir, "authority")), authority.Deps{
+		Store: s, Audit: log, Log: testkit.Logger(t), Clock: time.Now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	return &Doors{
 		Guard: access.NewGuard(config, access.Deps{
 			Store: s, Audit: log, Authenticators: append([]access.Authenticator{local, tokens}, more...),
 			Log: testkit.Logger(t), Metrics: registry, Clock: time.Now,
 		}),
-		Audit: log, Tokens: tokens, Secret: secret,
+		Audit: log, Tokens: tokens, Nodes: nodes, Secret: secret,
 	}
 }

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -44,6 +45,60 @@ func testAlertGroups(t *testing.T, b *bench) {
 		b.same("memberships left", len(of), 0)
 		return errors.Join(err, errOf)
 	})
+}
+
+// testManyNew opens more incidents in one transaction than one statement
+// writes, and sees each of them in it and after it.
+func testManyNew(t *testing.T, b *bench) {
+	const count = 37
+	id := func(n int) string { return fmt.Sprintf("many-%02d", n) }
+	group := store.AlertGroup{ID: "many", Route: "{}", Receiver: "a", Labels: map[string]string{"a": "b"}, Due: at(50)}
+	seen := func(what string) func(*store.Tx) error {
+		return func(tx *store.Tx) error {
+			for n := range count {
+				got, err := tx.Incident(id(n))
+				if err != nil {
+					return err
+				}
+				var told []string
+				for _, entry := range got.GetTimeline() {
+					told = append(told, entry.GetText())
+				}
+				b.same(what, []any{got.GetSummary(), told}, []any{"second", []string{"one", "two"}})
+			}
+			got, err := tx.AlertGroup("many")
+			b.same("the group "+what, got, group)
+			members, errMembers := tx.AlertMembers("many")
+			b.same("how many members "+what, len(members), count)
+			return errors.Join(err, errMembers)
+		}
+	}
+	b.update(func(tx *store.Tx) error {
+		for n := range count {
+			i := &controlv1.Incident{IncidentId: id(n), State: firing, Summary: "first"}
+			err := tx.OpenIncident(store.IncidentRecord{Incident: i, Fingerprint: id(n)})
+			i.Summary = "second"
+			err = errors.Join(err, tx.OpenIncident(store.IncidentRecord{Incident: i, Fingerprint: id(n)}))
+			for _, text := range []string{"one", "two"} {
+				err = errors.Join(err, tx.AddTimeline(id(n), &controlv1.TimelineEntry{Text: text}))
+			}
+			joined, errJoin := tx.JoinGroup("many", id(n))
+			b.same("joined", joined, true)
+			group.Due = at(50 + n)
+			if err := errors.Join(err, errJoin, tx.PutAlertGroup(group)); err != nil {
+				return err
+			}
+			put, err := tx.AlertGroup("many")
+			b.same("the group as it was put", put, group)
+			if err != nil {
+				return err
+			}
+		}
+		joined, err := tx.JoinGroup("many", id(0))
+		b.same("joined again", joined, false)
+		return errors.Join(err, seen("in the transaction")(tx))
+	})
+	b.view(seen("after it"))
 }
 
 func testInhibitors(t *testing.T, b *bench) {

@@ -105,6 +105,23 @@ func testOutboxRelease(_ *testing.T, b *bench) {
 	b.same("the try counts", again[0].Tries, 1)
 }
 
+// testOutboxExcept leaves receivers out, and has what is left in its order.
+func testOutboxExcept(t *testing.T, b *bench) {
+	for n, receiver := range []string{"c", "a", "b", "d", "a", "b"} {
+		b.notify(fmt.Sprint("i", n), receiver, firing, n)
+	}
+	lease := func(limit int, want []string, except ...string) {
+		t.Helper()
+		got, err := b.store.Outbox().Lease(b.Context(), limit, 10*time.Second, except...)
+		b.same("leased", ids(got, func(d alert.Delivery) string { return d.ID }), want)
+		b.must(err)
+	}
+	lease(3, []string{"i1/a/1", "i2/b/1", "i4/a/1"}, "c", "d", "nobody")
+	lease(9, []string{"i3/d/1", "i5/b/1"}, "c")
+	lease(9, nil, "a", "c")
+	lease(9, []string{"i0/c/1"})
+}
+
 func testOutboxLease(t *testing.T, b *bench) {
 	b.notify("i", "slack", firing, 0)
 	b.wantLease(0)

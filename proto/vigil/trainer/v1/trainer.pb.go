@@ -690,7 +690,9 @@ type ResolveResumeRequest struct {
 	Mode v1.RecoveryMode `protobuf:"varint,3,opt,name=mode,proto3,enum=vigil.common.v1.RecoveryMode" json:"mode,omitempty"`
 	// Whether the trainer can go on from a checkpoint of another number of ranks;
 	// it gets the directories of all of them.
-	CanReshard    bool `protobuf:"varint,4,opt,name=can_reshard,json=canReshard,proto3" json:"can_reshard,omitempty"`
+	CanReshard bool `protobuf:"varint,4,opt,name=can_reshard,json=canReshard,proto3" json:"can_reshard,omitempty"`
+	// Checkpoints that are taken only where there is nothing else.
+	Except        []string `protobuf:"bytes,5,rep,name=except,proto3" json:"except,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -751,6 +753,13 @@ func (x *ResolveResumeRequest) GetCanReshard() bool {
 		return x.CanReshard
 	}
 	return false
+}
+
+func (x *ResolveResumeRequest) GetExcept() []string {
+	if x != nil {
+		return x.Except
+	}
+	return nil
 }
 
 // ResolveResumeResponse says where to go on.
@@ -1249,7 +1258,7 @@ const file_vigil_trainer_v1_trainer_proto_rawDesc = "" +
 	"\bmetadata\x18\x03 \x01(\v2#.vigil.common.v1.CheckpointMetadataR\bmetadata\x12 \n" +
 	"\vtraceparent\x18\x04 \x01(\tR\vtraceparent\"R\n" +
 	"\x18CommitCheckpointResponse\x126\n" +
-	"\x05state\x18\x01 \x01(\x0e2 .vigil.common.v1.CheckpointStateR\x05state\"\xa8\x01\n" +
+	"\x05state\x18\x01 \x01(\x0e2 .vigil.common.v1.CheckpointStateR\x05state\"\xc0\x01\n" +
 	"\x14ResolveResumeRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x1d\n" +
@@ -1257,7 +1266,8 @@ const file_vigil_trainer_v1_trainer_proto_rawDesc = "" +
 	"world_size\x18\x02 \x01(\rR\tworldSize\x121\n" +
 	"\x04mode\x18\x03 \x01(\x0e2\x1d.vigil.common.v1.RecoveryModeR\x04mode\x12\x1f\n" +
 	"\vcan_reshard\x18\x04 \x01(\bR\n" +
-	"canReshard\"\x96\x01\n" +
+	"canReshard\x12\x16\n" +
+	"\x06except\x18\x05 \x03(\tR\x06except\"\x96\x01\n" +
 	"\x15ResolveResumeResponse\x12>\n" +
 	"\n" +
 	"checkpoint\x18\x01 \x01(\v2\x1e.vigil.common.v1.CheckpointRefR\n" +

@@ -1,0 +1,299 @@
+package authority
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/tls"
+	"crypto/x509"
+	"log/slog"
+	"math"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/vigil-ml/vigil/controlplane/audit"
+	"github.com/vigil-ml/vigil/controlplane/audit/trail"
+	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/pki"
+	"github.com/vigil-ml/vigil/internal/protocol"
+	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
+)
+
+const (
+	defaultJoinTime = time.Hour
+	longestJoinTime = 30 * 24 * time.Hour
+	mostUses        = 100000
+	// A wrong join token is a guess: so many at once, then one in that time,
+	// from all of the network together.
+	joinGuesses = 20
+	joinRefill  = time.Second
+)
+
+// Deps is what code injects.
+type Deps struct {
+	Store *store.Store
+	Audit *audit.Log
+	Log   *slog.Logger
+	Clock func() time.Time
+}
+
+// Authority lets nodes in. It is safe for concurrent use.
+type Authority struct {
+	agentv1.UnimplementedEnrollmentServiceServer
+
+	config  Config
+	deps    Deps
+	ca      *ca
+	guesses *rate.Limiter
+
+	mu      sync.Mutex
+	streams map[*stream]struct{}
+}
+
+// Open opens the authority, and makes it when there is none.
+func Open(config Config, deps Deps) (*Authority, error) {
+	ca, err := openCA(config, deps.Clock)
+	if err != nil {
+		return nil, err
+	}
+	return &Authority{
+		config: config, deps: deps, ca: ca, streams: map[*stream]struct{}{},
+		guesses: rate.NewLimiter(rate.Every(joinRefill), joinGuesses),
+	}, nil
+}
+
+// TLS is how the agents' port speaks: TLS 1.3; who shows a certificate shows one
+// of this authority, and who shows none may only join.
+func (a *Authority) TLS() *tls.Config {
+	pool := x509.NewCertPool()
+	pool.AddCert(a.ca.cert)
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"},
+		GetCertificate: a.ca.own, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool, Time: a.deps.Clock,
+	}
+}
+
+// CreateJoinToken makes a token with which a node joins; any node when none is
+// named. Lifetime 0 is an hour, uses 0 is one.
+func (a *Authority) CreateJoinToken(tx *store.Tx, node string, lifetime time.Duration, uses int32) (secret string, expires time.Time, err error) {
+	if lifetime == 0 {
+		lifetime = defaultJoinTime
+	}
+	if uses == 0 {
+		uses = 1
+	}
+	switch {
+	case lifetime < 0 || lifetime > longestJoinTime:
+		return "", expires, fault.New(fault.Invalid, "lifetime is %v; want up to %v", lifetime, longestJoinTime)
+	case uses < 0 || uses > mostUses:
+		return "", expires, fault.New(fault.Invalid, "uses is %d; want 1 to %d", uses, mostUses)
+	}
+	if node != "" {
+		if err := protocol.CheckNode(node); err != nil {
+			return "", expires, err
+		}
+	}
+	now := a.deps.Clock()
+	token := pki.JoinToken{ID: strings.ToLower(rand.Text()[:10]), Secret: rand.Text(), Pin: pki.Pin(a.ca.cert)}
+	expires = now.Add(lifetime)
+	if err := tx.ForgetJoinTokens(now); err != nil {
+		return "", expires, err
+	}
+	err = tx.PutJoinToken(store.JoinToken{ID: token.ID, Hash: hashOf(token.Secret), Node: node, Expires: expires, Uses: int64(uses)})
+	return token.String(), expires, err
+}
+
+// LocalJoinToken makes the token for this machine's own agent, good for as long
+// as a token can be.
+func (a *Authority) LocalJoinToken(ctx context.Context) (secret string, err error) {
+	err = a.deps.Store.Update(ctx, func(tx *store.Tx) (err error) {
+		secret, _, err = a.CreateJoinToken(tx, "", longestJoinTime, math.MaxInt16)
+		return err
+	})
+	return secret, err
+}
+
+func hashOf(secret string) []byte {
+	sum := sha256.Sum256([]byte(secret))
+	return sum[:]
+}
+
+// Join gives a node its first certificate for a token.
+func (a *Authority) Join(ctx context.Context, in *agentv1.JoinRequest) (*agentv1.JoinResponse, error) {
+	record := trail.Record{
+		Class: trail.SignIn, Actor: trail.Actor{Kind: "node", ID: in.Node, Auth: "join token"}, Action: "vigil.agent.v1.EnrollmentService/Join",
+		Outcome: "ok", Object: map[string]string{"node": in.Node},
+	}
+	if protocol.CheckNode(in.Node) != nil {
+		return nil, fault.GRPC(fault.New(fault.Invalid, "join: the node's name is not one"))
+	}
+	if a.guesses.TokensAt(a.deps.Clock()) < 1 {
+		return nil, fault.GRPC(fault.New(fault.Exhausted, "join: too many wrong tokens; try again later"))
+	}
+	var chain [][]byte
+	err := a.deps.Store.Update(ctx, func(tx *store.Tx) (err error) {
+		if err := a.redeem(tx, in); err != nil {
+			return err
+		}
+		if chain, err = a.issue(tx, in.Node, in.Csr); err != nil {
+			return err
+		}
+		return a.deps.Audit.Append(tx, record)
+	})
+	if err != nil {
+		if fault.Is(err, fault.Unauthenticated) {
+			a.guesses.AllowN(a.deps.Clock(), 1)
+			record.Outcome, record.Actor = fault.KindOf(err).String(), trail.Actor{Kind: "nobody", ID: "unknown"}
+			if err := a.deps.Audit.Write(ctx, record); err != nil {
+				a.deps.Log.Error("a node that was refused is not in the audit log", "node", in.Node, "error", err)
+			}
+		}
+		return nil, fault.GRPC(err)
+	}
+	a.deps.Log.Info("node joined", "node", in.Node)
+	return &agentv1.JoinResponse{Chain: chain}, nil
+}
+
+// redeem takes one use of a token.
+func (a *Authority) redeem(tx *store.Tx, in *agentv1.JoinRequest) error {
+	asked, err := pki.ParseJoinToken(in.Token)
+	if err != nil {
+		return fault.New(fault.Unauthenticated, "join: %w", err)
+	}
+	token, err := tx.JoinToken(asked.ID)
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return err
+	}
+	switch {
+	case err != nil || subtle.ConstantTimeCompare(token.Hash, hashOf(asked.Secret)) != 1:
+		return fault.New(fault.Unauthenticated, "join: the token is not known")
+	case !a.deps.Clock().Before(token.Expires):
+		return fault.New(fault.Unauthenticated, "join: the token has expired")
+	case token.Node != "" && token.Node != in.Node:
+		return fault.New(fault.Unauthenticated, "join: the token is for another node")
+	}
+	left, err := tx.UseJoinToken(asked.ID)
+	if err == nil && !left {
+		err = fault.New(fault.Unauthenticated, "join: the token was used already")
+	}
+	return err
+}
+
+// issue makes a node's certificate and notes it.
+func (a *Authority) issue(tx *store.Tx, node string, csr []byte) (chain [][]byte, err error) {
+	key, err := keyOf(csr)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := a.ca.issue(key, pki.Node(node), a.config.NodeLifetime, x509.ExtKeyUsageClientAuth)
+	if err != nil {
+		return nil, err
+	}
+	now := a.deps.Clock()
+	if err := tx.ForgetCertificates(now.Add(-longestJoinTime)); err != nil {
+		return nil, err
+	}
+	err = tx.PutCertificate(store.Certificate{Serial: cert.SerialNumber.Text(16), Node: node, Issued: now, Expires: cert.NotAfter})
+	return [][]byte{cert.Raw, a.ca.cert.Raw}, err
+}
+
+// Renew gives a node that is known a new certificate.
+func (a *Authority) Renew(ctx context.Context, in *agentv1.RenewRequest) (*agentv1.RenewResponse, error) {
+	node, _, err := a.known(ctx)
+	if err != nil {
+		return nil, fault.GRPC(err)
+	}
+	out := &agentv1.RenewResponse{}
+	err = a.deps.Store.Update(ctx, func(tx *store.Tx) (err error) {
+		if out.Chain, err = a.issue(tx, node, in.Csr); err != nil {
+			return err
+		}
+		return a.deps.Audit.Append(tx, trail.Record{
+			Class: trail.Key, Actor: trail.Actor{Kind: "node", ID: node, Auth: "certificate"}, Action: "vigil.agent.v1.EnrollmentService/Renew",
+			Outcome: "ok", Object: map[string]string{"node": node},
+		})
+	})
+	if err != nil {
+		return nil, fault.GRPC(err)
+	}
+	return out, nil
+}
+
+// known gives the node that calls, by a certificate that is good and not
+// revoked.
+func (a *Authority) known(ctx context.Context) (node string, cert *x509.Certificate, err error) {
+	from, _ := peer.FromContext(ctx)
+	if from == nil {
+		return "", nil, fault.New(fault.Unauthenticated, "nobody calls")
+	}
+	info, ok := from.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(info.State.VerifiedChains) == 0 {
+		return "", nil, fault.WithHint(fault.New(fault.Unauthenticated, "the agent shows no certificate"),
+			"have it join: agentctl join-token create, then vigil-agent join")
+	}
+	cert = info.State.VerifiedChains[0][0]
+	if node, err = pki.NodeOf(cert); err != nil {
+		return "", nil, err
+	}
+	err = a.deps.Store.View(ctx, func(tx *store.Tx) error {
+		issued, err := tx.Certificate(cert.SerialNumber.Text(16))
+		switch {
+		case fault.Is(err, fault.NotFound):
+			return fault.New(fault.Unauthenticated, "the certificate of node %s is not one that was issued here", node)
+		case err != nil:
+			return err
+		case !issued.Revoked.IsZero():
+			return errRevoked(node)
+		case !a.deps.Clock().Before(issued.Expires):
+			return errExpired(node)
+		}
+		return nil
+	})
+	return node, cert, err
+}
+
+func errRevoked(node string) error {
+	return fault.WithHint(fault.New(fault.Denied, "the certificate of node %s was revoked", node), "have it join again with a new token")
+}
+
+func errExpired(node string) error {
+	return fault.WithHint(fault.New(fault.Unauthenticated, "the certificate of node %s has expired", node), "have it join again with a new token")
+}
+
+// List gives the certificates that have not expired, the newest first.
+func (a *Authority) List(tx *store.Tx) ([]*controlv1.NodeCertificate, error) {
+	found, err := tx.Certificates("", a.deps.Clock())
+	if err != nil {
+		return nil, err
+	}
+	var out []*controlv1.NodeCertificate
+	for _, c := range found {
+		one := &controlv1.NodeCertificate{
+			Node: c.Node, Serial: c.Serial, SpiffeId: pki.Node(c.Node).String(), Issued: timestamppb.New(c.Issued), Expires: timestamppb.New(c.Expires),
+		}
+		if !c.Revoked.IsZero() {
+			one.Revoked = timestamppb.New(c.Revoked)
+		}
+		out = append(out, one)
+	}
+	return out, nil
+}
+
+// Revoke makes what a node has good for nothing. Its streams are cut when the
+// transaction has been committed.
+func (a *Authority) Revoke(tx *store.Tx, node string) (int32, error) {
+	n, err := tx.RevokeCertificates(node, a.deps.Clock())
+	if err == nil && n == 0 {
+		err = fault.WithHint(fault.New(fault.NotFound, "node %q has no certificate that is good", node), "agentctl identities list lists them")
+	}
+	return int32(n), err
+}

@@ -1,0 +1,127 @@
+package store
+
+import (
+	"database/sql"
+	"fmt"
+	"time"
+)
+
+// JoinToken is what a node joins with, without its secret.
+type JoinToken struct {
+	ID      string
+	Hash    []byte
+	Node    string // the only one that may use it; empty is any
+	Expires time.Time
+	Uses    int64 // that are left
+}
+
+// PutJoinToken writes a new token.
+func (tx *Tx) PutJoinToken(t JoinToken) error {
+	_, err := tx.exec("INSERT INTO join_tokens (token_id, hash, node, expires, uses) VALUES ($1, $2, $3, $4, $5)",
+		t.ID, t.Hash, t.Node, nanos(t.Expires), t.Uses)
+	if err != nil {
+		return fmt.Errorf("put join token: %w", err)
+	}
+	return nil
+}
+
+// JoinToken gives a token.
+func (tx *Tx) JoinToken(id string) (JoinToken, error) {
+	t := JoinToken{ID: id}
+	var expires int64
+	err := tx.one("join token "+id, "SELECT hash, node, expires, uses FROM join_tokens WHERE token_id = $1", []any{id},
+		&t.Hash, &t.Node, &expires, &t.Uses)
+	t.Expires = timeOf(expires)
+	return t, err
+}
+
+// UseJoinToken takes one use of a token; false when none is left.
+func (tx *Tx) UseJoinToken(id string) (bool, error) {
+	rows, err := tx.exec("UPDATE join_tokens SET uses = uses - 1 WHERE token_id = $1 AND uses > 0", id)
+	if err != nil {
+		return false, fmt.Errorf("use join token %s: %w", id, err)
+	}
+	return rows > 0, nil
+}
+
+// ForgetJoinTokens deletes those that have expired.
+func (tx *Tx) ForgetJoinTokens(now time.Time) error {
+	if _, err := tx.exec("DELETE FROM join_tokens WHERE expires <= $1", nanos(now)); err != nil {
+		return fmt.Errorf("forget join tokens: %w", err)
+	}
+	return nil
+}
+
+// Certificate is a node's certificate as it was issued.
+type Certificate struct {
+	Serial, Node             string
+	Issued, Expires, Revoked time.Time // Revoked is zero while it is not
+}
+
+// PutCertificate writes a certificate that was issued.
+func (tx *Tx) PutCertificate(c Certificate) error {
+	_, err := tx.exec("INSERT INTO node_certificates (serial, node, issued, expires, revoked) VALUES ($1, $2, $3, $4, 0)",
+		c.Serial, c.Node, nanos(c.Issued), nanos(c.Expires))
+	if err != nil {
+		return fmt.Errorf("put certificate %s: %w", c.Serial, err)
+	}
+	return nil
+}
+
+// Certificate gives a certificate.
+func (tx *Tx) Certificate(serial string) (Certificate, error) {
+	found, err := tx.certificates("serial = $1", serial)
+	if err == nil && len(found) == 0 {
+		err = notFound("certificate " + serial)
+	}
+	if err != nil {
+		return Certificate{}, err
+	}
+	return found[0], nil
+}
+
+// Certificates gives those that have not expired, the newest first; of one node,
+// or of all when it is empty.
+func (tx *Tx) Certificates(node string, now time.Time) ([]Certificate, error) {
+	return tx.certificates("expires > $1 AND ($2 = '' OR node = $2) ORDER BY issued DESC, serial", nanos(now), node)
+}
+
+// RevokedSince gives those that were revoked from a time on.
+func (tx *Tx) RevokedSince(since time.Time) ([]Certificate, error) {
+	return tx.certificates("revoked <> 0 AND revoked >= $1 ORDER BY revoked, serial", nanos(since))
+}
+
+// RevokeCertificates revokes all that a node has which are good, and gives how
+// many.
+func (tx *Tx) RevokeCertificates(node string, now time.Time) (int64, error) {
+	rows, err := tx.exec("UPDATE node_certificates SET revoked = $1 WHERE node = $2 AND revoked = 0 AND expires > $1", nanos(now), node)
+	if err != nil {
+		return 0, fmt.Errorf("revoke certificates of node %s: %w", node, err)
+	}
+	tx.touch(TopicAccess)
+	return rows, nil
+}
+
+// ForgetCertificates deletes those that expired before a time.
+func (tx *Tx) ForgetCertificates(before time.Time) error {
+	if _, err := tx.exec("DELETE FROM node_certificates WHERE expires < $1", nanos(before)); err != nil {
+		return fmt.Errorf("forget certificates: %w", err)
+	}
+	return nil
+}
+
+func (tx *Tx) certificates(where string, args ...any) ([]Certificate, error) {
+	var all []Certificate
+	err := tx.each("certificates", "SELECT serial, node, issued, expires, revoked FROM node_certificates WHERE "+where, args,
+		func(rows *sql.Rows) error {
+			var c Certificate
+			var issued, expires, revoked int64
+			if err := rows.Scan(&c.Serial, &c.Node, &issued, &expires, &revoked); err != nil {
+				return err
+			}
+			c.Issued, c.Expires, c.Revoked = timeOf(issued), timeOf(expires), timeOf(revoked)
+			all = append(all, c)
+			return nil
+		})
+	return all, err
+}
