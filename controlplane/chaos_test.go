@@ -111,12 +111,12 @@ func (c *chaos) alerting() string {
 	return fmt.Sprintf("alerting: {receivers: [{name: hook, webhook: {url: %q}}], storm: {after: 0, within: 10s}}\n", c.told.url)
 }
 
-// disturb kills a random replica or NATS server every few seconds and starts it
-// again, until the time is over; then all are there.
+// disturb kills a random replica or, each third time, a random NATS server every
+// few seconds and starts it again, until the time is over; then all are there.
 func (c *chaos) disturb(until time.Time) {
 	for time.Now().Before(until) {
 		time.Sleep(time.Second + rand.N(2*time.Second))
-		if rand.IntN(3) < 2 {
+		if (c.killedReplicas+c.killedServers)%3 < 2 {
 			r := c.replicas[rand.IntN(replicas)]
 			r.kill()
 			time.Sleep(rand.N(time.Second))
