@@ -74,7 +74,7 @@ fuzz: ## Run every fuzz target for FUZZTIME (30s)
 	@set -e; grep -rl --include='*_test.go' 'func Fuzz' . | xargs -n1 dirname | sort -u | while read -r dir; do \
 		for target in $$(grep -ho 'func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | cut -c6-); do \
 			echo "vigil: fuzzing $$dir $$target for $(FUZZTIME)"; \
-			go test $$dir -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME); done; done
+			go test $$dir -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x; done; done
 
 lint: ## Judge the code: vet, staticcheck, format, protocol
 	@go vet ./...

@@ -75,7 +75,7 @@ type Collector struct {
 
 const (
 	collectInterval = 10 * time.Second
-	samplesSync     = 5 * time.Second
+	samplesSync     = collectInterval
 	spoolBytes      = 256 << 20
 )
 

@@ -116,7 +116,7 @@ func (c *controlPlane) open(ctx context.Context, foundations *life.Group) (err e
 	if err := c.release(ctx); err != nil {
 		return err
 	}
-	if c.samples, err = metrics.Open(c.config.Metrics, metrics.Deps{Log: c.log, Clock: time.Now}); err != nil {
+	if c.samples, err = metrics.Open(c.config.Metrics, metrics.Deps{Log: c.log, Clock: time.Now, Metrics: c.metrics}); err != nil {
 		return err
 	}
 	foundations.Go("metrics", life.AtEnd(c.samples.Close))
@@ -179,6 +179,12 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 		Clock: time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
 	})
 	people.incidents = incidents
+	ruled, err := c.samples.NewRules(metrics.RuleDeps{
+		Tell: people.rules, ExternalURL: "http://" + listeners["api"], Metrics: c.metrics, Log: c.log,
+	})
+	if err != nil {
+		return errors.Join(err, agents.Close(), operators.Close())
+	}
 	exports, err := c.exports(people)
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
@@ -212,6 +218,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 	services.Go("ingest", frames.Run)
 	services.Go("authority", doors.authority.Run)
 	services.Go("agents", serveAgents(agents, frames, doors.authority))
+	services.Go("rules", ruled.Run)
 	services.Go("api", operatorAPI.Run)
 	c.log.Info("control plane is up", "version", version.String(), "api", listeners["api"], "agents", listeners["agents"], "state", c.config.StateDir)
 	return nil

@@ -7,6 +7,7 @@ import (
 	"github.com/vigil-ml/vigil/alerting/alert"
 	"github.com/vigil-ml/vigil/alerting/notify"
 	"github.com/vigil-ml/vigil/controlplane/incident"
+	"github.com/vigil-ml/vigil/controlplane/metrics"
 	"github.com/vigil-ml/vigil/controlplane/store"
 )
 
@@ -53,4 +54,15 @@ func over(at time.Time) incident.External { return incident.External{Ends: at} }
 func (d *desk) trouble(ctx context.Context, kind, part, name string, e incident.External) error {
 	e.Labels = map[string]string{alert.LabelName: kind, part: name, alert.LabelSeverity: "critical"}
 	return d.store.Update(ctx, func(tx *store.Tx) error { return d.incidents.External(ctx, tx, e) })
+}
+
+// rules makes the alerts of rules into incidents.
+func (d *desk) rules(ctx context.Context, alerts []metrics.Alert) error {
+	var all []incident.External
+	for _, a := range alerts {
+		all = append(all, incident.External{
+			Labels: a.Labels, Annotations: a.Annotations, Starts: a.Starts, Ends: a.Ends, GeneratorURL: a.GeneratorURL,
+		})
+	}
+	return d.store.Update(ctx, func(tx *store.Tx) error { return d.incidents.Externals(ctx, tx, all) })
 }

@@ -57,6 +57,13 @@ type Paced interface {
 	Pace() time.Duration
 }
 
+// Steady is a collector that is called more often than its figures change.
+type Steady interface {
+	// Steady tells whether the last call gave what the call before it gave. Such
+	// samples are shown, and recorded every ten seconds.
+	Steady() bool
+}
+
 // Deps is what code injects into a collector.
 type Deps struct {
 	Log *slog.Logger

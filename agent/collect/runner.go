@@ -25,6 +25,8 @@ const (
 	// unsupportedInterval is how often a collector with nothing to measure is
 	// asked again: a driver may be loaded later.
 	unsupportedInterval = time.Minute
+	// steadyInterval is how often samples are recorded that do not change.
+	steadyInterval = 10 * time.Second
 )
 
 // Source is a collector and when to call it.
@@ -48,9 +50,10 @@ type RunnerDeps struct {
 }
 
 // Runner calls collectors: each at its own interval, the first time at once and
-// the second after a part of the interval, by chance, so that neither the
-// collectors of a node nor the nodes of a cluster that was started together
-// measure in step. None waits for another. A call that does not return in its time makes its
+// the second after a part of the interval, by chance, so that the nodes of a
+// cluster that was started together do not measure in step. On one node later
+// calls fall on whole seconds of the agent's life ([life.InStep]): it wakes up once
+// for several. None waits for another. A call that does not return in its time makes its
 // collector stuck: what it has emitted is taken, and it is not called again
 // until that call returns.
 type Runner struct {
@@ -66,7 +69,8 @@ type Runner struct {
 // source is a Source and how it was the last time.
 type source struct {
 	Source
-	complaint string // what was logged last; the loop's own
+	complaint string    // what was logged last; the loop's own
+	recorded  time.Time // when samples were last recorded; the loop's own
 
 	mu      sync.Mutex
 	status  Status
@@ -169,7 +173,7 @@ func (r *Runner) Statuses() map[string]Status {
 }
 
 func (r *Runner) loop(ctx context.Context, s *source) {
-	for wait := phase; ; wait = spread {
+	for sleep, wait := life.Sleep, phase; ; sleep, wait = life.InStep, spread {
 		call := r.call(ctx, s)
 		if call.stuck {
 			select {
@@ -183,7 +187,7 @@ func (r *Runner) loop(ctx context.Context, s *source) {
 		if call.status == Unsupported {
 			interval = max(interval, unsupportedInterval)
 		}
-		if !life.Sleep(ctx, wait(interval)) {
+		if !sleep(ctx, wait(interval)) {
 			if closer, ok := s.Collector.(io.Closer); ok {
 				if err := closer.Close(); err != nil {
 					r.deps.Log.Warn("close collector", "collector", s.Name, "err", err)
@@ -210,7 +214,8 @@ func (r *Runner) call(ctx context.Context, s *source) *call {
 	r.set(s, c.status)
 	r.seconds.WithLabelValues(s.Name).Observe(r.deps.Clock().Sub(began).Seconds())
 	err := c.err
-	if len(samples) > 0 {
+	if len(samples) > 0 && s.news(began, c.stuck) {
+		s.recorded = began
 		// What was measured is recorded even when the agent is about to end.
 		if failed := r.deps.Record(context.WithoutCancel(ctx), samples); failed != nil {
 			err = errors.Join(err, failed)
@@ -218,6 +223,15 @@ func (r *Runner) call(ctx context.Context, s *source) *call {
 	}
 	r.complain(s, c.status, err)
 	return c
+}
+
+// news tells whether the samples of the last call are to be recorded.
+func (s *source) news(now time.Time, stuck bool) bool {
+	steady, ok := s.Collector.(Steady)
+	if !ok || stuck {
+		return true // a call that has not returned is asked nothing
+	}
+	return !steady.Steady() || now.Sub(s.recorded) >= steadyInterval || now.Before(s.recorded)
 }
 
 func (r *Runner) set(s *source, status Status) {
@@ -260,8 +274,8 @@ func (r *Runner) complain(s *source, status Status, err error) {
 // rate over less than that would be noise.
 func phase(d time.Duration) time.Duration { return d/2 + rand.N(max(d/2, 1)) }
 
-// spread makes a wait up to a tenth longer or shorter, so that collectors and
-// nodes do not measure in step.
+// spread makes a wait up to a tenth longer or shorter, so that nodes do not
+// measure in step.
 func spread(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(max(d/5, 1))
 }

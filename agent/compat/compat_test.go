@@ -166,6 +166,11 @@ func TestNode(t *testing.T) {
 		metric.Sample{Def: metric.HostDiskInfo, Labels: []string{"/data", "/dev/sda1", "xfs"}, Value: 1},
 		metric.Sample{Def: metric.HostDiskFree, Labels: []string{"/data"}, Value: 5},
 		metric.Sample{Def: metric.HostDiskFree, Labels: []string{"/other"}, Value: 6},
+		metric.Sample{Def: metric.HostEnergy, Labels: []string{"package-1"}, Value: 10},
+		metric.Sample{Def: metric.HostEnergy, Labels: []string{"dram-1"}, Value: 11},
+		metric.Sample{Def: metric.HostHugeSize, Value: 2 << 20},
+		metric.Sample{Def: metric.HostHugeTotal, Value: 16 << 20},
+		metric.Sample{Def: metric.HostHugeFree, Value: 6 << 20},
 		metric.Sample{Def: metric.HostNetSent, Labels: []string{"eth0"}, Value: 8},
 		metric.Sample{Def: metric.HostSwapIn, Value: 8192},
 		metric.Sample{Def: metric.FabricRate, Labels: []string{"mlx5_0", "1"}, Value: 4e11},
@@ -177,7 +182,8 @@ func TestNode(t *testing.T) {
 		"node_pressure_memory_stalled_seconds_total{}": 3, "node_filesystem_free_bytes{device=/dev/sda1,fstype=xfs,mountpoint=/data}": 5,
 		"node_network_transmit_bytes_total{device=eth0}": 8, "node_vmstat_pswpin{}": 2,
 		"node_infiniband_rate_bytes_per_second{device=mlx5_0,port=1}": 5e10, "node_infiniband_symbol_error_total{device=mlx5_0,port=1}": 9,
-		"node_time_seconds{}": 1.8e9,
+		"node_time_seconds{}": 1.8e9, "node_rapl_package_joules_total{index=1}": 10, "node_rapl_dram_joules_total{index=1}": 11,
+		"node_memory_Hugepagesize_bytes{}": 2 << 20, "node_memory_HugePages_Total{}": 8, "node_memory_HugePages_Free{}": 3,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(- want, + got):\n%s", diff)

@@ -2,6 +2,7 @@ package compat
 
 import (
 	"bytes"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
@@ -68,6 +69,7 @@ func nodeCPU() []rule {
 		plain(metric.HostFiles, "filefd_allocated"), plain(metric.HostFilesMax, "filefd_maximum"),
 		plain(metric.HostClockOffset, "timex_offset_seconds"), plain(metric.HostClockError, "timex_maxerror_seconds"),
 		plain(metric.HostClockSynced, "timex_sync_status"),
+		rapl("package"), rapl("dram"),
 	}
 	for _, stall := range []struct{ resource, scope, name string }{
 		{"cpu", "some", "cpu_waiting"}, {"memory", "some", "memory_waiting"}, {"memory", "full", "memory_stalled"},
@@ -78,6 +80,15 @@ func nodeCPU() []rule {
 		rules = append(rules, r)
 	}
 	return rules
+}
+
+// rapl is a rule for the energy of one part of each package, "package" or
+// "dram": what is behind the name is the package's number.
+func rapl(part string) rule {
+	r := plain(metric.HostEnergy, "rapl_"+part+"_joules_total")
+	r.to.labels = []string{"index"}
+	r.values = []source{func(s metric.Sample, _ *known) (string, bool) { return strings.CutPrefix(label(s, "zone"), part+"-") }}
+	return r
 }
 
 func nodeMemory() []rule {
@@ -96,7 +107,7 @@ func nodeMemory() []rule {
 		{metric.HostMemoryBuffers, "Buffers"}, {metric.HostMemoryCached, "Cached"}, {metric.HostMemoryShared, "Shmem"},
 		{metric.HostMemoryAnonymous, "AnonPages"}, {metric.HostMemoryDirty, "Dirty"}, {metric.HostMemoryWriteback, "Writeback"},
 		{metric.HostMemoryKernel, "SUnreclaim"}, {metric.HostMemoryPinned, "Unevictable"}, {metric.HostMemoryCommitted, "Committed_AS"},
-		{metric.HostSwapTotal, "SwapTotal"}, {metric.HostSwapFree, "SwapFree"}, {metric.HostHugeAnonymous, "AnonHugePages"},
+		{metric.HostHugeSize, "Hugepagesize"}, {metric.HostSwapTotal, "SwapTotal"}, {metric.HostSwapFree, "SwapFree"}, {metric.HostHugeAnonymous, "AnonHugePages"},
 	} {
 		rules = append(rules, plain(m.from, "memory_"+m.name+"_bytes"))
 	}
@@ -167,13 +178,24 @@ func nodeFabric() []rule {
 }
 
 // nodeExtra gives what the machine is called and what time it is.
-func nodeExtra(_ []metric.Sample, k *known) (all []prometheus.Metric) {
+func nodeExtra(samples []metric.Sample, k *known) (all []prometheus.Metric) {
 	add := func(f family, value float64, labels ...string) {
 		if m, err := prometheus.NewConstMetric(f.desc(), prometheus.GaugeValue, value, labels...); err == nil {
 			all = append(all, m)
 		}
 	}
 	add(family{name: "node_time_seconds", help: "System time in seconds since epoch (1970)."}, float64(k.now.UnixNano())/1e9)
+	bytesOf := map[string]float64{}
+	for _, s := range samples {
+		switch s.Def.Name {
+		case metric.HostHugeSize.Name, metric.HostHugeTotal.Name, metric.HostHugeFree.Name:
+			bytesOf[s.Def.Name] = s.Value
+		}
+	}
+	if size := bytesOf[metric.HostHugeSize.Name]; size > 0 { // they are counted in pages
+		add(family{name: "node_memory_HugePages_Total", help: metric.HostHugeTotal.Help}, bytesOf[metric.HostHugeTotal.Name]/size)
+		add(family{name: "node_memory_HugePages_Free", help: metric.HostHugeFree.Help}, bytesOf[metric.HostHugeFree.Name]/size)
+	}
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {
 		text := func(field []byte) string { return string(field[:max(0, bytes.IndexByte(field, 0))]) }

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/internal/durable"
+	"github.com/vigil-ml/vigil/internal/life"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
@@ -198,14 +199,7 @@ func (b *book) save() {
 // watchRuns says of runs whose processes all went away for good that they
 // failed, until ctx ends.
 func (a *API) watchRuns(ctx context.Context) error {
-	tick := time.NewTicker(max(a.config.LostAfter/12, time.Millisecond))
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
+	for life.InStep(ctx, max(a.config.LostAfter/12, time.Millisecond)) {
 		var ended []string
 		for _, n := range a.book.lost(a.deps.Clock(), a.config.LostAfter, a.sessions.present) {
 			if a.endLost(ctx, n) {
@@ -214,6 +208,7 @@ func (a *API) watchRuns(ctx context.Context) error {
 		}
 		a.book.ended(ended...)
 	}
+	return nil
 }
 
 // endLost ends a run in the place of its processes. It gives false when that

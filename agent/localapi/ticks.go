@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/vigil-ml/vigil/internal/life"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
@@ -110,20 +111,14 @@ func (t *Sessions) overdue(now time.Time, least time.Duration) map[*Session]int6
 // next one later than the one before, so that their number is bounded by the
 // logarithm of the wait and, for very long ones, one a minute.
 func (a *API) watchSteps(ctx context.Context) error {
-	look := time.NewTicker(max(a.config.TickAfter/4, time.Millisecond))
-	defer look.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-look.C:
-		}
+	for life.InStep(ctx, max(a.config.TickAfter/4, time.Millisecond)) {
 		for s, last := range a.sessions.overdue(a.deps.Clock(), a.config.TickAfter) {
 			if a.book.isOpen(s.RunID) {
 				a.tick(ctx, s, last)
 			}
 		}
 	}
+	return nil
 }
 
 func (a *API) tick(ctx context.Context, s *Session, last int64) {

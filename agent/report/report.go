@@ -69,7 +69,7 @@ func New(config Config, deps Deps) *Reporter {
 // next one says what matters.
 func (r *Reporter) Run(ctx context.Context) error {
 	failed := false
-	for life.Sleep(ctx, r.config.Interval) {
+	for life.InStep(ctx, r.config.Interval) {
 		err := r.deps.Record(ctx, &commonv1.Event{
 			Time: timestamppb.New(r.deps.Clock()),
 			Body: &commonv1.Event_NodeReport{NodeReport: r.report()},

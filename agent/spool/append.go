@@ -70,6 +70,9 @@ func (s *Spool) write(payload []byte) (Position, error) {
 	s.next++
 	g.last, g.size = p.Sequence, g.size+size
 	s.batch.dirty = true
+	if s.config.SyncInterval > 0 {
+		s.toDo()
+	}
 	s.hold(size)
 	s.stats.Frames++
 	s.show()

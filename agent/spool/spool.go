@@ -10,6 +10,7 @@ import (
 
 	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/life"
 )
 
 // markInterval is how far the acknowledge mark on disk may lag while Run runs,
@@ -22,6 +23,7 @@ type Spool struct {
 	config Config
 	deps   Deps
 	unlock func()
+	work   chan struct{} // holds a token when Run has something to do
 
 	// syncing orders fsyncs and writes of the state file. It is taken before
 	// mu, and mu is not held while a disk is waited for, except to begin a
@@ -72,7 +74,7 @@ func Open(config Config, deps Deps) (*Spool, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Spool{config: config, deps: deps, unlock: unlock, next: 1, batch: &batch{}}
+	s := &Spool{config: config, deps: deps, unlock: unlock, work: make(chan struct{}, 1), next: 1, batch: &batch{}}
 	if err := s.load(); err != nil {
 		unlock()
 		return nil, fmt.Errorf("open spool %s: %w", config.Dir, err)
@@ -124,6 +126,7 @@ func (s *Spool) Acknowledge(p Position) error {
 	if p.Compare(s.acknowledged) > 0 {
 		s.acknowledged = p
 		s.forget()
+		s.toDo()
 	}
 	return nil
 }
@@ -152,24 +155,36 @@ func (s *Spool) Stats() Stats {
 	return s.stats
 }
 
-// Run syncs what was appended every SyncInterval and writes the acknowledge
-// mark down as often, every second where that is 0, until ctx ends. A spool
-// works without it, but then only full segments and Close are synced.
+// Run syncs what was appended SyncInterval later at most and writes the
+// acknowledge mark down as soon, a second later where that is 0, until ctx ends.
+// While nothing is appended or acknowledged it sleeps. A spool works without it,
+// but then only full segments and Close are synced.
 func (s *Spool) Run(ctx context.Context) error {
-	tick := time.NewTicker(cmp.Or(s.config.SyncInterval, markInterval))
-	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-s.work:
+		}
+		if !life.InStep(ctx, cmp.Or(s.config.SyncInterval, markInterval)) {
+			return nil
 		}
 		if err := s.settle(s.current()); err != nil {
 			s.deps.Log.Error("sync spool: frames of the last interval may be lost with the machine", "err", err)
+			s.toDo()
 		}
 		if err := s.saveMark(); err != nil {
 			s.deps.Log.Warn("write acknowledge mark", "err", err)
+			s.toDo()
 		}
+	}
+}
+
+// toDo lets Run know that there is something to sync or to write down.
+func (s *Spool) toDo() {
+	select {
+	case s.work <- struct{}{}:
+	default: // it knows
 	}
 }
 

@@ -1,3 +1,8 @@
+// How many cores there are is looked up once. The runtime would look again every
+// second, which costs an agent that has little to do as much as a collector.
+
+//go:debug updatemaxprocs=0
+
 // Command vigil-agent is the one daemon on a node: it sees the host, the GPUs
 // and the training, saves checkpoints, and reports to the control plane.
 package main

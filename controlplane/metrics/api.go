@@ -48,8 +48,10 @@ type answer struct {
 }
 
 // Handler serves the part of Prometheus' HTTP API that dashboards and clients
-// need, below /api/v1/: query, query_range, labels, label/NAME/values and
-// series. Parameters come in the URL, or as a form with POST. Answers have the
+// need, below /api/v1/: query, query_range, labels, label/NAME/values, series,
+// metadata, query_exemplars, rules, alerts and status/buildinfo; and, where it is
+// on, takes remote write. With a store for queries, that one answers all but
+// rules, alerts, buildinfo and writes. Parameters come in the URL, or as a form with POST. Answers have the
 // shape of Prometheus' own.
 func (db *DB) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -71,6 +73,18 @@ func (db *DB) Handler() http.Handler {
 	handle("/api/v1/labels", db.labelNames, http.MethodGet, http.MethodPost)
 	handle("/api/v1/label/{name}/values", db.labelValues, http.MethodGet)
 	handle("/api/v1/series", db.series, http.MethodGet, http.MethodPost)
+	handle("/api/v1/metadata", db.metadata, http.MethodGet)
+	handle("/api/v1/query_exemplars", db.exemplars, http.MethodGet, http.MethodPost)
+	if db.proxied != nil {
+		mux = http.NewServeMux()
+		mux.Handle("/api/v1/", db.proxied)
+	}
+	handle("/api/v1/status/buildinfo", db.buildInfo, http.MethodGet)
+	handle("/api/v1/rules", db.ruleGroups, http.MethodGet)
+	handle("/api/v1/alerts", db.alerts, http.MethodGet)
+	if db.receiver != nil {
+		mux.Handle("POST /api/v1/write", db.receiver)
+	}
 	return mux
 }
 

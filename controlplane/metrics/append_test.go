@@ -227,7 +227,7 @@ func TestConfigCheck(t *testing.T) {
 	if keys := check(Defaults("x")); keys != nil {
 		t.Errorf("the defaults are refused: %v", keys)
 	}
-	want := []string{"dir", "retention", "max_bytes", "out_of_order_window", "query_timeout", "query_max_samples", "query_concurrency"}
+	want := []string{"dir", "retention", "max_bytes", "out_of_order_window", "query_timeout", "query_max_samples", "evaluation_interval", "query_concurrency"}
 	if diff := cmp.Diff(want, check(Config{MaxBytes: -1, OutOfOrderWindow: -1})); diff != "" {
 		t.Error(diff)
 	}

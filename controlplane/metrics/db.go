@@ -15,11 +15,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
+	promremote "github.com/prometheus/prometheus/storage/remote"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/util/compression"
@@ -56,18 +59,34 @@ type Config struct {
 	QueryMaxSamples int `yaml:"query_max_samples"`
 	// QueryConcurrency is how many queries run at once; the others wait. > 0.
 	QueryConcurrency int `yaml:"query_concurrency"`
+	// Receive takes remote write, versions 1 and 2, on /api/v1/write.
+	Receive bool `yaml:"receive"`
+	// RemoteWrite are stores that all samples are sent to as well.
+	RemoteWrite []RemoteWriteConfig `yaml:"remote_write"`
+	// ExternalLabels are added to what is sent, and to alerts of rules.
+	ExternalLabels map[string]string `yaml:"external_labels"`
+	// QueryProxy answers queries from another store.
+	QueryProxy QueryProxyConfig `yaml:"query_proxy"`
+	// RuleFiles are patterns of files with recording and alerting rules, in
+	// Prometheus' format. They are read again when they change.
+	RuleFiles []string `yaml:"rule_files"`
+	// EvaluationInterval is how often rules are evaluated that do not say it;
+	// >= 1s.
+	EvaluationInterval time.Duration `yaml:"evaluation_interval"`
 }
 
 // Defaults keeps 15 days of samples or 8 GiB in a directory.
 func Defaults(dir string) Config {
 	return Config{
-		Dir:              dir,
-		Retention:        15 * 24 * time.Hour,
-		MaxBytes:         8 << 30,
-		OutOfOrderWindow: 6 * time.Hour,
-		QueryTimeout:     30 * time.Second,
-		QueryMaxSamples:  10_000_000,
-		QueryConcurrency: 8,
+		Dir:                dir,
+		Retention:          15 * 24 * time.Hour,
+		MaxBytes:           8 << 30,
+		OutOfOrderWindow:   6 * time.Hour,
+		QueryTimeout:       30 * time.Second,
+		QueryMaxSamples:    10_000_000,
+		QueryConcurrency:   8,
+		Receive:            true,
+		EvaluationInterval: time.Minute,
 	}
 }
 
@@ -91,6 +110,9 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 	if c.QueryMaxSamples <= 0 {
 		report("query_max_samples", "is %d; want more than 0", c.QueryMaxSamples)
 	}
+	if c.EvaluationInterval < time.Second {
+		report("evaluation_interval", "is %s; want at least 1s", c.EvaluationInterval)
+	}
 	if c.QueryConcurrency <= 0 {
 		report("query_concurrency", "is %d; want more than 0", c.QueryConcurrency)
 	}
@@ -98,8 +120,9 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 
 // Deps is what the database is given.
 type Deps struct {
-	Log   *slog.Logger
-	Clock func() time.Time
+	Log     *slog.Logger
+	Clock   func() time.Time
+	Metrics prometheus.Registerer // of remote write, out and in; nil shows them nowhere
 }
 
 // DB is the open database. All methods are safe for concurrent use.
@@ -109,9 +132,14 @@ type DB struct {
 	engine     *promql.Engine
 	parser     parser.Parser
 	dictionary map[string]metric.Def
+	config     Config
+	sending    *promremote.WriteStorage // nil when nothing is sent on
+	receiver   http.Handler             // nil when nothing is received
+	proxied    http.Handler             // nil when queries are answered here
 
 	mu    sync.Mutex
 	nodes map[string]*nodeSeries
+	ruled *Rules // nil when there are none
 }
 
 // Open opens the database, making the directory where there is none, and
@@ -124,7 +152,7 @@ func Open(config Config, deps Deps) (*DB, error) {
 	}
 	db := &DB{
 		clock: deps.Clock, tsdb: store, parser: parser.NewParser(parser.Options{}),
-		dictionary: map[string]metric.Def{}, nodes: map[string]*nodeSeries{},
+		dictionary: map[string]metric.Def{}, nodes: map[string]*nodeSeries{}, config: config,
 	}
 	for _, def := range metric.All() {
 		db.dictionary[def.Name] = def
@@ -139,7 +167,30 @@ func Open(config Config, deps Deps) (*DB, error) {
 		EnableNegativeOffset: true,
 		Parser:               db.parser,
 	})
+	if err := db.reach(log, deps); err != nil {
+		return nil, errors.Join(fmt.Errorf("open metrics in %s: %w", config.Dir, err), db.Close())
+	}
 	return db, nil
+}
+
+// reach sets up what other stores have to do with this one.
+func (db *DB) reach(log *slog.Logger, deps Deps) (err error) {
+	if deps.Metrics == nil {
+		deps.Metrics = prometheus.NewRegistry()
+	}
+	if db.sending, err = sending(db.config, deps.Log.With("part", "remote write"), deps.Metrics); err != nil {
+		return err
+	}
+	if db.sending != nil {
+		db.tsdb.SetWriteNotified(db.sending)
+	}
+	if db.config.Receive {
+		db.receiver = receiver(db.tsdb, log, deps.Metrics)
+	}
+	if db.config.QueryProxy.URL != "" {
+		db.proxied, err = proxy(db.config.QueryProxy, log)
+	}
+	return err
 }
 
 func options(config Config) *tsdb.Options {
@@ -160,7 +211,11 @@ func options(config Config) *tsdb.Options {
 
 // Close ends queries and appends and closes the files.
 func (db *DB) Close() error {
-	if err := errors.Join(db.engine.Close(), db.tsdb.Close()); err != nil {
+	var sent error
+	if db.sending != nil {
+		sent = db.sending.Close()
+	}
+	if err := errors.Join(sent, db.engine.Close(), db.tsdb.Close()); err != nil {
 		return fmt.Errorf("close metrics: %w", err)
 	}
 	return nil

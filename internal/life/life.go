@@ -106,6 +106,34 @@ func Sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// beat is how far apart the instants are that InStep ends waits at.
+const beat = time.Second
+
+// started is where the beats are counted from: every program has its own, so
+// that those of a cluster are not in step with each other.
+var started = time.Now()
+
+// InStep waits about d, as Sleep does, until a whole second of this program's
+// life, so that what is done now and then is done together: to wake up costs an
+// idle program more than most of what it wakes up for. The wait is at most half
+// a second longer or shorter, and never less than half of d; below 0.9 s it is
+// d.
+func InStep(ctx context.Context, d time.Duration) bool {
+	return Sleep(ctx, inStep(time.Since(started), d))
+}
+
+// inStep gives how long to wait at a time since the start.
+func inStep(now, d time.Duration) time.Duration {
+	if d < beat*9/10 {
+		return d
+	}
+	wait := (now + d).Round(beat) - now
+	if wait < d/2 {
+		wait += beat
+	}
+	return wait
+}
+
 // Run runs a program until ctx ends or a part fails. Setup starts the parts:
 // services, which use foundations, are stopped and waited for first, then the
 // foundations. When setup itself fails, what it had started is stopped.

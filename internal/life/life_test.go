@@ -88,6 +88,27 @@ func TestAllEndsWithTheFirst(t *testing.T) {
 	}
 }
 
+func TestWaitsEndTogether(t *testing.T) {
+	for _, tc := range []struct{ now, wait, want time.Duration }{
+		{0, 10 * time.Second, 10 * time.Second},
+		{3400 * time.Millisecond, 5 * time.Second, 4600 * time.Millisecond},
+		{3600 * time.Millisecond, 5 * time.Second, 5400 * time.Millisecond},
+		{2010 * time.Millisecond, 920 * time.Millisecond, 990 * time.Millisecond},
+		{2010 * time.Millisecond, 1080 * time.Millisecond, 990 * time.Millisecond},
+		{2580 * time.Millisecond, 900 * time.Millisecond, 1420 * time.Millisecond}, // not in 0.42 s
+		{2010 * time.Millisecond, 500 * time.Millisecond, 500 * time.Millisecond},
+	} {
+		if got := inStep(tc.now, tc.wait); got != tc.want {
+			t.Errorf("at %v a wait of %v takes %v, want %v", tc.now, tc.wait, got, tc.want)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if InStep(ctx, time.Hour) {
+		t.Error("the wait was cut short and InStep says that it was over")
+	}
+}
+
 func TestSleep(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	if !Sleep(ctx, time.Nanosecond) {

@@ -47,6 +47,7 @@ var (
 	HostOOMKills        = Def{"vigil_host_oom_kills_total", "1", Counter, nil, "Processes since the machine started that the kernel killed for want of memory."}
 	HostHugeTotal       = Def{"vigil_host_hugepages_total_bytes", "bytes", Gauge, nil, "Memory set aside for huge pages of the default size."}
 	HostHugeFree        = Def{"vigil_host_hugepages_free_bytes", "bytes", Gauge, nil, "What of it nothing uses."}
+	HostHugeSize        = Def{"vigil_host_hugepages_size_bytes", "bytes", Gauge, nil, "Size of a huge page of the default size."}
 	HostHugeAnonymous   = Def{"vigil_host_transparent_hugepages_bytes", "bytes", Gauge, nil, "Anonymous memory in transparent huge pages."}
 )
 
@@ -88,7 +89,7 @@ func hostDefs() []Def {
 		HostMemoryTotal, HostMemoryFree, HostMemoryAvailable, HostMemoryBuffers, HostMemoryCached,
 		HostMemoryShared, HostMemoryAnonymous, HostMemoryDirty, HostMemoryWriteback, HostMemoryKernel,
 		HostMemoryPinned, HostMemoryCommitted, HostSwapTotal, HostSwapFree, HostSwapIn, HostSwapOut,
-		HostMajorFaults, HostOOMKills, HostHugeTotal, HostHugeFree, HostHugeAnonymous,
+		HostMajorFaults, HostOOMKills, HostHugeTotal, HostHugeFree, HostHugeSize, HostHugeAnonymous,
 		HostDiskInfo, HostDiskTotal, HostDiskFree, HostDiskAvailable, HostDiskInodes, HostDiskInodesFree, HostDiskReadOnly,
 		HostDiskRead, HostDiskWritten, HostDiskReads, HostDiskWrites, HostDiskReadTime, HostDiskWriteTime,
 		HostDiskBusy, HostDiskQueue,

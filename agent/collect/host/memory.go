@@ -41,6 +41,7 @@ func (c *collector) memory(_ context.Context, emit gauge) error {
 	if pages == 3 {
 		emit(metric.HostHugeTotal, float64(total*size), nil)
 		emit(metric.HostHugeFree, float64(free*size), nil)
+		emit(metric.HostHugeSize, float64(size), nil)
 	}
 	return nil
 }

@@ -90,11 +90,13 @@ type collector struct {
 	saved   cursor
 	savedAt time.Time
 	counts  counts
+	steady  bool // the last call emitted what the one before did
 }
 
 // counts is since the agent started.
 type counts struct {
 	records, missed, folded float64
+	emitted                 float64 // records and missed together, when they were last emitted
 	kinds                   map[string]float64
 }
 
@@ -260,7 +262,13 @@ func (c *collector) save(now time.Time, atOnce bool) error {
 	return nil
 }
 
+// Steady tells whether the last call found nothing.
+func (c *collector) Steady() bool { return c.steady }
+
 func (c *collector) emit(emit func(metric.Sample)) {
+	// No count changes without these two: what is a fault or is folded is a record.
+	read := c.counts.records + c.counts.missed
+	c.steady, c.counts.emitted = read == c.counts.emitted, read
 	emit(metric.Sample{Def: metric.KernelRecords, Value: c.counts.records})
 	emit(metric.Sample{Def: metric.KernelMissed, Value: c.counts.missed})
 	emit(metric.Sample{Def: metric.KernelFolded, Value: c.counts.folded})
