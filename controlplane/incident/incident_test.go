@@ -310,7 +310,7 @@ func TestID(t *testing.T) {
 	seen := map[string]bool{}
 	for n := range 1000 {
 		id := incident.ID(fmt.Sprint("finding-", n))
-		if len(id) != 12 || id != strings.ToLower(id) || !strings.HasPrefix(id, "inc-") || seen[id] {
+		if len(id) != 16 || id != strings.ToLower(id) || !strings.HasPrefix(id, "inc-") || seen[id] {
 			t.Fatalf("id %q is not good, or not new", id)
 		}
 		seen[id] = true
