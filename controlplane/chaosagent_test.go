@@ -11,10 +11,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/internal/life"
+	"github.com/vigil-ml/vigil/internal/pki"
 	"github.com/vigil-ml/vigil/internal/protocol"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -26,6 +27,7 @@ type chaosAgent struct {
 	t       *testing.T
 	node    string
 	targets []string // addresses of the replicas
+	member  pki.Member
 
 	mu       sync.Mutex
 	frames   []*agentv1.Frame // its spool; nothing is ever dropped from it
@@ -93,7 +95,13 @@ func (a *chaosAgent) run(ctx context.Context) {
 }
 
 func (a *chaosAgent) session(ctx context.Context, target string) error {
-	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if a.member.Cert == nil {
+		var err error
+		if a.member, err = pki.JoinHere(ctx, target, a.node); err != nil {
+			return err
+		}
+	}
+	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(credentials.NewTLS(a.member.TLS())))
 	if err != nil {
 		return err
 	}

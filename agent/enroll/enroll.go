@@ -12,9 +12,6 @@ package enroll
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -27,7 +24,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
 	"github.com/vigil-ml/vigil/internal/durable"
@@ -35,13 +31,9 @@ import (
 	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/localkey"
 	"github.com/vigil-ml/vigil/internal/pki"
-	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 )
 
-const (
-	callTime  = 30 * time.Second
-	retryTime = 10 * time.Second
-)
+const retryTime = 10 * time.Second
 
 // Config says whose identity it is and where it lies.
 type Config struct {
@@ -140,20 +132,11 @@ func (i *Identity) joinHere(ctx context.Context) error {
 // Join gets the node's first certificate. It fails with [fault.Unauthenticated]
 // when the token is not good, or the control plane is not the one that made it.
 func (i *Identity) Join(ctx context.Context, token pki.JoinToken) error {
-	key, csr, err := newKey()
-	if err != nil {
-		return err
+	m, err := pki.Join(ctx, i.config.Address, i.config.Node, token)
+	if err == nil {
+		err = i.keep(m)
 	}
-	var authority *x509.Certificate
-	config := pki.ToPinned(token.Pin, func(cert *x509.Certificate) { authority = cert })
-	out, err := call(ctx, i.config.Address, config, func(ctx context.Context, c agentv1.EnrollmentServiceClient) ([][]byte, error) {
-		out, err := c.Join(ctx, &agentv1.JoinRequest{Token: token.String(), Node: i.config.Node, Csr: csr})
-		return out.GetChain(), err
-	})
 	if err != nil {
-		return fmt.Errorf("join control plane %s: %w", i.config.Address, err)
-	}
-	if err := i.take(key, out, authority); err != nil {
 		return fmt.Errorf("join control plane %s: %w", i.config.Address, err)
 	}
 	i.log.Info("joined", "control plane", i.config.Address)
@@ -166,76 +149,26 @@ func (i *Identity) Renew(ctx context.Context) error {
 	if authority == nil {
 		return fault.New(fault.Precondition, "renew certificate: the node has not joined")
 	}
-	key, csr, err := newKey()
-	if err != nil {
-		return err
+	m, err := pki.Renew(ctx, i.config.Address, i.config.Node, i.tls(authority), authority)
+	if err == nil {
+		err = i.keep(m)
 	}
-	out, err := call(ctx, i.config.Address, i.tls(authority), func(ctx context.Context, c agentv1.EnrollmentServiceClient) ([][]byte, error) {
-		out, err := c.Renew(ctx, &agentv1.RenewRequest{Csr: csr})
-		return out.GetChain(), err
-	})
 	if err != nil {
-		return fmt.Errorf("renew certificate: %w", err)
-	}
-	if err := i.take(key, out, authority); err != nil {
 		return fmt.Errorf("renew certificate: %w", err)
 	}
 	i.log.Info("renewed this node's certificate")
 	return nil
 }
 
-func newKey() (*ecdsa.PrivateKey, []byte, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, fmt.Errorf("make key: %w", err)
-	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-	if err != nil {
-		return nil, nil, fmt.Errorf("make certificate request: %w", err)
-	}
-	return key, csr, nil
-}
-
-// call does one call on a connection of its own.
-func call(ctx context.Context, address string, config *tls.Config, do func(context.Context, agentv1.EnrollmentServiceClient) ([][]byte, error)) ([][]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTime)
-	defer cancel()
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(config)))
-	if err != nil {
-		return nil, fault.New(fault.Invalid, "address %s: %w", address, err)
-	}
-	defer func() { _ = conn.Close() }()
-	out, err := do(ctx, agentv1.NewEnrollmentServiceClient(conn))
-	return out, fault.FromGRPC(err)
-}
-
-// take keeps a certificate that is this node's, of this key, and signed by the
-// authority.
-func (i *Identity) take(key *ecdsa.PrivateKey, chain [][]byte, authority *x509.Certificate) error {
-	if len(chain) == 0 || authority == nil {
-		return fault.New(fault.Corrupt, "the answer has no certificate")
-	}
-	leaf, err := x509.ParseCertificate(chain[0])
-	if err != nil {
-		return fault.New(fault.Corrupt, "read certificate: %w", err)
-	}
-	node, err := pki.NodeOf(leaf)
-	if err != nil {
-		return err
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(authority)
-	_, err = leaf.Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
-	if err != nil || node != i.config.Node || !key.PublicKey.Equal(leaf.PublicKey) {
-		return fault.New(fault.Corrupt, "the certificate is of node %q and not what was asked for (%v)", node, err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
+// keep has the node come in with another certificate from now on.
+func (i *Identity) keep(m pki.Member) error {
+	secret, err := x509.MarshalPKCS8PrivateKey(m.Cert.PrivateKey)
 	if err != nil {
 		return fmt.Errorf("write key: %w", err)
 	}
 	var text bytes.Buffer
 	for _, block := range []*pem.Block{
-		{Type: "CERTIFICATE", Bytes: leaf.Raw}, {Type: "CERTIFICATE", Bytes: authority.Raw}, {Type: "PRIVATE KEY", Bytes: secret},
+		{Type: "CERTIFICATE", Bytes: m.Cert.Leaf.Raw}, {Type: "CERTIFICATE", Bytes: m.Authority.Raw}, {Type: "PRIVATE KEY", Bytes: secret},
 	} {
 		_ = pem.Encode(&text, block) // into memory: never fails
 	}
@@ -247,8 +180,7 @@ func (i *Identity) take(key *ecdsa.PrivateKey, chain [][]byte, authority *x509.C
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.cert = &tls.Certificate{Certificate: [][]byte{leaf.Raw, authority.Raw}, PrivateKey: key, Leaf: leaf}
-	i.authority = authority
+	i.cert, i.authority = m.Cert, m.Authority
 	close(i.changed)
 	i.changed = make(chan struct{})
 	return nil

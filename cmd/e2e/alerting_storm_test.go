@@ -14,9 +14,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/vigil-ml/vigil/internal/pki"
 	"github.com/vigil-ml/vigil/internal/protocol"
 	"github.com/vigil-ml/vigil/internal/site"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
@@ -47,7 +48,9 @@ type rawAgent struct {
 
 func connectRaw(t *testing.T, s *site.Site, node string) *rawAgent {
 	t.Helper()
-	conn, err := grpc.NewClient(s.Agents, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	member, err := pki.JoinHere(t.Context(), s.Agents, node)
+	fatal(t, err)
+	conn, err := grpc.NewClient(s.Agents, grpc.WithTransportCredentials(credentials.NewTLS(member.TLS())))
 	fatal(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	a := &rawAgent{t: t, epoch: uint64(time.Now().Unix())}

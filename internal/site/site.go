@@ -44,9 +44,14 @@ type Site struct {
 }
 
 // Plan chooses addresses for an installation in a fresh directory: what lay
-// there is removed, unless a living site has it. The ports are the usual ones
-// where they are free. The caller closes the site.
-func Plan(dir, bin string) (*Site, error) {
+// there is removed, unless a living site has it. The ports are any that are
+// free, so that several sites can be planned at once. The caller closes the site.
+func Plan(dir, bin string) (*Site, error) { return plan(dir, bin, 0, 0, 0) }
+
+// PlanUsual is Plan with the usual ports where they are free.
+func PlanUsual(dir, bin string) (*Site, error) { return plan(dir, bin, 8080, 7443, 9464) }
+
+func plan(dir, bin string, api, agents, metrics int) (*Site, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("resolve %s: %w", dir, err)
@@ -70,7 +75,7 @@ func Plan(dir, bin string) (*Site, error) {
 		return nil, fmt.Errorf("make a directory for the socket: %w", err)
 	}
 	s := &Site{Dir: dir, Bin: bin, Socket: filepath.Join(short, "agent.sock"), short: short, unlock: unlock}
-	for addr, preferred := range map[*string]int{&s.API: 8080, &s.Agents: 7443, &s.Metrics: 9464} {
+	for addr, preferred := range map[*string]int{&s.API: api, &s.Agents: agents, &s.Metrics: metrics} {
 		if *addr, err = freeAddress(preferred); err != nil {
 			return nil, err
 		}

@@ -9,11 +9,12 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/internal/columns"
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/pki"
 	"github.com/vigil-ml/vigil/internal/protocol"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -22,9 +23,10 @@ import (
 // agent is one simulated agent. Its frames wait until they are acknowledged, so
 // that none is lost when its connection breaks.
 type agent struct {
-	name  string
-	epoch uint64
-	walk  *walk
+	name   string
+	epoch  uint64
+	walk   *walk
+	member pki.Member // from the first connection on
 
 	mu       sync.Mutex
 	events   lane
@@ -112,7 +114,13 @@ type link struct {
 // connect opens a connection, says hello, and sends what waits. Acknowledgements
 // are taken by a task of the group until the link is closed.
 func (a *agent) connect(ctx context.Context, group starter, address string) (*link, error) {
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+	if a.member.Cert == nil {
+		var err error
+		if a.member, err = pki.JoinHere(ctx, address, a.name); err != nil {
+			return nil, err
+		}
+	}
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(a.member.TLS())),
 		grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(4<<10))
 	if err != nil {
 		return nil, err

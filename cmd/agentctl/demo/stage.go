@@ -33,7 +33,7 @@ func openStage(ctx context.Context, out string, foundations *life.Group) (*stage
 	if s.receiver, err = openReceiver(foundations); err != nil {
 		return nil, err
 	}
-	if s.Site, err = site.Plan(filepath.Join(out, "demo"), filepath.Dir(self)); err != nil {
+	if s.Site, err = site.PlanUsual(filepath.Join(out, "demo"), filepath.Dir(self)); err != nil {
 		return nil, err
 	}
 	foundations.Go("site", life.AtEnd(s.Close))
