@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -88,24 +89,27 @@ func TestReplicas(t *testing.T) {
 func startChaos(t *testing.T) *chaos {
 	pg := postgres.Start(t)
 	c := &chaos{t: t, nats: natscluster.Start(t, 3), storeURL: pg.URL(t), told: newReceiver(t)}
-	// Replicas have one authority: the first makes it.
-	cert, key := filepath.Join(t.TempDir(), "ca.pem"), filepath.Join(t.TempDir(), "ca.key")
+	// Replicas have one authority and one audit log: the first makes their keys.
+	keys := t.TempDir()
+	files := []string{filepath.Join(keys, "ca.pem"), filepath.Join(keys, "ca.key"), filepath.Join(keys, "audit.key")}
 	c.config = fmt.Sprintf(`store: {url: %q}
 authority: {cert_file: %q, key_file: %q}
+audit: {key_file: %q}
 bus: {url: %q, partitions: %d, max_bytes: 268435456}
 replicas: {lost_after: 1500ms}
 ingest: {heartbeat_interval: 500ms, reconnect_after: 100ms}
 fleet: {record_interval: 500ms, lost_after: 1m}
 log: {level: info}
-%s`, c.storeURL, cert, key, c.nats.URL(), partitions, c.alerting())
+%s`, c.storeURL, files[0], files[1], files[2], c.nats.URL(), partitions, c.alerting())
 	var targets []string
 	for i := range replicas {
 		r := newReplica(t, fmt.Sprint("r", i), c.config)
 		r.run(t)
-		testkit.Eventually(t, "the authority", func() bool {
-			_, certErr := os.Stat(cert)
-			_, keyErr := os.Stat(key)
-			return certErr == nil && keyErr == nil
+		testkit.Eventually(t, "the keys", func() bool {
+			return !slices.ContainsFunc(files, func(path string) bool {
+				_, err := os.Stat(path)
+				return err != nil
+			})
 		})
 		c.replicas = append(c.replicas, r)
 		targets = append(targets, r.agents)

@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"net"
+	"path/filepath"
 	"slices"
 
 	"github.com/vigil-ml/vigil/alerting"
@@ -125,6 +126,22 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 	}
 	if c.StateDir == "" {
 		report("state_dir", "is empty; name a directory")
+	}
+	if c.Store.URL != "" {
+		c.checkShared(report)
+	}
+}
+
+// checkShared reports keys of which each control plane would make its own,
+// though all that share records must have the same: a node that joined at one
+// would be a stranger to the others, and their audit log would have two hands.
+func (c Config) checkShared(report func(key, format string, args ...any)) {
+	for _, file := range []struct{ key, path string }{
+		{"authority.cert_file", c.Authority.CertFile}, {"authority.key_file", c.Authority.KeyFile}, {"audit.key_file", c.Audit.KeyFile},
+	} {
+		if !filepath.IsAbs(file.path) {
+			report(file.key, "%q lies in this control plane's own state directory; those that share store.url need the same file: name its full path", file.path)
+		}
 	}
 }
 

@@ -2,12 +2,12 @@ package controlplane
 
 import (
 	"context"
-	"github.com/vigil-ml/vigil/controlplane/detect/rules"
 	"io"
 	"os"
 	"strings"
 	"testing"
 
+	"github.com/vigil-ml/vigil/controlplane/detect/rules"
 	"github.com/vigil-ml/vigil/internal/conf"
 )
 
@@ -39,6 +39,21 @@ log: {level: loud}
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not named in:\n%v", want, err)
 		}
+	}
+}
+
+// TestReplicasShareTheirKeys: control planes that share records must not each
+// make an authority and a key of the audit log.
+func TestReplicasShareTheirKeys(t *testing.T) {
+	const shared = "store: {url: 'postgres://db/vigil'}\nbus: {url: 'nats://n0:4222'}\n"
+	_, err := decode(shared)
+	for _, want := range []string{"authority.cert_file", "authority.key_file", "audit.key_file"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s is not named in: %v", want, err)
+		}
+	}
+	if _, err := decode(shared + "authority: {cert_file: /k/ca.pem, key_file: /k/ca.key}\naudit: {key_file: /k/audit.key}\n"); err != nil {
+		t.Error(err)
 	}
 }
 
