@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/vigil-ml/vigil/internal/testkit"
 )
 
 // look gives what a scanner finds when the bytes come in pieces of a size.
@@ -102,16 +104,15 @@ func TestNumPyArray(t *testing.T) {
 
 // Files that NumPy itself wrote.
 func TestNumPysOwnFiles(t *testing.T) {
-	if exec.Command("python3", "-c", "import numpy").Run() != nil {
-		t.Skip("python3 with numpy is not installed")
-	}
+	// Debian's, which has python3-numpy; another python3 may come first on the path.
+	python := testkit.Require(t, "/usr/bin/python3")
 	dir := t.TempDir()
 	script := `import numpy as n, sys
 for d in "f2", "f4", "f8", "i4":
     a = n.ones((37, 11), d)
     if d != "i4": a[3, 4] = n.nan; a[36, 10] = n.inf
     n.save(sys.argv[1] + "/" + d + ".npy", a)`
-	if out, err := exec.Command("python3", "-c", script, dir).CombinedOutput(); err != nil {
+	if out, err := exec.Command(python, "-c", script, dir).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	for name, want := range map[string]Result{
