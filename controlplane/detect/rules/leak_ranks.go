@@ -17,6 +17,7 @@ type leakyRank struct {
 	steps   *detect.Lockstep[held]
 	each    []relative
 	all     relative // the median rank
+	some    bool     // a rank leaks, or all: it is asked for with every event
 	base    [2]float64
 	pace    float64 // time of a step of late, in seconds
 	paces   [2][increments + 1]float64
@@ -44,12 +45,10 @@ func newLeakyRank(set LeakSettings) *leakyRank {
 
 func (d *leakyRank) clear() {
 	d.each, d.all, d.base, d.paces = d.each[:0], relative{}, [2]float64{}, [2][increments + 1]float64{}
-	d.pace = 0
+	d.pace, d.some = 0, false
 }
 
-func (d *leakyRank) open() bool {
-	return d.all.open || slices.ContainsFunc(d.each, func(r relative) bool { return r.open })
-}
+func (d *leakyRank) open() bool { return d.some }
 
 // observe takes a report and tells whether the run has several ranks.
 func (d *leakyRank) observe(event *commonv1.Event) ([]*controlv1.Finding, bool) {
@@ -125,7 +124,7 @@ func (d *leakyRank) compare(j *detect.Joint[held], which int, median float64, va
 	}
 	places = slices.DeleteFunc(places, d.joins)
 	for _, place := range places {
-		d.each[place].open = true
+		d.each[place].open, d.some = true, true
 	}
 	if len(places) == 0 {
 		return
@@ -163,7 +162,7 @@ func (d *leakyRank) together(j *detect.Joint[held], which int, median float64) {
 	if !leaks || d.open() || paces[m.n-1] > d.set.Slower*paces[0] {
 		return
 	}
-	d.all.open = true
+	d.all.open, d.some = true, true
 	f := leakFinding(d.set, d.event, m, j.Step)
 	blame(f, d.steps, nil)
 	f.Summary = leakSentence(f, fmt.Sprintf("The median of %d ranks", d.steps.Ranks()), leakKind(which))
