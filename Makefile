@@ -29,7 +29,6 @@ test: deps ## Run every test; ends with the list of what was skipped and why
 	@echo "vigil: testing (the first time compiles everything: some minutes on two cores)"
 	@$(TOOL) gotestsum --format pkgname-and-test-fails --hide-summary=output -- -timeout 9m $(GOTESTFLAGS) ./...
 
-.PHONY: test-python-full python bench-sdk
 PYTHON      ?= python3
 PYTHON_FULL := .vigil/python-full
 test-python-full: ## Test the Python SDK with the newest PyTorch, Lightning, Transformers and Accelerate, in an environment of its own
@@ -93,7 +92,6 @@ bench: ## Run every benchmark once
 # The peer that the agent is measured beside.
 NODE_EXPORTER := 1.12.1
 BENCH_SECONDS ?= 60
-.PHONY: bench-agent
 bench-agent: vigil-agent vigil-controlplane ## Measure the agent beside node_exporter, for BENCH_SECONDS (60) at one second and again at ten
 	@$(BIN)/node_exporter --version 2>&1 | grep -q 'version $(NODE_EXPORTER)\b' || { echo "vigil: building node_exporter $(NODE_EXPORTER)"; \
 		GOBIN=$(abspath $(BIN)) go install -trimpath -ldflags '-s -w -X github.com/prometheus/common/version.Version=$(NODE_EXPORTER)' github.com/prometheus/node_exporter@v$(NODE_EXPORTER); }
