@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -123,13 +124,20 @@ func (n *gpuNode) say(run string, events ...*commonv1.Event) {
 type hook struct {
 	mu     sync.Mutex
 	bodies []string
+	keys   []string
 }
 
 func (h *hook) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.bodies = append(h.bodies, string(body))
+	// A control plane that is killed before it has noted the answer sends the
+	// notification again, under the same key.
+	key := r.Header.Get("Idempotency-Key")
+	if key != "" && slices.Contains(h.keys, key) {
+		return
+	}
+	h.keys, h.bodies = append(h.keys, key), append(h.bodies, string(body))
 }
 
 // told counts the notifications that have all the words.
