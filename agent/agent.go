@@ -34,9 +34,6 @@ import (
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
-// flushTime is how long the last spans may take to be sent.
-const flushTime = 3 * time.Second
-
 // Run runs an agent until ctx ends. Its logs go to w. What comes over reloads
 // takes the configuration's place, as far as that goes without a restart; nil
 // brings nothing.
@@ -45,22 +42,19 @@ func Run(ctx context.Context, config Config, reloads <-chan Config, w io.Writer)
 	if err := config.settle(); err != nil {
 		return err
 	}
-	log, setLevel := telemetry.LeveledLogger(w, config.Log)
-	log = log.With("node", config.Node)
-	tracer, flush, err := telemetry.Tracer(ctx, config.Trace, "vigil-agent")
+	said, err := newSaid(ctx, config)
 	if err != nil {
 		return err
 	}
+	log, setLevel := telemetry.LeveledLogger(w, config.Log, said.logs)
+	log = log.With("node", config.Node)
 	return life.Run(ctx, func(_ context.Context, services, foundations *life.Group) error {
-		foundations.Go("traces", life.AtEnd(func() error {
-			ctx, cancel := context.WithTimeout(context.Background(), flushTime)
-			defer cancel()
-			return flush(ctx)
-		}))
-		a := &agent{config: config, log: log, tracer: tracer, metrics: telemetry.NewRegistry()}
+		services.Go("telemetry", life.AtEnd(func() error { said.flush(); return nil }))
+		a := &agent{config: config, log: log, tracer: said.tracer, metrics: telemetry.NewRegistry()}
 		if err := a.open(foundations); err != nil {
 			return err
 		}
+		said.through(a.journal)
 		return a.setup(services, newReloader(a, written, setLevel), reloads)
 	})
 }
@@ -190,7 +184,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	trainers := localapi.New(a.config.Trainers, localapi.Deps{
 		Log: a.log, Metrics: a.metrics, Clock: time.Now, Node: a.config.Node, Sessions: sessions,
 		Checkpoints: checkpoints, Orders: orders, Events: a.journal.Events, Observe: observe,
-		Standing: stands, Encrypts: a.config.Vault.Encryption.On(),
+		Standing: stands, Encrypts: a.config.Vault.Encryption.On(), Telemetry: a.config.Forward != (Forward{}),
 	})
 
 	services.Go("vault", checkpoints.Run)

@@ -484,6 +484,8 @@ type Event struct {
 	//	*Event_Preemption
 	//	*Event_CheckpointChanged
 	//	*Event_RecoveryAnswer
+	//	*Event_Telemetry
+	//	*Event_Logs
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -755,6 +757,24 @@ func (x *Event) GetRecoveryAnswer() *RecoveryAnswer {
 	return nil
 }
 
+func (x *Event) GetTelemetry() *Telemetry {
+	if x != nil {
+		if x, ok := x.Body.(*Event_Telemetry); ok {
+			return x.Telemetry
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetLogs() *LogBatch {
+	if x != nil {
+		if x, ok := x.Body.(*Event_Logs); ok {
+			return x.Logs
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -859,6 +879,17 @@ type Event_RecoveryAnswer struct {
 	RecoveryAnswer *RecoveryAnswer `protobuf:"bytes,29,opt,name=recovery_answer,json=recoveryAnswer,proto3,oneof"`
 }
 
+type Event_Telemetry struct {
+	// Spans, logs or metrics of a program, for exporters; of a run or a node.
+	Telemetry *Telemetry `protobuf:"bytes,30,opt,name=telemetry,proto3,oneof"`
+}
+
+type Event_Logs struct {
+	// What a training process or an agent logged, for exporters; of a run or a
+	// node.
+	Logs *LogBatch `protobuf:"bytes,31,opt,name=logs,proto3,oneof"`
+}
+
 func (*Event_TrainerRegistered) isEvent_Body() {}
 
 func (*Event_Step) isEvent_Body() {}
@@ -898,6 +929,10 @@ func (*Event_Preemption) isEvent_Body() {}
 func (*Event_CheckpointChanged) isEvent_Body() {}
 
 func (*Event_RecoveryAnswer) isEvent_Body() {}
+
+func (*Event_Telemetry) isEvent_Body() {}
+
+func (*Event_Logs) isEvent_Body() {}
 
 // TrainerRegistered says that a training process met its agent.
 type TrainerRegistered struct {
@@ -2301,7 +2336,7 @@ var File_vigil_common_v1_event_proto protoreflect.FileDescriptor
 
 const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x1bvigil/common/v1/event.proto\x12\x0fvigil.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1dvigil/common/v1/failure.proto\x1a\x1avigil/common/v1/node.proto\"\xe5\v\n" +
+	"\x1bvigil/common/v1/event.proto\x12\x0fvigil.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1dvigil/common/v1/failure.proto\x1a\x1avigil/common/v1/node.proto\x1a\x1fvigil/common/v1/telemetry.proto\"\xd2\f\n" +
 	"\x05Event\x12\x19\n" +
 	"\bevent_id\x18\x01 \x01(\tR\aeventId\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x15\n" +
@@ -2340,7 +2375,9 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"preemption\x18\x1b \x01(\v2!.vigil.common.v1.PreemptionNoticeH\x00R\n" +
 	"preemption\x12S\n" +
 	"\x12checkpoint_changed\x18\x1c \x01(\v2\".vigil.common.v1.CheckpointChangedH\x00R\x11checkpointChanged\x12J\n" +
-	"\x0frecovery_answer\x18\x1d \x01(\v2\x1f.vigil.common.v1.RecoveryAnswerH\x00R\x0erecoveryAnswerB\x06\n" +
+	"\x0frecovery_answer\x18\x1d \x01(\v2\x1f.vigil.common.v1.RecoveryAnswerH\x00R\x0erecoveryAnswer\x12:\n" +
+	"\ttelemetry\x18\x1e \x01(\v2\x1a.vigil.common.v1.TelemetryH\x00R\ttelemetry\x12/\n" +
+	"\x04logs\x18\x1f \x01(\v2\x19.vigil.common.v1.LogBatchH\x00R\x04logsB\x06\n" +
 	"\x04body\"\xa2\x02\n" +
 	"\x11TrainerRegistered\x12\x1d\n" +
 	"\n" +
@@ -2606,7 +2643,9 @@ var file_vigil_common_v1_event_proto_goTypes = []any{
 	(*NodeFault)(nil),             // 35: vigil.common.v1.NodeFault
 	(*NodeLink)(nil),              // 36: vigil.common.v1.NodeLink
 	(*CheckpointChanged)(nil),     // 37: vigil.common.v1.CheckpointChanged
-	(FailureKind)(0),              // 38: vigil.common.v1.FailureKind
+	(*Telemetry)(nil),             // 38: vigil.common.v1.Telemetry
+	(*LogBatch)(nil),              // 39: vigil.common.v1.LogBatch
+	(FailureKind)(0),              // 40: vigil.common.v1.FailureKind
 }
 var file_vigil_common_v1_event_proto_depIdxs = []int32{
 	32, // 0: vigil.common.v1.Event.time:type_name -> google.protobuf.Timestamp
@@ -2630,32 +2669,34 @@ var file_vigil_common_v1_event_proto_depIdxs = []int32{
 	13, // 18: vigil.common.v1.Event.preemption:type_name -> vigil.common.v1.PreemptionNotice
 	37, // 19: vigil.common.v1.Event.checkpoint_changed:type_name -> vigil.common.v1.CheckpointChanged
 	20, // 20: vigil.common.v1.Event.recovery_answer:type_name -> vigil.common.v1.RecoveryAnswer
-	24, // 21: vigil.common.v1.TrainerRegistered.settings:type_name -> vigil.common.v1.TrainerRegistered.SettingsEntry
-	25, // 22: vigil.common.v1.StepReport.task_losses:type_name -> vigil.common.v1.StepReport.TaskLossesEntry
-	26, // 23: vigil.common.v1.StepReport.task_weights:type_name -> vigil.common.v1.StepReport.TaskWeightsEntry
-	27, // 24: vigil.common.v1.StepReport.dead_ratios:type_name -> vigil.common.v1.StepReport.DeadRatiosEntry
-	28, // 25: vigil.common.v1.StepReport.saturated_ratios:type_name -> vigil.common.v1.StepReport.SaturatedRatiosEntry
-	29, // 26: vigil.common.v1.StepReport.metrics:type_name -> vigil.common.v1.StepReport.MetricsEntry
-	30, // 27: vigil.common.v1.Evaluation.metrics:type_name -> vigil.common.v1.Evaluation.MetricsEntry
-	31, // 28: vigil.common.v1.Evaluation.task_losses:type_name -> vigil.common.v1.Evaluation.TaskLossesEntry
-	38, // 29: vigil.common.v1.TrainerException.failure:type_name -> vigil.common.v1.FailureKind
-	32, // 30: vigil.common.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
-	0,  // 31: vigil.common.v1.Tick.activity:type_name -> vigil.common.v1.Activity
-	1,  // 32: vigil.common.v1.Phase.kind:type_name -> vigil.common.v1.PhaseKind
-	2,  // 33: vigil.common.v1.Phase.edge:type_name -> vigil.common.v1.PhaseEdge
-	3,  // 34: vigil.common.v1.NonFinite.quantity:type_name -> vigil.common.v1.Quantity
-	4,  // 35: vigil.common.v1.CommandResult.stage:type_name -> vigil.common.v1.CommandStage
-	38, // 36: vigil.common.v1.AttemptStarted.after_failure:type_name -> vigil.common.v1.FailureKind
-	19, // 37: vigil.common.v1.AttemptStarted.recovery:type_name -> vigil.common.v1.Recovery
-	5,  // 38: vigil.common.v1.Recovery.resume_from:type_name -> vigil.common.v1.ResumeFrom
-	38, // 39: vigil.common.v1.AttemptEnded.failure:type_name -> vigil.common.v1.FailureKind
-	19, // 40: vigil.common.v1.AttemptEnded.recovery:type_name -> vigil.common.v1.Recovery
-	6,  // 41: vigil.common.v1.RunEnded.outcome:type_name -> vigil.common.v1.Outcome
-	42, // [42:42] is the sub-list for method output_type
-	42, // [42:42] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	38, // 21: vigil.common.v1.Event.telemetry:type_name -> vigil.common.v1.Telemetry
+	39, // 22: vigil.common.v1.Event.logs:type_name -> vigil.common.v1.LogBatch
+	24, // 23: vigil.common.v1.TrainerRegistered.settings:type_name -> vigil.common.v1.TrainerRegistered.SettingsEntry
+	25, // 24: vigil.common.v1.StepReport.task_losses:type_name -> vigil.common.v1.StepReport.TaskLossesEntry
+	26, // 25: vigil.common.v1.StepReport.task_weights:type_name -> vigil.common.v1.StepReport.TaskWeightsEntry
+	27, // 26: vigil.common.v1.StepReport.dead_ratios:type_name -> vigil.common.v1.StepReport.DeadRatiosEntry
+	28, // 27: vigil.common.v1.StepReport.saturated_ratios:type_name -> vigil.common.v1.StepReport.SaturatedRatiosEntry
+	29, // 28: vigil.common.v1.StepReport.metrics:type_name -> vigil.common.v1.StepReport.MetricsEntry
+	30, // 29: vigil.common.v1.Evaluation.metrics:type_name -> vigil.common.v1.Evaluation.MetricsEntry
+	31, // 30: vigil.common.v1.Evaluation.task_losses:type_name -> vigil.common.v1.Evaluation.TaskLossesEntry
+	40, // 31: vigil.common.v1.TrainerException.failure:type_name -> vigil.common.v1.FailureKind
+	32, // 32: vigil.common.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
+	0,  // 33: vigil.common.v1.Tick.activity:type_name -> vigil.common.v1.Activity
+	1,  // 34: vigil.common.v1.Phase.kind:type_name -> vigil.common.v1.PhaseKind
+	2,  // 35: vigil.common.v1.Phase.edge:type_name -> vigil.common.v1.PhaseEdge
+	3,  // 36: vigil.common.v1.NonFinite.quantity:type_name -> vigil.common.v1.Quantity
+	4,  // 37: vigil.common.v1.CommandResult.stage:type_name -> vigil.common.v1.CommandStage
+	40, // 38: vigil.common.v1.AttemptStarted.after_failure:type_name -> vigil.common.v1.FailureKind
+	19, // 39: vigil.common.v1.AttemptStarted.recovery:type_name -> vigil.common.v1.Recovery
+	5,  // 40: vigil.common.v1.Recovery.resume_from:type_name -> vigil.common.v1.ResumeFrom
+	40, // 41: vigil.common.v1.AttemptEnded.failure:type_name -> vigil.common.v1.FailureKind
+	19, // 42: vigil.common.v1.AttemptEnded.recovery:type_name -> vigil.common.v1.Recovery
+	6,  // 43: vigil.common.v1.RunEnded.outcome:type_name -> vigil.common.v1.Outcome
+	44, // [44:44] is the sub-list for method output_type
+	44, // [44:44] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_vigil_common_v1_event_proto_init() }
@@ -2666,6 +2707,7 @@ func file_vigil_common_v1_event_proto_init() {
 	file_vigil_common_v1_checkpoint_proto_init()
 	file_vigil_common_v1_failure_proto_init()
 	file_vigil_common_v1_node_proto_init()
+	file_vigil_common_v1_telemetry_proto_init()
 	file_vigil_common_v1_event_proto_msgTypes[0].OneofWrappers = []any{
 		(*Event_TrainerRegistered)(nil),
 		(*Event_Step)(nil),
@@ -2687,6 +2729,8 @@ func file_vigil_common_v1_event_proto_init() {
 		(*Event_Preemption)(nil),
 		(*Event_CheckpointChanged)(nil),
 		(*Event_RecoveryAnswer)(nil),
+		(*Event_Telemetry)(nil),
+		(*Event_Logs)(nil),
 	}
 	file_vigil_common_v1_event_proto_msgTypes[2].OneofWrappers = []any{}
 	file_vigil_common_v1_event_proto_msgTypes[3].OneofWrappers = []any{}
