@@ -4,6 +4,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/vigil-ml/vigil/alerting"
 	"github.com/vigil-ml/vigil/controlplane/access"
@@ -58,11 +59,17 @@ type Config struct {
 	// docs/exports.md.
 	Exports []ExportConfig `yaml:"exports"`
 	// MemoryLimitBytes is how much memory the control plane aims to stay below:
-	// it collects garbage harder as it comes near. 0 sets none; the environment
-	// variable GOMEMLIMIT does the same.
-	MemoryLimitBytes int64                 `yaml:"memory_limit_bytes"`
-	Log              telemetry.LogConfig   `yaml:"log"`
-	Trace            telemetry.TraceConfig `yaml:"trace"`
+	// it collects garbage harder as it comes near, and then refuses work;
+	// docs/fleet.md. 0 is nine tenths of what its control group allows, and no
+	// limit where that has none. The environment variable GOMEMLIMIT comes first.
+	MemoryLimitBytes int64 `yaml:"memory_limit_bytes"`
+	// DrainDelay is how long the control plane goes on after it was told to stop
+	// while /readyz says that it goes away: what a load balancer takes to see it.
+	// 0 to 5m.
+	DrainDelay time.Duration `yaml:"drain_delay"`
+
+	Log   telemetry.LogConfig   `yaml:"log"`
+	Trace telemetry.TraceConfig `yaml:"trace"`
 }
 
 // Listener is a place to listen.
@@ -120,6 +127,9 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 	}
 	if c.MemoryLimitBytes < 0 || c.MemoryLimitBytes > 0 && c.MemoryLimitBytes < leastMemoryBytes {
 		report("memory_limit_bytes", "is %d; want 0, or at least %d", c.MemoryLimitBytes, leastMemoryBytes)
+	}
+	if c.DrainDelay < 0 || c.DrainDelay > 5*time.Minute {
+		report("drain_delay", "is %s; want 0 to 5m", c.DrainDelay)
 	}
 	if (c.Store.URL == "") != (c.Bus.URL == "") {
 		report("store.url", "and bus.url go together: control planes that share one share the other")

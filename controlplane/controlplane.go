@@ -32,6 +32,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/fleet"
 	"github.com/vigil-ml/vigil/controlplane/incident"
 	"github.com/vigil-ml/vigil/controlplane/ingest"
+	"github.com/vigil-ml/vigil/controlplane/load"
 	"github.com/vigil-ml/vigil/controlplane/metrics"
 	"github.com/vigil-ml/vigil/controlplane/pipeline"
 	"github.com/vigil-ml/vigil/controlplane/routing"
@@ -60,14 +61,18 @@ func Run(ctx context.Context, config Config, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	holdMemory(config.MemoryLimitBytes)
+	ready := &readiness{}
+	ctx, done := ready.untilDrained(ctx, config.DrainDelay)
+	defer done()
+	limit := holdMemory(config.MemoryLimitBytes)
 	return life.Run(ctx, func(ctx context.Context, services, foundations *life.Group) error {
 		foundations.Go("traces", life.AtEnd(func() error {
 			ctx, cancel := context.WithTimeout(context.Background(), flushTime)
 			defer cancel()
 			return flush(ctx)
 		}))
-		c := &controlPlane{config: config, log: log, tracer: tracer, metrics: telemetry.NewRegistry(), self: newReplica()}
+		c := &controlPlane{config: config, log: log, tracer: tracer, metrics: telemetry.NewRegistry(), self: newReplica(), readiness: ready}
+		c.load = load.New(limit, load.Deps{Clock: time.Now, Metrics: c.metrics})
 		if err := c.open(ctx, foundations); err != nil {
 			return err
 		}
@@ -89,11 +94,13 @@ type controlPlane struct {
 	tracer  trace.Tracer
 	metrics *prometheus.Registry
 
-	self    store.Replica
-	store   *store.Store
-	bus     *bus.Bus
-	samples *metrics.DB
-	audit   *audit.Log
+	self      store.Replica
+	readiness *readiness
+	load      *load.Gauge
+	store     *store.Store
+	bus       *bus.Bus
+	samples   *metrics.DB
+	audit     *audit.Log
 }
 
 // open opens what everything stands on.
@@ -199,13 +206,13 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
 	frames := ingest.New(c.config.Ingest, ingest.Deps{
-		Bus: c.bus, Samples: c.samples, Fleet: nodes, Admit: doors.authority.Admit,
+		Bus: c.bus, Samples: c.samples, Fleet: nodes, Load: c.load, Admit: doors.authority.Admit,
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
 	operatorAPI := api.New(api.Deps{
 		Listener: operators, HTTP: c.web(events, incidents, router, alerts), Store: c.store, Saver: nodes, Incidents: incidents, Router: router,
 		History: c.bus, Profiles: profiles, Receivers: alerts, Exports: exports,
-		Guard: doors.guard, Audit: c.audit, Tokens: doors.tokens, Nodes: doors.authority,
+		Guard: doors.guard, Load: c.load, Audit: c.audit, Tokens: doors.tokens, Nodes: doors.authority,
 		Version: version.String(), Listeners: listeners,
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
@@ -229,12 +236,13 @@ func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engi
 	mux := http.NewServeMux()
 	telemetry.Handle(mux, c.metrics, healthy(events))
 	telemetry.HandleProfiles(mux)
-	mux.Handle("/api/v1/", c.samples.Handler())
+	mux.Handle("GET /readyz", c.ready(events))
+	mux.Handle("/api/v1/", shedding(c.load, ofMetrics, c.samples.Handler()))
 	mux.Handle(notify.CallbackPath, told.Callbacks())
 	alerts := alertapi.New(alertapi.Deps{
 		Store: c.store, Incidents: incidents, Router: router, Clock: time.Now, Log: c.log, Version: version.String(),
 	})
-	mux.Handle("/api/v2/", alerts)
+	mux.Handle("/api/v2/", shedding(c.load, ofOperators, alerts))
 	mux.Handle("/ping/", alerts)
 	mux.Handle("/-/", alerts)
 	return mux

@@ -3,6 +3,8 @@ package controlplane
 import (
 	"os"
 	"runtime/debug"
+
+	"github.com/vigil-ml/vigil/controlplane/load"
 )
 
 const (
@@ -13,13 +15,12 @@ const (
 	leastMemoryBytes = 64 << 20
 )
 
-// holdMemory has the program use less memory than Go does by itself. The
+// holdMemory has the program use less memory than Go does by itself, and gives
+// the limit in bytes that it aims to stay below; 0 where there is none. The
 // environment variables GOGC and GOMEMLIMIT come first.
-func holdMemory(limitBytes int64) {
+func holdMemory(limitBytes int64) (limit uint64) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(garbagePercent)
 	}
-	if limitBytes > 0 && os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(limitBytes)
-	}
+	return load.SetLimit(limitBytes)
 }
