@@ -38,10 +38,17 @@ import (
 // flushTime is how long the last spans may take to be sent.
 const flushTime = 3 * time.Second
 
+// Deps is what the agent's program injects: parts that are not the agent's own.
+type Deps struct {
+	// Weights answers trainers that ask for the weights of their tasks; nil: no
+	// trainer can.
+	Weights localapi.Weigher
+}
+
 // Run runs an agent until ctx ends. Its logs go to w. What comes over reloads
 // takes the configuration's place, as far as that goes without a restart; nil
 // brings nothing.
-func Run(ctx context.Context, config Config, reloads <-chan Config, w io.Writer) error {
+func (d Deps) Run(ctx context.Context, config Config, reloads <-chan Config, w io.Writer) error {
 	written := config
 	if err := config.settle(); err != nil {
 		return err
@@ -58,7 +65,7 @@ func Run(ctx context.Context, config Config, reloads <-chan Config, w io.Writer)
 			defer cancel()
 			return flush(ctx)
 		}))
-		a := &agent{config: config, log: log, tracer: tracer, metrics: telemetry.NewRegistry()}
+		a := &agent{deps: d, config: config, log: log, tracer: tracer, metrics: telemetry.NewRegistry()}
 		if err := a.open(foundations); err != nil {
 			return err
 		}
@@ -68,6 +75,7 @@ func Run(ctx context.Context, config Config, reloads <-chan Config, w io.Writer)
 
 // agent is the parts while they are put together.
 type agent struct {
+	deps    Deps
 	config  Config
 	log     *slog.Logger
 	tracer  trace.Tracer
@@ -197,7 +205,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	trainers := localapi.New(a.config.Trainers, localapi.Deps{
 		Log: a.log, Metrics: a.metrics, Clock: time.Now, Node: a.config.Node, Sessions: sessions,
 		Checkpoints: checkpoints, Orders: orders, Events: a.journal.Events, Observe: observe,
-		Standing: stands, Encrypts: a.config.Vault.Encryption.On(),
+		Standing: stands, Weights: a.deps.Weights, Encrypts: a.config.Vault.Encryption.On(),
 	})
 
 	services.Go("vault", checkpoints.Run)

@@ -125,6 +125,7 @@ func (a *API) Report(ctx context.Context, in *trainerv1.ReportRequest) (*trainer
 		if a.admits(s, event) {
 			s.stamp(event)
 			a.clamp(s, event)
+			a.sessions.fillIn(s, event.GetStep())
 			events = append(events, event)
 		}
 	}

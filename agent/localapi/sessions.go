@@ -41,6 +41,7 @@ type Session struct {
 	steps       stepping      // how its steps go
 	reporting   int           // reports that are being written
 	conn        *connection   // of its last call but for the watch's; nil in a test
+	weighings   weighings     // the weights that it got and has not reported yet
 }
 
 // identity is what there is one session of.
