@@ -52,7 +52,7 @@ func (s *supervisor) confine(number uint32) (*cgroup.Group, error) {
 	if s.confinement.parent == nil {
 		return nil, nil
 	}
-	group, err := s.confinement.parent.Make(fmt.Sprintf("vigil-run-%d-attempt-%d", os.Getpid(), number), s.config.Limits.MemoryBytes)
+	group, err := s.confinement.parent.Make(fmt.Sprintf("%s-attempt-%d", filepath.Base(s.dir), number), s.config.Limits.MemoryBytes)
 	if err != nil {
 		return nil, s.unconfined(err)
 	}

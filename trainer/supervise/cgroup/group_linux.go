@@ -111,7 +111,7 @@ type Group struct {
 	wrong   error    // why something is left out
 }
 
-// Make makes a group. MemoryMax bounds the memory of its processes in bytes; 0
+// Make makes a group, whose name no other in the machine has. MemoryMax bounds the memory of its processes in bytes; 0
 // does not. It fails with fault.Unavailable where no group can be made, or none
 // that has the bound that is asked for.
 func (p *Parent) Make(name string, memoryMax int64) (*Group, error) {
@@ -121,7 +121,7 @@ func (p *Parent) Make(name string, memoryMax int64) (*Group, error) {
 	}
 	if p.at.memory != "" {
 		dir := filepath.Join(p.at.memory, name)
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		if err := os.Mkdir(dir, 0o755); err != nil {
 			g.wrong = errors.Join(g.wrong, err)
 		} else {
 			g.memory = dir
@@ -145,7 +145,7 @@ func (p *Parent) Make(name string, memoryMax int64) (*Group, error) {
 }
 
 func (g *Group) makeUnified(dir string) error {
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
 	// The kernels that can kill a group can also start a process in one.

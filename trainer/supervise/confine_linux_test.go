@@ -75,7 +75,7 @@ func TestWhoLeavesEverythingIsEndedToo(t *testing.T) {
 }
 
 func TestALimitOnMemoryThatCannotBeKeptIsRefused(t *testing.T) {
-	s := supervise(t, func(c *Config) { c.ControlGroup, c.Limits.MemoryBytes = false, 1 << 30 }, "true")
+	s := supervise(t, func(c *Config) { c.ControlGroup, c.Limits.MemoryBytes = false, 1<<30 }, "true")
 	<-s.done
 	if s.err == nil || !strings.Contains(s.err.Error(), "needs a control group") {
 		t.Errorf("Run = %+v, %v", s.result, s.err)
