@@ -64,8 +64,9 @@ func Run(ctx context.Context, config Config, w io.Writer) error {
 	ready := &readiness{}
 	ctx, done := ready.untilDrained(ctx, config.DrainDelay)
 	defer done()
-	limit := holdMemory(config.MemoryLimitBytes)
+	limit := load.SetLimit(config.MemoryLimitBytes)
 	return life.Run(ctx, func(ctx context.Context, services, foundations *life.Group) error {
+		foundations.Go("memory", holdMemory)
 		foundations.Go("traces", life.AtEnd(func() error {
 			ctx, cancel := context.WithTimeout(context.Background(), flushTime)
 			defer cancel()

@@ -38,6 +38,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		silencesCommand(a),
 		routesCommand(a),
 		checkpointCommand(a),
+		profileCommand(a),
 		checkpointsCommand(a),
 		detectCommand(a),
 		findingsCommand(a),
