@@ -159,7 +159,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 	people := &desk{store: c.store, clock: time.Now}
 	alerts, err := alerting.New(c.config.Alerting, alerting.Deps{
 		Queue: c.store.Outbox(), Log: c.log, Metrics: c.metrics, Tracer: c.tracer,
-		ExternalURL: "http://" + listeners["api"], Series: c.samples, Desk: people, Trouble: people,
+		ExternalURL: c.config.API.external(listeners["api"]), Series: c.samples, Desk: people, Trouble: people,
 		Memory: func(receiver string) notify.Memory { return c.store.Memory(receiver) },
 	})
 	if err != nil {
@@ -180,7 +180,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 	})
 	people.incidents = incidents
 	ruled, err := c.samples.NewRules(metrics.RuleDeps{
-		Tell: people.rules, ExternalURL: "http://" + listeners["api"], Metrics: c.metrics, Log: c.log,
+		Tell: people.rules, ExternalURL: c.config.API.external(listeners["api"]), Metrics: c.metrics, Log: c.log,
 	})
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
@@ -203,7 +203,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
 	operatorAPI := api.New(api.Deps{
-		Listener: operators, HTTP: c.web(events, incidents, router, alerts), Store: c.store, Saver: nodes, Incidents: incidents, Router: router,
+		Listener: operators, TLS: doors.tls, HTTP: c.web(events, incidents, router, alerts), Store: c.store, Saver: nodes, Incidents: incidents, Router: router,
 		History: c.bus, Profiles: profiles, Receivers: alerts, Exports: exports,
 		Guard: doors.guard, Audit: c.audit, Tokens: doors.tokens, Nodes: doors.authority,
 		Version: version.String(), Listeners: listeners,

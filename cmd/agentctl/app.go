@@ -27,6 +27,7 @@ type app struct {
 
 	server    string
 	tokenFile string
+	caFile    string
 	timeout   time.Duration
 	output    format
 	noColor   bool
@@ -70,6 +71,7 @@ func rootCommand(a *app) *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.server, "server", server, "`address` of the control plane (env VIGIL_SERVER)")
 	flags.StringVar(&a.tokenFile, "token-file", "", "`file` with the token to come in with (env VIGIL_TOKEN_FILE, or VIGIL_TOKEN for the token itself)")
+	flags.StringVar(&a.caFile, "ca-file", "", "`file` with the authority by which the control plane is known (env VIGIL_CA_FILE)")
 	flags.DurationVar(&a.timeout, "timeout", defaultTimeout, "how long a request may take")
 	flags.VarP(&a.output, "output", "o", "table, wide, json or yaml")
 	flags.BoolVar(&a.noColor, "no-color", false, "no colours (env NO_COLOR)")

@@ -12,7 +12,6 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"github.com/vigil-ml/vigil/internal/fault"
@@ -35,13 +34,17 @@ type client struct {
 func (a *app) connect() (*client, error) {
 	c := &client{server: a.server}
 	dialer := net.Dialer{Timeout: a.timeout}
+	to, err := a.destination()
+	if err != nil {
+		return nil, err
+	}
 	token, err := a.token()
 	if err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient("passthrough:///"+a.server,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		serve.Bearer(token, serve.Loopback(a.server) == ""),
+	conn, err := grpc.NewClient("passthrough:///"+to.address,
+		grpc.WithTransportCredentials(to.credentials()),
+		serve.Bearer(token, to.tls == nil),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes)),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
 			conn, err := dialer.DialContext(ctx, "tcp", address)
@@ -51,7 +54,7 @@ func (a *app) connect() (*client, error) {
 			return conn, err
 		}))
 	if err != nil {
-		return nil, fault.New(fault.Invalid, "--server %s: %w", a.server, err)
+		return nil, fault.New(fault.Invalid, "--server %s: %w", to.address, err)
 	}
 	c.ClientConn = conn
 	return c, nil
@@ -74,7 +77,11 @@ func (a *app) token() (string, error) {
 	if token := a.getenv("VIGIL_TOKEN"); token != "" {
 		return token, nil
 	}
-	return localkey.Find(a.server, localkey.Operator)
+	to, err := a.destination()
+	if err != nil {
+		return "", err
+	}
+	return localkey.Find(to.address, localkey.Operator)
 }
 
 // call does one thing with the control plane within the timeout; what names it
