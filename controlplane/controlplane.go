@@ -22,6 +22,7 @@ import (
 
 	"github.com/vigil-ml/vigil/alerting"
 	"github.com/vigil-ml/vigil/alerting/notify"
+	"github.com/vigil-ml/vigil/controlplane/access"
 	"github.com/vigil-ml/vigil/controlplane/alertapi"
 	"github.com/vigil-ml/vigil/controlplane/api"
 	"github.com/vigil-ml/vigil/controlplane/audit"
@@ -203,7 +204,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
 	operatorAPI := api.New(api.Deps{
-		Listener: operators, TLS: doors.tls, HTTP: c.web(events, incidents, router, alerts), Store: c.store, Saver: nodes, Incidents: incidents, Router: router,
+		Listener: operators, TLS: doors.tls, HTTP: c.web(events, incidents, router, alerts, doors), Store: c.store, Saver: nodes, Incidents: incidents, Router: router,
 		History: c.bus, Profiles: profiles, Receivers: alerts, Exports: exports,
 		Guard: doors.guard, Audit: c.audit, Tokens: doors.tokens, Nodes: doors.authority,
 		Version: version.String(), Listeners: listeners,
@@ -225,7 +226,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 }
 
 // web is what the operators' port answers besides the API.
-func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engine, router *routing.Router, told *alerting.Alerting) http.Handler {
+func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engine, router *routing.Router, told *alerting.Alerting, doors *doors) http.Handler {
 	mux := http.NewServeMux()
 	telemetry.Handle(mux, c.metrics, healthy(events))
 	telemetry.HandleProfiles(mux)
@@ -237,6 +238,9 @@ func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engi
 	mux.Handle("/api/v2/", alerts)
 	mux.Handle("/ping/", alerts)
 	mux.Handle("/-/", alerts)
+	if doors.people != nil {
+		mux.Handle(access.SignInPath, doors.people)
+	}
 	return mux
 }
 

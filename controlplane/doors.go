@@ -18,7 +18,8 @@ type doors struct {
 	guard     *access.Guard
 	tokens    *access.Tokens
 	authority *authority.Authority
-	tls       *tls.Config // of the operators' port; nil where it speaks plainly
+	people    *access.OIDC // nil where nobody signs in
+	tls       *tls.Config  // of the operators' port; nil where it speaks plainly
 }
 
 // openDoors makes the guard of operators and the authority of nodes. It leaves
@@ -27,11 +28,18 @@ type doors struct {
 func (c *controlPlane) openDoors(ctx context.Context, services *life.Group, listeners map[string]string) (*doors, error) {
 	d := &doors{tokens: access.NewTokens(c.store, time.Now)}
 	local, secret := access.NewLocal()
-	d.guard = access.NewGuard(c.config.Access, access.Deps{
-		Store: c.store, Audit: c.audit, Authenticators: []access.Authenticator{local, d.tokens},
-		Log: c.log, Metrics: c.metrics, Clock: time.Now,
-	})
+	known := []access.Authenticator{local, d.tokens}
 	var err error
+	if c.config.Access.OIDC.Issuer != "" {
+		if d.people, err = access.NewOIDC(c.config.Access.OIDC, time.Now, c.audit.Pseudonym); err != nil {
+			return nil, err
+		}
+		services.Go("sign-in", life.AtEnd(func() error { d.people.Close(); return nil }))
+		known = append(known, d.people)
+	}
+	d.guard = access.NewGuard(c.config.Access, access.Deps{
+		Store: c.store, Audit: c.audit, Authenticators: known, Log: c.log, Metrics: c.metrics, Clock: time.Now,
+	})
 	d.authority, err = authority.Open(c.config.Authority, authority.Deps{Store: c.store, Audit: c.audit, Log: c.log, Clock: time.Now})
 	if err != nil {
 		return nil, err

@@ -71,14 +71,14 @@ func accessToken(a *app) *cobra.Command {
 		Use:   "token",
 		Short: "Show the token that agentctl comes in with, for other programs of yours",
 		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			token, err := a.token()
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			token, err := a.token(cmd.Context())
 			if err != nil {
 				return err
 			}
 			if token == "" {
 				return fault.WithHint(fault.New(fault.NotFound, "there is no token for %s", a.server),
-					"a control plane that this user runs on this machine leaves one; else set VIGIL_TOKEN or --token-file")
+					"a control plane that this user runs on this machine leaves one; else agentctl login, or set VIGIL_TOKEN or --token-file")
 			}
 			_, err = fmt.Fprintln(a.stdout, token)
 			return fault.Mark(fault.Unavailable, err)

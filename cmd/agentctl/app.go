@@ -24,6 +24,7 @@ const (
 type app struct {
 	stdout, stderr io.Writer
 	getenv         func(string) string
+	browse         func(ctx context.Context, at string) error // opens a browser
 
 	server    string
 	tokenFile string
@@ -36,7 +37,7 @@ type app struct {
 }
 
 func newApp(stdout, stderr io.Writer, getenv func(string) string) *app {
-	a := &app{stdout: stdout, stderr: stderr, getenv: getenv, output: formatTable}
+	a := &app{stdout: stdout, stderr: stderr, getenv: getenv, browse: openBrowser, output: formatTable}
 	if file, ok := stdout.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
 		a.width = 100
 		if columns, _, err := term.GetSize(int(file.Fd())); err == nil && columns > 0 {

@@ -31,14 +31,14 @@ type client struct {
 }
 
 // connect makes a client; it does not connect before the first request.
-func (a *app) connect() (*client, error) {
+func (a *app) connect(ctx context.Context) (*client, error) {
 	c := &client{server: a.server}
 	dialer := net.Dialer{Timeout: a.timeout}
 	to, err := a.destination()
 	if err != nil {
 		return nil, err
 	}
-	token, err := a.token()
+	token, err := a.token(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -60,9 +60,9 @@ func (a *app) connect() (*client, error) {
 	return c, nil
 }
 
-// token finds what to come in with: the token that was named, or what this user's
-// own control plane on this machine left.
-func (a *app) token() (string, error) {
+// token finds what to come in with: the token that was named, or the user's
+// sign-in, or what this user's own control plane on this machine left.
+func (a *app) token(ctx context.Context) (string, error) {
 	path := a.tokenFile
 	if path == "" {
 		path = a.getenv("VIGIL_TOKEN_FILE")
@@ -81,6 +81,9 @@ func (a *app) token() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if token, err := a.signedIn(ctx, to.address); token != "" || err != nil {
+		return token, err
+	}
 	return localkey.Find(to.address, localkey.Operator)
 }
 
@@ -94,7 +97,7 @@ func (a *app) call(ctx context.Context, what string, do func(context.Context, *c
 
 // stream is call without a timeout of its own.
 func (a *app) stream(ctx context.Context, what string, do func(context.Context, *client) error) error {
-	c, err := a.connect()
+	c, err := a.connect(ctx)
 	if err != nil {
 		return err
 	}
