@@ -28,6 +28,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 		silencesCommand(a),
 		routesCommand(a),
 		checkpointCommand(a),
+		profileCommand(a),
 		checkpointsCommand(a),
 		detectCommand(a),
 		findingsCommand(a),

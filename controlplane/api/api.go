@@ -44,6 +44,8 @@ type Saver interface {
 	RequestCheckpoint(tx *store.Tx, request fleet.SaveRequest) (*controlv1.Checkpoint, error)
 	// RequestTask does the same for what is to be done with a checkpoint.
 	RequestTask(tx *store.Tx, checkpointID string, action commonv1.CheckpointAction, reason string) (*controlv1.CheckpointTask, error)
+	// RequestProfile does the same for a profile of a run.
+	RequestProfile(tx *store.Tx, request fleet.ProfileRequest) (*controlv1.ProfileRunResponse, error)
 }
 
 // History has the events of runs; the bus does.
@@ -52,7 +54,10 @@ type History interface {
 	// which have no run, from the run's first, and where told to follow those that
 	// come, until ctx ends, which is no error, or yield fails.
 	HistoryWithNodes(ctx context.Context, runID string, nodes []string, follow bool, yield func(bus.Delivery) error) error
-	// NodeHistory does the same for a node's own events alone.
+	// LastOfRun gives the sequence of a run's last frame, and News yields those after one.
+	LastOfRun(ctx context.Context, runID string) (uint64, error)
+	News(ctx context.Context, runID string, last uint64, yield func(bus.Delivery) error) error
+	// NodeHistory does the same as HistoryWithNodes for a node's own events alone.
 	NodeHistory(ctx context.Context, node string, follow bool, yield func(bus.Delivery) error) error
 }
 
@@ -138,7 +143,9 @@ func (a *API) Run(ctx context.Context) error {
 
 func (a *API) register(to grpc.ServiceRegistrar) {
 	controlv1.RegisterNodeServiceServer(to, &nodes{store: a.deps.Store, history: a.deps.History})
-	controlv1.RegisterRunServiceServer(to, &runs{store: a.deps.Store, history: a.deps.History})
+	controlv1.RegisterRunServiceServer(to, &runs{
+		store: a.deps.Store, history: a.deps.History, saver: a.deps.Saver, tracer: a.deps.Tracer,
+	})
 	controlv1.RegisterFindingServiceServer(to, &findings{store: a.deps.Store, profiles: a.deps.Profiles, clock: a.deps.Clock})
 	controlv1.RegisterIncidentServiceServer(to, &incidents{store: a.deps.Store, acts: a.deps.Incidents})
 	controlv1.RegisterSilenceServiceServer(to, &silences{store: a.deps.Store, router: a.deps.Router, clock: a.deps.Clock})

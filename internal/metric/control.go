@@ -6,6 +6,7 @@ var (
 	ControlFrames          = Def{"vigil_control_frames_total", "1", Counter, []string{"class", "result"}, "Frames from agents by class and result: stored, repeated, refused."}
 	ControlSamples         = Def{"vigil_control_samples_total", "1", Counter, []string{"result"}, "Samples by result: stored, repeated, refused."}
 	ControlBusSkipped      = Def{"vigil_control_bus_skipped_frames_total", "1", Counter, []string{"reason"}, "Frames that a reader of the bus missed: discarded by age or size before they were read, or damaged."}
+	ControlBusSync         = Def{"vigil_control_bus_sync_seconds", "seconds", Histogram, nil, "Time that syncs of the embedded bus took, each of which covers all frames that were written when it began; only with bus.sync: always."}
 	ControlEvents          = Def{"vigil_control_events_total", "1", Counter, nil, "Events that went through the pipeline."}
 	ControlPipelineLag     = Def{"vigil_control_pipeline_lag_seconds", "seconds", Histogram, nil, "Time from an event's arrival until its effects are committed."}
 	ControlFindings        = Def{"vigil_control_findings_total", "1", Counter, []string{"kind", "severity", "mode"}, "Findings by kind, severity and the rule's mode: on, or shadow, which opens no incident."}
@@ -27,7 +28,7 @@ var (
 
 func controlDefs() []Def {
 	return []Def{
-		ControlAgents, ControlFrames, ControlSamples, ControlBusSkipped, ControlEvents, ControlPipelineLag,
+		ControlAgents, ControlFrames, ControlSamples, ControlBusSkipped, ControlBusSync, ControlEvents, ControlPipelineLag,
 		ControlFindings, ControlDetectSeconds, ControlDuties, ControlIncidentsFiring, ControlNotifications,
 		ControlNotifySeconds, ControlRolledUp, ControlReceiverFailing, ControlCommands, ControlRequests, ControlRequestSeconds,
 		ControlDenied, ControlAuditRecords, ControlAuditRefused, ControlAuditAstray,
