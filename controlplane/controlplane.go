@@ -61,8 +61,9 @@ func Run(ctx context.Context, config Config, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	holdMemory(config.MemoryLimitBytes)
+	limitMemory(config.MemoryLimitBytes)
 	return life.Run(ctx, func(ctx context.Context, services, foundations *life.Group) error {
+		foundations.Go("memory", holdMemory)
 		foundations.Go("traces", life.AtEnd(func() error {
 			ctx, cancel := context.WithTimeout(context.Background(), flushTime)
 			defer cancel()
