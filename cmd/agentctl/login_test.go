@@ -101,7 +101,9 @@ func (s *signedInWith) agentctl(args ...string) (code int, out, notes string) {
 func (s *signedInWith) who() (kind, auth string) {
 	s.Helper()
 	code, out, notes := s.agentctl("access", "whoami", "-o", "json")
-	var answer struct{ Caller struct{ Kind, Name, Auth string } }
+	var answer struct {
+		Caller struct{ Kind, Name, Auth string }
+	}
 	if code != 0 {
 		return fmt.Sprint("exit ", code), notes
 	}
