@@ -2,8 +2,11 @@ package controlplane
 
 import (
 	"net"
+	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vigil-ml/vigil/alerting"
@@ -30,6 +33,7 @@ type Config struct {
 	// directory, vigil/controlplane.
 	StateDir string `yaml:"state_dir"`
 	// API is for operators and machines: gRPC, JSON, PromQL, /metrics, /healthz.
+	// The default is loopback only.
 	API Listener `yaml:"api"`
 	// Agents is for agents, who prove themselves by certificates, so that it may
 	// listen beyond this machine.
@@ -72,17 +76,77 @@ type Config struct {
 	Trace telemetry.TraceConfig `yaml:"trace"`
 }
 
-// Listener is a place to listen.
+// Listener is where operators and machines come in.
 type Listener struct {
-	// Listen is host:port on loopback; port 0 takes any free one.
+	// Listen is host:port; port 0 takes any free one. Beyond loopback the port
+	// speaks TLS, always.
 	Listen string `yaml:"listen"`
+	// URL is where people reach the port, for links in what they are told.
+	// Default: the address that it listens on.
+	URL string     `yaml:"url"`
+	TLS TLSOptions `yaml:"tls"`
 }
 
-// Check reports an address that is none or that others could reach.
+// TLSOptions says how a port speaks TLS.
+type TLSOptions struct {
+	// On has the port speak TLS on loopback too.
+	On bool `yaml:"on"`
+	// CertFile and KeyFile are a certificate of the site's own, in PEM; it is read
+	// again when it changes. Without them the control plane's authority gives one.
+	CertFile string `yaml:"cert_file"`
+	KeyFile  string `yaml:"key_file"`
+	// Names are hosts that the authority's certificate is good for, besides this
+	// machine's name and addresses.
+	Names []string `yaml:"names"`
+}
+
+// Check reports an address that is none, and half of a certificate.
 func (l Listener) Check(report func(key, format string, args ...any)) {
-	if wrong := serve.Loopback(l.Listen); wrong != "" {
-		report("listen", "%q: %s", l.Listen, wrong)
+	if _, port, err := net.SplitHostPort(l.Listen); err != nil || port == "" {
+		report("listen", "%q: want host:port, for instance 127.0.0.1:8080", l.Listen)
 	}
+	if (l.TLS.CertFile == "") != (l.TLS.KeyFile == "") {
+		report("tls", "cert_file and key_file go together")
+	}
+	if u, err := url.Parse(l.URL); l.URL != "" && (err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "") {
+		report("url", "%q: want for instance https://vigil.example.org", l.URL)
+	}
+}
+
+// secure tells whether the port speaks TLS: beyond loopback always.
+func (l Listener) secure() bool {
+	return l.TLS.On || l.TLS.CertFile != "" || serve.Loopback(l.Listen) != ""
+}
+
+// external is where people reach the port, which listens on an address.
+func (l Listener) external(address string) string {
+	switch {
+	case l.URL != "":
+		return strings.TrimSuffix(l.URL, "/")
+	case l.secure():
+		return "https://" + address
+	default:
+		return "http://" + address
+	}
+}
+
+// hosts is what the authority's certificate of the port is good for: the names
+// that were given, this machine's name, and where the port listens.
+func (l Listener) hosts(address string) []string {
+	hosts := append(slices.Clone(l.TLS.Names), "localhost", "127.0.0.1", "::1")
+	if name, err := os.Hostname(); err == nil && name != "" {
+		hosts = append(hosts, name)
+	}
+	if host, _, err := net.SplitHostPort(address); err == nil && host != "" && !net.ParseIP(host).IsUnspecified() {
+		return append(hosts, host)
+	}
+	addresses, _ := net.InterfaceAddrs() // without them the names above remain
+	for _, a := range addresses {
+		if n, ok := a.(*net.IPNet); ok && !n.IP.IsLoopback() && !n.IP.IsLinkLocalUnicast() {
+			hosts = append(hosts, n.IP.String())
+		}
+	}
+	return hosts
 }
 
 // AgentListener is where agents connect.
@@ -102,7 +166,7 @@ func (l AgentListener) Check(report func(key, format string, args ...any)) {
 func Defaults() Config {
 	return Config{
 		StateDir:  statedir.Default("controlplane"),
-		API:       Listener{"127.0.0.1:8080"},
+		API:       Listener{Listen: "127.0.0.1:8080"},
 		Agents:    AgentListener{"127.0.0.1:7443"},
 		Access:    access.Defaults(),
 		Audit:     audit.Defaults("audit"),

@@ -22,6 +22,7 @@ import (
 
 	"github.com/vigil-ml/vigil/alerting"
 	"github.com/vigil-ml/vigil/alerting/notify"
+	"github.com/vigil-ml/vigil/controlplane/access"
 	"github.com/vigil-ml/vigil/controlplane/alertapi"
 	"github.com/vigil-ml/vigil/controlplane/api"
 	"github.com/vigil-ml/vigil/controlplane/audit"
@@ -167,7 +168,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 	people := &desk{store: c.store, clock: time.Now}
 	alerts, err := alerting.New(c.config.Alerting, alerting.Deps{
 		Queue: c.store.Outbox(), Log: c.log, Metrics: c.metrics, Tracer: c.tracer,
-		ExternalURL: "http://" + listeners["api"], Series: c.samples, Desk: people, Trouble: people,
+		ExternalURL: c.config.API.external(listeners["api"]), Series: c.samples, Desk: people, Trouble: people,
 		Memory: func(receiver string) notify.Memory { return c.store.Memory(receiver) },
 	})
 	if err != nil {
@@ -188,7 +189,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 	})
 	people.incidents = incidents
 	ruled, err := c.samples.NewRules(metrics.RuleDeps{
-		Tell: people.rules, ExternalURL: "http://" + listeners["api"], Metrics: c.metrics, Log: c.log,
+		Tell: people.rules, ExternalURL: c.config.API.external(listeners["api"]), Metrics: c.metrics, Log: c.log,
 	})
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
@@ -211,7 +212,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
 	operatorAPI := api.New(api.Deps{
-		Listener: operators, HTTP: c.web(events, incidents, router, alerts), Store: c.store, Saver: nodes, Incidents: incidents, Router: router,
+		Listener: operators, TLS: doors.tls, HTTP: c.web(events, incidents, router, alerts, doors), Store: c.store, Saver: nodes, Incidents: incidents, Router: router,
 		History: c.bus, Profiles: profiles, Receivers: alerts, Exports: exports,
 		Guard: doors.guard, Load: c.load, Audit: c.audit, Tokens: doors.tokens, Nodes: doors.authority,
 		Version: version.String(), Listeners: listeners,
@@ -233,7 +234,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 }
 
 // web is what the operators' port answers besides the API.
-func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engine, router *routing.Router, told *alerting.Alerting) http.Handler {
+func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engine, router *routing.Router, told *alerting.Alerting, doors *doors) http.Handler {
 	mux := http.NewServeMux()
 	telemetry.Handle(mux, c.metrics, healthy(events))
 	telemetry.HandleProfiles(mux)
@@ -246,6 +247,9 @@ func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engi
 	mux.Handle("/api/v2/", shedding(c.load, ofOperators, alerts))
 	mux.Handle("/ping/", alerts)
 	mux.Handle("/-/", alerts)
+	if doors.people != nil {
+		mux.Handle(access.SignInPath, doors.people)
+	}
 	return mux
 }
 

@@ -1,7 +1,9 @@
 package serve
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math"
@@ -24,10 +26,12 @@ import (
 )
 
 const (
-	maxJSONBytes = 8 << 20
-	drainTime    = 3 * time.Second
-	pipeBytes    = 256 << 10
-	callPrefix   = "/vigil."
+	maxJSONBytes   = 8 << 20
+	maxHeaderBytes = 64 << 10
+	drainTime      = 3 * time.Second
+	idleTime       = 2 * time.Minute
+	pipeBytes      = 256 << 10
+	callPrefix     = "/vigil."
 )
 
 // Register adds a service's JSON routes; generated code has one a service,
@@ -45,7 +49,15 @@ type Options struct {
 	// RefuseUnknownFields makes a JSON field that there is not an error instead
 	// of nothing: for people, not for programs of other versions.
 	RefuseUnknownFields bool
+	// TLS is how the listener speaks; nil is plainly. [Protocols] belong into it.
+	TLS *tls.Config
+	// BodyTime is how long a request's body may take to come; 0 is a minute.
+	BodyTime time.Duration
 }
+
+// Protocols is what a TLS configuration offers for [Both]. Whoever speaks
+// HTTP/1.1 too gets that: an HTTP/2 connection is gRPC's here.
+func Protocols() []string { return []string{"http/1.1", "h2"} }
 
 // Both serves on a listener until ctx ends, then lets calls in flight finish
 // for a few seconds. It closes the listener.
@@ -62,8 +74,11 @@ func Both(ctx context.Context, listener net.Listener, options Options) error {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	split := newSplitter(context.WithoutCancel(ctx), listener)
-	web := &http.Server{Handler: handler, ReadHeaderTimeout: prefaceWait}
+	split := newSplitter(context.WithoutCancel(ctx), listener, options.TLS)
+	web := &http.Server{
+		Handler:           inTime(handler, cmp.Or(options.BodyTime, time.Minute)),
+		ReadHeaderTimeout: prefaceWait, IdleTimeout: idleTime, MaxHeaderBytes: maxHeaderBytes,
+	}
 	return life.All(ctx,
 		life.Task{Name: "accept", Run: split.run},
 		life.Task{Name: "gRPC", Run: untilStopped(func() error { return options.GRPC.Serve(split.grpc) })},
