@@ -10,6 +10,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,10 +35,17 @@ import (
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
+// Deps is what the agent's program injects: parts that are not the agent's own.
+type Deps struct {
+	// Weights answers trainers that ask for the weights of their tasks; nil: no
+	// trainer can.
+	Weights localapi.Weigher
+}
+
 // Run runs an agent until ctx ends. Its logs go to w. What comes over reloads
 // takes the configuration's place, as far as that goes without a restart; nil
 // brings nothing.
-func Run(ctx context.Context, config Config, reloads <-chan Config, w io.Writer) error {
+func (d Deps) Run(ctx context.Context, config Config, reloads <-chan Config, w io.Writer) error {
 	written := config
 	if err := config.settle(); err != nil {
 		return err
@@ -50,7 +58,7 @@ func Run(ctx context.Context, config Config, reloads <-chan Config, w io.Writer)
 	log = log.With("node", config.Node)
 	return life.Run(ctx, func(_ context.Context, services, foundations *life.Group) error {
 		services.Go("telemetry", life.AtEnd(func() error { said.flush(); return nil }))
-		a := &agent{config: config, log: log, tracer: said.tracer, metrics: telemetry.NewRegistry()}
+		a := &agent{deps: d, config: config, log: log, tracer: said.tracer, metrics: telemetry.NewRegistry()}
 		if err := a.open(foundations); err != nil {
 			return err
 		}
@@ -61,6 +69,7 @@ func Run(ctx context.Context, config Config, reloads <-chan Config, w io.Writer)
 
 // agent is the parts while they are put together.
 type agent struct {
+	deps    Deps
 	config  Config
 	log     *slog.Logger
 	tracer  trace.Tracer
@@ -116,6 +125,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	// What trainers and the vault say is told to those who wait for it, once it
 	// is on disk.
 	var orders *command.Checkpoints
+	var profiles *command.Profiles
 	var reflexes *reflex.Reflex
 	var checkpoints *vault.Vault
 	stands := standing.New(time.Now)
@@ -123,6 +133,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 		stands.Observe(event)
 		checkpoints.Observe(event)
 		orders.Observe(event)
+		profiles.Observe(event)
 		reflexes.Observe(event)
 	}
 	second, err := a.config.replica(a.log)
@@ -139,8 +150,12 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	orders = command.NewCheckpoints(command.CheckpointDeps{
 		Log: a.log, Tracer: a.tracer, Clock: time.Now, Trainers: sessions, Saved: checkpoints.Saved, Events: a.journal.Events,
 	})
+	profiles = command.NewProfiles(command.ProfileDeps{
+		Log: a.log, Clock: time.Now, Trainers: sessions, Events: a.journal.Events, Dir: filepath.Join(a.config.StateDir, "profiles"),
+	})
 	commands := command.New(a.config.Commands, command.Deps{
-		Log: a.log, Metrics: a.metrics, Clock: time.Now, FS: durable.OS{}, Saver: orders, Keeper: checkpoints, Events: a.journal.Events,
+		Log: a.log, Metrics: a.metrics, Clock: time.Now, FS: durable.OS{},
+		Saver: orders, Keeper: checkpoints, Recorder: profiles, Events: a.journal.Events,
 	})
 	reload.deps = collect.Deps{
 		Log: a.log, Faults: a.fault(observe), Trainers: registered(sessions), StateDir: a.config.StateDir,
@@ -184,7 +199,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	trainers := localapi.New(a.config.Trainers, localapi.Deps{
 		Log: a.log, Metrics: a.metrics, Clock: time.Now, Node: a.config.Node, Sessions: sessions,
 		Checkpoints: checkpoints, Orders: orders, Events: a.journal.Events, Observe: observe,
-		Standing: stands, Encrypts: a.config.Vault.Encryption.On(), Telemetry: a.config.Forward != (Forward{}),
+		Standing: stands, Weights: a.deps.Weights, Encrypts: a.config.Vault.Encryption.On(), Telemetry: a.config.Forward != (Forward{}),
 	})
 
 	services.Go("vault", checkpoints.Run)

@@ -106,6 +106,12 @@ type Orders interface {
 	Lookup(checkpointID string) (Ordered, bool)
 }
 
+// Weigher says how much each task's loss counts.
+type Weigher interface {
+	// Weigh answers for the process that key names.
+	Weigh(key string, in *trainerv1.WeightsRequest) (*trainerv1.WeightsResponse, error)
+}
+
 // Deps is what the API needs of others.
 type Deps struct {
 	Log     *slog.Logger
@@ -120,6 +126,8 @@ type Deps struct {
 	// Standing remembers how runs stand; it is told events by whoever made it. Nil:
 	// one that is told nothing.
 	Standing *standing.Book
+	// Weights answers who asks for the weights of its tasks; nil: nobody does.
+	Weights Weigher
 	// Encrypts tells whether the vault encrypts.
 	Encrypts bool
 	// Telemetry has trainers send their spans and logs.
@@ -147,6 +155,7 @@ type API struct {
 	lost     prometheus.Counter
 	ticks    prometheus.Counter
 	attempts *prometheus.CounterVec
+	weights  *prometheus.CounterVec
 	closing  chan struct{} // closed when Run ends
 }
 
@@ -164,6 +173,7 @@ func New(config Config, deps Deps) *API {
 		lost:     metric.NewCounter(deps.Metrics, metric.AgentRunsLost).WithLabelValues(),
 		ticks:    metric.NewCounter(deps.Metrics, metric.AgentTicks).WithLabelValues(),
 		attempts: metric.NewCounter(deps.Metrics, metric.AgentAttemptsEnded),
+		weights:  metric.NewCounter(deps.Metrics, metric.AgentWeights),
 		closing:  make(chan struct{}),
 	}
 }

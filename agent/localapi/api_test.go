@@ -99,7 +99,9 @@ func (n *node) list(run string) []*commonv1.Event {
 }
 
 // make makes the parts; nothing serves yet.
-func makeNode(t testing.TB) *node {
+func makeNode(t testing.TB) *node { return makeNodeWith(t, nil) }
+
+func makeNodeWith(t testing.TB, weights localapi.Weigher) *node {
 	t.Helper()
 	dir := t.TempDir()
 	n := &node{t: t, socket: filepath.Join(dir, "run", "s"), orders: &orders{}, metrics: prometheus.NewRegistry()}
@@ -115,7 +117,7 @@ func makeNode(t testing.TB) *node {
 	n.sessions = localapi.NewSessions(n.metrics)
 	n.api = localapi.New(localapi.Defaults(n.socket), localapi.Deps{
 		Log: testkit.Logger(t), Metrics: n.metrics, Clock: time.Now, Node: "n1", Sessions: n.sessions,
-		Checkpoints: v, Orders: n.orders, Events: n.write, Standing: standing.New(time.Now),
+		Checkpoints: v, Orders: n.orders, Events: n.write, Standing: standing.New(time.Now), Weights: weights,
 		Observe: func(*commonv1.Event) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
@@ -135,9 +137,11 @@ func makeNode(t testing.TB) *node {
 }
 
 // serve makes a node that serves, with a client for it.
-func serve(t testing.TB) *node {
+func serve(t testing.TB) *node { return serveWith(t, nil) }
+
+func serveWith(t testing.TB, weights localapi.Weigher) *node {
 	t.Helper()
-	n := makeNode(t)
+	n := makeNodeWith(t, weights)
 	group := life.NewGroup(context.Background())
 	group.Go("api", n.api.Run)
 	t.Cleanup(func() {

@@ -25,6 +25,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -77,8 +78,9 @@ type Config struct {
 	Partitions int `yaml:"partitions"`
 	// Sync is when frames are put on stable storage:
 	//
-	// "always" syncs the file before a frame is acknowledged. Neither a crash of
-	// the control plane nor of the machine loses an acknowledged frame.
+	// "always" syncs the file before a frame is acknowledged; frames that are on
+	// their way at the same time share a sync. Neither a crash of the control
+	// plane nor of the machine loses an acknowledged frame.
 	//
 	// "interval" syncs every SyncInterval. A crash of the control plane loses
 	// nothing, since the operating system has the data; a crash of the machine
@@ -140,6 +142,7 @@ type Bus struct {
 	conn   *nats.Conn
 	js     jetstream.JetStream
 	stream jetstream.Stream
+	syncer *syncer // nil where frames are on stable storage, as Config.Sync has it, once NATS has them
 
 	layout layout
 	shared bool // with other processes
@@ -155,7 +158,7 @@ type Bus struct {
 // caller closes the bus.
 func Open(ctx context.Context, config Config, deps Deps) (*Bus, error) {
 	b := &Bus{log: deps.Log, places: map[string]*place{}, layout: layout{1}}
-	open, where := b.embed, config.Dir
+	open, where := func(ctx context.Context, config Config) error { return b.embed(ctx, config, deps.Metrics) }, config.Dir
 	if config.URL != "" {
 		open, where = b.join, "a NATS cluster"
 	}
@@ -168,7 +171,7 @@ func Open(ctx context.Context, config Config, deps Deps) (*Bus, error) {
 }
 
 // embed starts NATS in this process.
-func (b *Bus) embed(ctx context.Context, config Config) (err error) {
+func (b *Bus) embed(ctx context.Context, config Config, reg prometheus.Registerer) (err error) {
 	if b.unlock, err = lock(config.Dir); err != nil {
 		return err
 	}
@@ -184,7 +187,11 @@ func (b *Bus) embed(ctx context.Context, config Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("open stream %s: %w", streamName, err)
 	}
-	return nil
+	if config.Sync == SyncAlways {
+		seconds := metric.NewLatency(reg, metric.ControlBusSync).WithLabelValues()
+		b.syncer, err = openSyncer(config.Dir, b.stream.CachedInfo().State.LastSeq, seconds)
+	}
+	return err
 }
 
 func (b *Bus) connect(url string, options ...nats.Option) (err error) {
@@ -213,6 +220,20 @@ func streamConfig(config Config, l layout) jetstream.StreamConfig {
 	}
 }
 
+// Err says why nothing can be stored now: the servers are out of reach, or the
+// disk failed a sync, which only opening the bus anew mends. It is nil otherwise.
+func (b *Bus) Err() error {
+	if b.syncer != nil {
+		if err := b.syncer.err(); err != nil {
+			return fault.New(fault.Unavailable, "sync the bus: %w", err)
+		}
+	}
+	if status := b.conn.Status(); status != nats.CONNECTED {
+		return fault.New(fault.Unavailable, "reach the bus: the connection is %s", strings.ToLower(status.String()))
+	}
+	return nil
+}
+
 // Close ends all reading and writing and waits until the stream's files are
 // closed. Closing twice does nothing.
 func (b *Bus) Close() {
@@ -222,6 +243,9 @@ func (b *Bus) Close() {
 	if b.server != nil {
 		b.server.Shutdown()
 		b.server.WaitForShutdown()
+	}
+	if b.syncer != nil {
+		b.syncer.close()
 	}
 	if b.unlock != nil {
 		b.unlock()

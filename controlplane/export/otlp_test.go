@@ -92,7 +92,10 @@ func TestOTLPHasEverythingOnceAfterAnOutage(t *testing.T) {
 	p.stop()
 
 	var asked atomic.Int64
-	r.Fail(func(int, string) (bool, error) { asked.Add(1); return false, status.Error(codes.ResourceExhausted, "busy") })
+	r.Fail(func(int, string) (bool, error) {
+		asked.Add(1)
+		return false, status.Error(codes.ResourceExhausted, "busy")
+	})
 	r.Start()
 	p.start(otlpAt(t, r), time.Now)
 	p.publish(60)

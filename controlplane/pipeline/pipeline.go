@@ -115,7 +115,8 @@ type Pipeline struct {
 	retry   time.Duration
 
 	mu      sync.Mutex
-	failure error // what keeps it from going on; nil while it does
+	failure error     // what keeps it from going on; nil while it does
+	behind  time.Time // when the frames came that it works on; zero while it has none
 }
 
 // New makes a pipeline.
@@ -160,7 +161,11 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	}, func(ctx context.Context) error {
 		quiet := time.AfterFunc(retryMost, p.worked) // no events came to show it
 		defer quiet.Stop()
-		if err := p.consume(ctx); err != nil {
+		err := p.consume(ctx)
+		if ctx.Err() != nil {
+			p.works(time.Time{}) // others do
+		}
+		if err != nil {
 			return err
 		}
 		return fmt.Errorf("consume events: the bus ended")
@@ -172,6 +177,23 @@ func (p *Pipeline) Healthy() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.failure
+}
+
+// Lag gives how long ago the frames came that the pipeline works on, or failed
+// to; 0 while it has none, or another replica runs it.
+func (p *Pipeline) Lag() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.behind.IsZero() {
+		return 0
+	}
+	return max(0, p.deps.Clock().Sub(p.behind))
+}
+
+func (p *Pipeline) works(since time.Time) {
+	p.mu.Lock()
+	p.behind = since
+	p.mu.Unlock()
 }
 
 // failed notes a failure and logs the first one of a series.

@@ -16,6 +16,7 @@ var (
 	AgentRunsLost        = Def{"vigil_agent_lost_runs_total", "1", Counter, nil, "Runs that the agent ended because their processes went away and stayed away."}
 	AgentTicks           = Def{"vigil_agent_ticks_total", "1", Counter, nil, "Times that the agent said of a trainer that no step has finished."}
 	AgentAttemptsEnded   = Def{"vigil_agent_attempts_ended_total", "1", Counter, []string{"failure", "follows"}, "Launches of runs that ended on this node, by kind of failure and by what follows: restart, end."}
+	AgentWeights         = Def{"vigil_agent_weights_total", "1", Counter, []string{"method", "result"}, "Times that a trainer asked for its tasks' weights, by method and by result: answered, refused."}
 	AgentCommandsRefused = Def{"vigil_agent_refused_commands_total", "1", Counter, nil, "Commands that the uplink did not take because its queue was full."}
 	AgentUplinkConnected = Def{"vigil_agent_uplink_connected", "1", Gauge, nil, "1 while the stream to the control plane is open."}
 	AgentUplinkSessions  = Def{"vigil_agent_uplink_sessions_total", "1", Counter, nil, "Streams that were opened to the control plane."}
@@ -37,7 +38,7 @@ func agentDefs() []Def {
 	return []Def{
 		AgentCollectorUp, AgentCollectSeconds, AgentSpoolFrames, AgentSpoolBytes,
 		AgentSpoolDropped, AgentSpoolSkipped, AgentSamples, AgentSamplesRefused, AgentCommandsRefused,
-		AgentEventsRepeated, AgentEventsRefused, AgentEventsClamped, AgentRunsLost, AgentTicks, AgentAttemptsEnded,
+		AgentEventsRepeated, AgentEventsRefused, AgentEventsClamped, AgentRunsLost, AgentTicks, AgentAttemptsEnded, AgentWeights,
 		AgentUplinkConnected, AgentUplinkSessions,
 		AgentTrainerEvents, AgentTrainerDropped, AgentTrainerSessions, AgentCommands,
 		AgentReflexes, AgentReflexDropped, AgentVaultSealed, AgentVaultSealTime, AgentVaultSealBytes, AgentVaultRemoved, AgentVaultCopies, AgentVaultWaiting,
