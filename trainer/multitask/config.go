@@ -35,10 +35,15 @@ func DefaultPlan() Plan {
 	return Plan{Name: "two overlaid digits", Steps: 2000, EvaluateEvery: 500, CheckpointEvery: 1000, Training: Defaults()}
 }
 
-// LoadPlan reads a plan file over the defaults.
+// planCosineEvery is how often the tasks of a plan are seen to conflict or not,
+// where the plan does not say.
+const planCosineEvery = 10
+
+// LoadPlan reads a plan file over the defaults, but that heads begin as Xavier has
+// it and that every tenth step looks at how the tasks' gradients agree.
 func LoadPlan(path string) (Plan, error) {
 	plan := DefaultPlan()
-	plan.Name = path
+	plan.Name, plan.Training.Balance.CosineEvery, plan.Training.Model.HeadInit = path, planCosineEvery, network.Xavier
 	err := conf.Load(path, &plan)
 	return plan, err
 }
@@ -125,7 +130,7 @@ func Defaults() Config {
 		Seed: 1, Batch: 64, Accumulate: 1, LearningRate: 1e-3,
 		Optimizer: optimize.Defaults(), Schedule: optimize.DefaultSchedule(), Data: data.Defaults(),
 		Model:   ModelConfig{Trunk: network.Shared, Hidden: []int{128, 64}, Experts: 4, HeadInit: network.He},
-		Balance: BalanceConfig{Method: "equal", CosineEvery: 10},
+		Balance: BalanceConfig{Method: "equal"},
 	}
 }
 
