@@ -10,6 +10,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -130,6 +131,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	// What trainers and the vault say is told to those who wait for it, once it
 	// is on disk.
 	var orders *command.Checkpoints
+	var profiles *command.Profiles
 	var reflexes *reflex.Reflex
 	var checkpoints *vault.Vault
 	stands := standing.New(time.Now)
@@ -137,6 +139,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 		stands.Observe(event)
 		checkpoints.Observe(event)
 		orders.Observe(event)
+		profiles.Observe(event)
 		reflexes.Observe(event)
 	}
 	second, err := a.config.replica(a.log)
@@ -153,8 +156,12 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	orders = command.NewCheckpoints(command.CheckpointDeps{
 		Log: a.log, Tracer: a.tracer, Clock: time.Now, Trainers: sessions, Saved: checkpoints.Saved, Events: a.journal.Events,
 	})
+	profiles = command.NewProfiles(command.ProfileDeps{
+		Log: a.log, Clock: time.Now, Trainers: sessions, Events: a.journal.Events, Dir: filepath.Join(a.config.StateDir, "profiles"),
+	})
 	commands := command.New(a.config.Commands, command.Deps{
-		Log: a.log, Metrics: a.metrics, Clock: time.Now, FS: durable.OS{}, Saver: orders, Keeper: checkpoints, Events: a.journal.Events,
+		Log: a.log, Metrics: a.metrics, Clock: time.Now, FS: durable.OS{},
+		Saver: orders, Keeper: checkpoints, Recorder: profiles, Events: a.journal.Events,
 	})
 	reload.deps = collect.Deps{
 		Log: a.log, Faults: a.fault(observe), Trainers: registered(sessions), StateDir: a.config.StateDir,

@@ -173,6 +173,11 @@ func checkEvent(event *commonv1.Event) error {
 		default:
 			return fault.New(fault.Invalid, "a trainer does not report that a checkpoint is %s", state)
 		}
+	case *commonv1.Event_Profile:
+		if body.Profile.GetState() == commonv1.ProfileState_PROFILE_STATE_UNSPECIFIED || len(body.Profile.GetPath()) > maxTextBytes {
+			return fault.New(fault.Invalid, "profile has no state, or its path is longer than %d bytes", maxTextBytes)
+		}
+		return vault.CheckCheckpointID(body.Profile.GetProfileId())
 	case *commonv1.Event_CommandResult:
 		return fault.New(fault.Invalid, "a trainer does not report command results")
 	case *commonv1.Event_NodeReport, *commonv1.Event_NodeFault, *commonv1.Event_NodeLink:

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/vigil-ml/vigil/agent/vault/finite"
+	"github.com/vigil-ml/vigil/agent/vault/seal"
 	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -163,9 +164,9 @@ func (v *Vault) encodeFiles(ctx context.Context, s *staging, to string) (*Manife
 	if err := v.deps.FS.MkdirAll(to, 0o700); err != nil {
 		return nil, err
 	}
-	m := s.manifest()
-	if v.codec.Keys != nil {
-		m.KeyID = v.codec.Keys.ID()
+	m, codec := s.manifest(), v.codec.Snapshot() // one key for all files
+	if codec.Keys != nil {
+		m.KeyID = codec.Keys.ID()
 	}
 	for _, file := range staged {
 		for dir := path.Dir(file.name); !dirs[dir]; dir = path.Dir(dir) {
@@ -176,7 +177,7 @@ func (v *Vault) encodeFiles(ctx context.Context, s *staging, to string) (*Manife
 			return nil, err
 		}
 		look := finite.New(file.info.Size())
-		f, err := v.encodeFile(ctx, root, file, target, m.binding(file.name), look)
+		f, err := v.encodeFile(ctx, codec, root, file, target, m.binding(file.name), look)
 		if err != nil {
 			return nil, fmt.Errorf("seal file %q: %w", file.name, err)
 		}
@@ -196,7 +197,7 @@ func (v *Vault) encodeFiles(ctx context.Context, s *staging, to string) (*Manife
 }
 
 // encodeFile stores one file; what it holds goes by look too.
-func (v *Vault) encodeFile(ctx context.Context, root *os.Root, file stagedFile, target, binding string, look io.Writer) (_ File, err error) {
+func (v *Vault) encodeFile(ctx context.Context, codec seal.Codec, root *os.Root, file stagedFile, target, binding string, look io.Writer) (_ File, err error) {
 	in, err := openStaged(root, file)
 	if err != nil {
 		return File{}, err
@@ -207,7 +208,7 @@ func (v *Vault) encodeFile(ctx context.Context, root *os.Root, file stagedFile, 
 		return File{}, err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	e, err := v.codec.Encode(ctx, startWriting(out), io.TeeReader(in, look), binding)
+	e, err := codec.Encode(ctx, startWriting(out), io.TeeReader(in, look), binding)
 	if err != nil {
 		return File{}, err
 	}

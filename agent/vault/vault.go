@@ -25,6 +25,7 @@ import (
 	"github.com/vigil-ml/vigil/agent/vault/retain"
 	"github.com/vigil-ml/vigil/agent/vault/seal"
 	"github.com/vigil-ml/vigil/internal/durable"
+	"github.com/vigil-ml/vigil/internal/envelope"
 	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/metric"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -123,6 +124,9 @@ type Deps struct {
 	Replica blob.Store
 	// Events puts a run's events on stable storage.
 	Events func(ctx context.Context, runID string, events ...*commonv1.Event) error
+	// KeyUsed is told of each use of the key that encrypts keys; nil when nobody
+	// wants to know.
+	KeyUsed func(context.Context, envelope.Use)
 	// Observe is told each event afterwards, on the goroutine that caused it;
 	// nil when nobody listens.
 	Observe func(*commonv1.Event)
@@ -201,10 +205,7 @@ func New(config Config, deps Deps) (*Vault, error) {
 	if v.id, err = identity(dir); err != nil {
 		return nil, fmt.Errorf("open vault: %w", err)
 	}
-	if err := v.fetchKeyring(); err != nil {
-		return nil, fmt.Errorf("open vault: %w", err)
-	}
-	if v.codec.Keys, err = config.Encryption.open(deps.FS, dir, deps.Clock()); err != nil {
+	if err := v.openKeys(); err != nil {
 		return nil, fmt.Errorf("open vault: %w", err)
 	}
 	v.codec.Compress = config.Compress

@@ -83,7 +83,7 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 // Router decides who is told of an incident that changed.
 type Router interface {
 	// Alert writes what is to be told into the transaction.
-	Alert(ctx context.Context, tx *store.Tx, record store.IncidentRecord) error
+	Alert(ctx context.Context, tx *store.Tx, records ...store.IncidentRecord) error
 }
 
 // Deps is what an engine needs.

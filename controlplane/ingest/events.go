@@ -21,6 +21,7 @@ const (
 	resultStored   = "stored"
 	resultRepeated = "repeated"
 	resultRefused  = "refused"
+	resultHeld     = "held" // for want of memory
 )
 
 // storeEvents makes an event frame durable and stores the metrics of its step

@@ -90,10 +90,12 @@ func (r *reader) handle(ctx context.Context, frames []bus.Delivery) error {
 		r.bank.Restore(r.open)
 		r.caught, r.open = true, nil
 	}
+	r.works(fresh[0].Received)
 	b := &batch{reader: r, frames: fresh, seen: r.observe(fresh)}
 	if err := r.deps.Store.Update(ctx, func(tx *store.Tx) error { return b.apply(ctx, tx) }); err != nil {
 		return err
 	}
+	r.works(time.Time{})
 	r.cursor, r.marked = r.seen, b.marked
 	r.worked()
 	r.metrics.committed(b, r.deps.Clock())

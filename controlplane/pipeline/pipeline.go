@@ -115,7 +115,8 @@ type Pipeline struct {
 	retry   time.Duration
 
 	mu      sync.Mutex
-	failure error // what keeps it from going on; nil while it does
+	failure error     // what keeps it from going on; nil while it does
+	behind  time.Time // when the frames came that it works on; zero while it has none
 }
 
 // New makes a pipeline.
@@ -160,6 +161,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		err := p.consume(ctx)
 		quiet.Stop()
 		if ctx.Err() != nil {
+			p.works(time.Time{}) // others do
 			return nil
 		}
 		if err == nil {
@@ -181,6 +183,23 @@ func (p *Pipeline) Healthy() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.failure
+}
+
+// Lag gives how long ago the frames came that the pipeline works on, or failed
+// to; 0 while it has none, or another replica runs it.
+func (p *Pipeline) Lag() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.behind.IsZero() {
+		return 0
+	}
+	return max(0, p.deps.Clock().Sub(p.behind))
+}
+
+func (p *Pipeline) works(since time.Time) {
+	p.mu.Lock()
+	p.behind = since
+	p.mu.Unlock()
 }
 
 // failed notes a failure and logs the first one of a series.

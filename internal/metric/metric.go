@@ -84,6 +84,12 @@ func NewGauge(reg prometheus.Registerer, d Def) *prometheus.GaugeVec {
 	return v
 }
 
+// NewGaugeFunc registers a gauge without labels whose value a function gives
+// when it is asked for; the function is safe for concurrent use.
+func NewGaugeFunc(reg prometheus.Registerer, d Def, value func() float64) {
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: d.Name, Help: d.Help}, value))
+}
+
 // NewLatency registers a histogram of durations in seconds, from half a
 // millisecond to about four minutes.
 func NewLatency(reg prometheus.Registerer, d Def) *prometheus.HistogramVec {

@@ -50,6 +50,8 @@ type supervisor struct {
 	stopped stop              // what the supervisor was told to stop by
 	next    protocol.Recovery // what the next attempt is asked for
 	asked   *commonv1.Recovery
+
+	confinement confinement
 }
 
 // stop is why a run is stopped for good; its zero value: it is not.
