@@ -262,7 +262,7 @@ func (d *dataStream) search(body []byte) (int, any) {
 				found = found || has(document, strings.Split(field, "."), value)
 			}
 			if found {
-				hits = append(hits, object{"_index": fmt.Sprintf(".ds-%06d", i+1), "_id": id})
+				hits = append(hits, object{"_index": fmt.Sprintf(".ds-%06d", i+1), "_id": id, "_source": document})
 			}
 		}
 	}
