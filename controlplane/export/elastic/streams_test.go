@@ -1,10 +1,15 @@
 package elastic
 
 import (
+	"bytes"
+	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/vigil-ml/vigil/controlplane/export"
+	"github.com/vigil-ml/vigil/internal/fault"
 )
 
 // testLogsAndAudit holds that lines of a log and records of the audit log can be
@@ -55,5 +60,51 @@ func testLogsAndAudit(t *testing.T, s server) {
 		}
 		source := found[0].(map[string]any)["_source"].(map[string]any)
 		same(t, "the line", line, source["vigil"].(map[string]any)["audit"].(map[string]any)["line"].(string))
+	}
+}
+
+// testReadAudit holds that all lines come back, in the order of their places, and
+// that of two logs one must be named.
+func testReadAudit(t *testing.T, s server) {
+	config := Defaults()
+	config.Addresses, config.Namespace = []string{s.url}, "copy"
+	e := s.opened("copy", nil)
+	put := func(log string, n int) {
+		t.Helper()
+		var ids []string
+		for i := range n {
+			ids = append(ids, fmt.Sprintf("%s/%d", log, i))
+		}
+		all := documents(ids...)
+		for i := range all {
+			all[i].Stream = export.StreamAudit
+			all[i].Fields["vigil"] = map[string]any{"audit": map[string]any{"log": log, "sequence": i, "line": fmt.Sprintf("line %d\n", i)}}
+		}
+		slices.Reverse(all)
+		exported(t, e, all)
+	}
+	const many = 2*readAtOnce + 100
+	put("a+1", many)
+	var out bytes.Buffer
+	if err := ReadAudit(t.Context(), config, "", &out); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+	same(t, "lines", many+1, len(lines))
+	for i, line := range lines[1:] {
+		if line != fmt.Sprintf("line %d", i) {
+			t.Fatalf("line %d is %q", i, line)
+		}
+	}
+	put("b+2", 1)
+	if err := ReadAudit(t.Context(), config, "", &out); !fault.Is(err, fault.Precondition) {
+		t.Errorf("two logs, none named: %v", err)
+	}
+	out.Reset()
+	if err := ReadAudit(t.Context(), config, "b+2", &out); err != nil || !strings.HasSuffix(out.String(), "\nline 0\n") {
+		t.Errorf("the second: %q, %v", out.String(), err)
+	}
+	if err := ReadAudit(t.Context(), config, "c+3", &out); !fault.Is(err, fault.NotFound) {
+		t.Errorf("one that is not there: %v", err)
 	}
 }
