@@ -174,7 +174,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
-	router := routing.New(routing.Deps{Plan: plan, Store: c.store, Clock: time.Now, Log: c.log, Metrics: c.metrics})
+	router := routing.New(routing.Deps{Plan: plan, Store: c.store, Clock: time.Now, Log: c.log, Metrics: c.metrics, Followers: alerts.Followers()})
 	incidents := incident.New(c.config.Incident, incident.Deps{
 		Router: router, Save: nodes.RequestCheckpoint, Judge: nodes.Judge, Store: c.store,
 		Clock: time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
