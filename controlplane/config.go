@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vigil-ml/vigil/alerting"
 	"github.com/vigil-ml/vigil/controlplane/access"
@@ -58,15 +59,26 @@ type Config struct {
 	// projects and for single runs; docs/detection.md.
 	Detection profile.Config  `yaml:"detection"`
 	Alerting  alerting.Config `yaml:"alerting"`
-	// Exports are the systems that events, findings and incidents are handed to;
-	// docs/exports.md.
+	// Exports are the systems that events, findings, incidents, audit records, logs,
+	// spans and metrics are handed to; docs/exports.md.
 	Exports []ExportConfig `yaml:"exports"`
 	// MemoryLimitBytes is how much memory the control plane aims to stay below:
-	// it collects garbage harder as it comes near. 0 sets none; the environment
-	// variable GOMEMLIMIT does the same.
-	MemoryLimitBytes int64                 `yaml:"memory_limit_bytes"`
-	Log              telemetry.LogConfig   `yaml:"log"`
-	Trace            telemetry.TraceConfig `yaml:"trace"`
+	// it collects garbage harder as it comes near, and then refuses work;
+	// docs/fleet.md. 0 is nine tenths of what its control group allows, and no
+	// limit where that has none. The environment variable GOMEMLIMIT comes first.
+	MemoryLimitBytes int64 `yaml:"memory_limit_bytes"`
+	// DrainDelay is how long the control plane goes on after it was told to stop
+	// while /readyz says that it goes away: what a load balancer takes to see it.
+	// 0 to 5m.
+	DrainDelay time.Duration `yaml:"drain_delay"`
+
+	Log telemetry.LogConfig `yaml:"log"`
+	// Trace exports spans only; it is short for an exporter of kind otlp with the
+	// name "trace" and the stream traces.
+	Trace telemetry.TraceConfig `yaml:"trace"`
+	// MetricsInterval is how often the control plane's own metrics are read for
+	// exporters that take them; 0 means 30s.
+	MetricsInterval time.Duration `yaml:"metrics_interval"`
 }
 
 // Listener is where operators and machines come in.
@@ -182,8 +194,14 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 	if least := 3 * c.Ingest.HeartbeatInterval; c.Fleet.LostAfter < least {
 		report("fleet.lost_after", "is %s; want at least three heartbeats (ingest.heartbeat_interval), %s", c.Fleet.LostAfter, least)
 	}
+	if c.MetricsInterval != 0 && c.MetricsInterval < time.Second {
+		report("metrics_interval", "is %s; want 0, or at least 1s", c.MetricsInterval)
+	}
 	if c.MemoryLimitBytes < 0 || c.MemoryLimitBytes > 0 && c.MemoryLimitBytes < leastMemoryBytes {
 		report("memory_limit_bytes", "is %d; want 0, or at least %d", c.MemoryLimitBytes, leastMemoryBytes)
+	}
+	if c.DrainDelay < 0 || c.DrainDelay > 5*time.Minute {
+		report("drain_delay", "is %s; want 0 to 5m", c.DrainDelay)
 	}
 	if (c.Store.URL == "") != (c.Bus.URL == "") {
 		report("store.url", "and bus.url go together: control planes that share one share the other")
@@ -218,6 +236,9 @@ func (c *Config) settle() error {
 	c.Audit.Copies = slices.Clone(c.Audit.Copies)
 	for i := range c.Audit.Copies {
 		paths = append(paths, &c.Audit.Copies[i])
+	}
+	if err := c.exportTraces(); err != nil {
+		return err
 	}
 	return statedir.Settle(c.StateDir, paths...)
 }

@@ -210,7 +210,7 @@ func recordOf(rule Rule) trail.Record {
 func (g *Guard) admit(ctx context.Context, rule Rule, i *Identity, in proto.Message) error {
 	if !g.calls.take(i.Subject()) {
 		g.denied.WithLabelValues(reasonRate).Inc()
-		return fault.New(fault.Exhausted, "%s makes more than %v calls a second", i.Subject(), g.config.Rate)
+		return fault.WithRetry(fault.New(fault.Exhausted, "%s makes more than %v calls a second", i.Subject(), g.config.Rate), time.Second)
 	}
 	if in != nil {
 		if size := proto.Size(in); size > g.config.MaxRequestBytes {

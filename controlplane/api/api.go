@@ -24,6 +24,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/detect/profile"
 	"github.com/vigil-ml/vigil/controlplane/fleet"
+	"github.com/vigil-ml/vigil/controlplane/load"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/serve"
 	gateway "github.com/vigil-ml/vigil/proto/gateway/vigil/control/v1"
@@ -83,7 +84,8 @@ type Deps struct {
 	History   History
 	Profiles  *profile.Profiles // the settings of the detection rules
 	Receivers Receivers
-	Guard     Guard // lets callers in
+	Guard     Guard       // lets callers in
+	Load      *load.Gauge // refuses calls for want of memory; may be nil
 	Audit     *audit.Log
 	Tokens    Tokens
 	Nodes     Nodes // lets nodes in

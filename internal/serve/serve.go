@@ -6,15 +6,19 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"mime"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/encoding/protojson"
 
@@ -112,8 +116,24 @@ func stop(g *grpc.Server, web *http.Server) {
 	g.GracefulStop()
 }
 
+// refuse answers with an error, and says in Retry-After when to come again where
+// it has that.
+func refuse(ctx context.Context, mux *runtime.ServeMux, marshaler runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+	for _, detail := range status.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.RetryInfo); ok {
+			SetRetryAfter(w, info.GetRetryDelay().AsDuration())
+		}
+	}
+	runtime.DefaultHTTPErrorHandler(ctx, mux, marshaler, w, r, err)
+}
+
+// SetRetryAfter says when to come again, in whole seconds, at least one.
+func SetRetryAfter(w http.ResponseWriter, after time.Duration) {
+	w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(after.Seconds())))))
+}
+
 func jsonHandler(ctx context.Context, conn *grpc.ClientConn, options Options) (http.Handler, error) {
-	mux := runtime.NewServeMux(runtime.WithMetadata(sayPeer), runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{
+	mux := runtime.NewServeMux(runtime.WithErrorHandler(refuse), runtime.WithMetadata(sayPeer), runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{
 		MarshalOptions:   protojson.MarshalOptions{EmitDefaultValues: true},
 		UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: !options.RefuseUnknownFields},
 	}))
