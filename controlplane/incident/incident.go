@@ -128,7 +128,7 @@ func (e *Engine) Apply(ctx context.Context, tx *store.Tx, event *commonv1.Event,
 	if err := e.writeHeard(tx, e.heard.unwritten()); err != nil {
 		return err
 	}
-	if len(findings) > 0 && event.GetTraceparent() != "" {
+	if len(findings) > 0 && (event.GetTraceparent() != "" || trace.SpanContextFromContext(ctx).IsValid()) {
 		var span trace.Span
 		ctx, span = e.deps.Tracer.Start(ctx, "vigil.incident")
 		defer span.End()
