@@ -54,6 +54,7 @@ func Run(t *testing.T, open Open) {
 		{"outbox groups", testOutboxGroup},
 		{"alert groups", testAlertGroups},
 		{"many new incidents", testManyNew},
+		{"many findings", testManyFindings},
 		{"inhibitors", testInhibitors},
 		{"silences", testSilences},
 		{"timers", testTimers},
