@@ -16,7 +16,7 @@ import (
 // directory, which their nodes share. They may not see alike whether it answers, so
 // which of the two holds is itself written once, among the files of the round: by
 // whoever comes to a decision with the control plane, and with that decision, or by
-// whoever cannot reach it. docs/adr/0006-where-ranks-agree.md says why that is safe.
+// whoever cannot reach it. docs/adr/0005-where-ranks-agree.md says why that is safe.
 const (
 	wayName  = "way.json"
 	byPlane  = "control plane"

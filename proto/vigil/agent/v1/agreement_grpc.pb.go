@@ -28,7 +28,7 @@ const (
 //
 // AgreementService is where the agents of a run's nodes agree on the checkpoint
 // that all ranks go on from. The control plane keeps their notes and decides
-// nothing: docs/adr/0006-where-ranks-agree.md.
+// nothing: docs/adr/0005-where-ranks-agree.md.
 type AgreementServiceClient interface {
 	// Meet posts notes and gives those that others posted. The caller is a node
 	// that is known by its certificate.
@@ -59,7 +59,7 @@ func (c *agreementServiceClient) Meet(ctx context.Context, in *MeetRequest, opts
 //
 // AgreementService is where the agents of a run's nodes agree on the checkpoint
 // that all ranks go on from. The control plane keeps their notes and decides
-// nothing: docs/adr/0006-where-ranks-agree.md.
+// nothing: docs/adr/0005-where-ranks-agree.md.
 type AgreementServiceServer interface {
 	// Meet posts notes and gives those that others posted. The caller is a node
 	// that is known by its certificate.
