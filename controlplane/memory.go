@@ -27,14 +27,6 @@ const (
 	liveHeap = "/gc/heap/live:bytes"
 )
 
-// limitMemory has the program aim to stay below a limit. The environment
-// variable GOMEMLIMIT comes first.
-func limitMemory(limitBytes int64) {
-	if limitBytes > 0 && os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(limitBytes)
-	}
-}
-
 // holdMemory has the program use less memory than Go does by itself where the
 // heap is large, until ctx ends. The environment variable GOGC comes first.
 func holdMemory(ctx context.Context) error {

@@ -10,6 +10,7 @@ package api
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"net/http"
@@ -23,11 +24,19 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/detect/profile"
 	"github.com/vigil-ml/vigil/controlplane/fleet"
+	"github.com/vigil-ml/vigil/controlplane/load"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/serve"
 	gateway "github.com/vigil-ml/vigil/proto/gateway/vigil/control/v1"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
+)
+
+// What one connection of operators may take.
+const (
+	handshakeTime  = 20 * time.Second
+	maxHeaderBytes = 64 << 10
+	maxStreams     = 1000 // calls at once
 )
 
 // Saver has runs saved, and things done with what was saved; the fleet does.
@@ -66,6 +75,7 @@ type Guard interface {
 // Deps is what code injects.
 type Deps struct {
 	Listener  net.Listener // Run closes it
+	TLS       *tls.Config  // how it speaks; nil is plainly, for loopback alone
 	HTTP      http.Handler // answers the paths that are no method; may be nil
 	Store     *store.Store
 	Saver     Saver
@@ -74,7 +84,8 @@ type Deps struct {
 	History   History
 	Profiles  *profile.Profiles // the settings of the detection rules
 	Receivers Receivers
-	Guard     Guard // lets callers in
+	Guard     Guard       // lets callers in
+	Load      *load.Gauge // refuses calls for want of memory; may be nil
 	Audit     *audit.Log
 	Tokens    Tokens
 	Nodes     Nodes // lets nodes in
@@ -103,6 +114,7 @@ func New(deps Deps) *API {
 // seconds.
 func (a *API) Run(ctx context.Context) error {
 	server := grpc.NewServer(
+		grpc.ConnectionTimeout(handshakeTime), grpc.MaxHeaderListSize(maxHeaderBytes), grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ChainUnaryInterceptor(a.boundary.unary, a.deps.Guard.Unary),
 		grpc.ChainStreamInterceptor(a.boundary.streamUntil(ctx), a.deps.Guard.Stream),
 	)
@@ -126,6 +138,7 @@ func (a *API) Run(ctx context.Context) error {
 			gateway.RegisterExportServiceHandler,
 		},
 		HTTP:                a.deps.Guard.Web(a.deps.HTTP),
+		TLS:                 a.deps.TLS,
 		RefuseUnknownFields: true,
 	})
 }

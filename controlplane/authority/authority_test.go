@@ -210,11 +210,11 @@ func TestWhoMayConnect(t *testing.T) {
 	}
 	// Signed by the authority, but never issued: the store does not know it.
 	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	unknown, err := p.authority.ca.issue(key.Public(), pki.Node("n3"), time.Hour, x509.ExtKeyUsageClientAuth)
+	unknown, err := p.authority.ca.issue(key.Public(), pki.Node("n3"), time.Hour, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth})
 	if err != nil {
 		t.Fatal(err)
 	}
-	operator, err := p.authority.ca.issue(key.Public(), pki.ControlPlane(), time.Hour, x509.ExtKeyUsageClientAuth)
+	operator, err := p.authority.ca.issue(key.Public(), pki.ControlPlane(), time.Hour, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -364,7 +364,7 @@ func TestTheAuthorityStays(t *testing.T) {
 	if info, err := os.Stat(p.authority.config.KeyFile); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("its key: %v, %v", info, err)
 	}
-	leaf, err := p.authority.ca.own(nil)
+	leaf, err := (&server{ca: p.authority.ca}).own()
 	if err != nil || len(leaf.Certificate) != 2 {
 		t.Errorf("the control plane's own certificate: %v", err)
 	}
