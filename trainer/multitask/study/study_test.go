@@ -114,7 +114,8 @@ func TestWrongComparisons(t *testing.T) {
 // the task with the small scale has learnt more than with equal weights.
 func TestGradNormHelpsTheSmallTask(t *testing.T) {
 	plan := toy()
-	plan.Steps, plan.Training.Data.Toy.Samples, plan.Training.Model.Hidden = 300, 4000, []int{100, 100}
+	plan.Steps, plan.Training.Data.Toy.Samples, plan.Training.LearningRate = 300, 6000, 3e-3
+	plan.Training.Model.Hidden = []int{100, 100, 100, 100}
 	all, err := Run(t.Context(), Config{Plan: plan, Methods: []Method{{Name: "equal"}, {"gradnorm", "{alpha: 0.12}"}}, Seeds: 1, Points: 1}, func(string) {})
 	if err != nil {
 		t.Fatal(err)
