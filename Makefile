@@ -31,10 +31,11 @@ test: deps ## Run every test; ends with the list of what was skipped and why
 
 PYTHON      ?= python3
 PYTHON_FULL := .vigil/python-full
-test-python-full: ## Test the Python SDK with the newest PyTorch, Lightning, Transformers and Accelerate, in an environment of its own
+test-python-full: ## Test the Python SDK with the newest PyTorch, Lightning, Transformers and Accelerate, and its types, in an environment of its own
 	@[ -x $(PYTHON_FULL)/bin/python ] || $(PYTHON) -m venv $(PYTHON_FULL)
 	@echo "vigil: installing PyTorch, Lightning, Transformers and Accelerate (some gigabytes, the first time)"
-	@$(PYTHON_FULL)/bin/pip install -q torch numpy lightning transformers accelerate
+	@$(PYTHON_FULL)/bin/pip install -q torch numpy lightning transformers accelerate mypy
+	@$(PYTHON_FULL)/bin/mypy trainer/python/vigil
 	@VIGIL_PYTHON=$(CURDIR)/$(PYTHON_FULL)/bin/python go test ./trainer/python -count=1 -timeout 30m -run TestPython -v | grep -E '^ *--- |^(ok|FAIL|panic)|_test.go'
 
 python: ## Build the Python SDK's wheel into bin/
