@@ -38,6 +38,7 @@ func Run(t *testing.T, open Open) {
 		{"checkpoint advance", testAdvance},
 		{"checkpoint changes", testChanges},
 		{"tasks", testTasks},
+		{"agreement", testAgreement},
 		{"findings", testFindings},
 		{"finding records and feedback", testFeedback},
 		{"incidents", testIncidentRecords},
