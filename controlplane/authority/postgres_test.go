@@ -23,7 +23,7 @@ func storeAt(path string) store.Config {
 func TestOnPostgres(t *testing.T) {
 	server := postgres.Start(t, "fsync=off")
 	for name, test := range map[string]func(*testing.T){
-		"who may connect": TestWhoMayConnect, "who may join": TestWhoMayJoin, "revocation": TestRevocationCutsTheStream,
+		"who says another name": TestWhoSaysAnotherNameIsRecorded, "table of nodes": TestNodesTable, "who may join": TestWhoMayJoin, "revocation": TestRevocationCutsTheStream,
 		"renewal": TestAStreamOutlivesARenewedCertificate, "the authority stays": TestTheAuthorityStays,
 	} {
 		t.Run(name, func(t *testing.T) {
