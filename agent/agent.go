@@ -35,9 +35,6 @@ import (
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
-// flushTime is how long the last spans may take to be sent.
-const flushTime = 3 * time.Second
-
 // Deps is what the agent's program injects: parts that are not the agent's own.
 type Deps struct {
 	// Weights answers trainers that ask for the weights of their tasks; nil: no
@@ -53,22 +50,19 @@ func (d Deps) Run(ctx context.Context, config Config, reloads <-chan Config, w i
 	if err := config.settle(); err != nil {
 		return err
 	}
-	log, setLevel := telemetry.LeveledLogger(w, config.Log)
-	log = log.With("node", config.Node)
-	tracer, flush, err := telemetry.Tracer(ctx, config.Trace, "vigil-agent")
+	said, err := newSaid(ctx, config)
 	if err != nil {
 		return err
 	}
+	log, setLevel := telemetry.LeveledLogger(w, config.Log, said.logs)
+	log = log.With("node", config.Node)
 	return life.Run(ctx, func(_ context.Context, services, foundations *life.Group) error {
-		foundations.Go("traces", life.AtEnd(func() error {
-			ctx, cancel := context.WithTimeout(context.Background(), flushTime)
-			defer cancel()
-			return flush(ctx)
-		}))
-		a := &agent{deps: d, config: config, log: log, tracer: tracer, metrics: telemetry.NewRegistry()}
+		services.Go("telemetry", life.AtEnd(func() error { said.flush(); return nil }))
+		a := &agent{deps: d, config: config, log: log, tracer: said.tracer, metrics: telemetry.NewRegistry()}
 		if err := a.open(foundations); err != nil {
 			return err
 		}
+		said.through(a.journal)
 		return a.setup(services, newReloader(a, written, setLevel), reloads)
 	})
 }
@@ -205,7 +199,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	trainers := localapi.New(a.config.Trainers, localapi.Deps{
 		Log: a.log, Metrics: a.metrics, Clock: time.Now, Node: a.config.Node, Sessions: sessions,
 		Checkpoints: checkpoints, Orders: orders, Events: a.journal.Events, Observe: observe,
-		Standing: stands, Weights: a.deps.Weights, Encrypts: a.config.Vault.Encryption.On(),
+		Standing: stands, Weights: a.deps.Weights, Encrypts: a.config.Vault.Encryption.On(), Telemetry: a.config.Forward != (Forward{}),
 	})
 
 	services.Go("vault", checkpoints.Run)

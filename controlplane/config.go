@@ -59,8 +59,8 @@ type Config struct {
 	// projects and for single runs; docs/detection.md.
 	Detection profile.Config  `yaml:"detection"`
 	Alerting  alerting.Config `yaml:"alerting"`
-	// Exports are the systems that events, findings and incidents are handed to;
-	// docs/exports.md.
+	// Exports are the systems that events, findings, incidents, audit records, logs,
+	// spans and metrics are handed to; docs/exports.md.
 	Exports []ExportConfig `yaml:"exports"`
 	// MemoryLimitBytes is how much memory the control plane aims to stay below:
 	// it collects garbage harder as it comes near, and then refuses work;
@@ -72,8 +72,13 @@ type Config struct {
 	// 0 to 5m.
 	DrainDelay time.Duration `yaml:"drain_delay"`
 
-	Log   telemetry.LogConfig   `yaml:"log"`
+	Log telemetry.LogConfig `yaml:"log"`
+	// Trace exports spans only; it is short for an exporter of kind otlp with the
+	// name "trace" and the stream traces.
 	Trace telemetry.TraceConfig `yaml:"trace"`
+	// MetricsInterval is how often the control plane's own metrics are read for
+	// exporters that take them; 0 means 30s.
+	MetricsInterval time.Duration `yaml:"metrics_interval"`
 }
 
 // Listener is where operators and machines come in.
@@ -189,6 +194,9 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 	if least := 3 * c.Ingest.HeartbeatInterval; c.Fleet.LostAfter < least {
 		report("fleet.lost_after", "is %s; want at least three heartbeats (ingest.heartbeat_interval), %s", c.Fleet.LostAfter, least)
 	}
+	if c.MetricsInterval != 0 && c.MetricsInterval < time.Second {
+		report("metrics_interval", "is %s; want 0, or at least 1s", c.MetricsInterval)
+	}
 	if c.MemoryLimitBytes < 0 || c.MemoryLimitBytes > 0 && c.MemoryLimitBytes < leastMemoryBytes {
 		report("memory_limit_bytes", "is %d; want 0, or at least %d", c.MemoryLimitBytes, leastMemoryBytes)
 	}
@@ -228,6 +236,9 @@ func (c *Config) settle() error {
 	c.Audit.Copies = slices.Clone(c.Audit.Copies)
 	for i := range c.Audit.Copies {
 		paths = append(paths, &c.Audit.Copies[i])
+	}
+	if err := c.exportTraces(); err != nil {
+		return err
 	}
 	return statedir.Settle(c.StateDir, paths...)
 }

@@ -30,6 +30,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/detect"
 	"github.com/vigil-ml/vigil/controlplane/detect/profile"
+	"github.com/vigil-ml/vigil/controlplane/export"
 	"github.com/vigil-ml/vigil/controlplane/fleet"
 	"github.com/vigil-ml/vigil/controlplane/incident"
 	"github.com/vigil-ml/vigil/controlplane/ingest"
@@ -49,31 +50,22 @@ import (
 // handshakeTime is how long an agent may take to connect.
 const handshakeTime = 20 * time.Second
 
-// flushTime is how long the last spans may take to be sent.
-const flushTime = 3 * time.Second
-
 // Run runs a control plane until ctx ends. Its logs go to w.
 func Run(ctx context.Context, config Config, w io.Writer) error {
-	log := telemetry.Logger(w, config.Log)
 	if err := config.settle(); err != nil {
 		return err
 	}
-	tracer, flush, err := telemetry.Tracer(ctx, config.Trace, "vigil-controlplane")
-	if err != nil {
+	c := &controlPlane{config: config, metrics: telemetry.NewRegistry(), self: newReplica()}
+	if err := c.speak(ctx, w); err != nil {
 		return err
 	}
-	ready := &readiness{}
-	ctx, done := ready.untilDrained(ctx, config.DrainDelay)
+	defer c.flush() // when the store was never opened
+	c.readiness = &readiness{}
+	ctx, done := c.readiness.untilDrained(ctx, config.DrainDelay)
 	defer done()
 	limit := load.SetLimit(config.MemoryLimitBytes)
 	return life.Run(ctx, func(ctx context.Context, services, foundations *life.Group) error {
 		foundations.Go("memory", holdMemory)
-		foundations.Go("traces", life.AtEnd(func() error {
-			ctx, cancel := context.WithTimeout(context.Background(), flushTime)
-			defer cancel()
-			return flush(ctx)
-		}))
-		c := &controlPlane{config: config, log: log, tracer: tracer, metrics: telemetry.NewRegistry(), self: newReplica(), readiness: ready}
 		c.load = load.New(limit, load.Deps{Clock: time.Now, Metrics: c.metrics})
 		if err := c.open(ctx, foundations); err != nil {
 			return err
@@ -99,6 +91,9 @@ type controlPlane struct {
 	self      store.Replica
 	readiness *readiness
 	load      *load.Gauge
+	exports   *export.Metrics
+	said      *telemetry.Relay // where this control plane's telemetry goes; nil: nowhere
+	flush     func()           // hands on what waits of it; once
 	store     *store.Store
 	bus       *bus.Bus
 	samples   *metrics.DB
@@ -118,7 +113,11 @@ func (c *controlPlane) open(ctx context.Context, foundations *life.Group) (err e
 	}); err != nil {
 		return err
 	}
-	foundations.Go("store", life.AtEnd(c.store.Close))
+	foundations.Go("store", life.AtEnd(func() error {
+		c.flush()
+		return c.store.Close()
+	}))
+	c.keepTelemetry()
 	if c.audit, err = audit.Open(ctx, c.config.Audit, audit.Deps{Store: c.store, Log: c.log, Metrics: c.metrics, Clock: time.Now}); err != nil {
 		return err
 	}
@@ -182,7 +181,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
-	router := routing.New(routing.Deps{Plan: plan, Store: c.store, Clock: time.Now, Log: c.log, Metrics: c.metrics})
+	router := routing.New(routing.Deps{Plan: plan, Store: c.store, Clock: time.Now, Log: c.log, Metrics: c.metrics, Followers: alerts.Followers()})
 	incidents := incident.New(c.config.Incident, incident.Deps{
 		Router: router, Save: nodes.RequestCheckpoint, Judge: nodes.Judge, Store: c.store,
 		Clock: time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
@@ -194,7 +193,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
-	exports, err := c.exports(people)
+	exports, err := c.exporters(people)
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
 	}

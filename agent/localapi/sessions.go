@@ -27,6 +27,7 @@ type Session struct {
 	Kind    trainerv1.SessionKind
 	PID     int64 // as the process gave it; 0 for a supervisor
 
+	uid        int // the user whose process it is
 	directives chan *commonv1.Directive
 
 	// Guarded by the table's lock.

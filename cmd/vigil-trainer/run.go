@@ -147,7 +147,12 @@ func (f runFlags) sources() ([]preempt.Source, error) {
 
 // supervise runs the command under supervision and keeps its exit code.
 func (a *app) supervise(cmd *cobra.Command, config supervise.Config, more runFlags) error {
-	log, err := a.logger()
+	said, err := a.said(cmd.Context())
+	if err != nil {
+		return err
+	}
+	defer said.flush()
+	log, err := a.logger(said.logs)
 	if err != nil {
 		return err
 	}
@@ -165,16 +170,11 @@ func (a *app) supervise(cmd *cobra.Command, config supervise.Config, more runFla
 		}
 		config.Attempt = uint32(attempt)
 	}
-	tracer, flush, err := a.tracer(cmd.Context(), log)
-	if err != nil {
-		return err
-	}
-	defer flush()
 	signals := make(chan os.Signal, queuedSignals)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1)
 	defer signal.Stop(signals)
 	deps := supervise.Deps{
-		Log: log, Tracer: tracer, Signals: signals, Environ: os.Environ(),
+		Log: log, Tracer: said.tracer, Opened: said.through, Closing: said.flush, Signals: signals, Environ: os.Environ(),
 		Stdout: a.stdout, Stderr: a.stderr, Random: rand.Float64, OwnProcess: true, Notices: sources,
 	}
 	if !term.IsTerminal(int(a.stdin.Fd())) {

@@ -194,7 +194,7 @@ func (a *Authority) issue(tx *store.Tx, node string, csr []byte) (chain [][]byte
 	if err != nil {
 		return nil, err
 	}
-	cert, err := a.ca.issue(key, pki.Node(node), a.config.NodeLifetime, x509.ExtKeyUsageClientAuth)
+	cert, err := a.ca.issue(key, pki.Node(node), a.config.NodeLifetime, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth})
 	if err != nil {
 		return nil, err
 	}

@@ -210,11 +210,11 @@ func TestWhoMayConnect(t *testing.T) {
 	}
 	// Signed by the authority, but never issued: the store does not know it.
 	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	unknown, err := p.authority.ca.issue(key.Public(), pki.Node("n3"), time.Hour, x509.ExtKeyUsageClientAuth)
+	unknown, err := p.authority.ca.issue(key.Public(), pki.Node("n3"), time.Hour, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth})
 	if err != nil {
 		t.Fatal(err)
 	}
-	operator, err := p.authority.ca.issue(key.Public(), pki.ControlPlane(), time.Hour, x509.ExtKeyUsageClientAuth)
+	operator, err := p.authority.ca.issue(key.Public(), pki.ControlPlane(), time.Hour, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth})
 	if err != nil {
 		t.Fatal(err)
 	}

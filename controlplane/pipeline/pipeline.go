@@ -155,27 +155,21 @@ func (p *Pipeline) Name() string {
 // Run takes events until ctx ends. An error of the store or the bus is logged
 // once and tried again, without end: the events wait on the bus.
 func (p *Pipeline) Run(ctx context.Context) error {
-	wait := p.retry
-	for {
+	return life.Again(ctx, life.Retry{
+		First: p.retry, Most: retryMost, Failed: p.failed,
+		Worked: func() bool { return p.Healthy() == nil },
+	}, func(ctx context.Context) error {
 		quiet := time.AfterFunc(retryMost, p.worked) // no events came to show it
+		defer quiet.Stop()
 		err := p.consume(ctx)
-		quiet.Stop()
 		if ctx.Err() != nil {
 			p.works(time.Time{}) // others do
-			return nil
 		}
-		if err == nil {
-			err = fmt.Errorf("consume events: the bus ended")
+		if err != nil {
+			return err
 		}
-		if p.Healthy() == nil { // it went on in between
-			wait = p.retry
-		}
-		p.failed(err)
-		if !life.Sleep(ctx, wait) {
-			return nil
-		}
-		wait = min(2*wait, retryMost)
-	}
+		return fmt.Errorf("consume events: the bus ended")
+	})
 }
 
 // Healthy gives nil, or what keeps the pipeline from going on.

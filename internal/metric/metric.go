@@ -7,6 +7,7 @@
 package metric
 
 import (
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,6 +57,18 @@ func Lookup(name string) (Def, bool) {
 		}
 	}
 	return Def{}, false
+}
+
+// ObserveTraced observes a value with the trace that it was measured in, a W3C
+// trace context, as its exemplar; an empty or malformed one leaves that out.
+func ObserveTraced(o prometheus.Observer, value float64, traceparent string) {
+	parts := strings.Split(traceparent, "-")
+	traced, ok := o.(prometheus.ExemplarObserver)
+	if !ok || len(parts) != 4 || len(parts[1]) != 32 || len(parts[2]) != 16 {
+		o.Observe(value)
+		return
+	}
+	traced.ObserveWithExemplar(value, prometheus.Labels{"trace_id": parts[1], "span_id": parts[2]})
 }
 
 // Desc is the entry as client_golang describes metrics.

@@ -77,7 +77,7 @@ func Both(ctx context.Context, listener net.Listener, options Options) error {
 	split := newSplitter(context.WithoutCancel(ctx), listener, options.TLS)
 	web := &http.Server{
 		Handler:           inTime(handler, cmp.Or(options.BodyTime, time.Minute)),
-		ReadHeaderTimeout: prefaceWait, IdleTimeout: idleTime, MaxHeaderBytes: maxHeaderBytes,
+		ReadHeaderTimeout: prefaceWait, IdleTimeout: idleTime, MaxHeaderBytes: maxHeaderBytes, ConnContext: withPeer,
 	}
 	return life.All(ctx,
 		life.Task{Name: "accept", Run: split.run},
@@ -133,7 +133,7 @@ func SetRetryAfter(w http.ResponseWriter, after time.Duration) {
 }
 
 func jsonHandler(ctx context.Context, conn *grpc.ClientConn, options Options) (http.Handler, error) {
-	mux := runtime.NewServeMux(runtime.WithErrorHandler(refuse), runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{
+	mux := runtime.NewServeMux(runtime.WithErrorHandler(refuse), runtime.WithMetadata(sayPeer), runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{
 		MarshalOptions:   protojson.MarshalOptions{EmitDefaultValues: true},
 		UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: !options.RefuseUnknownFields},
 	}))

@@ -8,6 +8,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/trainer"
 	"github.com/vigil-ml/vigil/trainer/supervise/output"
 	"github.com/vigil-ml/vigil/trainer/supervise/policy"
 	"github.com/vigil-ml/vigil/trainer/supervise/preempt"
@@ -120,6 +121,10 @@ type Deps struct {
 	// OwnProcess tells that the process is this supervisor's alone: orphans of the
 	// command become its children and are ended with it.
 	OwnProcess bool
+	// Opened, unless nil, is given the session when it is there; Closing is called
+	// before it is closed, while what it is given is still sent.
+	Opened  func(*trainer.Session)
+	Closing func()
 	// OnState, unless nil, is told of every change of state.
 	OnState func(from, to State)
 }

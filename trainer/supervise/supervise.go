@@ -88,6 +88,9 @@ func Run(ctx context.Context, config Config, deps Deps) (Result, error) {
 		Socket: config.Socket, RunID: config.RunID, Attempt: config.Attempt,
 		Kind: trainerv1.SessionKind_SESSION_KIND_SUPERVISOR,
 	}, trainer.Deps{Log: deps.Log, Tracer: deps.Tracer})
+	if err == nil && deps.Opened != nil {
+		deps.Opened(session)
+	}
 	if err != nil {
 		return Result{}, err
 	}
@@ -102,6 +105,9 @@ func Run(ctx context.Context, config Config, deps Deps) (Result, error) {
 		notices: make(chan preempt.Notice, 2*len(deps.Notices)+1),
 	}
 	result, err := s.supervise(ctx, path)
+	if deps.Closing != nil {
+		deps.Closing()
+	}
 	if closeErr := session.Close(context.WithoutCancel(ctx)); closeErr != nil {
 		deps.Log.Warn("the agent does not know how the run ended", "cause", closeErr)
 	}

@@ -542,6 +542,8 @@ type Event struct {
 	//	*Event_CheckpointChanged
 	//	*Event_RecoveryAnswer
 	//	*Event_Profile
+	//	*Event_Telemetry
+	//	*Event_Logs
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -822,6 +824,24 @@ func (x *Event) GetProfile() *ProfileProgress {
 	return nil
 }
 
+func (x *Event) GetTelemetry() *Telemetry {
+	if x != nil {
+		if x, ok := x.Body.(*Event_Telemetry); ok {
+			return x.Telemetry
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetLogs() *LogBatch {
+	if x != nil {
+		if x, ok := x.Body.(*Event_Logs); ok {
+			return x.Logs
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -931,6 +951,17 @@ type Event_Profile struct {
 	Profile *ProfileProgress `protobuf:"bytes,30,opt,name=profile,proto3,oneof"`
 }
 
+type Event_Telemetry struct {
+	// Spans, logs or metrics of a program, for exporters; of a run or a node.
+	Telemetry *Telemetry `protobuf:"bytes,31,opt,name=telemetry,proto3,oneof"`
+}
+
+type Event_Logs struct {
+	// What a training process or an agent logged, for exporters; of a run or a
+	// node.
+	Logs *LogBatch `protobuf:"bytes,32,opt,name=logs,proto3,oneof"`
+}
+
 func (*Event_TrainerRegistered) isEvent_Body() {}
 
 func (*Event_Step) isEvent_Body() {}
@@ -972,6 +1003,10 @@ func (*Event_CheckpointChanged) isEvent_Body() {}
 func (*Event_RecoveryAnswer) isEvent_Body() {}
 
 func (*Event_Profile) isEvent_Body() {}
+
+func (*Event_Telemetry) isEvent_Body() {}
+
+func (*Event_Logs) isEvent_Body() {}
 
 // TrainerRegistered says that a training process met its agent.
 type TrainerRegistered struct {
@@ -2485,7 +2520,7 @@ var File_vigil_common_v1_event_proto protoreflect.FileDescriptor
 
 const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x1bvigil/common/v1/event.proto\x12\x0fvigil.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1dvigil/common/v1/failure.proto\x1a\x1avigil/common/v1/node.proto\"\xa3\f\n" +
+	"\x1bvigil/common/v1/event.proto\x12\x0fvigil.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1dvigil/common/v1/failure.proto\x1a\x1avigil/common/v1/node.proto\x1a\x1fvigil/common/v1/telemetry.proto\"\x90\r\n" +
 	"\x05Event\x12\x19\n" +
 	"\bevent_id\x18\x01 \x01(\tR\aeventId\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x15\n" +
@@ -2525,7 +2560,9 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"preemption\x12S\n" +
 	"\x12checkpoint_changed\x18\x1c \x01(\v2\".vigil.common.v1.CheckpointChangedH\x00R\x11checkpointChanged\x12J\n" +
 	"\x0frecovery_answer\x18\x1d \x01(\v2\x1f.vigil.common.v1.RecoveryAnswerH\x00R\x0erecoveryAnswer\x12<\n" +
-	"\aprofile\x18\x1e \x01(\v2 .vigil.common.v1.ProfileProgressH\x00R\aprofileB\x06\n" +
+	"\aprofile\x18\x1e \x01(\v2 .vigil.common.v1.ProfileProgressH\x00R\aprofile\x12:\n" +
+	"\ttelemetry\x18\x1f \x01(\v2\x1a.vigil.common.v1.TelemetryH\x00R\ttelemetry\x12/\n" +
+	"\x04logs\x18  \x01(\v2\x19.vigil.common.v1.LogBatchH\x00R\x04logsB\x06\n" +
 	"\x04body\"\xa2\x02\n" +
 	"\x11TrainerRegistered\x12\x1d\n" +
 	"\n" +
@@ -2810,7 +2847,9 @@ var file_vigil_common_v1_event_proto_goTypes = []any{
 	(*NodeFault)(nil),             // 37: vigil.common.v1.NodeFault
 	(*NodeLink)(nil),              // 38: vigil.common.v1.NodeLink
 	(*CheckpointChanged)(nil),     // 39: vigil.common.v1.CheckpointChanged
-	(FailureKind)(0),              // 40: vigil.common.v1.FailureKind
+	(*Telemetry)(nil),             // 40: vigil.common.v1.Telemetry
+	(*LogBatch)(nil),              // 41: vigil.common.v1.LogBatch
+	(FailureKind)(0),              // 42: vigil.common.v1.FailureKind
 }
 var file_vigil_common_v1_event_proto_depIdxs = []int32{
 	34, // 0: vigil.common.v1.Event.time:type_name -> google.protobuf.Timestamp
@@ -2835,33 +2874,35 @@ var file_vigil_common_v1_event_proto_depIdxs = []int32{
 	39, // 19: vigil.common.v1.Event.checkpoint_changed:type_name -> vigil.common.v1.CheckpointChanged
 	21, // 20: vigil.common.v1.Event.recovery_answer:type_name -> vigil.common.v1.RecoveryAnswer
 	25, // 21: vigil.common.v1.Event.profile:type_name -> vigil.common.v1.ProfileProgress
-	26, // 22: vigil.common.v1.TrainerRegistered.settings:type_name -> vigil.common.v1.TrainerRegistered.SettingsEntry
-	27, // 23: vigil.common.v1.StepReport.task_losses:type_name -> vigil.common.v1.StepReport.TaskLossesEntry
-	28, // 24: vigil.common.v1.StepReport.task_weights:type_name -> vigil.common.v1.StepReport.TaskWeightsEntry
-	29, // 25: vigil.common.v1.StepReport.dead_ratios:type_name -> vigil.common.v1.StepReport.DeadRatiosEntry
-	30, // 26: vigil.common.v1.StepReport.saturated_ratios:type_name -> vigil.common.v1.StepReport.SaturatedRatiosEntry
-	31, // 27: vigil.common.v1.StepReport.metrics:type_name -> vigil.common.v1.StepReport.MetricsEntry
-	32, // 28: vigil.common.v1.Evaluation.metrics:type_name -> vigil.common.v1.Evaluation.MetricsEntry
-	33, // 29: vigil.common.v1.Evaluation.task_losses:type_name -> vigil.common.v1.Evaluation.TaskLossesEntry
-	40, // 30: vigil.common.v1.TrainerException.failure:type_name -> vigil.common.v1.FailureKind
-	34, // 31: vigil.common.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
-	0,  // 32: vigil.common.v1.Tick.activity:type_name -> vigil.common.v1.Activity
-	1,  // 33: vigil.common.v1.Phase.kind:type_name -> vigil.common.v1.PhaseKind
-	2,  // 34: vigil.common.v1.Phase.edge:type_name -> vigil.common.v1.PhaseEdge
-	3,  // 35: vigil.common.v1.NonFinite.quantity:type_name -> vigil.common.v1.Quantity
-	4,  // 36: vigil.common.v1.CommandResult.stage:type_name -> vigil.common.v1.CommandStage
-	40, // 37: vigil.common.v1.AttemptStarted.after_failure:type_name -> vigil.common.v1.FailureKind
-	20, // 38: vigil.common.v1.AttemptStarted.recovery:type_name -> vigil.common.v1.Recovery
-	5,  // 39: vigil.common.v1.Recovery.resume_from:type_name -> vigil.common.v1.ResumeFrom
-	40, // 40: vigil.common.v1.AttemptEnded.failure:type_name -> vigil.common.v1.FailureKind
-	20, // 41: vigil.common.v1.AttemptEnded.recovery:type_name -> vigil.common.v1.Recovery
-	6,  // 42: vigil.common.v1.RunEnded.outcome:type_name -> vigil.common.v1.Outcome
-	7,  // 43: vigil.common.v1.ProfileProgress.state:type_name -> vigil.common.v1.ProfileState
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	40, // 22: vigil.common.v1.Event.telemetry:type_name -> vigil.common.v1.Telemetry
+	41, // 23: vigil.common.v1.Event.logs:type_name -> vigil.common.v1.LogBatch
+	26, // 24: vigil.common.v1.TrainerRegistered.settings:type_name -> vigil.common.v1.TrainerRegistered.SettingsEntry
+	27, // 25: vigil.common.v1.StepReport.task_losses:type_name -> vigil.common.v1.StepReport.TaskLossesEntry
+	28, // 26: vigil.common.v1.StepReport.task_weights:type_name -> vigil.common.v1.StepReport.TaskWeightsEntry
+	29, // 27: vigil.common.v1.StepReport.dead_ratios:type_name -> vigil.common.v1.StepReport.DeadRatiosEntry
+	30, // 28: vigil.common.v1.StepReport.saturated_ratios:type_name -> vigil.common.v1.StepReport.SaturatedRatiosEntry
+	31, // 29: vigil.common.v1.StepReport.metrics:type_name -> vigil.common.v1.StepReport.MetricsEntry
+	32, // 30: vigil.common.v1.Evaluation.metrics:type_name -> vigil.common.v1.Evaluation.MetricsEntry
+	33, // 31: vigil.common.v1.Evaluation.task_losses:type_name -> vigil.common.v1.Evaluation.TaskLossesEntry
+	42, // 32: vigil.common.v1.TrainerException.failure:type_name -> vigil.common.v1.FailureKind
+	34, // 33: vigil.common.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
+	0,  // 34: vigil.common.v1.Tick.activity:type_name -> vigil.common.v1.Activity
+	1,  // 35: vigil.common.v1.Phase.kind:type_name -> vigil.common.v1.PhaseKind
+	2,  // 36: vigil.common.v1.Phase.edge:type_name -> vigil.common.v1.PhaseEdge
+	3,  // 37: vigil.common.v1.NonFinite.quantity:type_name -> vigil.common.v1.Quantity
+	4,  // 38: vigil.common.v1.CommandResult.stage:type_name -> vigil.common.v1.CommandStage
+	42, // 39: vigil.common.v1.AttemptStarted.after_failure:type_name -> vigil.common.v1.FailureKind
+	20, // 40: vigil.common.v1.AttemptStarted.recovery:type_name -> vigil.common.v1.Recovery
+	5,  // 41: vigil.common.v1.Recovery.resume_from:type_name -> vigil.common.v1.ResumeFrom
+	42, // 42: vigil.common.v1.AttemptEnded.failure:type_name -> vigil.common.v1.FailureKind
+	20, // 43: vigil.common.v1.AttemptEnded.recovery:type_name -> vigil.common.v1.Recovery
+	6,  // 44: vigil.common.v1.RunEnded.outcome:type_name -> vigil.common.v1.Outcome
+	7,  // 45: vigil.common.v1.ProfileProgress.state:type_name -> vigil.common.v1.ProfileState
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_vigil_common_v1_event_proto_init() }
@@ -2872,6 +2913,7 @@ func file_vigil_common_v1_event_proto_init() {
 	file_vigil_common_v1_checkpoint_proto_init()
 	file_vigil_common_v1_failure_proto_init()
 	file_vigil_common_v1_node_proto_init()
+	file_vigil_common_v1_telemetry_proto_init()
 	file_vigil_common_v1_event_proto_msgTypes[0].OneofWrappers = []any{
 		(*Event_TrainerRegistered)(nil),
 		(*Event_Step)(nil),
@@ -2894,6 +2936,8 @@ func file_vigil_common_v1_event_proto_init() {
 		(*Event_CheckpointChanged)(nil),
 		(*Event_RecoveryAnswer)(nil),
 		(*Event_Profile)(nil),
+		(*Event_Telemetry)(nil),
+		(*Event_Logs)(nil),
 	}
 	file_vigil_common_v1_event_proto_msgTypes[2].OneofWrappers = []any{}
 	file_vigil_common_v1_event_proto_msgTypes[3].OneofWrappers = []any{}
