@@ -166,10 +166,11 @@ type Service struct {
 	buffers chan *buffers // one for each frame of samples that is stored at once
 	workers *workers
 
-	going  context.Context //nolint:containedctx // ends when the control plane goes away
-	goAway context.CancelFunc
-	mu     sync.Mutex // held to go away and to begin a session
-	open   sync.WaitGroup
+	goAway    context.CancelFunc
+	whenGoing func(do func()) (stop func() bool) // has something done when the control plane goes away
+	mu        sync.Mutex                         // held to go away and to begin a session
+	gone      bool
+	open      sync.WaitGroup
 }
 
 // New makes the service. Its owner registers it at a gRPC server that was made
@@ -183,8 +184,8 @@ func New(config Config, deps Deps) *Service {
 		sampleCount: metric.NewCounter(deps.Metrics, metric.ControlSamples),
 		buffers:     newBuffers(2 * runtime.GOMAXPROCS(0)),
 		workers:     newWorkers(),
-		going:       going,
 		goAway:      goAway,
+		whenGoing:   func(do func()) func() bool { return context.AfterFunc(going, do) },
 	}
 }
 
@@ -208,8 +209,9 @@ func ServerOptions() []grpc.ServerOption {
 func (s *Service) Run(ctx context.Context) error {
 	<-ctx.Done()
 	s.mu.Lock()
-	s.goAway()
+	s.gone = true
 	s.mu.Unlock()
+	s.goAway()
 	s.open.Wait()
 	return s.workers.stop()
 }
@@ -218,7 +220,7 @@ func (s *Service) Run(ctx context.Context) error {
 func (s *Service) enter() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.going.Err() != nil {
+	if s.gone {
 		return errGoing()
 	}
 	s.open.Add(1)
@@ -307,7 +309,7 @@ func (s *Service) hello(stream stream, end func(error)) (*agentv1.Hello, error) 
 		end(fault.New(fault.Deadline, "open session: no Hello within %s", helloTimeout))
 	})
 	defer late.Stop()
-	stay := context.AfterFunc(s.going, func() { end(errGoing()) })
+	stay := s.whenGoing(func() { end(errGoing()) })
 	defer stay()
 	first, err := stream.Recv()
 	if err != nil {

@@ -57,7 +57,7 @@ func (x *session) run(live context.Context) (err error) {
 	}
 	taken := context.AfterFunc(live, func() { x.end(context.Cause(live)) })
 	defer taken()
-	stay := context.AfterFunc(x.going, x.drain)
+	stay := x.whenGoing(x.drain)
 	defer stay()
 	for {
 		request, err := x.stream.Recv()
