@@ -70,4 +70,3 @@ func scrape(t *testing.T, url string) string {
 	text, _ := io.ReadAll(resp.Body)
 	return string(text)
 }
-
