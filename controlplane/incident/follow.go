@@ -231,14 +231,14 @@ func (e *Engine) runEnded(ctx context.Context, tx *store.Tx, event *commonv1.Eve
 	if runID == "" {
 		return nil
 	}
-	open, err := tx.OpenIncidents(runID)
-	if err != nil || len(open) == 0 {
-		return err
-	}
 	run, err := tx.Run(runID)
 	if fault.Is(err, fault.NotFound) || (err == nil && run.GetEnded() == nil) {
 		return nil
 	}
+	if err != nil {
+		return err
+	}
+	open, err := tx.OpenIncidents(runID)
 	if err != nil {
 		return err
 	}

@@ -211,6 +211,7 @@ func (e *Engine) open(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 		},
 	}
 	id := record.Incident.GetIncidentId()
+	tx.Opens(id) // the finding is new, and so is what it is named by
 	if err := note(tx, id, now, "opened", f.GetSummary()); err != nil {
 		return err
 	}

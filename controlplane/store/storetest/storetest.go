@@ -55,6 +55,7 @@ func Run(t *testing.T, open Open) {
 		{"outbox groups", testOutboxGroup},
 		{"alert groups", testAlertGroups},
 		{"many new incidents", testManyNew},
+		{"many findings", testManyFindings},
 		{"inhibitors", testInhibitors},
 		{"silences", testSilences},
 		{"timers", testTimers},
