@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vigil-ml/vigil/controlplane/store"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
@@ -67,5 +68,31 @@ func testExports(t *testing.T, b *bench) {
 	})
 	if diff := cmp.Diff([]row{want[2], {4, store.ExportIncident, "i3"}}, read(0, 0)); diff != "" {
 		t.Error(diff)
+	}
+
+	// What control planes say of themselves is bounded, the oldest going first; the
+	// rest is not touched.
+	b.update(func(tx *store.Tx) error {
+		for _, id := range []string{"t5", "t6", "t7"} {
+			if err := tx.RecordTelemetry(id, &commonv1.Telemetry{Otlp: make([]byte, 1000)}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for _, tc := range []struct{ bytes, dropped int64 }{{4000, 0}, {2500, 1}, {2500, 0}, {500, 2}, {0, 0}} {
+		b.update(func(tx *store.Tx) error {
+			dropped, err := tx.BoundTelemetry(tc.bytes)
+			if dropped != tc.dropped {
+				t.Errorf("bounding to %d bytes dropped %d batches, want %d", tc.bytes, dropped, tc.dropped)
+			}
+			return err
+		})
+		if tc.dropped == 1 {
+			left := []row{want[2], {4, store.ExportIncident, "i3"}, {6, store.ExportTelemetry, "t6"}, {7, store.ExportTelemetry, "t7"}}
+			if diff := cmp.Diff(left, read(0, 0)); diff != "" {
+				t.Error(diff)
+			}
+		}
 	}
 }
