@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
@@ -37,7 +38,11 @@ func TestARuleOfTheSitesOwn(t *testing.T) {
 		}
 		return out.Findings
 	}
-	h.until("the finding", func() bool { return len(findings()) > 0 })
+	// Rules are evaluated once a second; asking oftener only costs.
+	slowly := func(holds func() bool) func() bool {
+		return func() bool { time.Sleep(100 * time.Millisecond); return holds() }
+	}
+	h.until("the finding", slowly(func() bool { return len(findings()) > 0 }))
 	found := findings()[0]
 	if f := found.GetFinding(); f.GetRunId() != "ruled" || !strings.Contains(f.GetSummary(), "of run ruled") || f.GetEvidence()["value"] >= 1000 {
 		t.Errorf("the finding is %v", f)
@@ -52,7 +57,7 @@ func TestARuleOfTheSitesOwn(t *testing.T) {
 	if i := incident(); i.GetKind() != "StillEarly" || i.GetRunId() != "ruled" || i.GetLabels()["severity"] != "warning" {
 		t.Errorf("its incident is %v", i)
 	}
-	h.until("its end", func() bool { return incident().GetState() == controlv1.IncidentState_INCIDENT_STATE_RESOLVED })
+	h.until("its end", slowly(func() bool { return incident().GetState() == controlv1.IncidentState_INCIDENT_STATE_RESOLVED }))
 	if err := p.Wait(h.ctx); err != nil {
 		t.Error(err)
 	}
