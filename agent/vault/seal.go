@@ -208,7 +208,7 @@ func (v *Vault) encodeFile(ctx context.Context, codec seal.Codec, root *os.Root,
 		return File{}, err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	e, err := codec.Encode(ctx, startWriting(out), io.TeeReader(in, look), binding)
+	e, err := codec.Encode(ctx, writing(out), io.TeeReader(in, look), binding)
 	if err != nil {
 		return File{}, err
 	}
