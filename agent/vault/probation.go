@@ -42,6 +42,9 @@ func (v *Vault) tookUp(req ResolveRequest, c *Checkpoint) {
 func (v *Vault) Observe(event *commonv1.Event) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if event.GetAttemptEnded() != nil {
+		v.dropSpares(func(k key, _ *spares) bool { return k.runID == event.GetRunId() })
+	}
 	p := v.onProbation[event.GetRunId()]
 	if p == nil || event.GetAttempt() != p.attempt {
 		return

@@ -62,6 +62,7 @@ type staging struct {
 	sealing       bool // a worker has it
 	tries         int
 	notBefore     time.Time
+	spares        int // files that were given with it, to be written over
 	metadata      *commonv1.CheckpointMetadata
 }
 
