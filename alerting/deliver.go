@@ -14,6 +14,7 @@ import (
 	"github.com/vigil-ml/vigil/alerting/alert"
 	"github.com/vigil-ml/vigil/alerting/notify"
 	"github.com/vigil-ml/vigil/internal/life"
+	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 )
 
@@ -99,7 +100,7 @@ func (a *Alerting) outcome(c *chain, d alert.Delivery, err error) {
 	o := alert.Outcome{ID: d.ID, At: now}
 	switch {
 	case err == nil:
-		a.metrics.seconds.WithLabelValues(d.Receiver).Observe(now.Sub(d.Created).Seconds())
+		metric.ObserveTraced(a.metrics.seconds.WithLabelValues(d.Receiver), now.Sub(d.Created).Seconds(), d.Traceparent)
 		o.Result = alert.Delivered
 	case notify.IsPermanent(err):
 		o.Result, o.Cause, o.StandIn = alert.Failed, err.Error(), a.standIn(c, d)

@@ -130,6 +130,8 @@ type Deps struct {
 	Weights Weigher
 	// Encrypts tells whether the vault encrypts.
 	Encrypts bool
+	// Telemetry has trainers send their spans and logs.
+	Telemetry bool
 	// Events puts a run's events on stable storage.
 	Events func(ctx context.Context, runID string, events ...*commonv1.Event) error
 	// Observe is told each event afterwards and must not block; nil when nobody

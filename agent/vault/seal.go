@@ -12,6 +12,7 @@ import (
 	"github.com/vigil-ml/vigil/agent/vault/finite"
 	"github.com/vigil-ml/vigil/agent/vault/seal"
 	"github.com/vigil-ml/vigil/internal/durable"
+	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
@@ -34,7 +35,7 @@ func (v *Vault) sealAndVerify(ctx context.Context, s *staging) error {
 	if err != nil {
 		return err
 	}
-	v.seconds.WithLabelValues("durable").Observe(v.deps.Clock().Sub(s.Committed).Seconds())
+	metric.ObserveTraced(v.seconds.WithLabelValues("durable"), v.deps.Clock().Sub(s.Committed).Seconds(), s.Traceparent)
 	v.tell(sealCtx, s, commonv1.CheckpointState_CHECKPOINT_STATE_DURABLE, v.where(s, m, digest))
 
 	verifyCtx, end := v.span(ctx, s, "vigil.verify")
@@ -43,7 +44,7 @@ func (v *Vault) sealAndVerify(ctx context.Context, s *staging) error {
 	if err != nil {
 		return err
 	}
-	v.seconds.WithLabelValues("verified").Observe(v.deps.Clock().Sub(s.Committed).Seconds())
+	metric.ObserveTraced(v.seconds.WithLabelValues("verified"), v.deps.Clock().Sub(s.Committed).Seconds(), s.Traceparent)
 	if err := v.pointLatest(m); err != nil {
 		// The checkpoint is good without it, and Resolve does not read it.
 		v.deps.Log.Warn("point latest at a checkpoint", "run", s.RunID, "checkpoint", s.CheckpointID, "error", err)

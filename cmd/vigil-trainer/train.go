@@ -61,7 +61,12 @@ they come in every attempt.`,
 
 // train makes one attempt of the reference run.
 func (a *app) train(ctx context.Context, config multitask.LoopConfig, runID, name, project string) error {
-	log, err := a.logger()
+	said, err := a.said(ctx)
+	if err != nil {
+		return err
+	}
+	defer said.flush()
+	log, err := a.logger(said.logs)
 	if err != nil {
 		return err
 	}
@@ -84,12 +89,6 @@ func (a *app) train(ctx context.Context, config multitask.LoopConfig, runID, nam
 	if faults := config.Faults.String(); faults != "" {
 		who.Settings["inject"] = faults
 	}
-	tracer, flush, err := a.tracer(ctx, log)
-	if err != nil {
-		return err
-	}
-	defer flush()
-
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second one kills
@@ -97,12 +96,14 @@ func (a *app) train(ctx context.Context, config multitask.LoopConfig, runID, nam
 	signal.Notify(saveNow, syscall.SIGUSR1)
 	defer signal.Stop(saveNow)
 
-	session, err := trainer.Connect(ctx, who, trainer.Deps{Log: log, Tracer: tracer})
+	session, err := trainer.Connect(ctx, who, trainer.Deps{Log: log, Tracer: said.tracer})
 	if err != nil {
 		return err
 	}
+	said.through(session)
 	log.Info("train", "run", who.RunID, "attempt", who.Attempt, "steps", config.Steps)
 	err = multitask.Run(ctx, config, multitask.LoopDeps{Session: session, Log: log, Out: a.stderr, SaveNow: saveNow})
+	said.flush()
 	if closeErr := session.Close(context.WithoutCancel(ctx)); closeErr != nil {
 		log.Warn("the agent does not know all of how it went", "cause", closeErr)
 	}

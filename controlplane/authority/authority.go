@@ -78,7 +78,7 @@ func (a *Authority) TLS() *tls.Config {
 	pool.AddCert(a.ca.cert)
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"},
-		GetCertificate: a.ca.own, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool, Time: a.deps.Clock,
+		GetCertificate: (&server{ca: a.ca}).forClient, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool, Time: a.deps.Clock,
 	}
 }
 

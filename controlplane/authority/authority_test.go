@@ -364,7 +364,7 @@ func TestTheAuthorityStays(t *testing.T) {
 	if info, err := os.Stat(p.authority.config.KeyFile); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("its key: %v, %v", info, err)
 	}
-	leaf, err := p.authority.ca.own(nil)
+	leaf, err := (&server{ca: p.authority.ca}).own()
 	if err != nil || len(leaf.Certificate) != 2 {
 		t.Errorf("the control plane's own certificate: %v", err)
 	}

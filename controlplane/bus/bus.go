@@ -25,6 +25,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -217,6 +218,20 @@ func streamConfig(config Config, l layout) jetstream.StreamConfig {
 		MaxAge:      config.MaxAge,
 		Duplicates:  min(2*time.Minute, config.MaxAge),
 	}
+}
+
+// Err says why nothing can be stored now: the servers are out of reach, or the
+// disk failed a sync, which only opening the bus anew mends. It is nil otherwise.
+func (b *Bus) Err() error {
+	if b.syncer != nil {
+		if err := b.syncer.err(); err != nil {
+			return fault.New(fault.Unavailable, "sync the bus: %w", err)
+		}
+	}
+	if status := b.conn.Status(); status != nats.CONNECTED {
+		return fault.New(fault.Unavailable, "reach the bus: the connection is %s", strings.ToLower(status.String()))
+	}
+	return nil
 }
 
 // Close ends all reading and writing and waits until the stream's files are

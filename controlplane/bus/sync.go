@@ -88,6 +88,12 @@ func (s *syncer) close() {
 	}
 }
 
+func (s *syncer) err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.broken
+}
+
 // wrote notes that NATS has written a message.
 func (s *syncer) wrote(sequence uint64) {
 	s.mu.Lock()

@@ -83,7 +83,7 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 // Router decides who is told of an incident that changed.
 type Router interface {
 	// Alert writes what is to be told into the transaction.
-	Alert(ctx context.Context, tx *store.Tx, record store.IncidentRecord) error
+	Alert(ctx context.Context, tx *store.Tx, records ...store.IncidentRecord) error
 }
 
 // Deps is what an engine needs.
@@ -125,7 +125,7 @@ func (e *Engine) Apply(ctx context.Context, tx *store.Tx, event *commonv1.Event,
 	if err := e.writeHeard(tx, e.heard.unwritten()); err != nil {
 		return err
 	}
-	if len(findings) > 0 && event.GetTraceparent() != "" {
+	if len(findings) > 0 && (event.GetTraceparent() != "" || trace.SpanContextFromContext(ctx).IsValid()) {
 		var span trace.Span
 		ctx, span = e.deps.Tracer.Start(ctx, "vigil.incident")
 		defer span.End()

@@ -14,6 +14,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/detect"
 	"github.com/vigil-ml/vigil/controlplane/runs"
 	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/protocol"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
@@ -90,10 +91,12 @@ func (r *reader) handle(ctx context.Context, frames []bus.Delivery) error {
 		r.bank.Restore(r.open)
 		r.caught, r.open = true, nil
 	}
+	r.works(fresh[0].Received)
 	b := &batch{reader: r, frames: fresh, seen: r.observe(fresh)}
 	if err := r.deps.Store.Update(ctx, func(tx *store.Tx) error { return b.apply(ctx, tx) }); err != nil {
 		return err
 	}
+	r.works(time.Time{})
 	r.cursor, r.marked = r.seen, b.marked
 	r.worked()
 	r.metrics.committed(b, r.deps.Clock())
@@ -137,11 +140,12 @@ type batch struct {
 
 	events   int
 	findings []*controlv1.Finding
+	traces   []string // of each of findings, its trace context; may be empty
 	marked   time.Time
 }
 
 func (b *batch) apply(ctx context.Context, tx *store.Tx) error {
-	b.events, b.findings, b.marked = 0, nil, b.reader.marked // it may be run again
+	b.events, b.findings, b.traces, b.marked = 0, nil, nil, b.reader.marked // it may be run again
 	if err := tx.AdvanceCursor(b.Name(), b.cursor, b.reader.seen); err != nil {
 		return err
 	}
@@ -171,9 +175,13 @@ func (b *batch) mark(tx *store.Tx, frame bus.Delivery) error {
 }
 
 // event writes all that one event means. One that belongs to a trace has a
-// span, whose context goes to what the event causes.
+// span, whose context goes to what the event causes; with one that shows
+// something and belongs to none a trace begins.
 func (b *batch) event(ctx context.Context, tx *store.Tx, sequence uint64, owned bool, event *commonv1.Event, seen observation) (err error) {
-	if event.GetTraceparent() != "" {
+	if protocol.OfEither(event) {
+		return nil // it is for exporters
+	}
+	if event.GetTraceparent() != "" || len(seen.findings) > 0 {
 		spanCtx, span := b.deps.Tracer.Start(telemetry.WithTraceparent(ctx, event.GetTraceparent()), "vigil.detect")
 		ctx = spanCtx
 		defer func() {
@@ -192,7 +200,9 @@ func (b *batch) event(ctx context.Context, tx *store.Tx, sequence uint64, owned 
 	if err != nil {
 		return err
 	}
-	b.findings = append(b.findings, findings...)
+	for _, finding := range findings {
+		b.findings, b.traces = append(b.findings, finding), append(b.traces, telemetry.Traceparent(ctx))
+	}
 	if err := b.deps.Incidents.Apply(ctx, tx, event, counting(findings)); err != nil {
 		return err
 	}

@@ -92,7 +92,7 @@ func (r *Router) begin(ctx context.Context, tx *store.Tx) error {
 		if err != nil {
 			return err
 		}
-		entered, err := r.enter(tx, record.Incident.GetIncidentId(), labels, nil)
+		entered, err := r.enter(tx, record.Incident.GetIncidentId(), r.groupsFor(labels), nil)
 		if err != nil {
 			return err
 		}

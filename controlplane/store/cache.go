@@ -26,7 +26,7 @@ type cache struct {
 	silences  map[int64][]*controlv1.Silence
 
 	members map[[2]string]bool    // group and incident of those that became part of one
-	groups  map[string]AlertGroup // groups as they were put, of which a row waits
+	groups  map[string]AlertGroup // groups that were looked for, as they are now; without an id where there is none
 	later   [tables]waitingRows
 }
 
@@ -71,11 +71,10 @@ func (tx *Tx) flushRuns() error {
 	return nil
 }
 
-// keepIncident remembers an incident that the database has; the caller keeps
-// its own.
+// keepIncident remembers an incident that the database has, and that the caller
+// does not change any more.
 func (tx *Tx) keepIncident(r IncidentRecord) {
 	id := r.Incident.GetIncidentId()
-	r.Incident = proto.CloneOf(r.Incident)
 	tx.cache.incidents[id] = r
 	if _, asked := tx.cache.external[r.Fingerprint]; asked {
 		tx.cache.external[r.Fingerprint] = id

@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -28,19 +29,41 @@ type AlertMember struct {
 	ToldSeverity commonv1.Severity
 }
 
-// AlertGroup gives a group by its id.
-func (tx *Tx) AlertGroup(id string) (AlertGroup, error) {
-	if tx.waits(groupRows, id) {
-		return tx.cache.groups[id], nil
+// AlertGroup gives a group by its id, if there is one.
+func (tx *Tx) AlertGroup(id string) (g AlertGroup, found bool, err error) {
+	if _, known := tx.cache.groups[id]; !known {
+		if err := tx.LookForGroups(id); err != nil {
+			return AlertGroup{}, false, err
+		}
 	}
-	found, err := tx.alertGroups(tx.eachWritten, "alert group "+id, "group_id = $1", id)
-	if err == nil && len(found) == 0 {
-		err = notFound("alert group " + id)
+	g = tx.cache.groups[id]
+	return g, g.ID != "", nil
+}
+
+// LookForGroups has many groups at hand for [Tx.AlertGroup], which else looks
+// for each by itself.
+func (tx *Tx) LookForGroups(ids ...string) error {
+	for some := range slices.Chunk(ids, asked) {
+		where, args := "group_id = $1", []any{some[0]}
+		if len(some) > 1 {
+			where, args = groupsAsked, manyOf(some)
+		}
+		found, err := tx.alertGroups(tx.eachWritten, "alert groups", where, args...)
+		if err != nil {
+			return err
+		}
+		for _, id := range some {
+			if _, known := tx.cache.groups[id]; !known {
+				tx.cache.groups[id] = AlertGroup{}
+			}
+		}
+		for _, g := range found {
+			if !tx.waits(groupRows, g.ID) {
+				tx.cache.groups[g.ID] = g
+			}
+		}
 	}
-	if err != nil {
-		return AlertGroup{}, err
-	}
-	return found[0], nil
+	return nil
 }
 
 // DueGroups gives at most limit groups that are due, the longest waiting first.
@@ -95,6 +118,7 @@ func (tx *Tx) PutAlertGroup(g AlertGroup) error {
 
 // DeleteAlertGroup forgets a group and what was told of its members.
 func (tx *Tx) DeleteAlertGroup(id string) error {
+	tx.cache.groups[id] = AlertGroup{}
 	for _, query := range []string{"DELETE FROM alert_members WHERE group_id = $1", "DELETE FROM alert_groups WHERE group_id = $1"} {
 		if _, err := tx.exec(query, id); err != nil {
 			return fmt.Errorf("delete alert group %s: %w", id, err)
@@ -125,7 +149,7 @@ func (tx *Tx) JoinGroup(groupID, incidentID string) (joined bool, err error) {
 		tx.later(memberRows, groupID+"/"+incidentID, groupID, incidentID, 0, 0)
 		return true, nil
 	}
-	rows, err := tx.exec(memberRows.statement(1), groupID, incidentID, 0, 0)
+	rows, err := tx.exec(memberRows.statement(1, tx.traits.unnamed), groupID, incidentID, 0, 0)
 	if err != nil {
 		return false, fmt.Errorf("join alert group %s: %w", groupID, err)
 	}
@@ -239,7 +263,7 @@ func (tx *Tx) NextDue() (next time.Time, err error) {
 	// reads every row.
 	err = tx.one("next due", `SELECT COALESCE((SELECT due FROM alert_groups ORDER BY due LIMIT 1), 0),
 		COALESCE((SELECT due FROM timers ORDER BY due LIMIT 1), 0),
-		COALESCE((SELECT expires FROM incidents WHERE expires <> 0 AND resolved = 0 ORDER BY expires LIMIT 1), 0)`,
+		COALESCE((SELECT expires FROM incidents WHERE expires > 0 AND resolved = 0 ORDER BY expires LIMIT 1), 0)`,
 		nil, &due[0], &due[1], &due[2])
 	for _, nanos := range due {
 		if at := timeOf(nanos); nanos != 0 && (next.IsZero() || at.Before(next)) {

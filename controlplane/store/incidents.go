@@ -81,7 +81,8 @@ func (tx *Tx) OpenIncident(r IncidentRecord) error {
 }
 
 // PutIncident writes an incident. Its findings, timeline and notifications are
-// not taken from the message: they have rows of their own.
+// not taken from the message: they have rows of their own. Its labels and
+// annotations may be replaced afterwards but not changed.
 func (tx *Tx) PutIncident(r IncidentRecord) error {
 	i := r.Incident
 	bare := controlv1.Incident{
@@ -106,10 +107,10 @@ func (tx *Tx) PutIncident(r IncidentRecord) error {
 		r.Occurrences, r.Latest, nanos(r.ResolvedEvent), r.Fingerprint, nanos(r.Expires), r.Reopened, nanos(r.Changed), i.GetNode()}
 	if _, opened := tx.cache.opened[id]; opened {
 		tx.later(incidentRows, id, row...)
-	} else if _, err := tx.exec(incidentRows.statement(1), row...); err != nil {
+	} else if _, err := tx.exec(incidentRows.statement(1, tx.traits.unnamed), row...); err != nil {
 		return fmt.Errorf("put incident %s: %w", id, err)
 	}
-	r.Incident = &bare
+	r.Incident = &bare // it has the caller's maps, but no more of it
 	tx.keepIncident(r)
 	return nil
 }
@@ -208,7 +209,11 @@ func (tx *Tx) Incidents(runID string, limit int) ([]*controlv1.Incident, error) 
 
 // CountIncidents gives how many incidents are in a state.
 func (tx *Tx) CountIncidents(state controlv1.IncidentState) (count int64, err error) {
-	err = tx.one("incidents", "SELECT COUNT(*) FROM incidents WHERE state = $1", []any{state}, &count)
+	query := "SELECT COUNT(*) FROM incidents WHERE state = $1"
+	if state != controlv1.IncidentState_INCIDENT_STATE_RESOLVED {
+		query += " AND resolved = 0 AND expires >= 0" // the index of those that are open
+	}
+	err = tx.one("incidents", query, []any{state}, &count)
 	return count, err
 }
 

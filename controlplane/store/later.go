@@ -42,11 +42,11 @@ func (t table) insert() (before string, columns int, behind string) {
 			" ON CONFLICT (group_id) DO UPDATE SET due = excluded.due, looked = excluded.looked, told = excluded.told"
 	}
 	return "INSERT INTO alert_members (group_id, incident_id, told, told_severity) VALUES ", 4,
-		" ON CONFLICT (group_id, incident_id) DO NOTHING"
+		" ON CONFLICT (incident_id, group_id) DO NOTHING"
 }
 
 // statement gives the text that writes so many rows.
-func (t table) statement(rows int) string {
+func (t table) statement(rows int, unnamed bool) string {
 	before, columns, behind := t.insert()
 	var text strings.Builder
 	text.Grow(len(before) + len(behind) + 7*rows*columns)
@@ -59,6 +59,10 @@ func (t table) statement(rows int) string {
 			text.WriteString("), (")
 		default:
 			text.WriteString(", ")
+		}
+		if unnamed {
+			text.WriteByte('?')
+			continue
 		}
 		text.WriteByte('$')
 		text.WriteString(strconv.Itoa(n + 1))
@@ -110,11 +114,11 @@ func (tx *Tx) write() error {
 			if len(rows) >= rowsAtOnce {
 				some = rowsAtOnce
 			}
-			var values []any
+			values := make([]any, 0, some*len(rows[0]))
 			for _, row := range rows[:some] {
 				values = append(values, row...)
 			}
-			if _, err := tx.sql.Exec(t.statement(some), values...); err != nil {
+			if _, err := tx.sql.Exec(t.statement(some, tx.traits.unnamed), values...); err != nil {
 				return fmt.Errorf("write rows of %s: %w", t, classify(err))
 			}
 			rows = rows[some:]

@@ -149,7 +149,7 @@ func (postgresEngine) script(script string) string {
 	comments, texts := regexp.MustCompile(`--[^\n]*`), regexp.MustCompile(`\bTEXT\b`)
 	script = comments.ReplaceAllString(script, "")
 	script = texts.ReplaceAllString(script, `TEXT COLLATE "C"`)
-	return strings.NewReplacer("BLOB", "BYTEA", "x''", "''").Replace(script)
+	return strings.NewReplacer("BLOB", "BYTEA", "x''", "''", " WITHOUT ROWID", "").Replace(script)
 }
 
 // traits of PostgreSQL: transactions that write are serializable. The server

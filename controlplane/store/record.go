@@ -29,7 +29,9 @@ func (tx *Tx) exec(query string, args ...any) (rows int64, err error) {
 func (tx *Tx) keepable(args []any) []any {
 	for i, arg := range args {
 		if text, ok := arg.(string); ok {
-			args[i] = tx.traits.text(text)
+			if kept := tx.traits.text(text); kept != text {
+				args[i] = kept
+			}
 		}
 	}
 	return args

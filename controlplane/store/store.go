@@ -102,6 +102,7 @@ type traits struct {
 	tables       string              // the query for the names of all tables
 	skipLocked   string              // behind a SELECT: leave out what another transaction has
 	text         func(string) string // a text as the engine can keep it
+	unnamed      bool                // values may be given as ?, in order, which the engine binds faster than $1
 }
 
 // Open opens the records, bringing an older schema up to date. A damaged file

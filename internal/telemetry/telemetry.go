@@ -40,14 +40,15 @@ func (c LogConfig) Check(report func(key, format string, args ...any)) {
 	}
 }
 
-// Logger makes a logger that writes to w. The configuration has been checked.
-func Logger(w io.Writer, config LogConfig) *slog.Logger {
-	log, _ := LeveledLogger(w, config)
+// Logger makes a logger that writes to w, and hands what it writes to others too;
+// nil ones are left out. The configuration has been checked.
+func Logger(w io.Writer, config LogConfig, others ...slog.Handler) *slog.Logger {
+	log, _ := LeveledLogger(w, config, others...)
 	return log
 }
 
 // LeveledLogger is Logger with what sets its level while it is in use.
-func LeveledLogger(w io.Writer, config LogConfig) (log *slog.Logger, setLevel func(name string)) {
+func LeveledLogger(w io.Writer, config LogConfig, others ...slog.Handler) (log *slog.Logger, setLevel func(name string)) {
 	var level slog.LevelVar
 	setLevel = func(name string) {
 		var l slog.Level
@@ -56,10 +57,41 @@ func LeveledLogger(w io.Writer, config LogConfig) (log *slog.Logger, setLevel fu
 	}
 	setLevel(config.Level)
 	options := &slog.HandlerOptions{Level: &level}
+	var handler slog.Handler = slog.NewTextHandler(w, options)
 	if config.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options)), setLevel
+		handler = slog.NewJSONHandler(w, options)
 	}
-	return slog.New(slog.NewTextHandler(w, options)), setLevel
+	all := []slog.Handler{handler}
+	for _, other := range others {
+		if other != nil {
+			all = append(all, leveled{other, &level})
+		}
+	}
+	if len(all) > 1 {
+		handler = slog.NewMultiHandler(all...)
+	}
+	return slog.New(handler), setLevel
+}
+
+// leveled keeps from a handler what is below a level.
+type leveled struct {
+	slog.Handler
+	level slog.Leveler
+}
+
+// Enabled tells whether a level is said.
+func (l leveled) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= l.level.Level() && l.Handler.Enabled(ctx, level)
+}
+
+// WithAttrs keeps the level.
+func (l leveled) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return leveled{l.Handler.WithAttrs(attrs), l.level}
+}
+
+// WithGroup keeps the level.
+func (l leveled) WithGroup(name string) slog.Handler {
+	return leveled{l.Handler.WithGroup(name), l.level}
 }
 
 // TraceConfig is what users say about traces.

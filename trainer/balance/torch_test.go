@@ -4,14 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"math/rand/v2"
-	"os"
 	"os/exec"
-	"strings"
 	"testing"
-)
 
-// torchPython is the Python that Debian's python3-torch belongs to.
-const torchPython = "/usr/bin/python3"
+	"github.com/vigil-ml/vigil/internal/testkit"
+)
 
 type torchStep struct {
 	Losses    []float64   `json:"losses"`
@@ -39,7 +36,7 @@ type torchAnswer struct {
 // with those of a second implementation on tensors. Random loss weighting has
 // other random numbers there; what it draws is held by tests of its own.
 func TestAgainstPyTorch(t *testing.T) {
-	requireTorch(t)
+	python := testkit.Torch(t)
 	var cases []torchCase
 	for _, name := range Methods().Names() {
 		if name == "random" {
@@ -49,7 +46,7 @@ func TestAgainstPyTorch(t *testing.T) {
 			cases = append(cases, torchCaseOf(t, name, n))
 		}
 	}
-	for i, steps := range askTorch(t, cases) {
+	for i, steps := range askTorch(t, python, cases) {
 		c := cases[i]
 		b := made(t, c.Method, c.settings, tasks(c.Tasks))
 		for k, want := range steps {
@@ -103,25 +100,14 @@ func torchCaseOf(t *testing.T, name string, n int) torchCase {
 	return c
 }
 
-func requireTorch(t *testing.T) {
-	t.Helper()
-	if exec.Command(torchPython, "-c", "import torch").Run() == nil {
-		return
-	}
-	if required := os.Getenv("VIGIL_REQUIRE"); required == "all" || strings.Contains(required, "torch") {
-		t.Fatalf("torch is not installed and VIGIL_REQUIRE=%s asks for it", required)
-	}
-	t.Skip("needs torch")
-}
-
-func askTorch(t *testing.T, cases []torchCase) (answers [][]torchAnswer) {
+func askTorch(t *testing.T, python string, cases []torchCase) (answers [][]torchAnswer) {
 	t.Helper()
 	question, err := json.Marshal(cases)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var said bytes.Buffer
-	cmd := exec.CommandContext(t.Context(), torchPython, "-W", "ignore", "testdata/reference.py")
+	cmd := exec.CommandContext(t.Context(), python, "-W", "ignore", "testdata/reference.py")
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(question), &said
 	out, err := cmd.Output()
 	if err != nil {

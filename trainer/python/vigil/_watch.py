@@ -331,7 +331,7 @@ class Watch:
         """Records torch.profiler for the next steps; the trace is a file below
         VIGIL_PROFILE_DIR or the temporary directory."""
         if self.run.profiler is not None:
-            self.run.profiler.directed({"steps": steps})
+            self.run.profiler.begin({"steps": steps})
 
     def boundary(self) -> None:
         """Carries out what is asked for between two steps: saves when somebody

@@ -1,7 +1,8 @@
 """Balancing several losses in PyTorch: weights as modules and the gradient surgery of PCGrad.
 
-The Go package trainer/balance has the same methods with their sources; these
-are the ones that need the framework's gradients or parameters of its own.
+AgentWeights asks the agent, which has all methods of the Go package
+trainer/balance; the others work by themselves, with gradients or parameters of
+the framework.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 import torch
 from torch import nn
 
-__all__ = ["UncertaintyWeighting", "GradNorm", "PCGrad", "AdaptiveWeights"]
+from ._weights import AgentWeights
+
+__all__ = ["UncertaintyWeighting", "GradNorm", "PCGrad", "AdaptiveWeights", "AgentWeights"]
 
 
 class UncertaintyWeighting(nn.Module):

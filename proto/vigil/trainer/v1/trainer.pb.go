@@ -227,7 +227,9 @@ type RegisterResponse struct {
 	Hold *durationpb.Duration `protobuf:"bytes,3,opt,name=hold,proto3" json:"hold,omitempty"`
 	// For a supervisor: the attempt that it launches first, one above those of
 	// the run that this node has seen; 0 for a run that it has not seen.
-	NextAttempt   uint32 `protobuf:"varint,4,opt,name=next_attempt,json=nextAttempt,proto3" json:"next_attempt,omitempty"`
+	NextAttempt uint32 `protobuf:"varint,4,opt,name=next_attempt,json=nextAttempt,proto3" json:"next_attempt,omitempty"`
+	// Spans and logs of the process are wanted, as events of their own.
+	Telemetry     bool `protobuf:"varint,5,opt,name=telemetry,proto3" json:"telemetry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -288,6 +290,13 @@ func (x *RegisterResponse) GetNextAttempt() uint32 {
 		return x.NextAttempt
 	}
 	return 0
+}
+
+func (x *RegisterResponse) GetTelemetry() bool {
+	if x != nil {
+		return x.Telemetry
+	}
+	return false
 }
 
 // ReportRequest carries events of one session.
@@ -1551,13 +1560,14 @@ const file_vigil_trainer_v1_trainer_proto_rawDesc = "" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x12\n" +
 	"\x04rank\x18\x03 \x01(\rR\x04rank\x121\n" +
 	"\x04kind\x18\x04 \x01(\x0e2\x1d.vigil.trainer.v1.SessionKindR\x04kind\x12<\n" +
-	"\atrainer\x18\x05 \x01(\v2\".vigil.common.v1.TrainerRegisteredR\atrainer\"\x97\x01\n" +
+	"\atrainer\x18\x05 \x01(\v2\".vigil.common.v1.TrainerRegisteredR\atrainer\"\xb5\x01\n" +
 	"\x10RegisterResponse\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12-\n" +
 	"\x04hold\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04hold\x12!\n" +
-	"\fnext_attempt\x18\x04 \x01(\rR\vnextAttempt\"x\n" +
+	"\fnext_attempt\x18\x04 \x01(\rR\vnextAttempt\x12\x1c\n" +
+	"\ttelemetry\x18\x05 \x01(\bR\ttelemetry\"x\n" +
 	"\rReportRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12.\n" +
