@@ -38,7 +38,7 @@ type Session struct {
 
 	group *life.Group
 	files *scratch.Writer // of checkpoints
-	step  atomic.Int64 // the last step reported or resumed from; unknownStep: none
+	step  atomic.Int64    // the last step reported or resumed from; unknownStep: none
 
 	standing standing // what a supervisor is told
 	recorder *recorder
