@@ -29,7 +29,7 @@ var (
 	AgentVaultSealed     = Def{"vigil_agent_vault_checkpoints_total", "1", Counter, []string{"result"}, "Checkpoints by result: verified, failed."}
 	AgentVaultSealTime   = Def{"vigil_agent_vault_seal_seconds", "seconds", Histogram, []string{"stage"}, "Time from commit to a state: durable, verified."}
 	AgentVaultRemoved    = Def{"vigil_agent_vault_removed_checkpoints_total", "1", Counter, nil, "Checkpoints that the retention policy or a person removed."}
-	AgentVaultCopies     = Def{"vigil_agent_vault_copies_total", "1", Counter, []string{"result"}, "Tries to copy a rank's checkpoint into the second store, by result: done, failed."}
+	AgentVaultCopies     = Def{"vigil_agent_vault_copies_total", "1", Counter, []string{"result"}, "Tries to copy a rank's checkpoint into the second store, by result: done, failed, damaged (here, and not copied)."}
 	AgentVaultWaiting    = Def{"vigil_agent_vault_waiting_copies", "1", Gauge, nil, "Ranks' checkpoints that wait to be copied into the second store."}
 	AgentVaultSealBytes  = Def{"vigil_agent_vault_sealed_bytes_total", "bytes", Counter, nil, "Bytes that were sealed."}
 )

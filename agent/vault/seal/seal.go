@@ -175,6 +175,40 @@ func Check(ctx context.Context, in io.Reader, e Encoded) error {
 	return e.compare(count.bytes, digest)
 }
 
+// Checking gives the bytes of a stored file as long as they agree with what is
+// said of it: where they do not, the last of them are kept back.
+type Checking struct {
+	in     io.Reader
+	e      Encoded
+	digest *blake3.Hasher
+	read   int64
+	wrong  error
+}
+
+// Checked checks what is read.
+func Checked(in io.Reader, e Encoded) *Checking {
+	return &Checking{in: in, e: e, digest: blake3.New()}
+}
+
+// Read reads. A disagreement is an error of kind [fault.Corrupt].
+func (c *Checking) Read(p []byte) (int, error) {
+	if c.wrong != nil {
+		return 0, c.wrong
+	}
+	n, err := c.in.Read(p)
+	_, _ = c.digest.Write(p[:n]) // never fails
+	c.read += int64(n)
+	if c.read >= c.e.StoredBytes || err == io.EOF {
+		if c.wrong = c.e.compare(c.read, c.digest); c.wrong != nil {
+			return 0, c.wrong
+		}
+	}
+	return n, err
+}
+
+// Wrong gives the disagreement that was found, for who reads through others.
+func (c *Checking) Wrong() error { return c.wrong }
+
 func (e Encoded) compare(stored int64, digest *blake3.Hasher) error {
 	if stored != e.StoredBytes {
 		return fault.New(fault.Corrupt, "it has %d bytes, its manifest says %d", stored, e.StoredBytes)
