@@ -142,7 +142,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	}
 	checkpoints, err = vault.New(a.config.Vault, vault.Deps{
 		Log: a.log, Metrics: a.metrics, Tracer: a.tracer, Clock: time.Now, FS: durable.OS{}, Node: a.config.Node,
-		Events: a.journal.Events, Observe: observe, Replica: second,
+		Events: a.journal.Events, Observe: observe, Replica: second, KeyUsed: a.keyUsed,
 	})
 	if err != nil {
 		return err

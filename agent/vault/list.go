@@ -150,14 +150,16 @@ func (v *Vault) Saved(runID, checkpointID string) bool {
 	if CheckRunID(runID) != nil || CheckCheckpointID(checkpointID) != nil {
 		return false
 	}
-	v.mu.Lock()
-	for k := range v.staged {
-		if k.runID == runID && k.checkpointID == checkpointID {
-			v.mu.Unlock()
+	for {
+		onItsWay, done, changed := v.onItsWay(runID, checkpointID)
+		if !onItsWay {
+			break
+		}
+		if !done {
 			return false
 		}
+		<-changed // it has been told, and what was staged is being removed
 	}
-	v.mu.Unlock()
 	c := survey(v.runDir(runID), checkpointID)
 	return len(c.Ranks) > 0 && c.Problem == ""
 }
@@ -170,4 +172,18 @@ func readLatest(runDir string) (string, error) {
 	}
 	id := strings.TrimSuffix(string(data), "\n")
 	return id, CheckCheckpointID(id)
+}
+
+// onItsWay tells whether a checkpoint is staged here, whether all ranks of it that
+// are have been verified, and what is closed when that changes.
+func (v *Vault) onItsWay(runID, checkpointID string) (staged, verified bool, changed <-chan struct{}) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	verified = true
+	for k, s := range v.staged {
+		if k.runID == runID && k.checkpointID == checkpointID {
+			staged, verified = true, verified && s.verified
+		}
+	}
+	return staged, verified, v.changed
 }

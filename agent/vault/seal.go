@@ -49,6 +49,9 @@ func (v *Vault) sealAndVerify(ctx context.Context, s *staging) error {
 		// The checkpoint is good without it, and Resolve does not read it.
 		v.deps.Log.Warn("point latest at a checkpoint", "run", s.RunID, "checkpoint", s.CheckpointID, "error", err)
 	}
+	v.mu.Lock()
+	s.verified = true
+	v.mu.Unlock()
 	v.tell(verifyCtx, s, commonv1.CheckpointState_CHECKPOINT_STATE_VERIFIED, v.where(s, m, digest))
 	return nil
 }

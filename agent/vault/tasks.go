@@ -31,6 +31,12 @@ func (v *Vault) Do(ctx context.Context, task *commonv1.CheckpointTask, progress 
 	if err := errors.Join(CheckRunID(runID), CheckCheckpointID(id)); err != nil {
 		return "", err
 	}
+	switch task.GetAction() {
+	case commonv1.CheckpointAction_CHECKPOINT_ACTION_REWRAP_KEYS:
+		return v.RotateKeys(ctx, false, progress)
+	case commonv1.CheckpointAction_CHECKPOINT_ACTION_ROTATE_KEYS:
+		return v.RotateKeys(ctx, true, progress)
+	}
 	list, err := v.List(runID)
 	if err != nil {
 		return "", err

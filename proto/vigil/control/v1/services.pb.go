@@ -1743,6 +1743,99 @@ func (x *RestoreCheckpointResponse) GetTask() *CheckpointTask {
 	return nil
 }
 
+// RotateKeysRequest says which keys are replaced.
+type RotateKeysRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Adds a key to each vault, which is used for what is saved from then on. Without
+	// it only the outer key is replaced.
+	NewDataKey    bool `protobuf:"varint,1,opt,name=new_data_key,json=newDataKey,proto3" json:"new_data_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateKeysRequest) Reset() {
+	*x = RotateKeysRequest{}
+	mi := &file_vigil_control_v1_services_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateKeysRequest) ProtoMessage() {}
+
+func (x *RotateKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_services_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateKeysRequest.ProtoReflect.Descriptor instead.
+func (*RotateKeysRequest) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *RotateKeysRequest) GetNewDataKey() bool {
+	if x != nil {
+		return x.NewDataKey
+	}
+	return false
+}
+
+// RotateKeysResponse has the tasks.
+type RotateKeysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One for each node.
+	Tasks         []*CheckpointTask `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateKeysResponse) Reset() {
+	*x = RotateKeysResponse{}
+	mi := &file_vigil_control_v1_services_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateKeysResponse) ProtoMessage() {}
+
+func (x *RotateKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_services_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateKeysResponse.ProtoReflect.Descriptor instead.
+func (*RotateKeysResponse) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *RotateKeysResponse) GetTasks() []*CheckpointTask {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
 // WatchCheckpointTaskRequest asks for a task.
 type WatchCheckpointTaskRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1754,7 +1847,7 @@ type WatchCheckpointTaskRequest struct {
 
 func (x *WatchCheckpointTaskRequest) Reset() {
 	*x = WatchCheckpointTaskRequest{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[32]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +1859,7 @@ func (x *WatchCheckpointTaskRequest) String() string {
 func (*WatchCheckpointTaskRequest) ProtoMessage() {}
 
 func (x *WatchCheckpointTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[32]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +1872,7 @@ func (x *WatchCheckpointTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCheckpointTaskRequest.ProtoReflect.Descriptor instead.
 func (*WatchCheckpointTaskRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{32}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *WatchCheckpointTaskRequest) GetTaskId() string {
@@ -1800,7 +1893,7 @@ type WatchCheckpointTaskResponse struct {
 
 func (x *WatchCheckpointTaskResponse) Reset() {
 	*x = WatchCheckpointTaskResponse{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[33]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1812,7 +1905,7 @@ func (x *WatchCheckpointTaskResponse) String() string {
 func (*WatchCheckpointTaskResponse) ProtoMessage() {}
 
 func (x *WatchCheckpointTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[33]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1825,7 +1918,7 @@ func (x *WatchCheckpointTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCheckpointTaskResponse.ProtoReflect.Descriptor instead.
 func (*WatchCheckpointTaskResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{33}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WatchCheckpointTaskResponse) GetTask() *CheckpointTask {
@@ -1943,6 +2036,11 @@ const file_vigil_control_v1_services_proto_rawDesc = "" +
 	"\aarchive\x18\x02 \x01(\bR\aarchive\"Q\n" +
 	"\x19RestoreCheckpointResponse\x124\n" +
 	"\x04task\x18\x01 \x01(\v2 .vigil.control.v1.CheckpointTaskR\x04task\"5\n" +
+	"\x11RotateKeysRequest\x12 \n" +
+	"\fnew_data_key\x18\x01 \x01(\bR\n" +
+	"newDataKey\"L\n" +
+	"\x12RotateKeysResponse\x126\n" +
+	"\x05tasks\x18\x01 \x03(\v2 .vigil.control.v1.CheckpointTaskR\x05tasks\"5\n" +
 	"\x1aWatchCheckpointTaskRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\"S\n" +
 	"\x1bWatchCheckpointTaskResponse\x124\n" +
@@ -1976,13 +2074,15 @@ const file_vigil_control_v1_services_proto_rawDesc = "" +
 	"\x11RequestCheckpoint\x12*.vigil.control.v1.RequestCheckpointRequest\x1a+.vigil.control.v1.RequestCheckpointResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x02\x10\x02\x18\x01\x12t\n" +
 	"\x0fWatchCheckpoint\x12(.vigil.control.v1.WatchCheckpointRequest\x1a).vigil.control.v1.WatchCheckpointResponse\"\n" +
-	"\xca\xf3\x18\x06\b\x01\x10\x01\x18\x010\x012\xd4\x05\n" +
+	"\xca\xf3\x18\x06\b\x01\x10\x01\x18\x010\x012\xb7\x06\n" +
 	"\x15CheckpointTaskService\x12m\n" +
 	"\rGetCheckpoint\x12&.vigil.control.v1.GetCheckpointRequest\x1a'.vigil.control.v1.GetCheckpointResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12s\n" +
 	"\x10VerifyCheckpoint\x12).vigil.control.v1.VerifyCheckpointRequest\x1a*.vigil.control.v1.VerifyCheckpointResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x02\x12j\n" +
 	"\rPinCheckpoint\x12&.vigil.control.v1.PinCheckpointRequest\x1a'.vigil.control.v1.PinCheckpointResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x02\x12s\n" +
 	"\x10RemoveCheckpoint\x12).vigil.control.v1.RemoveCheckpointRequest\x1a*.vigil.control.v1.RemoveCheckpointResponse\"\b\xca\xf3\x18\x04\b\x03\x10\x02\x12v\n" +
-	"\x11RestoreCheckpoint\x12*.vigil.control.v1.RestoreCheckpointRequest\x1a+.vigil.control.v1.RestoreCheckpointResponse\"\b\xca\xf3\x18\x04\b\x03\x10\x02\x12~\n" +
+	"\x11RestoreCheckpoint\x12*.vigil.control.v1.RestoreCheckpointRequest\x1a+.vigil.control.v1.RestoreCheckpointResponse\"\b\xca\xf3\x18\x04\b\x03\x10\x02\x12a\n" +
+	"\n" +
+	"RotateKeys\x12#.vigil.control.v1.RotateKeysRequest\x1a$.vigil.control.v1.RotateKeysResponse\"\b\xca\xf3\x18\x04\b\x04\x10\x04\x12~\n" +
 	"\x13WatchCheckpointTask\x12,.vigil.control.v1.WatchCheckpointTaskRequest\x1a-.vigil.control.v1.WatchCheckpointTaskResponse\"\b\xca\xf3\x18\x04\b\x01\x10\x010\x012t\n" +
 	"\rSystemService\x12c\n" +
 	"\tGetStatus\x12\".vigil.control.v1.GetStatusRequest\x1a#.vigil.control.v1.GetStatusResponse\"\r\xca\xf3\x18\x06\b\x01\x10\x01\x18\x03\x90\x02\x01B<Z:github.com/vigil-ml/vigil/proto/vigil/control/v1;controlv1b\x06proto3"
@@ -1999,7 +2099,7 @@ func file_vigil_control_v1_services_proto_rawDescGZIP() []byte {
 	return file_vigil_control_v1_services_proto_rawDescData
 }
 
-var file_vigil_control_v1_services_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_vigil_control_v1_services_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_vigil_control_v1_services_proto_goTypes = []any{
 	(*ListNodesRequest)(nil),            // 0: vigil.control.v1.ListNodesRequest
 	(*ListNodesResponse)(nil),           // 1: vigil.control.v1.ListNodesResponse
@@ -2033,112 +2133,117 @@ var file_vigil_control_v1_services_proto_goTypes = []any{
 	(*RemoveCheckpointResponse)(nil),    // 29: vigil.control.v1.RemoveCheckpointResponse
 	(*RestoreCheckpointRequest)(nil),    // 30: vigil.control.v1.RestoreCheckpointRequest
 	(*RestoreCheckpointResponse)(nil),   // 31: vigil.control.v1.RestoreCheckpointResponse
-	(*WatchCheckpointTaskRequest)(nil),  // 32: vigil.control.v1.WatchCheckpointTaskRequest
-	(*WatchCheckpointTaskResponse)(nil), // 33: vigil.control.v1.WatchCheckpointTaskResponse
-	nil,                                 // 34: vigil.control.v1.GetStatusResponse.ListenersEntry
-	(*Node)(nil),                        // 35: vigil.control.v1.Node
-	(*Run)(nil),                         // 36: vigil.control.v1.Run
-	(*Attempt)(nil),                     // 37: vigil.control.v1.Attempt
-	(*Incident)(nil),                    // 38: vigil.control.v1.Incident
-	(*Checkpoint)(nil),                  // 39: vigil.control.v1.Checkpoint
-	(*Advice)(nil),                      // 40: vigil.control.v1.Advice
-	(*durationpb.Duration)(nil),         // 41: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),       // 42: google.protobuf.Timestamp
-	(*RunEvent)(nil),                    // 43: vigil.control.v1.RunEvent
-	(v1.AfterCheckpoint)(0),             // 44: vigil.common.v1.AfterCheckpoint
-	(*CheckpointTask)(nil),              // 45: vigil.control.v1.CheckpointTask
-	(*GetNodeRequest)(nil),              // 46: vigil.control.v1.GetNodeRequest
-	(*WatchNodeEventsRequest)(nil),      // 47: vigil.control.v1.WatchNodeEventsRequest
-	(*AcknowledgeIncidentRequest)(nil),  // 48: vigil.control.v1.AcknowledgeIncidentRequest
-	(*ResolveIncidentRequest)(nil),      // 49: vigil.control.v1.ResolveIncidentRequest
-	(*ReopenIncidentRequest)(nil),       // 50: vigil.control.v1.ReopenIncidentRequest
-	(*AddNoteRequest)(nil),              // 51: vigil.control.v1.AddNoteRequest
-	(*GetNodeResponse)(nil),             // 52: vigil.control.v1.GetNodeResponse
-	(*WatchNodeEventsResponse)(nil),     // 53: vigil.control.v1.WatchNodeEventsResponse
-	(*AcknowledgeIncidentResponse)(nil), // 54: vigil.control.v1.AcknowledgeIncidentResponse
-	(*ResolveIncidentResponse)(nil),     // 55: vigil.control.v1.ResolveIncidentResponse
-	(*ReopenIncidentResponse)(nil),      // 56: vigil.control.v1.ReopenIncidentResponse
-	(*AddNoteResponse)(nil),             // 57: vigil.control.v1.AddNoteResponse
+	(*RotateKeysRequest)(nil),           // 32: vigil.control.v1.RotateKeysRequest
+	(*RotateKeysResponse)(nil),          // 33: vigil.control.v1.RotateKeysResponse
+	(*WatchCheckpointTaskRequest)(nil),  // 34: vigil.control.v1.WatchCheckpointTaskRequest
+	(*WatchCheckpointTaskResponse)(nil), // 35: vigil.control.v1.WatchCheckpointTaskResponse
+	nil,                                 // 36: vigil.control.v1.GetStatusResponse.ListenersEntry
+	(*Node)(nil),                        // 37: vigil.control.v1.Node
+	(*Run)(nil),                         // 38: vigil.control.v1.Run
+	(*Attempt)(nil),                     // 39: vigil.control.v1.Attempt
+	(*Incident)(nil),                    // 40: vigil.control.v1.Incident
+	(*Checkpoint)(nil),                  // 41: vigil.control.v1.Checkpoint
+	(*Advice)(nil),                      // 42: vigil.control.v1.Advice
+	(*durationpb.Duration)(nil),         // 43: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),       // 44: google.protobuf.Timestamp
+	(*RunEvent)(nil),                    // 45: vigil.control.v1.RunEvent
+	(v1.AfterCheckpoint)(0),             // 46: vigil.common.v1.AfterCheckpoint
+	(*CheckpointTask)(nil),              // 47: vigil.control.v1.CheckpointTask
+	(*GetNodeRequest)(nil),              // 48: vigil.control.v1.GetNodeRequest
+	(*WatchNodeEventsRequest)(nil),      // 49: vigil.control.v1.WatchNodeEventsRequest
+	(*AcknowledgeIncidentRequest)(nil),  // 50: vigil.control.v1.AcknowledgeIncidentRequest
+	(*ResolveIncidentRequest)(nil),      // 51: vigil.control.v1.ResolveIncidentRequest
+	(*ReopenIncidentRequest)(nil),       // 52: vigil.control.v1.ReopenIncidentRequest
+	(*AddNoteRequest)(nil),              // 53: vigil.control.v1.AddNoteRequest
+	(*GetNodeResponse)(nil),             // 54: vigil.control.v1.GetNodeResponse
+	(*WatchNodeEventsResponse)(nil),     // 55: vigil.control.v1.WatchNodeEventsResponse
+	(*AcknowledgeIncidentResponse)(nil), // 56: vigil.control.v1.AcknowledgeIncidentResponse
+	(*ResolveIncidentResponse)(nil),     // 57: vigil.control.v1.ResolveIncidentResponse
+	(*ReopenIncidentResponse)(nil),      // 58: vigil.control.v1.ReopenIncidentResponse
+	(*AddNoteResponse)(nil),             // 59: vigil.control.v1.AddNoteResponse
 }
 var file_vigil_control_v1_services_proto_depIdxs = []int32{
-	35, // 0: vigil.control.v1.ListNodesResponse.nodes:type_name -> vigil.control.v1.Node
-	36, // 1: vigil.control.v1.ListRunsResponse.runs:type_name -> vigil.control.v1.Run
-	36, // 2: vigil.control.v1.GetRunResponse.run:type_name -> vigil.control.v1.Run
-	37, // 3: vigil.control.v1.GetRunResponse.attempts:type_name -> vigil.control.v1.Attempt
-	38, // 4: vigil.control.v1.GetRunResponse.incidents:type_name -> vigil.control.v1.Incident
-	39, // 5: vigil.control.v1.GetRunResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
-	40, // 6: vigil.control.v1.GetRunResponse.advice:type_name -> vigil.control.v1.Advice
-	41, // 7: vigil.control.v1.ProfileRunRequest.timeout:type_name -> google.protobuf.Duration
-	42, // 8: vigil.control.v1.ProfileRunResponse.deadline:type_name -> google.protobuf.Timestamp
-	43, // 9: vigil.control.v1.WatchEventsResponse.event:type_name -> vigil.control.v1.RunEvent
-	38, // 10: vigil.control.v1.ListIncidentsResponse.incidents:type_name -> vigil.control.v1.Incident
-	38, // 11: vigil.control.v1.GetIncidentResponse.incident:type_name -> vigil.control.v1.Incident
-	39, // 12: vigil.control.v1.ListCheckpointsResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
-	44, // 13: vigil.control.v1.RequestCheckpointRequest.after:type_name -> vigil.common.v1.AfterCheckpoint
-	41, // 14: vigil.control.v1.RequestCheckpointRequest.timeout:type_name -> google.protobuf.Duration
-	39, // 15: vigil.control.v1.RequestCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
-	42, // 16: vigil.control.v1.RequestCheckpointResponse.deadline:type_name -> google.protobuf.Timestamp
-	39, // 17: vigil.control.v1.WatchCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
-	34, // 18: vigil.control.v1.GetStatusResponse.listeners:type_name -> vigil.control.v1.GetStatusResponse.ListenersEntry
-	42, // 19: vigil.control.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
-	39, // 20: vigil.control.v1.GetCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
-	45, // 21: vigil.control.v1.GetCheckpointResponse.tasks:type_name -> vigil.control.v1.CheckpointTask
-	45, // 22: vigil.control.v1.VerifyCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	45, // 23: vigil.control.v1.PinCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	45, // 24: vigil.control.v1.RemoveCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	45, // 25: vigil.control.v1.RestoreCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	45, // 26: vigil.control.v1.WatchCheckpointTaskResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	0,  // 27: vigil.control.v1.NodeService.ListNodes:input_type -> vigil.control.v1.ListNodesRequest
-	46, // 28: vigil.control.v1.NodeService.GetNode:input_type -> vigil.control.v1.GetNodeRequest
-	47, // 29: vigil.control.v1.NodeService.WatchNodeEvents:input_type -> vigil.control.v1.WatchNodeEventsRequest
-	2,  // 30: vigil.control.v1.RunService.ListRuns:input_type -> vigil.control.v1.ListRunsRequest
-	4,  // 31: vigil.control.v1.RunService.GetRun:input_type -> vigil.control.v1.GetRunRequest
-	8,  // 32: vigil.control.v1.RunService.WatchEvents:input_type -> vigil.control.v1.WatchEventsRequest
-	6,  // 33: vigil.control.v1.RunService.ProfileRun:input_type -> vigil.control.v1.ProfileRunRequest
-	10, // 34: vigil.control.v1.IncidentService.ListIncidents:input_type -> vigil.control.v1.ListIncidentsRequest
-	12, // 35: vigil.control.v1.IncidentService.GetIncident:input_type -> vigil.control.v1.GetIncidentRequest
-	48, // 36: vigil.control.v1.IncidentService.AcknowledgeIncident:input_type -> vigil.control.v1.AcknowledgeIncidentRequest
-	49, // 37: vigil.control.v1.IncidentService.ResolveIncident:input_type -> vigil.control.v1.ResolveIncidentRequest
-	50, // 38: vigil.control.v1.IncidentService.ReopenIncident:input_type -> vigil.control.v1.ReopenIncidentRequest
-	51, // 39: vigil.control.v1.IncidentService.AddNote:input_type -> vigil.control.v1.AddNoteRequest
-	14, // 40: vigil.control.v1.CheckpointService.ListCheckpoints:input_type -> vigil.control.v1.ListCheckpointsRequest
-	16, // 41: vigil.control.v1.CheckpointService.RequestCheckpoint:input_type -> vigil.control.v1.RequestCheckpointRequest
-	18, // 42: vigil.control.v1.CheckpointService.WatchCheckpoint:input_type -> vigil.control.v1.WatchCheckpointRequest
-	22, // 43: vigil.control.v1.CheckpointTaskService.GetCheckpoint:input_type -> vigil.control.v1.GetCheckpointRequest
-	24, // 44: vigil.control.v1.CheckpointTaskService.VerifyCheckpoint:input_type -> vigil.control.v1.VerifyCheckpointRequest
-	26, // 45: vigil.control.v1.CheckpointTaskService.PinCheckpoint:input_type -> vigil.control.v1.PinCheckpointRequest
-	28, // 46: vigil.control.v1.CheckpointTaskService.RemoveCheckpoint:input_type -> vigil.control.v1.RemoveCheckpointRequest
-	30, // 47: vigil.control.v1.CheckpointTaskService.RestoreCheckpoint:input_type -> vigil.control.v1.RestoreCheckpointRequest
-	32, // 48: vigil.control.v1.CheckpointTaskService.WatchCheckpointTask:input_type -> vigil.control.v1.WatchCheckpointTaskRequest
-	20, // 49: vigil.control.v1.SystemService.GetStatus:input_type -> vigil.control.v1.GetStatusRequest
-	1,  // 50: vigil.control.v1.NodeService.ListNodes:output_type -> vigil.control.v1.ListNodesResponse
-	52, // 51: vigil.control.v1.NodeService.GetNode:output_type -> vigil.control.v1.GetNodeResponse
-	53, // 52: vigil.control.v1.NodeService.WatchNodeEvents:output_type -> vigil.control.v1.WatchNodeEventsResponse
-	3,  // 53: vigil.control.v1.RunService.ListRuns:output_type -> vigil.control.v1.ListRunsResponse
-	5,  // 54: vigil.control.v1.RunService.GetRun:output_type -> vigil.control.v1.GetRunResponse
-	9,  // 55: vigil.control.v1.RunService.WatchEvents:output_type -> vigil.control.v1.WatchEventsResponse
-	7,  // 56: vigil.control.v1.RunService.ProfileRun:output_type -> vigil.control.v1.ProfileRunResponse
-	11, // 57: vigil.control.v1.IncidentService.ListIncidents:output_type -> vigil.control.v1.ListIncidentsResponse
-	13, // 58: vigil.control.v1.IncidentService.GetIncident:output_type -> vigil.control.v1.GetIncidentResponse
-	54, // 59: vigil.control.v1.IncidentService.AcknowledgeIncident:output_type -> vigil.control.v1.AcknowledgeIncidentResponse
-	55, // 60: vigil.control.v1.IncidentService.ResolveIncident:output_type -> vigil.control.v1.ResolveIncidentResponse
-	56, // 61: vigil.control.v1.IncidentService.ReopenIncident:output_type -> vigil.control.v1.ReopenIncidentResponse
-	57, // 62: vigil.control.v1.IncidentService.AddNote:output_type -> vigil.control.v1.AddNoteResponse
-	15, // 63: vigil.control.v1.CheckpointService.ListCheckpoints:output_type -> vigil.control.v1.ListCheckpointsResponse
-	17, // 64: vigil.control.v1.CheckpointService.RequestCheckpoint:output_type -> vigil.control.v1.RequestCheckpointResponse
-	19, // 65: vigil.control.v1.CheckpointService.WatchCheckpoint:output_type -> vigil.control.v1.WatchCheckpointResponse
-	23, // 66: vigil.control.v1.CheckpointTaskService.GetCheckpoint:output_type -> vigil.control.v1.GetCheckpointResponse
-	25, // 67: vigil.control.v1.CheckpointTaskService.VerifyCheckpoint:output_type -> vigil.control.v1.VerifyCheckpointResponse
-	27, // 68: vigil.control.v1.CheckpointTaskService.PinCheckpoint:output_type -> vigil.control.v1.PinCheckpointResponse
-	29, // 69: vigil.control.v1.CheckpointTaskService.RemoveCheckpoint:output_type -> vigil.control.v1.RemoveCheckpointResponse
-	31, // 70: vigil.control.v1.CheckpointTaskService.RestoreCheckpoint:output_type -> vigil.control.v1.RestoreCheckpointResponse
-	33, // 71: vigil.control.v1.CheckpointTaskService.WatchCheckpointTask:output_type -> vigil.control.v1.WatchCheckpointTaskResponse
-	21, // 72: vigil.control.v1.SystemService.GetStatus:output_type -> vigil.control.v1.GetStatusResponse
-	50, // [50:73] is the sub-list for method output_type
-	27, // [27:50] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	37, // 0: vigil.control.v1.ListNodesResponse.nodes:type_name -> vigil.control.v1.Node
+	38, // 1: vigil.control.v1.ListRunsResponse.runs:type_name -> vigil.control.v1.Run
+	38, // 2: vigil.control.v1.GetRunResponse.run:type_name -> vigil.control.v1.Run
+	39, // 3: vigil.control.v1.GetRunResponse.attempts:type_name -> vigil.control.v1.Attempt
+	40, // 4: vigil.control.v1.GetRunResponse.incidents:type_name -> vigil.control.v1.Incident
+	41, // 5: vigil.control.v1.GetRunResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
+	42, // 6: vigil.control.v1.GetRunResponse.advice:type_name -> vigil.control.v1.Advice
+	43, // 7: vigil.control.v1.ProfileRunRequest.timeout:type_name -> google.protobuf.Duration
+	44, // 8: vigil.control.v1.ProfileRunResponse.deadline:type_name -> google.protobuf.Timestamp
+	45, // 9: vigil.control.v1.WatchEventsResponse.event:type_name -> vigil.control.v1.RunEvent
+	40, // 10: vigil.control.v1.ListIncidentsResponse.incidents:type_name -> vigil.control.v1.Incident
+	40, // 11: vigil.control.v1.GetIncidentResponse.incident:type_name -> vigil.control.v1.Incident
+	41, // 12: vigil.control.v1.ListCheckpointsResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
+	46, // 13: vigil.control.v1.RequestCheckpointRequest.after:type_name -> vigil.common.v1.AfterCheckpoint
+	43, // 14: vigil.control.v1.RequestCheckpointRequest.timeout:type_name -> google.protobuf.Duration
+	41, // 15: vigil.control.v1.RequestCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
+	44, // 16: vigil.control.v1.RequestCheckpointResponse.deadline:type_name -> google.protobuf.Timestamp
+	41, // 17: vigil.control.v1.WatchCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
+	36, // 18: vigil.control.v1.GetStatusResponse.listeners:type_name -> vigil.control.v1.GetStatusResponse.ListenersEntry
+	44, // 19: vigil.control.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	41, // 20: vigil.control.v1.GetCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
+	47, // 21: vigil.control.v1.GetCheckpointResponse.tasks:type_name -> vigil.control.v1.CheckpointTask
+	47, // 22: vigil.control.v1.VerifyCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	47, // 23: vigil.control.v1.PinCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	47, // 24: vigil.control.v1.RemoveCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	47, // 25: vigil.control.v1.RestoreCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	47, // 26: vigil.control.v1.RotateKeysResponse.tasks:type_name -> vigil.control.v1.CheckpointTask
+	47, // 27: vigil.control.v1.WatchCheckpointTaskResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	0,  // 28: vigil.control.v1.NodeService.ListNodes:input_type -> vigil.control.v1.ListNodesRequest
+	48, // 29: vigil.control.v1.NodeService.GetNode:input_type -> vigil.control.v1.GetNodeRequest
+	49, // 30: vigil.control.v1.NodeService.WatchNodeEvents:input_type -> vigil.control.v1.WatchNodeEventsRequest
+	2,  // 31: vigil.control.v1.RunService.ListRuns:input_type -> vigil.control.v1.ListRunsRequest
+	4,  // 32: vigil.control.v1.RunService.GetRun:input_type -> vigil.control.v1.GetRunRequest
+	8,  // 33: vigil.control.v1.RunService.WatchEvents:input_type -> vigil.control.v1.WatchEventsRequest
+	6,  // 34: vigil.control.v1.RunService.ProfileRun:input_type -> vigil.control.v1.ProfileRunRequest
+	10, // 35: vigil.control.v1.IncidentService.ListIncidents:input_type -> vigil.control.v1.ListIncidentsRequest
+	12, // 36: vigil.control.v1.IncidentService.GetIncident:input_type -> vigil.control.v1.GetIncidentRequest
+	50, // 37: vigil.control.v1.IncidentService.AcknowledgeIncident:input_type -> vigil.control.v1.AcknowledgeIncidentRequest
+	51, // 38: vigil.control.v1.IncidentService.ResolveIncident:input_type -> vigil.control.v1.ResolveIncidentRequest
+	52, // 39: vigil.control.v1.IncidentService.ReopenIncident:input_type -> vigil.control.v1.ReopenIncidentRequest
+	53, // 40: vigil.control.v1.IncidentService.AddNote:input_type -> vigil.control.v1.AddNoteRequest
+	14, // 41: vigil.control.v1.CheckpointService.ListCheckpoints:input_type -> vigil.control.v1.ListCheckpointsRequest
+	16, // 42: vigil.control.v1.CheckpointService.RequestCheckpoint:input_type -> vigil.control.v1.RequestCheckpointRequest
+	18, // 43: vigil.control.v1.CheckpointService.WatchCheckpoint:input_type -> vigil.control.v1.WatchCheckpointRequest
+	22, // 44: vigil.control.v1.CheckpointTaskService.GetCheckpoint:input_type -> vigil.control.v1.GetCheckpointRequest
+	24, // 45: vigil.control.v1.CheckpointTaskService.VerifyCheckpoint:input_type -> vigil.control.v1.VerifyCheckpointRequest
+	26, // 46: vigil.control.v1.CheckpointTaskService.PinCheckpoint:input_type -> vigil.control.v1.PinCheckpointRequest
+	28, // 47: vigil.control.v1.CheckpointTaskService.RemoveCheckpoint:input_type -> vigil.control.v1.RemoveCheckpointRequest
+	30, // 48: vigil.control.v1.CheckpointTaskService.RestoreCheckpoint:input_type -> vigil.control.v1.RestoreCheckpointRequest
+	32, // 49: vigil.control.v1.CheckpointTaskService.RotateKeys:input_type -> vigil.control.v1.RotateKeysRequest
+	34, // 50: vigil.control.v1.CheckpointTaskService.WatchCheckpointTask:input_type -> vigil.control.v1.WatchCheckpointTaskRequest
+	20, // 51: vigil.control.v1.SystemService.GetStatus:input_type -> vigil.control.v1.GetStatusRequest
+	1,  // 52: vigil.control.v1.NodeService.ListNodes:output_type -> vigil.control.v1.ListNodesResponse
+	54, // 53: vigil.control.v1.NodeService.GetNode:output_type -> vigil.control.v1.GetNodeResponse
+	55, // 54: vigil.control.v1.NodeService.WatchNodeEvents:output_type -> vigil.control.v1.WatchNodeEventsResponse
+	3,  // 55: vigil.control.v1.RunService.ListRuns:output_type -> vigil.control.v1.ListRunsResponse
+	5,  // 56: vigil.control.v1.RunService.GetRun:output_type -> vigil.control.v1.GetRunResponse
+	9,  // 57: vigil.control.v1.RunService.WatchEvents:output_type -> vigil.control.v1.WatchEventsResponse
+	7,  // 58: vigil.control.v1.RunService.ProfileRun:output_type -> vigil.control.v1.ProfileRunResponse
+	11, // 59: vigil.control.v1.IncidentService.ListIncidents:output_type -> vigil.control.v1.ListIncidentsResponse
+	13, // 60: vigil.control.v1.IncidentService.GetIncident:output_type -> vigil.control.v1.GetIncidentResponse
+	56, // 61: vigil.control.v1.IncidentService.AcknowledgeIncident:output_type -> vigil.control.v1.AcknowledgeIncidentResponse
+	57, // 62: vigil.control.v1.IncidentService.ResolveIncident:output_type -> vigil.control.v1.ResolveIncidentResponse
+	58, // 63: vigil.control.v1.IncidentService.ReopenIncident:output_type -> vigil.control.v1.ReopenIncidentResponse
+	59, // 64: vigil.control.v1.IncidentService.AddNote:output_type -> vigil.control.v1.AddNoteResponse
+	15, // 65: vigil.control.v1.CheckpointService.ListCheckpoints:output_type -> vigil.control.v1.ListCheckpointsResponse
+	17, // 66: vigil.control.v1.CheckpointService.RequestCheckpoint:output_type -> vigil.control.v1.RequestCheckpointResponse
+	19, // 67: vigil.control.v1.CheckpointService.WatchCheckpoint:output_type -> vigil.control.v1.WatchCheckpointResponse
+	23, // 68: vigil.control.v1.CheckpointTaskService.GetCheckpoint:output_type -> vigil.control.v1.GetCheckpointResponse
+	25, // 69: vigil.control.v1.CheckpointTaskService.VerifyCheckpoint:output_type -> vigil.control.v1.VerifyCheckpointResponse
+	27, // 70: vigil.control.v1.CheckpointTaskService.PinCheckpoint:output_type -> vigil.control.v1.PinCheckpointResponse
+	29, // 71: vigil.control.v1.CheckpointTaskService.RemoveCheckpoint:output_type -> vigil.control.v1.RemoveCheckpointResponse
+	31, // 72: vigil.control.v1.CheckpointTaskService.RestoreCheckpoint:output_type -> vigil.control.v1.RestoreCheckpointResponse
+	33, // 73: vigil.control.v1.CheckpointTaskService.RotateKeys:output_type -> vigil.control.v1.RotateKeysResponse
+	35, // 74: vigil.control.v1.CheckpointTaskService.WatchCheckpointTask:output_type -> vigil.control.v1.WatchCheckpointTaskResponse
+	21, // 75: vigil.control.v1.SystemService.GetStatus:output_type -> vigil.control.v1.GetStatusResponse
+	52, // [52:76] is the sub-list for method output_type
+	28, // [28:52] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_vigil_control_v1_services_proto_init() }
@@ -2155,7 +2260,7 @@ func file_vigil_control_v1_services_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_control_v1_services_proto_rawDesc), len(file_vigil_control_v1_services_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   6,
 		},
