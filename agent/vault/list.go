@@ -14,6 +14,10 @@ import (
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
+// finishWait bounds how long Saved waits for what was staged to be removed: the
+// checkpoint is in the vault, whether or not it is.
+const finishWait = time.Second
+
 // Checkpoint is what a directory of the vault says of itself.
 type Checkpoint struct {
 	ID      string
@@ -158,7 +162,12 @@ func (v *Vault) Saved(runID, checkpointID string) bool {
 		if !done {
 			return false
 		}
-		<-changed // it has been told, and what was staged is being removed
+		select {
+		case <-changed: // it has been told, and what was staged is being removed
+			continue
+		case <-time.After(finishWait):
+		}
+		break
 	}
 	c := survey(v.runDir(runID), checkpointID)
 	return len(c.Ranks) > 0 && c.Problem == ""
