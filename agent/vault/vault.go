@@ -163,6 +163,7 @@ type Vault struct {
 	// that proved bad.
 	onProbation map[string]*probation
 	verdicts    []*commonv1.CheckpointJudgement
+	proved      []provedGood      // and has to be written down
 	kept        map[string]string // why each checkpoint is kept, as it was told
 
 	judged   chan struct{} // holds a token when there are verdicts
@@ -221,6 +222,7 @@ func New(config Config, deps Deps) (*Vault, error) {
 	if err := v.scan(); err != nil {
 		return nil, fmt.Errorf("open vault: %w", err)
 	}
+	v.resumeProbations()
 	return v, nil
 }
 
