@@ -57,6 +57,16 @@ func (v *Vault) keepSpares(s *staging) {
 		}
 	}
 	v.spared[s.of()] = kept
+	v.countSpares()
+}
+
+// countSpares tells how much is held. The vault's lock is held.
+func (v *Vault) countSpares() {
+	held := int64(0)
+	for _, kept := range v.spared {
+		held += kept.sizeBytes
+	}
+	v.spare.WithLabelValues().Set(float64(held))
 }
 
 // inMemory tells whether a staging lies in memory.
@@ -86,6 +96,7 @@ func (v *Vault) giveSpares(s *staging) {
 		return
 	}
 	delete(v.spared, s.of())
+	v.countSpares()
 	if v.inMemory(s) && v.deps.FS.Rename(kept.dir, filepath.Join(s.dir, scratch.SpareName)) == nil {
 		entries, _ := os.ReadDir(filepath.Join(s.dir, scratch.SpareName))
 		s.spares = len(entries)
@@ -103,6 +114,7 @@ func (v *Vault) dropSpares(which func(key, *spares) bool) {
 			v.drop(kept)
 		}
 	}
+	v.countSpares()
 }
 
 // drop has a directory removed by Run: to give much memory back takes a while.
@@ -146,6 +158,7 @@ func (v *Vault) clearSpares() {
 	}
 	v.mu.Lock()
 	clear(v.spared)
+	v.countSpares()
 	v.mu.Unlock()
 	if err := v.deps.FS.RemoveAll(filepath.Join(v.memory, sparesName)); err != nil {
 		v.deps.Log.Warn("remove files of sealed checkpoints", "error", err)

@@ -146,6 +146,7 @@ type Vault struct {
 	removed *prometheus.CounterVec
 	copies  *prometheus.CounterVec
 	waiting *prometheus.GaugeVec
+	spare   *prometheus.GaugeVec
 	wake    chan struct{}
 	codec   seal.Codec
 
@@ -191,6 +192,7 @@ func New(config Config, deps Deps) (*Vault, error) {
 		removed: metric.NewCounter(deps.Metrics, metric.AgentVaultRemoved),
 		copies:  metric.NewCounter(deps.Metrics, metric.AgentVaultCopies),
 		waiting: metric.NewGauge(deps.Metrics, metric.AgentVaultWaiting),
+		spare:   metric.NewGauge(deps.Metrics, metric.AgentVaultSpare),
 		wake:    make(chan struct{}, max(config.Workers, 1)),
 		staged:  map[key]*staging{},
 		changed: make(chan struct{}),
