@@ -124,9 +124,9 @@ func later(a, b time.Time) time.Time {
 }
 
 // standIn is who is told in a receiver's place; a stand-in has none, or two
-// could tell each other for ever.
+// could tell each other for ever, and what merely happened is nobody else's.
 func (a *Alerting) standIn(c *chain, d alert.Delivery) string {
-	if d.StandsIn {
+	if d.StandsIn || d.Occasion == alert.Story {
 		return ""
 	}
 	return c.fallback

@@ -55,7 +55,7 @@ func TestGarbage(t *testing.T) {
 }
 
 func TestReplicasShareTheirKeys(t *testing.T) {
-	const shared = "store: {url: 'postgres://db/vigil'}\nbus: {url: 'nats://n0:4222'}\n"
+	const shared = "store: {url: 'postgres://db/vigil?sslmode=verify-full'}\nbus: {url: 'nats://n0:4222', tls: {ca_file: /c, cert_file: /c, key_file: /k}}\n"
 	_, err := decode(shared)
 	for _, want := range []string{"authority.cert_file", "authority.key_file", "audit.key_file"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -64,6 +64,33 @@ func TestReplicasShareTheirKeys(t *testing.T) {
 	}
 	if _, err := decode(shared + "authority: {cert_file: /k/ca.pem, key_file: /k/ca.key}\naudit: {key_file: /k/audit.key}\n"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestReplicasSpeakTLS: what control planes share on other machines is not spoken
+// with plainly, nor without knowing who is there.
+func TestReplicasSpeakTLS(t *testing.T) {
+	const files = ", tls: {ca_file: /c, cert_file: /c, key_file: /k}"
+	for _, tc := range []struct{ store, bus, want string }{
+		{"postgres://127.0.0.1/v?sslmode=disable", "'nats://127.0.0.1:4222'", ""},
+		{"postgres:///v?host=/run/postgresql&sslmode=disable", "'nats://localhost'", ""},
+		{"postgres://db/v?sslmode=verify-full", "'tls://n0:4222,n1'" + files, ""},
+		{"postgres://db/v?sslmode=verify-ca&sslrootcert=/none", "'nats://127.0.0.1'", "store.url"}, // a file that is not there
+		{"postgres://db/v?sslmode=disable", "'nats://127.0.0.1'", "store.url"},
+		{"postgres://db/v?sslmode=prefer", "'nats://127.0.0.1'", "store.url"},
+		{"postgres://db/v?sslmode=require", "'nats://127.0.0.1'", "store.url"},
+		{"postgres://db/v", "'nats://127.0.0.1'", "store.url"},
+		{"postgres://127.0.0.1,db/v?sslmode=disable", "'nats://127.0.0.1'", "store.url"},
+		{"postgres://127.0.0.1/v", "'nats://127.0.0.1,nats://n1'", "bus.tls"},
+		{"postgres://127.0.0.1/v", "'n1:4222'", "bus.tls"},
+		{"postgres://127.0.0.1/v", "'tls://n1:4222'", "bus.tls"},
+		{"postgres://127.0.0.1/v", "'nats://n1:4222', tls: {ca_file: /c}", "bus.tls"},
+	} {
+		_, err := decode("store: {url: '" + tc.store + "'}\nbus: {url: " + tc.bus + "}\n" +
+			"authority: {cert_file: /k/ca.pem, key_file: /k/ca.key}\naudit: {key_file: /k/audit.key}\n")
+		if (err == nil) != (tc.want == "") || (err != nil && !strings.Contains(err.Error(), tc.want)) {
+			t.Errorf("%s, %s: %v; want %q", tc.store, tc.bus, err, tc.want)
+		}
 	}
 }
 

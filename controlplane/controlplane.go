@@ -23,6 +23,7 @@ import (
 	"github.com/vigil-ml/vigil/alerting"
 	"github.com/vigil-ml/vigil/alerting/notify"
 	"github.com/vigil-ml/vigil/controlplane/access"
+	"github.com/vigil-ml/vigil/controlplane/agreement"
 	"github.com/vigil-ml/vigil/controlplane/alertapi"
 	"github.com/vigil-ml/vigil/controlplane/api"
 	"github.com/vigil-ml/vigil/controlplane/audit"
@@ -181,7 +182,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
-	router := routing.New(routing.Deps{Plan: plan, Store: c.store, Clock: time.Now, Log: c.log, Metrics: c.metrics})
+	router := routing.New(routing.Deps{Plan: plan, Store: c.store, Clock: time.Now, Log: c.log, Metrics: c.metrics, Followers: alerts.Followers()})
 	incidents := incident.New(c.config.Incident, incident.Deps{
 		Router: router, Save: nodes.RequestCheckpoint, Judge: nodes.Judge, Store: c.store,
 		Clock: time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
@@ -225,7 +226,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 	services.Go("audit", c.audit.Run)
 	services.Go("ingest", frames.Run)
 	services.Go("authority", doors.authority.Run)
-	services.Go("agents", serveAgents(agents, frames, doors.authority))
+	services.Go("agents", serveAgents(agents, frames, doors.authority, agreement.New(agreement.Deps{Store: c.store, Known: doors.authority.Caller})))
 	services.Go("rules", ruled.Run)
 	services.Go("api", operatorAPI.Run)
 	c.log.Info("control plane is up", "version", version.String(), "api", listeners["api"], "agents", listeners["agents"], "state", c.config.StateDir)
@@ -253,11 +254,12 @@ func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engi
 }
 
 // serveAgents serves the agents' streams; when it ends, ingest ends them.
-func serveAgents(listener net.Listener, frames *ingest.Service, nodes *authority.Authority) func(context.Context) error {
+func serveAgents(listener net.Listener, frames *ingest.Service, nodes *authority.Authority, ranks *agreement.Service) func(context.Context) error {
 	server := grpc.NewServer(append(ingest.ServerOptions(),
 		grpc.Creds(credentials.NewTLS(nodes.TLS())), grpc.StreamInterceptor(nodes.Stream), grpc.ConnectionTimeout(handshakeTime))...)
 	agentv1.RegisterAgentServiceServer(server, frames)
 	agentv1.RegisterEnrollmentServiceServer(server, nodes)
+	agentv1.RegisterAgreementServiceServer(server, ranks)
 	return func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, server.GracefulStop)
 		defer stop()

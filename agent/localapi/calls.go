@@ -37,6 +37,10 @@ func (a *API) Register(ctx context.Context, in *trainerv1.RegisterRequest) (*tra
 	if err := checkRegister(in); err != nil {
 		return nil, err
 	}
+	uid, err := a.claim(ctx, in.RunId)
+	if err != nil {
+		return nil, err
+	}
 	if trainer := in.GetTrainer(); in.Kind == trainerv1.SessionKind_SESSION_KIND_TRAINER {
 		event := &commonv1.Event{
 			EventId: uuid.Must(uuid.NewV7()).String(), Time: timestamppb.New(a.deps.Clock()),
@@ -49,7 +53,7 @@ func (a *API) Register(ctx context.Context, in *trainerv1.RegisterRequest) (*tra
 	}
 	s := &Session{
 		RunID: in.RunId, Attempt: in.Attempt, Rank: in.Rank, Kind: in.Kind, PID: in.GetTrainer().GetPid(),
-		conn: connectionOf(ctx),
+		uid: uid, conn: connectionOf(ctx),
 	}
 	if err := a.sessions.add(s); err != nil {
 		return nil, err
@@ -108,7 +112,7 @@ func checkTrainer(in *trainerv1.RegisterRequest) error {
 // Report takes events. They are on stable storage when it returns without an
 // error; with one, none was taken.
 func (a *API) Report(ctx context.Context, in *trainerv1.ReportRequest) (*trainerv1.ReportResponse, error) {
-	s, err := a.sessions.get(in.SessionId)
+	s, err := a.session(ctx, in.SessionId)
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +218,7 @@ func checkLogs(logs *commonv1.LogBatch) error {
 
 // WatchDirectives streams a session's directives until its reader goes away.
 func (a *API) WatchDirectives(in *trainerv1.WatchDirectivesRequest, out trainerv1.TrainerService_WatchDirectivesServer) error {
-	s, err := a.sessions.get(in.SessionId)
+	s, err := a.session(out.Context(), in.SessionId)
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ const keptNumbers = 8192
 // trainer leaves it out: so weights are history, and detection sees them,
 // whatever the trainer says of them itself.
 func (a *API) Weights(ctx context.Context, in *trainerv1.WeightsRequest) (*trainerv1.WeightsResponse, error) {
-	s, err := a.trainer(in.SessionId)
+	s, err := a.trainer(ctx, in.SessionId)
 	if err != nil {
 		return nil, err
 	}

@@ -52,7 +52,7 @@ func execute(ctx context.Context, args []string, stdin, stdout, stderr *os.File)
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.socket, "socket", os.Getenv(protocol.EnvSocket), "`path` of the agent's socket (env VIGIL_SOCKET); without one nothing is reported or saved")
 	flags.StringVar(&a.logLevel, "log-level", "info", "debug, info, warn or error")
-	root.AddCommand(runCommand(a), trainCommand(a))
+	root.AddCommand(runCommand(a), trainCommand(a), evalCommand(a), predictCommand(a), compareCommand(a))
 	return a.exit(root.ExecuteContext(ctx))
 }
 

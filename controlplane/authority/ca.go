@@ -136,14 +136,17 @@ func serial() *big.Int {
 	return n.Add(n, big.NewInt(1))
 }
 
-// issue signs a certificate of a key under a SPIFFE id, for hosts of these names
-// and addresses.
-func (c *ca) issue(key crypto.PublicKey, id *url.URL, lifetime time.Duration, usage x509.ExtKeyUsage, hosts ...string) (*x509.Certificate, error) {
+// issue signs a certificate of a key, under a SPIFFE id if one is given, for hosts
+// of these names and addresses.
+func (c *ca) issue(key crypto.PublicKey, id *url.URL, lifetime time.Duration, usages []x509.ExtKeyUsage, hosts ...string) (*x509.Certificate, error) {
 	now := c.clock()
 	template := &x509.Certificate{
-		SerialNumber: serial(), URIs: []*url.URL{id},
-		NotBefore: now.Add(-backdate), NotAfter: now.Add(lifetime),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{usage}, BasicConstraintsValid: true,
+		SerialNumber: serial(),
+		NotBefore:    now.Add(-backdate), NotAfter: now.Add(lifetime),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: usages, BasicConstraintsValid: true,
+	}
+	if id != nil {
+		template.URIs = []*url.URL{id}
 	}
 	for _, host := range hosts {
 		if ip := net.ParseIP(host); ip != nil {
@@ -157,7 +160,7 @@ func (c *ca) issue(key crypto.PublicKey, id *url.URL, lifetime time.Duration, us
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, c.cert, key, c.key)
 	if err != nil {
-		return nil, fmt.Errorf("sign certificate of %s: %w", id, err)
+		return nil, fmt.Errorf("sign certificate: %w", err)
 	}
 	return x509.ParseCertificate(der)
 }

@@ -1,7 +1,6 @@
 package authority
 
 import (
-	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -30,8 +29,6 @@ const (
 type server struct {
 	ca    *ca
 	hosts []string // names and addresses that it is good for besides its SPIFFE id
-	// usage is what it is good for; the zero value is serving.
-	usage x509.ExtKeyUsage
 
 	mu   sync.Mutex
 	cert *tls.Certificate // while it is good
@@ -49,7 +46,7 @@ func (s *server) own() (*tls.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the control plane's key: %w", err)
 	}
-	cert, err := s.ca.issue(key.Public(), pki.ControlPlane(), serverLifetime, cmp.Or(s.usage, x509.ExtKeyUsageServerAuth), s.hosts...)
+	cert, err := s.ca.issue(key.Public(), pki.ControlPlane(), serverLifetime, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, s.hosts...)
 	if err != nil {
 		return nil, err
 	}

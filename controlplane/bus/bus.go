@@ -71,6 +71,9 @@ type Config struct {
 	URL string `yaml:"url"`
 	// Credentials is a file with NATS credentials for URL; may be empty.
 	Credentials string `yaml:"credentials"`
+	// TLS is how the servers of URL are spoken with. Where they are not all on this
+	// machine it must be given.
+	TLS TLSConfig `yaml:"tls"`
 	// Replicas is on how many servers of the cluster each frame is: 1 to 5.
 	Replicas int `yaml:"replicas"`
 	// Partitions is into how many parts the runs are divided in a cluster, each
@@ -105,6 +108,9 @@ func Defaults(dir string) Config {
 func (c Config) Check(report func(key, format string, args ...any)) {
 	if c.Dir == "" && c.URL == "" {
 		report("dir", "is empty; name a directory")
+	}
+	if c.URL != "" && !c.local() && c.TLS.CAFile == "" {
+		report("tls", "is missing, and servers of url are on other machines: want ca_file, cert_file and key_file; agentctl admin certificates makes them")
 	}
 	if c.URL != "" && (c.Replicas < 1 || c.Replicas > 5) {
 		report("replicas", "is %d; want 1 to 5", c.Replicas)

@@ -43,6 +43,8 @@ func (e *Engine) answer(ctx context.Context, tx *store.Tx, event *commonv1.Event
 const (
 	nonFinite  = "nonfinite"
 	divergence = "divergence"
+	// gaveUp is of a failure that the supervisor wants a person to look at.
+	gaveUp = "failed"
 )
 
 // save has the run saved and restarted, once for each time that the problem
@@ -85,8 +87,8 @@ func (e *Engine) save(ctx context.Context, tx *store.Tx, f *controlv1.Finding, r
 	if err != nil {
 		return answer{}, err
 	}
-	return a, note(tx, id, e.deps.Clock(), "checkpoint",
-		fmt.Sprintf("Asked for emergency checkpoint %s and a restart from it.", checkpoint.GetCheckpointId()))
+	return a, e.happened(tx, id, e.deps.Clock(), "checkpoint",
+		fmt.Sprintf("Asked for emergency checkpoint %s and a restart from it.", checkpoint.GetCheckpointId()), "")
 }
 
 // summary is what a person reads at three in the morning: what is wrong, since

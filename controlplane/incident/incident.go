@@ -84,6 +84,9 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 type Router interface {
 	// Alert writes what is to be told into the transaction.
 	Alert(ctx context.Context, tx *store.Tx, records ...store.IncidentRecord) error
+	// Happened is told that an incident's timeline has something new of which
+	// nobody need be told by a notification of its own.
+	Happened(tx *store.Tx, incidentID string) error
 }
 
 // Deps is what an engine needs.
@@ -208,6 +211,7 @@ func (e *Engine) open(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 		},
 	}
 	id := record.Incident.GetIncidentId()
+	tx.Opens(id) // the finding is new, and so is what it is named by
 	if err := note(tx, id, now, "opened", f.GetSummary()); err != nil {
 		return err
 	}
@@ -227,6 +231,8 @@ func (e *Engine) open(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 func (e *Engine) join(ctx context.Context, tx *store.Tx, event *commonv1.Event, f *controlv1.Finding, record store.IncidentRecord) error {
 	i := record.Incident
 	worse := f.GetSeverity() > i.GetSeverity()
+	// That nothing more is tried is news, however severe what led to it was.
+	news := worse || (f.GetKind() == gaveUp && !quiet(i))
 	i.Severity = max(i.GetSeverity(), f.GetSeverity())
 	record.OnsetStep = max(record.OnsetStep, f.GetOnsetStep())
 	record.Findings++
@@ -238,7 +244,7 @@ func (e *Engine) join(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 		return err
 	}
 	if text := another(record.Findings, f); text != "" {
-		if err := note(tx, i.GetIncidentId(), e.deps.Clock(), "finding", text); err != nil {
+		if err := e.happened(tx, i.GetIncidentId(), e.deps.Clock(), "finding", text, ""); err != nil {
 			return err
 		}
 	}
@@ -256,7 +262,7 @@ func (e *Engine) join(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 			return err
 		}
 	}
-	if err := tx.PutIncident(record); err != nil || !worse {
+	if err := tx.PutIncident(record); err != nil || !news {
 		return err
 	}
 	return e.deps.Router.Alert(ctx, tx, record)
@@ -280,6 +286,15 @@ func (e *Engine) expiry(now time.Time) time.Time {
 		return time.Time{}
 	}
 	return now.Add(e.config.ResolveAfter)
+}
+
+// happened notes what happened to an incident that changes nothing about its
+// state; who follows it is told.
+func (e *Engine) happened(tx *store.Tx, id string, at time.Time, action, text, author string) error {
+	if err := noteBy(tx, id, at, action, text, author); err != nil {
+		return err
+	}
+	return e.deps.Router.Happened(tx, id)
 }
 
 func note(tx *store.Tx, id string, at time.Time, action, text string) error {

@@ -50,6 +50,9 @@ type Deps struct {
 	Store *store.Store
 	Clock func() time.Time
 	Log   *slog.Logger
+	// Followers are the receivers that are told what happens to an incident
+	// between its notifications.
+	Followers []string
 	// Metrics counts what is rolled up; nil counts nothing.
 	Metrics prometheus.Registerer
 }

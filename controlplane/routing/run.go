@@ -172,6 +172,8 @@ func (r *Router) batch(ctx context.Context, tx *store.Tx, now time.Time) (done i
 			err = r.escalate(ctx, tx, t, now)
 		case heartbeatTimer:
 			err = r.beat(ctx, tx, t, now)
+		case storyTimer:
+			err = r.story(ctx, tx, t, now)
 		default:
 			continue
 		}

@@ -44,8 +44,13 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 		report("path", "is missing; want the path of a SQLite file, or url")
 	}
 	if c.URL != "" {
-		if _, err := postgresConfig(c.URL); err != nil {
+		config, err := postgresConfig(c.URL)
+		if err != nil {
 			report("url", "is not one of PostgreSQL; want postgres://user@host/database")
+			return
+		}
+		if open := plainHost(config); open != "" {
+			report("url", wantTLS, open)
 		}
 	}
 }

@@ -48,6 +48,15 @@ func lacks(t testing.TB, program string) {
 	t.Skipf("%s is not installed", program)
 }
 
+// RequireRoot skips a test that must be several users, where it is not run by the
+// one who can be all of them.
+func RequireRoot(t testing.TB) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("root is not who runs the test")
+	}
+}
+
 // Eventually waits until a condition holds and fails the test when it does not
 // within ten seconds. The bound is there so that a broken test ends, not to
 // assert a speed.

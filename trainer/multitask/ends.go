@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/fault"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	"github.com/vigil-ml/vigil/trainer"
@@ -110,4 +111,16 @@ func (l *loop) made() string {
 		return fmt.Sprintf("%d of %d steps made, then %d evaluations were no better", l.training.Step(), l.config.Steps, l.training.stop.Bad)
 	}
 	return fmt.Sprintf("all %d steps made", l.training.Step())
+}
+
+// keep writes the model to where the user wants it.
+func (l *loop) keep() error {
+	if l.config.SaveTo == "" {
+		return nil
+	}
+	state, err := l.training.State()
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(durable.OS{}, l.config.SaveTo, state, 0o600)
 }

@@ -2,6 +2,7 @@ package multitask
 
 import (
 	"math"
+	"strconv"
 
 	"github.com/vigil-ml/vigil/trainer/multitask/data"
 	"github.com/vigil-ml/vigil/trainer/multitask/network"
@@ -135,6 +136,18 @@ func (p *Prediction) Chances(task, row int) []float32 {
 		p.chances[i] /= float32(sum)
 	}
 	return p.chances
+}
+
+// Class gives the class that a classifier takes a sample for, by its name where
+// it has one, and how likely it takes that to be.
+func (p *Prediction) Class(task, row int) (class string, chance float64) {
+	chances := p.Chances(task, row)
+	best := largest(chances)
+	class = strconv.Itoa(best)
+	if labels := p.training.shape.Targets[task].Labels; labels != nil {
+		class = labels[best]
+	}
+	return class, float64(chances[best])
 }
 
 // Number gives what a regression says of a sample, in units of the data.

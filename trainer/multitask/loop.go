@@ -43,6 +43,9 @@ type LoopConfig struct {
 	// Epochs, unless 0, takes the place of Steps: as many steps as consume the
 	// training digits so often. SaveEveryEpochs does of CheckpointEvery.
 	Epochs, SaveEveryEpochs int64
+	// SaveTo is a file that the model is written to when all steps are made; empty:
+	// none is.
+	SaveTo string
 	// IgnoreNonFinite has steps applied whose values are not finite.
 	IgnoreNonFinite bool
 }
@@ -140,8 +143,9 @@ func (l *loop) train(ctx context.Context) error {
 			life.Sleep(ctx, rest)
 		}
 	}
+	err := l.keep()
 	l.finish(ctx)
-	return nil
+	return err
 }
 
 // step makes one step, or stops before its update when a value is not finite.

@@ -23,6 +23,8 @@ class UncertaintyWeighting(nn.Module):
     for a regression and 1 for a classification. Give its parameters to the
     optimizer, without weight decay."""
 
+    factors: torch.Tensor
+
     def __init__(self, tasks: Sequence[str], regression: Sequence[str] = ()) -> None:
         super().__init__()
         self.tasks = list(tasks)
@@ -49,6 +51,8 @@ class GradNorm(nn.Module):
     parameters (the last shared layer) comes to the mean norm times (relative
     inverse training rate)^alpha, and scales them to sum to the number of tasks.
     """
+
+    initial: torch.Tensor
 
     def __init__(self, tasks: Sequence[str], shared: Sequence[nn.Parameter], alpha: float = 1.5, lr: float = 0.025) -> None:
         super().__init__()
@@ -94,6 +98,12 @@ class AdaptiveWeights(nn.Module):
     (2019), dynamic weight average: weights from how fast each loss falls,
     T softmax(r / temperature) with r the ratio of a loss's last two means, so
     that tasks that lag get more. Means are over window steps."""
+
+    _sum: torch.Tensor
+    _last: torch.Tensor
+    _before: torch.Tensor
+    _count: torch.Tensor
+    _weights: torch.Tensor
 
     def __init__(self, tasks: Sequence[str], temperature: float = 2.0, window: int = 20) -> None:
         super().__init__()
