@@ -63,6 +63,11 @@ func testExpire(t *testing.T, b *bench) {
 		b.same("runs", inOrder(ids(runs, (*controlv1.Run).GetRunId)), []string{"late", "open"})
 		return errors.Join(err, err2, err3)
 	})
+	testExpireSome(b, over)
+}
+
+// testExpireSome lets go of nothing, and of some of many.
+func testExpireSome(b *bench, over func(id, run string, resolvedMS int) store.IncidentRecord) {
 	b.update(func(tx *store.Tx) error { // 0 is for good
 		gone, err := tx.Expire(store.Cutoffs{}, 10)
 		b.same("without cutoffs", gone, store.Expired{})
