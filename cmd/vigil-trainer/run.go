@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/vigil-ml/vigil/internal/fault"
@@ -62,6 +63,9 @@ preempted or should go on on another node.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			config.Command, config.Socket = args, a.socket
 			config.RunID = cmp.Or(config.RunID, newRunID("run"))
+			if !cmd.Flags().Changed("silent-after") && supervise.RunsElsewhere(args, os.Environ()) {
+				config.Health.SilentAfter = 0
+			}
 			return a.supervise(cmd, config, more)
 		},
 	}
@@ -78,10 +82,17 @@ preempted or should go on on another node.`,
 	flags.IntVar(&config.Output.Files, "log-files", config.Output.Files, "files that are kept in --log-dir")
 	flags.StringSliceVar(&more.notices, "notices", nil, "clouds whose metadata service is asked for preemption notices: aws, gcp, azure")
 	flags.StringVar(&more.metadataURL, "metadata-url", "", "`address` of that service; empty: the cloud's own")
+	watchFlags(flags, &config)
+	return cmd
+}
+
+// watchFlags are about how the command is watched and held in.
+func watchFlags(flags *pflag.FlagSet, config *supervise.Config) {
+	flags.DurationVar(&config.Health.SilentAfter, "silent-after", config.Health.SilentAfter, "time after which a command that tells no steps counts as hanging when it prints nothing, uses no CPU, moves no data and no GPU is busy; 0: never, as for srun, mpirun and others whose processes are elsewhere unless it is given")
+	flags.BoolVar(&config.DrainNode, "drain-node", false, "have SLURM drain this node (scontrol update) when the run is given up here and its policy says exclude_node; needs an operator's rights")
 	flags.BoolVar(&config.ControlGroup, "control-group", true, "give each attempt's processes a control group of their own, where one can be made")
 	flags.Int64Var(&config.Limits.MemoryBytes, "max-memory-bytes", 0, "memory of the host that the command's processes may use together; 0: no limit. Needs a control group")
 	flags.DurationVar(&config.Health.HangAfter, "hang-after", 0, "time without a step after which the run counts as hanging; 0: it follows from the steps before")
-	return cmd
 }
 
 // runFlags is what flags say that is not yet the supervisor's configuration.
