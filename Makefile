@@ -62,6 +62,8 @@ gen: ## Make the generated code anew
 	@$(TOOL) buf generate --template buf.gen.gateway.yaml
 	@go test ./internal/metric -run TestReferenceIsFresh -update >/dev/null
 	@go test ./controlplane/api -run TestAccessTable -update >/dev/null
+	@go test ./controlplane/authority -run TestNodesTable -update >/dev/null
+	@go test ./agent/localapi -run TestTrainersTable -update >/dev/null
 
 race: ## Run every test with the race detector
 	@$(TOOL) gotestsum --format pkgname-and-test-fails -- -race -timeout 30m $(GOTESTFLAGS) ./...

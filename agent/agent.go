@@ -32,6 +32,7 @@ import (
 	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	"github.com/vigil-ml/vigil/internal/version"
+	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
@@ -128,6 +129,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	var profiles *command.Profiles
 	var reflexes *reflex.Reflex
 	var checkpoints *vault.Vault
+	var up *uplink.Uplink
 	stands := standing.New(time.Now)
 	observe := func(event *commonv1.Event) {
 		stands.Observe(event)
@@ -143,6 +145,9 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	checkpoints, err = vault.New(a.config.Vault, vault.Deps{
 		Log: a.log, Metrics: a.metrics, Tracer: a.tracer, Clock: time.Now, FS: durable.OS{}, Node: a.config.Node,
 		Events: a.journal.Events, Observe: observe, Replica: second,
+		Meet: func(ctx context.Context, in *agentv1.MeetRequest) (*agentv1.MeetResponse, error) {
+			return up.Meet(ctx, in)
+		},
 	})
 	if err != nil {
 		return err
@@ -186,7 +191,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	if err != nil {
 		return err
 	}
-	up := uplink.New(a.config.Uplink, uplink.Deps{
+	up = uplink.New(a.config.Uplink, uplink.Deps{
 		Credentials: identity.Credentials,
 		Events:      a.events, Samples: a.samples, Series: a.journal, Commands: commands,
 		Hello: a.hello, Heartbeat: a.heartbeat(collectors), Settings: reload.tell,
@@ -199,7 +204,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	trainers := localapi.New(a.config.Trainers, localapi.Deps{
 		Log: a.log, Metrics: a.metrics, Clock: time.Now, Node: a.config.Node, Sessions: sessions,
 		Checkpoints: checkpoints, Orders: orders, Events: a.journal.Events, Observe: observe,
-		Standing: stands, Weights: a.deps.Weights, Encrypts: a.config.Vault.Encryption.On(), Telemetry: a.config.Forward != (Forward{}),
+		GPUBusy: busiestGPU(collectors.Latest), Standing: stands, Weights: a.deps.Weights, Encrypts: a.config.Vault.Encryption.On(), Telemetry: a.config.Forward != (Forward{}),
 	})
 
 	services.Go("vault", checkpoints.Run)

@@ -20,6 +20,7 @@ import (
 	"github.com/vigil-ml/vigil/agent/collect"
 	"github.com/vigil-ml/vigil/agent/compat"
 	"github.com/vigil-ml/vigil/agent/localapi"
+	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/serve"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	"github.com/vigil-ml/vigil/internal/version"
@@ -95,7 +96,26 @@ func registered(sessions *localapi.Sessions) func() []collect.Trainer {
 		for _, s := range sessions.Everyone() {
 			all = append(all, collect.Trainer{RunID: s.RunID, Attempt: s.Attempt, Rank: s.Rank, PID: s.PID})
 		}
+		// A command without the SDK is what its supervisor started.
+		for _, s := range sessions.Supervised() {
+			if !slices.ContainsFunc(all, func(t collect.Trainer) bool { return t.RunID == s.RunID }) {
+				all = append(all, collect.Trainer{RunID: s.RunID, Attempt: s.Attempt, PID: s.PID})
+			}
+		}
 		return all
+	}
+}
+
+// busiestGPU gives the utilization of the node's busiest GPU out of the samples
+// that were taken last.
+func busiestGPU(latest func(yield func(metric.Sample) bool)) func() (busy float64, known bool) {
+	return func() (busy float64, known bool) {
+		for s := range latest {
+			if s.Def.Name == metric.GPUUtilization.Name {
+				busy, known = max(busy, s.Value), true
+			}
+		}
+		return busy, known
 	}
 }
 

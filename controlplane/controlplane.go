@@ -23,6 +23,7 @@ import (
 	"github.com/vigil-ml/vigil/alerting"
 	"github.com/vigil-ml/vigil/alerting/notify"
 	"github.com/vigil-ml/vigil/controlplane/access"
+	"github.com/vigil-ml/vigil/controlplane/agreement"
 	"github.com/vigil-ml/vigil/controlplane/alertapi"
 	"github.com/vigil-ml/vigil/controlplane/api"
 	"github.com/vigil-ml/vigil/controlplane/audit"
@@ -225,7 +226,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 	services.Go("audit", c.audit.Run)
 	services.Go("ingest", frames.Run)
 	services.Go("authority", doors.authority.Run)
-	services.Go("agents", serveAgents(agents, frames, doors.authority))
+	services.Go("agents", serveAgents(agents, frames, doors.authority, agreement.New(agreement.Deps{Store: c.store, Known: doors.authority.Caller})))
 	services.Go("rules", ruled.Run)
 	services.Go("api", operatorAPI.Run)
 	c.log.Info("control plane is up", "version", version.String(), "api", listeners["api"], "agents", listeners["agents"], "state", c.config.StateDir)
@@ -241,7 +242,7 @@ func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engi
 	mux.Handle("/api/v1/", shedding(c.load, ofMetrics, c.samples.Handler()))
 	mux.Handle(notify.CallbackPath, told.Callbacks())
 	alerts := alertapi.New(alertapi.Deps{
-		Store: c.store, Incidents: incidents, Router: router, Clock: time.Now, Log: c.log, Version: version.String(),
+		Store: c.store, Incidents: incidents, Router: router, Config: router.Config, Clock: time.Now, Log: c.log, Version: version.String(),
 	})
 	mux.Handle("/api/v2/", shedding(c.load, ofOperators, alerts))
 	mux.Handle("/ping/", alerts)
@@ -253,11 +254,12 @@ func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engi
 }
 
 // serveAgents serves the agents' streams; when it ends, ingest ends them.
-func serveAgents(listener net.Listener, frames *ingest.Service, nodes *authority.Authority) func(context.Context) error {
+func serveAgents(listener net.Listener, frames *ingest.Service, nodes *authority.Authority, ranks *agreement.Service) func(context.Context) error {
 	server := grpc.NewServer(append(ingest.ServerOptions(),
 		grpc.Creds(credentials.NewTLS(nodes.TLS())), grpc.StreamInterceptor(nodes.Stream), grpc.ConnectionTimeout(handshakeTime))...)
 	agentv1.RegisterAgentServiceServer(server, frames)
 	agentv1.RegisterEnrollmentServiceServer(server, nodes)
+	agentv1.RegisterAgreementServiceServer(server, ranks)
 	return func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, server.GracefulStop)
 		defer stop()

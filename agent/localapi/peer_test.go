@@ -77,7 +77,7 @@ func (n *node) as(uid int) trainerv1.TrainerServiceClient {
 }
 
 // postAs calls a method as JSON, as a user, with headers.
-func (n *node) postAs(uid int, method, body string, headers map[string]string) int {
+func (n *node) postAs(uid int, method, body string, headers map[string]string) (int, string) {
 	n.t.Helper()
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -96,8 +96,11 @@ func (n *node) postAs(uid int, method, body string, headers map[string]string) i
 		n.t.Fatal(err)
 	}
 	defer func() { _ = response.Body.Close() }()
-	_, _ = io.Copy(io.Discard, response.Body)
-	return response.StatusCode
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return response.StatusCode, string(text)
 }
 
 // TestAnotherUsersTrainerIsRefused: a run is of the user whose process registered
@@ -164,7 +167,7 @@ func TestAnotherUsersTrainerIsRefused(t *testing.T) {
 	for name, headers := range map[string]map[string]string{
 		"as JSON": nil, "with a header that says otherwise": {"Grpc-Metadata-Vigil-Peer-Uid": fmt.Sprint(ada), "Vigil-Peer-Uid": "0"},
 	} {
-		if code := n.postAs(bob, "Report", body, headers); code != http.StatusForbidden {
+		if code, _ := n.postAs(bob, "Report", body, headers); code != http.StatusForbidden {
 			t.Errorf("%s: status %d", name, code)
 		}
 	}
@@ -175,7 +178,7 @@ func TestAnotherUsersTrainerIsRefused(t *testing.T) {
 		t.Errorf("%v calls were counted as refused, want 14", got)
 	}
 
-	if code := n.postAs(ada, "Report", body, nil); code != http.StatusOK {
+	if code, _ := n.postAs(ada, "Report", body, nil); code != http.StatusOK {
 		t.Errorf("her own report as JSON: status %d", code)
 	}
 	if _, err := n.as(0).Report(t.Context(), step); err != nil {

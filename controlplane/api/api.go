@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/vigil-ml/vigil/controlplane/audit"
 	"github.com/vigil-ml/vigil/controlplane/bus"
@@ -35,6 +36,8 @@ import (
 // What one connection of operators may take.
 const (
 	handshakeTime  = 20 * time.Second
+	idleTime       = 5 * time.Minute // without a call; then it is ended
+	pingTime       = time.Minute     // of silence, after which it is asked whether anyone is there
 	maxHeaderBytes = 64 << 10
 	maxStreams     = 1000 // calls at once
 )
@@ -115,6 +118,7 @@ func New(deps Deps) *API {
 func (a *API) Run(ctx context.Context) error {
 	server := grpc.NewServer(
 		grpc.ConnectionTimeout(handshakeTime), grpc.MaxHeaderListSize(maxHeaderBytes), grpc.MaxConcurrentStreams(maxStreams),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTime, Time: pingTime}),
 		grpc.ChainUnaryInterceptor(a.boundary.unary, a.deps.Guard.Unary),
 		grpc.ChainStreamInterceptor(a.boundary.streamUntil(ctx), a.deps.Guard.Stream),
 	)

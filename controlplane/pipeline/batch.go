@@ -149,6 +149,9 @@ func (b *batch) apply(ctx context.Context, tx *store.Tx) error {
 	if err := tx.AdvanceCursor(b.Name(), b.cursor, b.reader.seen); err != nil {
 		return err
 	}
+	if err := b.look(tx); err != nil {
+		return err
+	}
 	for _, frame := range b.frames {
 		owned := b.deps.Owns(frame)
 		for _, event := range frame.Batch.GetEvents() {
@@ -162,6 +165,20 @@ func (b *batch) apply(ctx context.Context, tx *store.Tx) error {
 		}
 	}
 	return nil
+}
+
+// look looks for all findings together where there are many.
+func (b *batch) look(tx *store.Tx) error {
+	var ids []string
+	for _, o := range b.seen {
+		for _, finding := range o.findings {
+			ids = append(ids, finding.GetFindingId())
+		}
+	}
+	if len(ids) < 2 {
+		return nil
+	}
+	return tx.LookForFindings(ids...)
 }
 
 // mark notes now and then when the control plane got a node's frame, so that the last

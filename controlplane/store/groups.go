@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"database/sql"
 	"encoding/json"
 	"fmt"
@@ -54,12 +55,13 @@ func (tx *Tx) LookForGroups(ids ...string) error {
 		}
 		for _, id := range some {
 			if _, known := tx.cache.groups[id]; !known {
-				tx.cache.groups[id] = AlertGroup{}
+				tx.cache.groups[id], tx.cache.newGroups[id] = AlertGroup{}, nil
 			}
 		}
 		for _, g := range found {
 			if !tx.waits(groupRows, g.ID) {
 				tx.cache.groups[g.ID] = g
+				delete(tx.cache.newGroups, g.ID)
 			}
 		}
 	}
@@ -119,6 +121,7 @@ func (tx *Tx) PutAlertGroup(g AlertGroup) error {
 // DeleteAlertGroup forgets a group and what was told of its members.
 func (tx *Tx) DeleteAlertGroup(id string) error {
 	tx.cache.groups[id] = AlertGroup{}
+	delete(tx.cache.newGroups, id)
 	for _, query := range []string{"DELETE FROM alert_members WHERE group_id = $1", "DELETE FROM alert_groups WHERE group_id = $1"} {
 		if _, err := tx.exec(query, id); err != nil {
 			return fmt.Errorf("delete alert group %s: %w", id, err)
@@ -129,6 +132,9 @@ func (tx *Tx) DeleteAlertGroup(id string) error {
 
 // AlertMembers gives the members of a group.
 func (tx *Tx) AlertMembers(groupID string) ([]AlertMember, error) {
+	if members, isNew := tx.cache.newGroups[groupID]; isNew {
+		return slices.SortedFunc(slices.Values(members), func(a, b AlertMember) int { return cmp.Compare(a.IncidentID, b.IncidentID) }), nil
+	}
 	var all []AlertMember
 	err := tx.each("members of alert group "+groupID,
 		"SELECT incident_id, told, told_severity FROM alert_members WHERE group_id = $1 ORDER BY incident_id", []any{groupID},
@@ -147,8 +153,12 @@ func (tx *Tx) JoinGroup(groupID, incidentID string) (joined bool, err error) {
 	if _, opened := tx.cache.opened[incidentID]; opened && !tx.cache.members[pair] {
 		tx.cache.members[pair], tx.cache.joined[incidentID] = true, true
 		tx.later(memberRows, groupID+"/"+incidentID, groupID, incidentID, 0, 0)
+		if members, isNew := tx.cache.newGroups[groupID]; isNew {
+			tx.cache.newGroups[groupID] = append(members, AlertMember{IncidentID: incidentID})
+		}
 		return true, nil
 	}
+	delete(tx.cache.newGroups, groupID)
 	rows, err := tx.exec(memberRows.statement(1, tx.traits.unnamed), groupID, incidentID, 0, 0)
 	if err != nil {
 		return false, fmt.Errorf("join alert group %s: %w", groupID, err)
@@ -159,6 +169,14 @@ func (tx *Tx) JoinGroup(groupID, incidentID string) (joined bool, err error) {
 
 // PutAlertMember notes what was told of a member.
 func (tx *Tx) PutAlertMember(groupID string, m AlertMember) error {
+	for n, of := range tx.cache.newGroups[groupID] {
+		if of.IncidentID == m.IncidentID {
+			tx.cache.newGroups[groupID][n] = m
+		}
+	}
+	if tx.change(memberRows, groupID+"/"+m.IncidentID, func(row []any) { row[2], row[3] = m.Told, m.ToldSeverity }) {
+		return nil
+	}
 	_, err := tx.exec("UPDATE alert_members SET told = $1, told_severity = $2 WHERE group_id = $3 AND incident_id = $4",
 		m.Told, m.ToldSeverity, groupID, m.IncidentID)
 	if err != nil {
@@ -201,6 +219,7 @@ func (tx *Tx) UntoldMembers(groupID string, limit int) ([]string, error) {
 // TellMembers notes that all members of a group have been told of, and has
 // those leave that are resolved.
 func (tx *Tx) TellMembers(groupID string) error {
+	delete(tx.cache.newGroups, groupID)
 	_, err := tx.exec("UPDATE alert_members SET told = $2 WHERE group_id = $1 AND told = 0", groupID, controlv1.IncidentState_INCIDENT_STATE_FIRING)
 	if err == nil {
 		_, err = tx.exec(`DELETE FROM alert_members WHERE group_id = $1 AND incident_id IN
@@ -214,6 +233,7 @@ func (tx *Tx) TellMembers(groupID string) error {
 
 // LeaveGroup ends a membership.
 func (tx *Tx) LeaveGroup(groupID, incidentID string) error {
+	delete(tx.cache.newGroups, groupID)
 	_, err := tx.exec("DELETE FROM alert_members WHERE group_id = $1 AND incident_id = $2", groupID, incidentID)
 	if err != nil {
 		return fmt.Errorf("leave alert group %s: %w", groupID, err)

@@ -32,6 +32,7 @@ var (
 	AgentVaultRemoved    = Def{"vigil_agent_vault_removed_checkpoints_total", "1", Counter, nil, "Checkpoints that the retention policy or a person removed."}
 	AgentVaultCopies     = Def{"vigil_agent_vault_copies_total", "1", Counter, []string{"result"}, "Tries to copy a rank's checkpoint into the second store, by result: done, failed."}
 	AgentVaultWaiting    = Def{"vigil_agent_vault_waiting_copies", "1", Gauge, nil, "Ranks' checkpoints that wait to be copied into the second store."}
+	AgentVaultAgreements = Def{"vigil_agent_vault_agreements_total", "1", Counter, []string{"by"}, "Agreements of a rank with the others on where to go on, by what they used: control plane, files."}
 	AgentVaultSealBytes  = Def{"vigil_agent_vault_sealed_bytes_total", "bytes", Counter, nil, "Bytes that were sealed."}
 )
 
@@ -42,6 +43,6 @@ func agentDefs() []Def {
 		AgentEventsRepeated, AgentEventsRefused, AgentPeersRefused, AgentEventsClamped, AgentRunsLost, AgentTicks, AgentAttemptsEnded, AgentWeights,
 		AgentUplinkConnected, AgentUplinkSessions,
 		AgentTrainerEvents, AgentTrainerDropped, AgentTrainerSessions, AgentCommands,
-		AgentReflexes, AgentReflexDropped, AgentVaultSealed, AgentVaultSealTime, AgentVaultSealBytes, AgentVaultRemoved, AgentVaultCopies, AgentVaultWaiting,
+		AgentReflexes, AgentReflexDropped, AgentVaultSealed, AgentVaultSealTime, AgentVaultSealBytes, AgentVaultRemoved, AgentVaultCopies, AgentVaultWaiting, AgentVaultAgreements,
 	}
 }

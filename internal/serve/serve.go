@@ -51,8 +51,10 @@ type Options struct {
 	RefuseUnknownFields bool
 	// TLS is how the listener speaks; nil is plainly. [Protocols] belong into it.
 	TLS *tls.Config
-	// BodyTime is how long a request's body may take to come; 0 is a minute.
-	BodyTime time.Duration
+	// Wait is how long a client may take to shake hands, to say what it speaks, and
+	// to send a request's head; 0 is ten seconds. BodyTime is how long a request's
+	// body may take to come; 0 is a minute.
+	Wait, BodyTime time.Duration
 }
 
 // Protocols is what a TLS configuration offers for [Both]. Whoever speaks
@@ -74,10 +76,10 @@ func Both(ctx context.Context, listener net.Listener, options Options) error {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	split := newSplitter(context.WithoutCancel(ctx), listener, options.TLS)
+	split := newSplitter(context.WithoutCancel(ctx), listener, options)
 	web := &http.Server{
 		Handler:           inTime(handler, cmp.Or(options.BodyTime, time.Minute)),
-		ReadHeaderTimeout: prefaceWait, IdleTimeout: idleTime, MaxHeaderBytes: maxHeaderBytes, ConnContext: withPeer,
+		ReadHeaderTimeout: cmp.Or(options.Wait, prefaceWait), IdleTimeout: idleTime, MaxHeaderBytes: maxHeaderBytes, ConnContext: withPeer,
 	}
 	return life.All(ctx,
 		life.Task{Name: "accept", Run: split.run},

@@ -8,6 +8,7 @@ package serve
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -27,6 +28,7 @@ const (
 type splitter struct {
 	below net.Listener
 	tls   *tls.Config // nil for a listener that speaks plainly
+	wait  time.Duration
 	group *life.Group
 	grpc  *half
 	http  *half
@@ -39,12 +41,12 @@ type half struct {
 	done  <-chan struct{}
 }
 
-func newSplitter(ctx context.Context, below net.Listener, secure *tls.Config) *splitter {
+func newSplitter(ctx context.Context, below net.Listener, options Options) *splitter {
 	group := life.NewGroup(ctx)
 	newHalf := func() *half {
 		return &half{addr: below.Addr(), conns: make(chan net.Conn, pendingAccept), done: group.Context().Done()}
 	}
-	return &splitter{below: below, tls: secure, group: group, grpc: newHalf(), http: newHalf()}
+	return &splitter{below: below, tls: options.TLS, wait: cmp.Or(options.Wait, prefaceWait), group: group, grpc: newHalf(), http: newHalf()}
 }
 
 // run accepts until ctx ends or the listener fails.
@@ -75,7 +77,7 @@ func (s *splitter) route(ctx context.Context, conn net.Conn) {
 		conn = tls.Server(conn, s.tls) // the first read shakes hands
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
-	_ = conn.SetReadDeadline(time.Now().Add(prefaceWait))
+	_ = conn.SetReadDeadline(time.Now().Add(s.wait))
 	r := bufio.NewReader(conn)
 	first, err := r.Peek(len(http2Preface))
 	if err != nil || !stop() {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -156,7 +157,7 @@ func (s *Site) daemon(ctx context.Context, program, health, config string) (*Pro
 	if err := os.WriteFile(path, []byte(config), 0o644); err != nil {
 		return nil, fmt.Errorf("write configuration of %s: %w", program, err)
 	}
-	p, err := start(s.Path(program+".log"), filepath.Join(s.Bin, program), "--config", path)
+	p, err := start(s.Path(program+".log"), nil, filepath.Join(s.Bin, program), "--config", path)
 	if err != nil {
 		return nil, err
 	}
@@ -193,9 +194,19 @@ func healthy(ctx context.Context, url string) bool {
 // Train starts the reference trainer under a supervisor; its output goes to
 // <run>.log.
 func (s *Site) Train(run string, args ...string) (*Process, error) {
-	trainer := filepath.Join(s.Bin, "vigil-trainer")
-	all := append([]string{"run", "--socket", s.Socket, "--run-id", run, "--", trainer, "train"}, args...)
-	return start(s.Path(run+".log"), trainer, all...)
+	return s.Supervise(run, nil, append([]string{filepath.Join(s.Bin, "vigil-trainer"), "train"}, args...)...)
+}
+
+// Supervise starts a command under a supervisor, with more of an environment as
+// NAME=value; its output goes to <run>.log.
+func (s *Site) Supervise(run string, environ []string, command ...string) (*Process, error) {
+	return s.SuperviseWith(run, nil, environ, command...)
+}
+
+// SuperviseWith is Supervise with more flags of the supervisor's.
+func (s *Site) SuperviseWith(run string, flags, environ []string, command ...string) (*Process, error) {
+	args := slices.Concat([]string{"run", "--socket", s.Socket, "--run-id", run}, flags, []string{"--"}, command)
+	return start(s.Path(run+".log"), environ, filepath.Join(s.Bin, "vigil-trainer"), args...)
 }
 
 // AwaitNode waits until a node's agent is connected and has said how its

@@ -18,12 +18,17 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/vigil-ml/vigil/internal/redact"
 )
 
 // LogConfig is what users say about logs.
 type LogConfig struct {
 	Level  string `yaml:"level"`  // debug, info, warn or error
 	Format string `yaml:"format"` // text or json
+	// Redact is regular expressions (RE2) of what is taken out of every record,
+	// beside secrets and e-mail addresses, which always are.
+	Redact []string `yaml:"redact"`
 }
 
 // DefaultLog is text from level info on.
@@ -38,10 +43,18 @@ func (c LogConfig) Check(report func(key, format string, args ...any)) {
 	if c.Format != "text" && c.Format != "json" {
 		report("format", "is %q; want text or json", c.Format)
 	}
+	if _, err := c.redactor(); err != nil {
+		report("redact", "cannot be used: %v", err)
+	}
+}
+
+func (c LogConfig) redactor() (redact.Redactor, error) {
+	return redact.New(redact.Config{Secrets: true, Mail: true, Patterns: c.Redact})
 }
 
 // Logger makes a logger that writes to w, and hands what it writes to others too;
-// nil ones are left out. The configuration has been checked.
+// nil ones are left out. None of them sees secrets. The configuration has been
+// checked.
 func Logger(w io.Writer, config LogConfig, others ...slog.Handler) *slog.Logger {
 	log, _ := LeveledLogger(w, config, others...)
 	return log
@@ -70,7 +83,8 @@ func LeveledLogger(w io.Writer, config LogConfig, others ...slog.Handler) (log *
 	if len(all) > 1 {
 		handler = slog.NewMultiHandler(all...)
 	}
-	return slog.New(handler), setLevel
+	clean, _ := config.redactor() // was checked
+	return slog.New(clean.Handler(handler)), setLevel
 }
 
 // leveled keeps from a handler what is below a level.
