@@ -58,21 +58,36 @@ func (d *directory) remove() {
 	_ = d.lock.Close()
 }
 
-// sweep removes the directories below parent whose supervisor is gone, and ends
-// the processes that it left. What
-// cannot be removed is another user's, or tried again the next time.
+// sweep removes this user's directories below parent whose supervisor is gone,
+// and ends the processes that it left. What cannot be removed is tried again the
+// next time.
 func sweep(parent string) {
 	paths, _ := filepath.Glob(filepath.Join(parent, directoryPrefix+"*"))
 	for _, path := range paths {
+		if !own(path) {
+			continue
+		}
 		if lock, err := lockDirectory(path, 0); err == nil {
 			// Of what it supervised the command died with it, and its helpers may not
-			// have.
-			_ = cgroup.Clear(readLines(filepath.Join(path, groupsName)))
-			sweepDescendants(marker(path+"/"), false)
-			_ = os.RemoveAll(path)
+			// have. The list of their groups is kept until these are gone.
+			if cgroup.Clear(readLines(filepath.Join(path, groupsName))) == nil {
+				sweepDescendants(marker(path+"/"), false)
+				_ = os.RemoveAll(path)
+			}
 			_ = lock.Close()
 		}
 	}
+}
+
+// own tells whether only this user can have written into a directory: whoever
+// could, could have processes killed that are not theirs by what they list there.
+func own(path string) bool {
+	info, err := os.Lstat(path)
+	if err != nil || !info.IsDir() || info.Mode().Perm()&0o022 != 0 {
+		return false
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(stat.Uid) == os.Geteuid()
 }
 
 // readLines gives a file's lines; none where it is not there.
