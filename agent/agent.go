@@ -166,7 +166,8 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 		return err
 	}
 	reload.collectors = collectors
-	if err := a.expose(collectors); err != nil {
+	metrics, err := a.metricsPage(collectors)
+	if err != nil {
 		return err
 	}
 	reports := report.New(a.config.Report, report.Deps{
@@ -202,7 +203,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	services.Go("identity", identity.Run)
 	services.Go("uplink", up.Run)
 	services.Go("trainers", trainers.Run)
-	services.Go("web", a.web)
+	services.Go("web", func(ctx context.Context) error { return a.web(ctx, metrics) })
 	services.Go("reload", func(ctx context.Context) error { return reload.run(ctx, reloads) })
 	services.Go("service manager", a.manage)
 	a.log.Info("agent is up", "version", version.String(), "socket", a.config.Trainers.Socket,

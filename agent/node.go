@@ -20,6 +20,7 @@ import (
 	"github.com/vigil-ml/vigil/agent/collect"
 	"github.com/vigil-ml/vigil/agent/compat"
 	"github.com/vigil-ml/vigil/agent/localapi"
+	"github.com/vigil-ml/vigil/agent/page"
 	"github.com/vigil-ml/vigil/internal/serve"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	"github.com/vigil-ml/vigil/internal/version"
@@ -114,18 +115,18 @@ func (a *agent) heartbeat(collectors *collect.Runner) func() *agentv1.Heartbeat 
 	}
 }
 
-// expose puts what is measured on /metrics, under the names of other exporters
-// too where the configuration wants them.
-func (a *agent) expose(collectors *collect.Runner) error {
-	a.metrics.MustRegister(collectors.Exposition())
+// metricsPage shows what the agent counts about itself and what is measured, under
+// the names of other exporters too where the configuration wants them.
+func (a *agent) metricsPage(collectors *collect.Runner) (http.Handler, error) {
 	formats, err := compat.Parse(a.config.Compat)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	sources := []page.Source{collectors.Show}
 	for _, format := range formats {
-		a.metrics.MustRegister(compat.New(format, compat.Deps{Latest: collectors.Latest, Host: a.config.Node, Clock: time.Now}))
+		sources = append(sources, compat.New(format, compat.Deps{Latest: collectors.Latest, Host: a.config.Node, Clock: time.Now}))
 	}
-	return nil
+	return page.Handler(a.metrics, sources...), nil
 }
 
 // reachable tells whether trainers can reach this agent.
@@ -138,13 +139,13 @@ func (a *agent) reachable() error {
 }
 
 // web serves /metrics and /healthz.
-func (a *agent) web(ctx context.Context) error {
+func (a *agent) web(ctx context.Context, metrics http.Handler) error {
 	listener, err := serve.Listen(a.config.Listen, "metrics", "listen")
 	if err != nil {
 		return err
 	}
 	mux := http.NewServeMux()
-	telemetry.Handle(mux, a.metrics, a.reachable)
+	telemetry.Handle(mux, metrics, a.reachable)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()

@@ -40,6 +40,7 @@ import (
 	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/serve"
 	"github.com/vigil-ml/vigil/internal/telemetry"
+	"github.com/vigil-ml/vigil/internal/telemetry/profiles"
 	"github.com/vigil-ml/vigil/internal/version"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 )
@@ -227,8 +228,8 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 // web is what the operators' port answers besides the API.
 func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engine, router *routing.Router, told *alerting.Alerting) http.Handler {
 	mux := http.NewServeMux()
-	telemetry.Handle(mux, c.metrics, healthy(events))
-	telemetry.HandleProfiles(mux)
+	telemetry.Handle(mux, telemetry.Metrics(c.metrics), healthy(events))
+	profiles.Handle(mux)
 	mux.Handle("/api/v1/", c.samples.Handler())
 	mux.Handle(notify.CallbackPath, told.Callbacks())
 	alerts := alertapi.New(alertapi.Deps{

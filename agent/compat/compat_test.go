@@ -1,6 +1,7 @@
 package compat
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"os"
@@ -10,9 +11,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 
+	"github.com/vigil-ml/vigil/agent/page"
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/metric"
 )
@@ -33,29 +36,25 @@ func theirs(t *testing.T, path string) map[string][]string {
 	return all
 }
 
-func kindName(v prometheus.ValueType) string {
-	return strings.ToLower(strings.TrimSuffix(v.ToDTO().String(), "Value"))
-}
-
 // Whatever has a name of node_exporter's has its type and labels of its.
 func TestNodeIsNodeExporters(t *testing.T) {
 	known := theirs(t, "testdata/node_exporter.txt")
 	for _, r := range nodeRules() {
-		want := known[r.to.name]
+		want := known[r.to.Name]
 		if want == nil {
-			t.Errorf("node_exporter has no %s", r.to.name)
+			t.Errorf("node_exporter has no %s", r.to.Name)
 			continue
 		}
-		if got := kindName(r.to.kind); got != want[0] {
-			t.Errorf("%s is a %s, node_exporter's a %s", r.to.name, got, want[0])
+		if got := string(r.to.Type); got != want[0] {
+			t.Errorf("%s is a %s, node_exporter's a %s", r.to.Name, got, want[0])
 		}
 		labels := ""
 		if len(want) > 1 {
 			labels = want[1]
 		}
-		for _, l := range r.to.labels {
+		for _, l := range r.to.Labels {
 			if !slices.Contains(strings.Split(labels, ","), l) {
-				t.Errorf("%s has a label %s, node_exporter's has %s", r.to.name, l, labels)
+				t.Errorf("%s has a label %s, node_exporter's has %s", r.to.Name, l, labels)
 			}
 		}
 	}
@@ -73,10 +72,10 @@ func absent() []string {
 func TestEveryDefaultCounterOfDCGMIsThere(t *testing.T) {
 	known, ours := theirs(t, "testdata/dcgm_exporter.txt"), map[string]string{"DCGM_FI_DEV_XID_ERRORS": "gauge"}
 	for _, r := range dcgmRules() {
-		if before, ok := ours[r.to.name]; ok && before != kindName(r.to.kind) {
-			t.Errorf("%s is of two types", r.to.name)
+		if before, ok := ours[r.to.Name]; ok && before != string(r.to.Type) {
+			t.Errorf("%s is of two types", r.to.Name)
 		}
-		ours[r.to.name] = kindName(r.to.kind)
+		ours[r.to.Name] = string(r.to.Type)
 	}
 	page, err := os.ReadFile("../../docs/compat.md")
 	if err != nil {
@@ -94,14 +93,19 @@ func TestEveryDefaultCounterOfDCGMIsThere(t *testing.T) {
 	}
 }
 
-// shown gathers what a format shows of some samples.
+// shown reads what a format shows of some samples as Prometheus' parser does.
 func shown(t *testing.T, format string, samples ...metric.Sample) map[string]float64 {
 	t.Helper()
-	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(New(format, Deps{
+	p := page.New(0, 0)
+	New(format, Deps{
 		Latest: slices.Values(samples), Host: "n1", Clock: func() time.Time { return time.Unix(1_800_000_000, 0) },
-	}))
-	families, err := registry.Gather()
+	})(p)
+	var text bytes.Buffer
+	if _, err := p.WriteTo(&text); err != nil {
+		t.Fatal(err)
+	}
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(&text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,6 +116,7 @@ func shown(t *testing.T, format string, samples ...metric.Sample) map[string]flo
 			for _, l := range m.GetLabel() {
 				labels = append(labels, l.GetName()+"="+l.GetValue())
 			}
+			slices.Sort(labels)
 			all[fmt.Sprintf("%s{%s}", f.GetName(), strings.Join(labels, ","))] = value(m)
 		}
 	}

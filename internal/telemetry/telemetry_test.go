@@ -28,7 +28,7 @@ func TestHandle(t *testing.T) {
 	metric.NewGauge(reg, metric.AgentUplinkConnected).WithLabelValues().Set(1)
 	health := errors.New("spool: disk is full")
 	mux := http.NewServeMux()
-	Handle(mux, reg, func() error { return health })
+	Handle(mux, Metrics(reg), func() error { return health })
 
 	get := func(path string) (int, string) {
 		w := httptest.NewRecorder()
