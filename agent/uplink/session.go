@@ -237,7 +237,7 @@ func (s *session) sendHeartbeats(ctx context.Context) error {
 // an acknowledgement.
 func (s *session) watch(ctx context.Context) error {
 	defer s.cancel(nil)
-	for life.InStep(ctx, s.config.AckTimeout/4) {
+	for life.InStep(ctx, s.config.AckTimeout/3) {
 		for _, lane := range []*lane{s.events, s.samples} {
 			if lane.stalled() > s.config.AckTimeout {
 				err := fault.New(fault.Deadline, "no acknowledgement of %v for %v", lane.class, s.config.AckTimeout)
