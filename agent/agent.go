@@ -17,6 +17,7 @@ import (
 
 	"github.com/vigil-ml/vigil/agent/collect"
 	"github.com/vigil-ml/vigil/agent/command"
+	"github.com/vigil-ml/vigil/agent/cores"
 	"github.com/vigil-ml/vigil/agent/enroll"
 	"github.com/vigil-ml/vigil/agent/journal"
 	"github.com/vigil-ml/vigil/agent/localapi"
@@ -119,6 +120,7 @@ func (a *agent) open(foundations *life.Group) (err error) {
 // depend on each other.
 func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Config) error {
 	sessions := localapi.NewSessions(a.metrics)
+	governor := cores.New(a.config.Cores, a.log)
 	// What trainers and the vault say is told to those who wait for it, once it
 	// is on disk.
 	var orders *command.Checkpoints
@@ -190,10 +192,11 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	})
 	trainers := localapi.New(a.config.Trainers, localapi.Deps{
 		Log: a.log, Metrics: a.metrics, Clock: time.Now, Node: a.config.Node, Sessions: sessions,
-		Checkpoints: checkpoints, Orders: orders, Events: a.journal.Events, Observe: observe,
+		Checkpoints: eager{checkpoints, governor.Raise}, Orders: orders, Events: a.journal.Events, Observe: observe,
 		Standing: stands, Encrypts: a.config.Vault.Encryption.On(),
 	})
 
+	services.Go("cores", governor.Run)
 	services.Go("vault", checkpoints.Run)
 	services.Go("orders", orders.Run)
 	services.Go("commands", commands.Run)

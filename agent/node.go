@@ -21,11 +21,13 @@ import (
 	"github.com/vigil-ml/vigil/agent/compat"
 	"github.com/vigil-ml/vigil/agent/localapi"
 	"github.com/vigil-ml/vigil/agent/page"
+	"github.com/vigil-ml/vigil/agent/vault"
 	"github.com/vigil-ml/vigil/internal/serve"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	"github.com/vigil-ml/vigil/internal/version"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	trainerv1 "github.com/vigil-ml/vigil/proto/vigil/trainer/v1"
 )
 
 const maxMessageBytes = 4 << 20
@@ -98,6 +100,30 @@ func registered(sessions *localapi.Sessions) func() []collect.Trainer {
 		}
 		return all
 	}
+}
+
+// eager is a vault for whose work all cores are there when it begins.
+type eager struct {
+	*vault.Vault
+	raise func()
+}
+
+// Begin begins a checkpoint.
+func (e eager) Begin(ctx context.Context, req vault.BeginRequest) (id, dir string, err error) {
+	e.raise()
+	return e.Vault.Begin(ctx, req)
+}
+
+// Commit takes what was begun over.
+func (e eager) Commit(ctx context.Context, req vault.CommitRequest) error {
+	e.raise()
+	return e.Vault.Commit(ctx, req)
+}
+
+// Resolve finds and reads what to go on from.
+func (e eager) Resolve(ctx context.Context, req vault.ResolveRequest) (*commonv1.CheckpointRef, []*trainerv1.PassedOver, error) {
+	e.raise()
+	return e.Vault.Resolve(ctx, req)
 }
 
 // heartbeat gives what says how this agent is.

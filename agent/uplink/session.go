@@ -23,6 +23,7 @@ import (
 
 const (
 	maxMessageBytes  = 4 << 20
+	connBytes        = 4 << 10
 	defaultHeartbeat = 5 * time.Second
 	minHeartbeat     = 10 * time.Millisecond
 	// The server must allow pings this often (keepalive.EnforcementPolicy).
@@ -54,6 +55,8 @@ func (u *Uplink) session(ctx context.Context) (progress bool, err error) {
 	}
 	conn, err := grpc.NewClient("passthrough:///"+u.config.Address,
 		grpc.WithTransportCredentials(how),
+		// What comes down is small, and what goes up is one frame at a time.
+		grpc.WithReadBufferSize(connBytes), grpc.WithSharedWriteBuffer(true),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingInterval, Timeout: pingTimeout}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes)))
 	if err != nil {

@@ -23,6 +23,7 @@ const (
 	maxJSONBytes = 8 << 20
 	drainTime    = 3 * time.Second
 	pipeBytes    = 64 << 10 // each way, for as long as the server runs; gRPC sends no more without being told to
+	readBytes    = 8 << 10
 	callPrefix   = "/vigil."
 )
 
@@ -49,7 +50,8 @@ func Both(ctx context.Context, listener net.Listener, options Options) error {
 	pipe := bufconn.Listen(pipeBytes)
 	conn, err := grpc.NewClient("passthrough:///json",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return pipe.DialContext(ctx) }),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithSharedWriteBuffer(true))
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithReadBufferSize(readBytes), grpc.WithSharedWriteBuffer(true))
 	if err != nil {
 		return errors.Join(fmt.Errorf("open JSON pipe: %w", err), listener.Close())
 	}
