@@ -191,7 +191,7 @@ func (a *API) Run(ctx context.Context) error {
 		grpc.StreamInterceptor(a.guardStream),
 		grpc.StatsHandler(connections{a}),
 		// Reports are small, and a node has many trainers.
-		grpc.ReadBufferSize(connBytes), grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(connBytes),
 	)
 	trainerv1.RegisterTrainerServiceServer(server, a)
 	a.deps.Log.Info("serve trainers", "socket", a.config.Socket)

@@ -56,7 +56,7 @@ func (u *Uplink) session(ctx context.Context) (progress bool, err error) {
 	conn, err := grpc.NewClient("passthrough:///"+u.config.Address,
 		grpc.WithTransportCredentials(how),
 		// What comes down is small, and what goes up is one frame at a time.
-		grpc.WithReadBufferSize(connBytes), grpc.WithSharedWriteBuffer(true),
+		grpc.WithReadBufferSize(connBytes),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingInterval, Timeout: pingTimeout}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes)))
 	if err != nil {

@@ -51,7 +51,7 @@ func Both(ctx context.Context, listener net.Listener, options Options) error {
 	conn, err := grpc.NewClient("passthrough:///json",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return pipe.DialContext(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithReadBufferSize(readBytes), grpc.WithSharedWriteBuffer(true))
+		grpc.WithReadBufferSize(readBytes))
 	if err != nil {
 		return errors.Join(fmt.Errorf("open JSON pipe: %w", err), listener.Close())
 	}
