@@ -127,7 +127,7 @@ func (e eager) Resolve(ctx context.Context, req vault.ResolveRequest) (*commonv1
 }
 
 // heartbeat gives what says how this agent is.
-func (a *agent) heartbeat(collectors *collect.Runner) func() *agentv1.Heartbeat {
+func (a *agent) heartbeat(collectors *collect.Runner, reload *reloader) func() *agentv1.Heartbeat {
 	return func() *agentv1.Heartbeat {
 		events, samples := a.events.Stats(), a.samples.Stats()
 		states := map[string]string{}
@@ -137,6 +137,7 @@ func (a *agent) heartbeat(collectors *collect.Runner) func() *agentv1.Heartbeat 
 		return &agentv1.Heartbeat{
 			Time: timestamppb.Now(), SpooledEventFrames: events.Frames, SpooledSampleFrames: samples.Frames,
 			DroppedFrames: events.Dropped + samples.Dropped, DroppedEventFrames: events.Dropped, Collectors: states,
+			Settings: reload.settings.Load(),
 		}
 	}
 }

@@ -193,6 +193,10 @@ func (s *session) receive(context.Context) error {
 			}
 		case *agentv1.ConnectResponse_Command:
 			s.accept(m.Command)
+		case *agentv1.ConnectResponse_Settings:
+			if s.deps.Settings != nil {
+				s.deps.Settings(m.Settings)
+			}
 		case *agentv1.ConnectResponse_Drain:
 			return newDrained(m.Drain)
 		default:

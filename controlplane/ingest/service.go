@@ -23,6 +23,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -64,7 +65,8 @@ type Config struct {
 	ReconnectAfter time.Duration `yaml:"reconnect_after"`
 	// MaxSeries is how many series one session may define; >= 1.
 	MaxSeries int `yaml:"max_series"`
-	// Collectors is laid over every agent's own configuration, by kind.
+	// Collectors is laid over every agent's own configuration, by kind. It is what
+	// [Service.SetCollectors] changes.
 	Collectors map[string]Collector `yaml:"collectors"`
 }
 
@@ -154,6 +156,9 @@ type Service struct {
 	frameCount  *prometheus.CounterVec
 	sampleCount *prometheus.CounterVec
 
+	told   atomic.Pointer[told]
+	resent prometheus.Counter
+
 	buffers chan *buffers // one for each frame of samples that is stored at once
 	readers *life.Group
 	drain   chan struct{} // closed when the control plane goes away
@@ -163,7 +168,7 @@ type Service struct {
 // New makes the service. Its owner registers it at a gRPC server that was made
 // with [ServerOptions], and runs it.
 func New(config Config, deps Deps) *Service {
-	return &Service{
+	s := &Service{
 		config:      config,
 		deps:        deps,
 		frameCount:  metric.NewCounter(deps.Metrics, metric.ControlFrames),
@@ -171,7 +176,10 @@ func New(config Config, deps Deps) *Service {
 		buffers:     newBuffers(2 * runtime.GOMAXPROCS(0)),
 		readers:     life.NewGroup(context.Background()),
 		drain:       make(chan struct{}),
+		resent:      metric.NewCounter(deps.Metrics, metric.ControlSettings).WithLabelValues(),
 	}
+	s.told.Store(newTold(config.Collectors))
+	return s
 }
 
 // ServerOptions is what the agents' gRPC server needs: room for the largest

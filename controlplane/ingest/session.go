@@ -30,6 +30,7 @@ type session struct {
 	node    string
 	durable *agentv1.Position // of the event frame that is known to be stored
 
+	told            *told // what the agent knows
 	events, samples lane
 	series          map[uint32]series
 	seed            maphash.Seed // of their definitions' hashes
@@ -57,6 +58,10 @@ func (x *session) run(live context.Context) error {
 			return x.stream.Send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Drain{
 				Drain: &agentv1.Drain{ReconnectAfter: durationpb.New(x.config.ReconnectAfter)},
 			}})
+		case <-x.told.changed:
+			if err := x.retell(); err != nil {
+				return err
+			}
 		case command := <-x.commands:
 			if err := x.stream.Send(command); err != nil {
 				return err
@@ -79,27 +84,15 @@ func (x *session) welcome(ctx context.Context) (err error) {
 	if x.durable, err = x.deps.Bus.Last(ctx, x.node); err != nil {
 		return err
 	}
+	x.told = x.Service.told.Load()
 	x.deps.Log.Info("agent connected", "node", x.node, "session", x.id, "events_from", position(x.durable))
 	return x.stream.Send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Welcome{Welcome: &agentv1.Welcome{
 		Revision:          protocol.Revision,
 		SessionId:         x.id,
 		Events:            x.durable,
 		HeartbeatInterval: durationpb.New(x.config.HeartbeatInterval),
-		Settings:          x.config.settings(),
+		Settings:          x.told.settings,
 	}}})
-}
-
-// settings is what agents are told of their collectors.
-func (c Config) settings() *agentv1.Settings {
-	settings := &agentv1.Settings{Collectors: map[string]*agentv1.CollectorSettings{}}
-	for kind, collector := range c.Collectors {
-		told := &agentv1.CollectorSettings{Off: collector.Off}
-		if collector.Interval > 0 {
-			told.Interval = durationpb.New(collector.Interval)
-		}
-		settings.Collectors[kind] = told
-	}
-	return settings
 }
 
 // send gives the function that the fleet sends with. It waits until the

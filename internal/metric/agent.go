@@ -18,6 +18,7 @@ var (
 	AgentAttemptsEnded   = Def{"vigil_agent_attempts_ended_total", "1", Counter, []string{"failure", "follows"}, "Launches of runs that ended on this node, by kind of failure and by what follows: restart, end."}
 	AgentCommandsRefused = Def{"vigil_agent_refused_commands_total", "1", Counter, nil, "Commands that the uplink did not take because its queue was full."}
 	AgentUplinkConnected = Def{"vigil_agent_uplink_connected", "1", Gauge, nil, "1 while the stream to the control plane is open."}
+	AgentSettings        = Def{"vigil_agent_settings_total", "1", Counter, []string{"result"}, "Settings of the control plane that came and were others than those before: taken, or refused because they cannot be."}
 	AgentUplinkSessions  = Def{"vigil_agent_uplink_sessions_total", "1", Counter, nil, "Streams that were opened to the control plane."}
 	AgentTrainerEvents   = Def{"vigil_agent_trainer_events_total", "1", Counter, nil, "Events that trainers reported."}
 	AgentTrainerDropped  = Def{"vigil_agent_trainer_dropped_events_total", "1", Counter, nil, "Events that trainers had to drop because the agent was away or slow."}
@@ -38,7 +39,7 @@ func agentDefs() []Def {
 		AgentCollectorUp, AgentCollectSeconds, AgentSpoolFrames, AgentSpoolBytes,
 		AgentSpoolDropped, AgentSpoolSkipped, AgentSamples, AgentSamplesRefused, AgentCommandsRefused,
 		AgentEventsRepeated, AgentEventsRefused, AgentEventsClamped, AgentRunsLost, AgentTicks, AgentAttemptsEnded,
-		AgentUplinkConnected, AgentUplinkSessions,
+		AgentUplinkConnected, AgentSettings, AgentUplinkSessions,
 		AgentTrainerEvents, AgentTrainerDropped, AgentTrainerSessions, AgentCommands,
 		AgentReflexes, AgentReflexDropped, AgentVaultSealed, AgentVaultSealTime, AgentVaultSealBytes, AgentVaultRemoved, AgentVaultCopies, AgentVaultWaiting,
 	}

@@ -5,6 +5,7 @@ var (
 	ControlAgents          = Def{"vigil_control_agents", "1", Gauge, nil, "Agents whose stream is open."}
 	ControlFrames          = Def{"vigil_control_frames_total", "1", Counter, []string{"class", "result"}, "Frames from agents by class and result: stored, repeated, refused."}
 	ControlSamples         = Def{"vigil_control_samples_total", "1", Counter, []string{"result"}, "Samples by result: stored, repeated, refused."}
+	ControlSettings        = Def{"vigil_control_settings_sent_total", "1", Counter, nil, "Settings that were sent to agents that were connected, because they changed."}
 	ControlBusSkipped      = Def{"vigil_control_bus_skipped_frames_total", "1", Counter, []string{"reason"}, "Frames that a reader of the bus missed: discarded by age or size before they were read, or damaged."}
 	ControlEvents          = Def{"vigil_control_events_total", "1", Counter, nil, "Events that went through the pipeline."}
 	ControlPipelineLag     = Def{"vigil_control_pipeline_lag_seconds", "seconds", Histogram, nil, "Time from an event's arrival until its effects are committed."}
@@ -27,7 +28,7 @@ var (
 
 func controlDefs() []Def {
 	return []Def{
-		ControlAgents, ControlFrames, ControlSamples, ControlBusSkipped, ControlEvents, ControlPipelineLag,
+		ControlAgents, ControlFrames, ControlSamples, ControlSettings, ControlBusSkipped, ControlEvents, ControlPipelineLag,
 		ControlFindings, ControlDetectSeconds, ControlDuties, ControlIncidentsFiring, ControlNotifications,
 		ControlNotifySeconds, ControlRolledUp, ControlReceiverFailing, ControlCommands, ControlRequests, ControlRequestSeconds,
 		ControlDenied, ControlAuditRecords, ControlAuditRefused, ControlAuditAstray,

@@ -1,0 +1,55 @@
+package ingest
+
+import (
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
+)
+
+// told is what agents are told of their collectors, until it changes.
+type told struct {
+	settings *agentv1.Settings
+	changed  chan struct{} // closed when there is another
+}
+
+func newTold(collectors map[string]Collector) *told {
+	return &told{settings: settingsOf(collectors), changed: make(chan struct{})}
+}
+
+// settingsOf is collectors as agents are told of them.
+func settingsOf(collectors map[string]Collector) *agentv1.Settings {
+	settings := &agentv1.Settings{Collectors: map[string]*agentv1.CollectorSettings{}}
+	for kind, collector := range collectors {
+		one := &agentv1.CollectorSettings{Off: collector.Off}
+		if collector.Interval > 0 {
+			one.Interval = durationpb.New(collector.Interval)
+		}
+		settings.Collectors[kind] = one
+	}
+	return settings
+}
+
+// SetCollectors has every agent, those that are connected at once, do with its
+// collectors what is said here instead of what was said before. It gives false
+// when that is the same. It is safe for concurrent use.
+func (s *Service) SetCollectors(collectors map[string]Collector) bool {
+	next := newTold(collectors)
+	for {
+		before := s.told.Load()
+		if proto.Equal(before.settings, next.settings) {
+			return false
+		}
+		if s.told.CompareAndSwap(before, next) {
+			close(before.changed)
+			return true
+		}
+	}
+}
+
+// retell tells the agent what is set now.
+func (x *session) retell() error {
+	x.told = x.Service.told.Load()
+	x.resent.Inc()
+	return x.stream.Send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Settings{Settings: x.told.settings}})
+}
