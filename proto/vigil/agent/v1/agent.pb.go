@@ -1150,6 +1150,7 @@ type Command struct {
 	//	*Command_Checkpoint
 	//	*Command_CheckpointTask
 	//	*Command_Judgement
+	//	*Command_Profile
 	Verb          isCommand_Verb `protobuf_oneof:"verb"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1247,6 +1248,15 @@ func (x *Command) GetJudgement() *v1.CheckpointJudgement {
 	return nil
 }
 
+func (x *Command) GetProfile() *v1.ProfileOrder {
+	if x != nil {
+		if x, ok := x.Verb.(*Command_Profile); ok {
+			return x.Profile
+		}
+	}
+	return nil
+}
+
 type isCommand_Verb interface {
 	isCommand_Verb()
 }
@@ -1266,11 +1276,18 @@ type Command_Judgement struct {
 	Judgement *v1.CheckpointJudgement `protobuf:"bytes,12,opt,name=judgement,proto3,oneof"`
 }
 
+type Command_Profile struct {
+	// Have a run's trainers record a profile.
+	Profile *v1.ProfileOrder `protobuf:"bytes,13,opt,name=profile,proto3,oneof"`
+}
+
 func (*Command_Checkpoint) isCommand_Verb() {}
 
 func (*Command_CheckpointTask) isCommand_Verb() {}
 
 func (*Command_Judgement) isCommand_Verb() {}
+
+func (*Command_Profile) isCommand_Verb() {}
 
 // Heartbeat says how the agent is.
 type Heartbeat struct {
@@ -1491,7 +1508,7 @@ const file_vigil_agent_v1_agent_proto_rawDesc = "" +
 	"\x06values\x18\x04 \x03(\x01R\x06values\"m\n" +
 	"\x03Ack\x120\n" +
 	"\x05class\x18\x01 \x01(\x0e2\x1a.vigil.agent.v1.FrameClassR\x05class\x124\n" +
-	"\bposition\x18\x02 \x01(\v2\x18.vigil.agent.v1.PositionR\bposition\"\x89\x03\n" +
+	"\bposition\x18\x02 \x01(\v2\x18.vigil.agent.v1.PositionR\bposition\"\xc4\x03\n" +
 	"\aCommand\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\x01 \x01(\tR\tcommandId\x12'\n" +
@@ -1503,7 +1520,8 @@ const file_vigil_agent_v1_agent_proto_rawDesc = "" +
 	" \x01(\v2 .vigil.common.v1.CheckpointOrderH\x00R\n" +
 	"checkpoint\x12J\n" +
 	"\x0fcheckpoint_task\x18\v \x01(\v2\x1f.vigil.common.v1.CheckpointTaskH\x00R\x0echeckpointTask\x12D\n" +
-	"\tjudgement\x18\f \x01(\v2$.vigil.common.v1.CheckpointJudgementH\x00R\tjudgementB\x06\n" +
+	"\tjudgement\x18\f \x01(\v2$.vigil.common.v1.CheckpointJudgementH\x00R\tjudgement\x129\n" +
+	"\aprofile\x18\r \x01(\v2\x1d.vigil.common.v1.ProfileOrderH\x00R\aprofileB\x06\n" +
 	"\x04verb\"\x84\x03\n" +
 	"\tHeartbeat\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x120\n" +
@@ -1570,6 +1588,7 @@ var file_vigil_agent_v1_agent_proto_goTypes = []any{
 	(*v1.CheckpointOrder)(nil),     // 25: vigil.common.v1.CheckpointOrder
 	(*v1.CheckpointTask)(nil),      // 26: vigil.common.v1.CheckpointTask
 	(*v1.CheckpointJudgement)(nil), // 27: vigil.common.v1.CheckpointJudgement
+	(*v1.ProfileOrder)(nil),        // 28: vigil.common.v1.ProfileOrder
 }
 var file_vigil_agent_v1_agent_proto_depIdxs = []int32{
 	3,  // 0: vigil.agent.v1.ConnectRequest.hello:type_name -> vigil.agent.v1.Hello
@@ -1600,17 +1619,18 @@ var file_vigil_agent_v1_agent_proto_depIdxs = []int32{
 	25, // 25: vigil.agent.v1.Command.checkpoint:type_name -> vigil.common.v1.CheckpointOrder
 	26, // 26: vigil.agent.v1.Command.checkpoint_task:type_name -> vigil.common.v1.CheckpointTask
 	27, // 27: vigil.agent.v1.Command.judgement:type_name -> vigil.common.v1.CheckpointJudgement
-	24, // 28: vigil.agent.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
-	21, // 29: vigil.agent.v1.Heartbeat.collectors:type_name -> vigil.agent.v1.Heartbeat.CollectorsEntry
-	22, // 30: vigil.agent.v1.Drain.reconnect_after:type_name -> google.protobuf.Duration
-	6,  // 31: vigil.agent.v1.Settings.CollectorsEntry.value:type_name -> vigil.agent.v1.CollectorSettings
-	1,  // 32: vigil.agent.v1.AgentService.Connect:input_type -> vigil.agent.v1.ConnectRequest
-	2,  // 33: vigil.agent.v1.AgentService.Connect:output_type -> vigil.agent.v1.ConnectResponse
-	33, // [33:34] is the sub-list for method output_type
-	32, // [32:33] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	28, // 28: vigil.agent.v1.Command.profile:type_name -> vigil.common.v1.ProfileOrder
+	24, // 29: vigil.agent.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
+	21, // 30: vigil.agent.v1.Heartbeat.collectors:type_name -> vigil.agent.v1.Heartbeat.CollectorsEntry
+	22, // 31: vigil.agent.v1.Drain.reconnect_after:type_name -> google.protobuf.Duration
+	6,  // 32: vigil.agent.v1.Settings.CollectorsEntry.value:type_name -> vigil.agent.v1.CollectorSettings
+	1,  // 33: vigil.agent.v1.AgentService.Connect:input_type -> vigil.agent.v1.ConnectRequest
+	2,  // 34: vigil.agent.v1.AgentService.Connect:output_type -> vigil.agent.v1.ConnectResponse
+	34, // [34:35] is the sub-list for method output_type
+	33, // [33:34] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_vigil_agent_v1_agent_proto_init() }
@@ -1640,6 +1660,7 @@ func file_vigil_agent_v1_agent_proto_init() {
 		(*Command_Checkpoint)(nil),
 		(*Command_CheckpointTask)(nil),
 		(*Command_Judgement)(nil),
+		(*Command_Profile)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
