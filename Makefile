@@ -34,10 +34,11 @@ test: deps ## Run every test; ends with the list of what was skipped and why
 
 PYTHON      ?= python3
 PYTHON_FULL := .vigil/python-full
-test-python-full: ## Test the Python SDK with the newest PyTorch, Lightning, Transformers and Accelerate, in an environment of its own
+test-python-full: ## Test the Python SDK with the newest PyTorch, Lightning, Transformers and Accelerate, and its types, in an environment of its own
 	@[ -x $(PYTHON_FULL)/bin/python ] || $(PYTHON) -m venv $(PYTHON_FULL)
 	@echo "vigil: installing PyTorch, Lightning, Transformers and Accelerate (some gigabytes, the first time)"
-	@$(PYTHON_FULL)/bin/pip install -q torch numpy lightning transformers accelerate
+	@$(PYTHON_FULL)/bin/pip install -q torch numpy lightning transformers accelerate mypy
+	@$(PYTHON_FULL)/bin/mypy trainer/python/vigil
 	@VIGIL_PYTHON=$(CURDIR)/$(PYTHON_FULL)/bin/python go test ./trainer/python -count=1 -timeout 30m -run TestPython -v | grep -E '^ *--- |^(ok|FAIL|panic)|_test.go'
 
 python: ## Build the Python SDK's wheel into bin/
@@ -64,6 +65,8 @@ gen: ## Make the generated code anew
 	@$(TOOL) buf generate --template buf.gen.gateway.yaml
 	@go test ./internal/metric -run TestReferenceIsFresh -update >/dev/null
 	@go test ./controlplane/api -run TestAccessTable -update >/dev/null
+	@go test ./controlplane/authority -run TestNodesTable -update >/dev/null
+	@go test ./agent/localapi -run TestTrainersTable -update >/dev/null
 
 race: ## Run every test with the race detector
 	@$(TOOL) gotestsum --format pkgname-and-test-fails -- -race -timeout 30m $(GOTESTFLAGS) ./...
@@ -152,6 +155,19 @@ storm-alerting: ## 10,000 runs break within 5 s: how they are told, and what it 
 
 bench-vault: ## Save one checkpoint in several ways: seconds blocked, to durable, to verified (VIGIL_BENCH_MIB, 512)
 	@go test ./agent/vault -run '^$$' -bench Checkpoint -benchtime 3x -timeout 30m | grep -E '^Benchmark|SKIP|skip'
+
+bench-trainer: ## Steps a second of the Go trainer beside PyTorch's on one thread, the same network and batch in turns
+	@go test ./trainer/multitask -run '^$$' -bench BesidePyTorch -benchtime 1x -timeout 20m | grep -vE '^(goos|goarch|pkg|cpu|ok|PASS|Benchmark|---)'
+
+STUDIES := docs/multi-task
+GRADNORM := equal; gradnorm:{alpha: 0.12}; uncertainty:{learning_rate: 0.025}
+study-toy: vigil-trainer ## GradNorm's toy experiment anew, 2 and 10 tasks, 5 seeds: the tables and figures in docs/multi-task (20 minutes)
+	@for n in 2 10; do $(BIN)/vigil-trainer compare --plan $(STUDIES)/toy-$$n.yaml --methods "$(GRADNORM)" --seeds 5 \
+		--title "GradNorm's toy problem, $$n tasks: sum of normalized held-out losses" --table $(STUDIES)/toy-$$n.md --figure $(STUDIES)/toy-$$n.svg || exit 1; done
+
+study-digits: vigil-trainer ## Every balance method on the digits, beside equal and grid-searched static weights, 5 seeds (15 minutes)
+	@$(BIN)/vigil-trainer compare --methods all --steps 1000 --seeds 5 --grid 0.3,1,3 --title "Overlaid digits: sum of normalized held-out losses" \
+		--table $(STUDIES)/digits.md --figure $(STUDIES)/digits.svg
 
 cross: ## Build for every platform that is promised
 	@for target in linux/amd64 linux/arm64; do \

@@ -10,6 +10,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,42 +33,45 @@ import (
 	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	"github.com/vigil-ml/vigil/internal/version"
+	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
-// flushTime is how long the last spans may take to be sent.
-const flushTime = 3 * time.Second
+// Deps is what the agent's program injects: parts that are not the agent's own.
+type Deps struct {
+	// Weights answers trainers that ask for the weights of their tasks; nil: no
+	// trainer can.
+	Weights localapi.Weigher
+}
 
 // Run runs an agent until ctx ends. Its logs go to w. What comes over reloads
 // takes the configuration's place, as far as that goes without a restart; nil
 // brings nothing.
-func Run(ctx context.Context, config Config, reloads <-chan Config, w io.Writer) error {
+func (d Deps) Run(ctx context.Context, config Config, reloads <-chan Config, w io.Writer) error {
 	written := config
 	if err := config.settle(); err != nil {
 		return err
 	}
-	log, setLevel := telemetry.LeveledLogger(w, config.Log)
-	log = log.With("node", config.Node)
-	tracer, flush, err := telemetry.Tracer(ctx, config.Trace, "vigil-agent")
+	said, err := newSaid(ctx, config)
 	if err != nil {
 		return err
 	}
+	log, setLevel := telemetry.LeveledLogger(w, config.Log, said.logs)
+	log = log.With("node", config.Node)
 	return life.Run(ctx, func(_ context.Context, services, foundations *life.Group) error {
-		foundations.Go("traces", life.AtEnd(func() error {
-			ctx, cancel := context.WithTimeout(context.Background(), flushTime)
-			defer cancel()
-			return flush(ctx)
-		}))
-		a := &agent{config: config, log: log, tracer: tracer, metrics: telemetry.NewRegistry()}
+		services.Go("telemetry", life.AtEnd(func() error { said.flush(); return nil }))
+		a := &agent{deps: d, config: config, log: log, tracer: said.tracer, metrics: telemetry.NewRegistry()}
 		if err := a.open(foundations); err != nil {
 			return err
 		}
+		said.through(a.journal)
 		return a.setup(services, newReloader(a, written, setLevel), reloads)
 	})
 }
 
 // agent is the parts while they are put together.
 type agent struct {
+	deps    Deps
 	config  Config
 	log     *slog.Logger
 	tracer  trace.Tracer
@@ -124,13 +128,16 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	// What trainers and the vault say is told to those who wait for it, once it
 	// is on disk.
 	var orders *command.Checkpoints
+	var profiles *command.Profiles
 	var reflexes *reflex.Reflex
 	var checkpoints *vault.Vault
+	var up *uplink.Uplink
 	stands := standing.New(time.Now)
 	observe := func(event *commonv1.Event) {
 		stands.Observe(event)
 		checkpoints.Observe(event)
 		orders.Observe(event)
+		profiles.Observe(event)
 		reflexes.Observe(event)
 	}
 	second, err := a.config.replica(a.log)
@@ -140,6 +147,9 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	checkpoints, err = vault.New(a.config.Vault, vault.Deps{
 		Log: a.log, Metrics: a.metrics, Tracer: a.tracer, Clock: time.Now, FS: durable.OS{}, Node: a.config.Node,
 		Events: a.journal.Events, Observe: observe, Replica: second,
+		Meet: func(ctx context.Context, in *agentv1.MeetRequest) (*agentv1.MeetResponse, error) {
+			return up.Meet(ctx, in)
+		},
 	})
 	if err != nil {
 		return err
@@ -147,8 +157,12 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	orders = command.NewCheckpoints(command.CheckpointDeps{
 		Log: a.log, Tracer: a.tracer, Clock: time.Now, Trainers: sessions, Saved: checkpoints.Saved, Events: a.journal.Events,
 	})
+	profiles = command.NewProfiles(command.ProfileDeps{
+		Log: a.log, Clock: time.Now, Trainers: sessions, Events: a.journal.Events, Dir: filepath.Join(a.config.StateDir, "profiles"),
+	})
 	commands := command.New(a.config.Commands, command.Deps{
-		Log: a.log, Metrics: a.metrics, Clock: time.Now, FS: durable.OS{}, Saver: orders, Keeper: checkpoints, Events: a.journal.Events,
+		Log: a.log, Metrics: a.metrics, Clock: time.Now, FS: durable.OS{},
+		Saver: orders, Keeper: checkpoints, Recorder: profiles, Events: a.journal.Events,
 	})
 	reload.deps = collect.Deps{
 		Log: a.log, Faults: a.fault(observe), Trainers: registered(sessions), StateDir: a.config.StateDir,
@@ -180,7 +194,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	if err != nil {
 		return err
 	}
-	up := uplink.New(a.config.Uplink, uplink.Deps{
+	up = uplink.New(a.config.Uplink, uplink.Deps{
 		Credentials: identity.Credentials,
 		Events:      a.events, Samples: a.samples, Series: a.journal, Commands: commands,
 		Hello: a.hello, Heartbeat: a.heartbeat(collectors, reload), Settings: reload.tell,
@@ -193,7 +207,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	trainers := localapi.New(a.config.Trainers, localapi.Deps{
 		Log: a.log, Metrics: a.metrics, Clock: time.Now, Node: a.config.Node, Sessions: sessions,
 		Checkpoints: eager{checkpoints, governor.Raise}, Orders: orders, Events: a.journal.Events, Observe: observe,
-		Standing: stands, Encrypts: a.config.Vault.Encryption.On(),
+		Standing: stands, Weights: a.deps.Weights, Encrypts: a.config.Vault.Encryption.On(), Telemetry: a.config.Forward != (Forward{}),
 	})
 
 	services.Go("cores", governor.Run)

@@ -60,6 +60,18 @@ type Config struct {
 	Cores      cores.Config          `yaml:"cores"`
 	Log        telemetry.LogConfig   `yaml:"log"`
 	Trace      telemetry.TraceConfig `yaml:"trace"`
+	// Forward is what the agent says of itself, and trainers of themselves, to the
+	// control plane, which exports it; docs/exports.md.
+	Forward Forward `yaml:"forward"`
+}
+
+// Forward is what goes to the control plane for its exporters. It waits in the
+// spool as events do.
+type Forward struct {
+	// Traces are spans, unless trace.otlp_endpoint takes them.
+	Traces bool `yaml:"traces"`
+	// Logs are what the program logs.
+	Logs bool `yaml:"logs"`
 }
 
 // Collector is what is set for every kind of collector, and what is its own.

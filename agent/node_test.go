@@ -91,7 +91,7 @@ func runUntil(t *testing.T, c Config, holds func() bool) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- Run(ctx, c, nil, &logWriter{t}) }()
+	go func() { ended <- Deps{}.Run(ctx, c, nil, &logWriter{t}) }()
 	testkit.Eventually(t, "the agent", holds)
 	cancel()
 	if err := <-ended; err != nil {

@@ -15,6 +15,7 @@ package alerting
 import (
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -125,3 +126,12 @@ func fillOf(config Config, externalURL string) (func(string, alert.Delivery) (st
 // Receivers gives the names of the receivers, in the order of the
 // configuration.
 func (a *Alerting) Receivers() []string { return append([]string(nil), a.names...) }
+
+// Followers gives the names of the receivers that want to be told what happens
+// to an incident between its notifications.
+func (a *Alerting) Followers() []string {
+	return slices.DeleteFunc(a.Receivers(), func(name string) bool {
+		f, ok := a.receivers[name].notifier.(notify.Follower)
+		return !ok || !f.Follows()
+	})
+}

@@ -14,6 +14,7 @@ import (
 	"github.com/vigil-ml/vigil/alerting/alert"
 	"github.com/vigil-ml/vigil/alerting/notify"
 	"github.com/vigil-ml/vigil/internal/life"
+	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 )
 
@@ -99,7 +100,7 @@ func (a *Alerting) outcome(c *chain, d alert.Delivery, err error) {
 	o := alert.Outcome{ID: d.ID, At: now}
 	switch {
 	case err == nil:
-		a.metrics.seconds.WithLabelValues(d.Receiver).Observe(now.Sub(d.Created).Seconds())
+		metric.ObserveTraced(a.metrics.seconds.WithLabelValues(d.Receiver), now.Sub(d.Created).Seconds(), d.Traceparent)
 		o.Result = alert.Delivered
 	case notify.IsPermanent(err):
 		o.Result, o.Cause, o.StandIn = alert.Failed, err.Error(), a.standIn(c, d)
@@ -123,9 +124,9 @@ func later(a, b time.Time) time.Time {
 }
 
 // standIn is who is told in a receiver's place; a stand-in has none, or two
-// could tell each other for ever.
+// could tell each other for ever, and what merely happened is nobody else's.
 func (a *Alerting) standIn(c *chain, d alert.Delivery) string {
-	if d.StandsIn {
+	if d.StandsIn || d.Occasion == alert.Story {
 		return ""
 	}
 	return c.fallback

@@ -3,6 +3,7 @@ package controlplane
 import (
 	"github.com/vigil-ml/vigil/controlplane/export"
 	"github.com/vigil-ml/vigil/controlplane/export/elastic"
+	"github.com/vigil-ml/vigil/controlplane/export/otlp"
 	"github.com/vigil-ml/vigil/internal/plug"
 )
 
@@ -11,5 +12,6 @@ import (
 func Exporters() plug.Catalog[export.Exporter, export.Deps] {
 	return plug.Catalog[export.Exporter, export.Deps]{
 		elastic.Kind,
+		otlp.Kind,
 	}
 }

@@ -2,8 +2,12 @@ package controlplane
 
 import (
 	"net"
+	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/vigil-ml/vigil/alerting"
 	"github.com/vigil-ml/vigil/controlplane/access"
@@ -29,6 +33,7 @@ type Config struct {
 	// directory, vigil/controlplane.
 	StateDir string `yaml:"state_dir"`
 	// API is for operators and machines: gRPC, JSON, PromQL, /metrics, /healthz.
+	// The default is loopback only.
 	API Listener `yaml:"api"`
 	// Agents is for agents, who prove themselves by certificates, so that it may
 	// listen beyond this machine.
@@ -54,28 +59,99 @@ type Config struct {
 	// projects and for single runs; docs/detection.md.
 	Detection profile.Config  `yaml:"detection"`
 	Alerting  alerting.Config `yaml:"alerting"`
-	// Exports are the systems that events, findings and incidents are handed to;
-	// docs/exports.md.
+	// Exports are the systems that events, findings, incidents, audit records, logs,
+	// spans and metrics are handed to; docs/exports.md.
 	Exports []ExportConfig `yaml:"exports"`
 	// MemoryLimitBytes is how much memory the control plane aims to stay below:
-	// it collects garbage harder as it comes near. 0 sets none; the environment
-	// variable GOMEMLIMIT does the same.
-	MemoryLimitBytes int64                 `yaml:"memory_limit_bytes"`
-	Log              telemetry.LogConfig   `yaml:"log"`
-	Trace            telemetry.TraceConfig `yaml:"trace"`
+	// it collects garbage harder as it comes near, and then refuses work;
+	// docs/fleet.md. 0 is nine tenths of what its control group allows, and no
+	// limit where that has none. The environment variable GOMEMLIMIT comes first.
+	MemoryLimitBytes int64 `yaml:"memory_limit_bytes"`
+	// DrainDelay is how long the control plane goes on after it was told to stop
+	// while /readyz says that it goes away: what a load balancer takes to see it.
+	// 0 to 5m.
+	DrainDelay time.Duration `yaml:"drain_delay"`
+
+	Log telemetry.LogConfig `yaml:"log"`
+	// Trace exports spans only; it is short for an exporter of kind otlp with the
+	// name "trace" and the stream traces.
+	Trace telemetry.TraceConfig `yaml:"trace"`
+	// MetricsInterval is how often the control plane's own metrics are read for
+	// exporters that take them; 0 means 30s.
+	MetricsInterval time.Duration `yaml:"metrics_interval"`
 }
 
-// Listener is a place to listen.
+// Listener is where operators and machines come in.
 type Listener struct {
-	// Listen is host:port on loopback; port 0 takes any free one.
+	// Listen is host:port; port 0 takes any free one. Beyond loopback the port
+	// speaks TLS, always.
 	Listen string `yaml:"listen"`
+	// URL is where people reach the port, for links in what they are told.
+	// Default: the address that it listens on.
+	URL string     `yaml:"url"`
+	TLS TLSOptions `yaml:"tls"`
 }
 
-// Check reports an address that is none or that others could reach.
+// TLSOptions says how a port speaks TLS.
+type TLSOptions struct {
+	// On has the port speak TLS on loopback too.
+	On bool `yaml:"on"`
+	// CertFile and KeyFile are a certificate of the site's own, in PEM; it is read
+	// again when it changes. Without them the control plane's authority gives one.
+	CertFile string `yaml:"cert_file"`
+	KeyFile  string `yaml:"key_file"`
+	// Names are hosts that the authority's certificate is good for, besides this
+	// machine's name and addresses.
+	Names []string `yaml:"names"`
+}
+
+// Check reports an address that is none, and half of a certificate.
 func (l Listener) Check(report func(key, format string, args ...any)) {
-	if wrong := serve.Loopback(l.Listen); wrong != "" {
-		report("listen", "%q: %s", l.Listen, wrong)
+	if _, port, err := net.SplitHostPort(l.Listen); err != nil || port == "" {
+		report("listen", "%q: want host:port, for instance 127.0.0.1:8080", l.Listen)
 	}
+	if (l.TLS.CertFile == "") != (l.TLS.KeyFile == "") {
+		report("tls", "cert_file and key_file go together")
+	}
+	if u, err := url.Parse(l.URL); l.URL != "" && (err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "") {
+		report("url", "%q: want for instance https://vigil.example.org", l.URL)
+	}
+}
+
+// secure tells whether the port speaks TLS: beyond loopback always.
+func (l Listener) secure() bool {
+	return l.TLS.On || l.TLS.CertFile != "" || serve.Loopback(l.Listen) != ""
+}
+
+// external is where people reach the port, which listens on an address.
+func (l Listener) external(address string) string {
+	switch {
+	case l.URL != "":
+		return strings.TrimSuffix(l.URL, "/")
+	case l.secure():
+		return "https://" + address
+	default:
+		return "http://" + address
+	}
+}
+
+// hosts is what the authority's certificate of the port is good for: the names
+// that were given, this machine's name, and where the port listens.
+func (l Listener) hosts(address string) []string {
+	hosts := append(slices.Clone(l.TLS.Names), "localhost", "127.0.0.1", "::1")
+	if name, err := os.Hostname(); err == nil && name != "" {
+		hosts = append(hosts, name)
+	}
+	if host, _, err := net.SplitHostPort(address); err == nil && host != "" && !net.ParseIP(host).IsUnspecified() {
+		return append(hosts, host)
+	}
+	addresses, _ := net.InterfaceAddrs() // without them the names above remain
+	for _, a := range addresses {
+		if n, ok := a.(*net.IPNet); ok && !n.IP.IsLoopback() && !n.IP.IsLinkLocalUnicast() {
+			hosts = append(hosts, n.IP.String())
+		}
+	}
+	return hosts
 }
 
 // AgentListener is where agents connect.
@@ -95,7 +171,7 @@ func (l AgentListener) Check(report func(key, format string, args ...any)) {
 func Defaults() Config {
 	return Config{
 		StateDir:  statedir.Default("controlplane"),
-		API:       Listener{"127.0.0.1:8080"},
+		API:       Listener{Listen: "127.0.0.1:8080"},
 		Agents:    AgentListener{"127.0.0.1:7443"},
 		Access:    access.Defaults(),
 		Audit:     audit.Defaults("audit"),
@@ -118,8 +194,14 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 	if least := 3 * c.Ingest.HeartbeatInterval; c.Fleet.LostAfter < least {
 		report("fleet.lost_after", "is %s; want at least three heartbeats (ingest.heartbeat_interval), %s", c.Fleet.LostAfter, least)
 	}
+	if c.MetricsInterval != 0 && c.MetricsInterval < time.Second {
+		report("metrics_interval", "is %s; want 0, or at least 1s", c.MetricsInterval)
+	}
 	if c.MemoryLimitBytes < 0 || c.MemoryLimitBytes > 0 && c.MemoryLimitBytes < leastMemoryBytes {
 		report("memory_limit_bytes", "is %d; want 0, or at least %d", c.MemoryLimitBytes, leastMemoryBytes)
+	}
+	if c.DrainDelay < 0 || c.DrainDelay > 5*time.Minute {
+		report("drain_delay", "is %s; want 0 to 5m", c.DrainDelay)
 	}
 	if (c.Store.URL == "") != (c.Bus.URL == "") {
 		report("store.url", "and bus.url go together: control planes that share one share the other")
@@ -154,6 +236,9 @@ func (c *Config) settle() error {
 	c.Audit.Copies = slices.Clone(c.Audit.Copies)
 	for i := range c.Audit.Copies {
 		paths = append(paths, &c.Audit.Copies[i])
+	}
+	if err := c.exportTraces(); err != nil {
+		return err
 	}
 	return statedir.Settle(c.StateDir, paths...)
 }

@@ -22,6 +22,8 @@ import (
 
 	"github.com/vigil-ml/vigil/alerting"
 	"github.com/vigil-ml/vigil/alerting/notify"
+	"github.com/vigil-ml/vigil/controlplane/access"
+	"github.com/vigil-ml/vigil/controlplane/agreement"
 	"github.com/vigil-ml/vigil/controlplane/alertapi"
 	"github.com/vigil-ml/vigil/controlplane/api"
 	"github.com/vigil-ml/vigil/controlplane/audit"
@@ -29,9 +31,11 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/detect"
 	"github.com/vigil-ml/vigil/controlplane/detect/profile"
+	"github.com/vigil-ml/vigil/controlplane/export"
 	"github.com/vigil-ml/vigil/controlplane/fleet"
 	"github.com/vigil-ml/vigil/controlplane/incident"
 	"github.com/vigil-ml/vigil/controlplane/ingest"
+	"github.com/vigil-ml/vigil/controlplane/load"
 	"github.com/vigil-ml/vigil/controlplane/metrics"
 	"github.com/vigil-ml/vigil/controlplane/pipeline"
 	"github.com/vigil-ml/vigil/controlplane/routing"
@@ -48,31 +52,34 @@ import (
 // handshakeTime is how long an agent may take to connect.
 const handshakeTime = 20 * time.Second
 
-// flushTime is how long the last spans may take to be sent.
-const flushTime = 3 * time.Second
-
 // Run runs a control plane until ctx ends. Its logs go to w.
 func Run(ctx context.Context, config Config, w io.Writer) error {
-	log := telemetry.Logger(w, config.Log)
+	return RunReloading(ctx, config, nil, w)
+}
+
+// RunReloading is Run with configurations that take the first one's place, as far
+// as that goes without a restart.
+func RunReloading(ctx context.Context, config Config, reloads <-chan Config, w io.Writer) error {
+	written := config
 	if err := config.settle(); err != nil {
 		return err
 	}
-	tracer, flush, err := telemetry.Tracer(ctx, config.Trace, "vigil-controlplane")
-	if err != nil {
+	c := &controlPlane{config: config, metrics: telemetry.NewRegistry(), self: newReplica()}
+	if err := c.speak(ctx, w); err != nil {
 		return err
 	}
-	holdMemory(config.MemoryLimitBytes)
+	defer c.flush() // when the store was never opened
+	c.readiness = &readiness{}
+	ctx, done := c.readiness.untilDrained(ctx, config.DrainDelay)
+	defer done()
+	limit := load.SetLimit(config.MemoryLimitBytes)
 	return life.Run(ctx, func(ctx context.Context, services, foundations *life.Group) error {
-		foundations.Go("traces", life.AtEnd(func() error {
-			ctx, cancel := context.WithTimeout(context.Background(), flushTime)
-			defer cancel()
-			return flush(ctx)
-		}))
-		c := &controlPlane{config: config, log: log, tracer: tracer, metrics: telemetry.NewRegistry(), self: newReplica()}
+		foundations.Go("memory", holdMemory)
+		c.load = load.New(limit, load.Deps{Clock: time.Now, Metrics: c.metrics})
 		if err := c.open(ctx, foundations); err != nil {
 			return err
 		}
-		return c.setup(ctx, services)
+		return c.setup(ctx, services, reloader{written, reloads})
 	})
 }
 
@@ -90,11 +97,16 @@ type controlPlane struct {
 	tracer  trace.Tracer
 	metrics *prometheus.Registry
 
-	self    store.Replica
-	store   *store.Store
-	bus     *bus.Bus
-	samples *metrics.DB
-	audit   *audit.Log
+	self      store.Replica
+	readiness *readiness
+	load      *load.Gauge
+	exports   *export.Metrics
+	said      *telemetry.Relay // where this control plane's telemetry goes; nil: nowhere
+	flush     func()           // hands on what waits of it; once
+	store     *store.Store
+	bus       *bus.Bus
+	samples   *metrics.DB
+	audit     *audit.Log
 }
 
 // open opens what everything stands on.
@@ -110,7 +122,11 @@ func (c *controlPlane) open(ctx context.Context, foundations *life.Group) (err e
 	}); err != nil {
 		return err
 	}
-	foundations.Go("store", life.AtEnd(c.store.Close))
+	foundations.Go("store", life.AtEnd(func() error {
+		c.flush()
+		return c.store.Close()
+	}))
+	c.keepTelemetry()
 	if c.audit, err = audit.Open(ctx, c.config.Audit, audit.Deps{Store: c.store, Log: c.log, Metrics: c.metrics, Clock: time.Now}); err != nil {
 		return err
 	}
@@ -140,7 +156,7 @@ func (c *controlPlane) release(ctx context.Context) error {
 // setup makes the services and starts them. It is one straight line, longer
 // than other functions, because its order is the order in which the parts
 // depend on each other.
-func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
+func (c *controlPlane) setup(ctx context.Context, services *life.Group, reload reloader) error {
 	agents, err := serve.Listen(c.config.Agents.Listen, "agents", "agents.listen")
 	if err != nil {
 		return err
@@ -160,7 +176,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 	people := &desk{store: c.store, clock: time.Now}
 	alerts, err := alerting.New(c.config.Alerting, alerting.Deps{
 		Queue: c.store.Outbox(), Log: c.log, Metrics: c.metrics, Tracer: c.tracer,
-		ExternalURL: "http://" + listeners["api"], Series: c.samples, Desk: people, Trouble: people,
+		ExternalURL: c.config.API.external(listeners["api"]), Series: c.samples, Desk: people, Trouble: people,
 		Memory: func(receiver string) notify.Memory { return c.store.Memory(receiver) },
 	})
 	if err != nil {
@@ -174,19 +190,19 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
-	router := routing.New(routing.Deps{Plan: plan, Store: c.store, Clock: time.Now, Log: c.log, Metrics: c.metrics})
+	router := routing.New(routing.Deps{Plan: plan, Store: c.store, Clock: time.Now, Log: c.log, Metrics: c.metrics, Followers: alerts.Followers()})
 	incidents := incident.New(c.config.Incident, incident.Deps{
 		Router: router, Save: nodes.RequestCheckpoint, Judge: nodes.Judge, Store: c.store,
 		Clock: time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
 	})
 	people.incidents = incidents
 	ruled, err := c.samples.NewRules(metrics.RuleDeps{
-		Tell: people.rules, ExternalURL: "http://" + listeners["api"], Metrics: c.metrics, Log: c.log,
+		Tell: people.rules, ExternalURL: c.config.API.external(listeners["api"]), Metrics: c.metrics, Log: c.log,
 	})
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
-	exports, err := c.exports(people)
+	exports, err := c.exporters(people)
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
@@ -200,13 +216,13 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
 	frames := ingest.New(c.config.Ingest, ingest.Deps{
-		Bus: c.bus, Samples: c.samples, Fleet: nodes, Admit: doors.authority.Admit,
+		Bus: c.bus, Samples: c.samples, Fleet: nodes, Load: c.load, Admit: doors.authority.Admit,
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
 	operatorAPI := api.New(api.Deps{
-		Listener: operators, HTTP: c.web(events, incidents, router, alerts), Store: c.store, Saver: nodes, Incidents: incidents, Router: router,
+		Listener: operators, TLS: doors.tls, HTTP: c.web(events, incidents, router, alerts, doors), Store: c.store, Saver: nodes, Incidents: incidents, Router: router,
 		History: c.bus, Profiles: profiles, Receivers: alerts, Exports: exports,
-		Guard: doors.guard, Audit: c.audit, Tokens: doors.tokens, Nodes: doors.authority,
+		Guard: doors.guard, Load: c.load, Audit: c.audit, Tokens: doors.tokens, Nodes: doors.authority,
 		Version: version.String(), Listeners: listeners,
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
@@ -217,8 +233,9 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 	services.Go("duties", c.duties(events, incidents, router, nodes, exports).Run)
 	services.Go("audit", c.audit.Run)
 	services.Go("ingest", frames.Run)
+	services.Go("reload", func(ctx context.Context) error { return reload.run(ctx, frames, c.log) })
 	services.Go("authority", doors.authority.Run)
-	services.Go("agents", serveAgents(agents, frames, doors.authority))
+	services.Go("agents", serveAgents(agents, frames, doors.authority, agreement.New(agreement.Deps{Store: c.store, Known: doors.authority.Caller})))
 	services.Go("rules", ruled.Run)
 	services.Go("api", operatorAPI.Run)
 	c.log.Info("control plane is up", "version", version.String(), "api", listeners["api"], "agents", listeners["agents"], "state", c.config.StateDir)
@@ -226,27 +243,32 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 }
 
 // web is what the operators' port answers besides the API.
-func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engine, router *routing.Router, told *alerting.Alerting) http.Handler {
+func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engine, router *routing.Router, told *alerting.Alerting, doors *doors) http.Handler {
 	mux := http.NewServeMux()
 	telemetry.Handle(mux, telemetry.Metrics(c.metrics), healthy(events))
 	profiles.Handle(mux)
-	mux.Handle("/api/v1/", c.samples.Handler())
+	mux.Handle("GET /readyz", c.ready(events))
+	mux.Handle("/api/v1/", shedding(c.load, ofMetrics, c.samples.Handler()))
 	mux.Handle(notify.CallbackPath, told.Callbacks())
 	alerts := alertapi.New(alertapi.Deps{
 		Store: c.store, Incidents: incidents, Router: router, Clock: time.Now, Log: c.log, Version: version.String(),
 	})
-	mux.Handle("/api/v2/", alerts)
+	mux.Handle("/api/v2/", shedding(c.load, ofOperators, alerts))
 	mux.Handle("/ping/", alerts)
 	mux.Handle("/-/", alerts)
+	if doors.people != nil {
+		mux.Handle(access.SignInPath, doors.people)
+	}
 	return mux
 }
 
 // serveAgents serves the agents' streams; when it ends, ingest ends them.
-func serveAgents(listener net.Listener, frames *ingest.Service, nodes *authority.Authority) func(context.Context) error {
+func serveAgents(listener net.Listener, frames *ingest.Service, nodes *authority.Authority, ranks *agreement.Service) func(context.Context) error {
 	server := grpc.NewServer(append(ingest.ServerOptions(),
 		grpc.Creds(credentials.NewTLS(nodes.TLS())), grpc.StreamInterceptor(nodes.Stream), grpc.ConnectionTimeout(handshakeTime))...)
 	agentv1.RegisterAgentServiceServer(server, frames)
 	agentv1.RegisterEnrollmentServiceServer(server, nodes)
+	agentv1.RegisterAgreementServiceServer(server, ranks)
 	return func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, server.GracefulStop)
 		defer stop()

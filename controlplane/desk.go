@@ -53,7 +53,7 @@ func over(at time.Time) incident.External { return incident.External{Ends: at} }
 // trouble opens or ends an incident about a part of the control plane.
 func (d *desk) trouble(ctx context.Context, kind, part, name string, e incident.External) error {
 	e.Labels = map[string]string{alert.LabelName: kind, part: name, alert.LabelSeverity: "critical"}
-	return d.store.Update(ctx, func(tx *store.Tx) error { return d.incidents.External(ctx, tx, e) })
+	return d.store.Update(ctx, func(tx *store.Tx) error { return d.incidents.Externals(ctx, tx, e) })
 }
 
 // rules makes the alerts of rules into incidents.
@@ -64,5 +64,5 @@ func (d *desk) rules(ctx context.Context, alerts []metrics.Alert) error {
 			Labels: a.Labels, Annotations: a.Annotations, Starts: a.Starts, Ends: a.Ends, GeneratorURL: a.GeneratorURL,
 		})
 	}
-	return d.store.Update(ctx, func(tx *store.Tx) error { return d.incidents.Externals(ctx, tx, all) })
+	return d.store.Update(ctx, func(tx *store.Tx) error { return d.incidents.Externals(ctx, tx, all...) })
 }

@@ -29,7 +29,8 @@ type ExportConfig struct {
 	Name string `yaml:"name"`
 	// Kind is one of the catalogue in builtin.go.
 	Kind string `yaml:"kind"`
-	// Streams are what is exported: events, findings, incidents. None means all.
+	// Streams are what is exported: events, findings, incidents, audit, logs, traces,
+	// metrics. None means all that the kind takes.
 	Streams []string `yaml:"streams"`
 	// MaxAge is how long a document is tried before it becomes a dead letter; 0
 	// means six days, one less than the bus keeps events for.
@@ -62,7 +63,8 @@ func (c ExportConfig) Check(report func(key, format string, args ...any)) {
 	}
 }
 
-func (c ExportConfig) limits() export.Limits {
+// limits are those of an exporter that takes some streams.
+func (c ExportConfig) limits(taken []string) export.Limits {
 	limits := export.Limits{MaxAge: c.MaxAge, DeadBytes: c.DeadLetterBytes, Streams: map[string]bool{}}
 	if limits.MaxAge == 0 {
 		limits.MaxAge = 6 * 24 * time.Hour
@@ -72,12 +74,22 @@ func (c ExportConfig) limits() export.Limits {
 	}
 	streams := c.Streams
 	if len(streams) == 0 {
-		streams = export.Streams()
+		streams = taken
 	}
 	for _, stream := range streams {
 		limits.Streams[stream] = true
 	}
 	return limits
+}
+
+// checkStreams finds streams that the kind does not take.
+func (c ExportConfig) checkStreams(taken []string) error {
+	for _, stream := range c.Streams {
+		if !slices.Contains(taken, stream) {
+			return c.Settings.Problem("are of kind %s, which does not take the stream %s; it takes %s", c.Kind, stream, strings.Join(taken, ", "))
+		}
+	}
+	return nil
 }
 
 // exportersOf builds every exporter, or gives every mistake at once.
@@ -92,6 +104,9 @@ func exportersOf(configs []ExportConfig, deps func(name string) export.Deps) ([]
 		taken[c.Name] = true
 		made, err := Exporters().Build(c.Kind, c.Settings, deps(c.Name))
 		wrong = append(wrong, err)
+		if err == nil {
+			wrong = append(wrong, c.checkStreams(made.Streams()))
+		}
 		all = append(all, made)
 	}
 	if err := conf.Join(wrong...); err != nil {
@@ -105,6 +120,17 @@ func exportersOf(configs []ExportConfig, deps func(name string) export.Deps) ([]
 	return all, nil
 }
 
+// exporterStreams gives the streams that an exporter of a configuration takes.
+func exporterStreams(c ExportConfig) ([]string, error) {
+	made, err := exportersOf([]ExportConfig{c}, func(name string) export.Deps {
+		return export.Deps{Name: name, Version: version.String(), Log: slog.New(slog.DiscardHandler), Clock: time.Now}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return made[0].Streams(), made[0].Close()
+}
+
 // checkExports finds the mistakes in the exporters' settings.
 func checkExports(configs []ExportConfig) error {
 	made, err := exportersOf(configs, func(name string) export.Deps {
@@ -116,8 +142,8 @@ func checkExports(configs []ExportConfig) error {
 	return err
 }
 
-// exports makes the runners.
-func (c *controlPlane) exports(trouble export.Trouble) (export.Set, error) {
+// exporters makes the runners.
+func (c *controlPlane) exporters(trouble export.Trouble) (export.Set, error) {
 	made, err := exportersOf(c.config.Exports, func(name string) export.Deps {
 		return export.Deps{Name: name, Version: version.String(), Log: c.log, Clock: time.Now}
 	})
@@ -125,12 +151,11 @@ func (c *controlPlane) exports(trouble export.Trouble) (export.Set, error) {
 		return nil, err
 	}
 	var set export.Set
-	metrics := export.NewMetrics(c.metrics)
 	for i, exporter := range made {
-		set = append(set, export.NewRunner(c.config.Exports[i].limits(), export.RunnerDeps{
+		set = append(set, export.NewRunner(c.config.Exports[i].limits(exporter.Streams()), export.RunnerDeps{
 			Name: c.config.Exports[i].Name, Kind: c.config.Exports[i].Kind, Exporter: exporter,
-			Bus: c.bus, Store: c.store, Dir: filepath.Join(c.config.StateDir, exportsDir),
-			Trouble: trouble, Metrics: metrics, Log: c.log, Clock: time.Now,
+			Bus: c.bus, Store: c.store, Audit: c.audit, Dir: filepath.Join(c.config.StateDir, exportsDir),
+			Trouble: trouble, Metrics: c.exports, Log: c.log, Clock: time.Now,
 		}))
 	}
 	return set, nil

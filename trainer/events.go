@@ -44,6 +44,14 @@ func (s *Session) NonFinite(ctx context.Context, what *commonv1.NonFinite) *Orde
 	}
 }
 
+// Telemetry hands on what the process says of itself in OTLP's form, where the
+// agent wants it; elsewhere it is left.
+func (s *Session) Telemetry(said *commonv1.Telemetry) {
+	if s.link.wantsTelemetry() {
+		s.Report(&commonv1.Event{Body: &commonv1.Event_Telemetry{Telemetry: said}})
+	}
+}
+
 // Resumed says that training goes on from a checkpoint that was loaded. The
 // supervisor gets to know its step, too: failing in the first step after it is
 // no progress.

@@ -16,6 +16,7 @@ type link struct {
 	hold    time.Duration // as the agent said last
 	next    uint32        // the run's next attempt, as the agent said last
 	met     bool          // whether an agent ever answered
+	wants   bool          // spans and logs, as the agent said last
 	changed chan struct{} // closed at the next change of id
 }
 
@@ -26,6 +27,7 @@ func (l *link) up(welcome *trainerv1.RegisterResponse) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.id, l.met, l.next = welcome.GetSessionId(), true, welcome.GetNextAttempt()
+	l.wants = welcome.GetTelemetry()
 	if welcome.GetHold() != nil {
 		l.hold = welcome.GetHold().AsDuration()
 	}
@@ -64,6 +66,13 @@ func (l *link) patience() time.Duration {
 		return 0
 	}
 	return l.hold
+}
+
+// wantsTelemetry tells whether the agent takes spans and logs.
+func (l *link) wantsTelemetry() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.wants
 }
 
 // nextAttempt gives what the agent said last of the run's next attempt.

@@ -69,6 +69,10 @@ func (s *Session) PendingOrder() *Order {
 // direct takes a directive: it says at once that the order arrived, and keeps
 // it for the training loop. One seen before is left alone.
 func (s *Session) direct(ctx context.Context, directive *commonv1.Directive) {
+	if directive.GetProfile() != nil {
+		s.profile(directive)
+		return
+	}
 	verb := directive.GetCheckpoint()
 	if verb == nil { // the first word of a watch, or a verb of a later version
 		return

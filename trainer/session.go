@@ -38,6 +38,7 @@ type Session struct {
 	step  atomic.Int64 // the last step reported or resumed from; unknownStep: none
 
 	standing standing // what a supervisor is told
+	recorder *recorder
 
 	// Nil without a socket.
 	conn   *grpc.ClientConn
@@ -63,7 +64,7 @@ func Connect(ctx context.Context, config Config, deps Deps) (*Session, error) {
 	}
 	s := &Session{
 		config: config, deps: deps.filled(),
-		queue: newQueue(config.QueueSteps), orders: newMailbox(), link: newLink(),
+		queue: newQueue(config.QueueSteps), orders: newMailbox(), link: newLink(), recorder: newRecorder(),
 		urgent: make(chan struct{}, 1), doubted: make(chan string, 1),
 		flushed: make(chan struct{}), over: make(chan struct{}),
 	}
@@ -136,6 +137,7 @@ func (s *Session) Step(report StepReport) {
 		return
 	}
 	s.queue.putStep(s.deps.Clock(), &report)
+	s.recorder.stepped()
 }
 
 // Report sends an event at once, in the background. Where they are empty it

@@ -37,8 +37,9 @@ const (
 type Trainers interface {
 	// Trainers gives those of a run that are there.
 	Trainers(runID string) []*localapi.Session
-	// Direct gives a directive to all of them, or fails and gives it to none.
-	Direct(runID string, d *commonv1.Directive) ([]*localapi.Session, error)
+	// Direct gives a directive to all of them, or those of some ranks, or fails
+	// and gives it to none.
+	Direct(runID string, d *commonv1.Directive, ranks ...uint32) ([]*localapi.Session, error)
 	// Gone is closed when a process is taken to be away.
 	Gone(s *localapi.Session) <-chan struct{}
 	// Watched tells whether a process ever asked for its directives.

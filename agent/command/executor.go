@@ -59,15 +59,21 @@ type Keeper interface {
 	Judge(ctx context.Context, judgement *commonv1.CheckpointJudgement) error
 }
 
+// Recorder has runs profiled; [Profiles] does.
+type Recorder interface {
+	Record(ctx context.Context, order *commonv1.ProfileOrder, directive, traceparent string, deadline time.Time) (detail string, err error)
+}
+
 // Deps is what the executor needs of others.
 type Deps struct {
-	Log     *slog.Logger
-	Metrics prometheus.Registerer
-	Clock   func() time.Time
-	FS      durable.FS
-	Saver   Saver
-	Keeper  Keeper
-	Events  EventWriter
+	Log      *slog.Logger
+	Metrics  prometheus.Registerer
+	Clock    func() time.Time
+	FS       durable.FS
+	Saver    Saver
+	Keeper   Keeper
+	Recorder Recorder
+	Events   EventWriter
 }
 
 // Executor does the control plane's commands, each idempotency key once. All
@@ -222,6 +228,8 @@ func (e *Executor) carryOut(ctx context.Context, command *agentv1.Command, deadl
 		})
 	case *agentv1.Command_Judgement:
 		return "", e.deps.Keeper.Judge(ctx, verb.Judgement)
+	case *agentv1.Command_Profile:
+		return e.deps.Recorder.Record(ctx, verb.Profile, command.CommandId, command.Traceparent, deadline)
 	default:
 		return "", e.deps.Saver.Order(ctx, command.GetCheckpoint(), command.CommandId, command.Traceparent, deadline)
 	}
@@ -237,6 +245,8 @@ func runOf(command *agentv1.Command) (runID string, known bool) {
 		return verb.CheckpointTask.GetRunId(), true
 	case *agentv1.Command_Judgement:
 		return verb.Judgement.GetRunId(), true
+	case *agentv1.Command_Profile:
+		return verb.Profile.GetRunId(), true
 	}
 	return "", false
 }

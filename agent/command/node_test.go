@@ -37,6 +37,7 @@ type node struct {
 	sessions    *localapi.Sessions
 	vault       *vault.Vault
 	checkpoints *command.Checkpoints
+	profiles    *command.Profiles
 	group       *life.Group
 	spans       *tracetest.SpanRecorder
 
@@ -50,7 +51,10 @@ func newNode(t *testing.T, dir string) *node {
 	n := &node{t: t, dir: dir, group: life.NewGroup(context.Background()), spans: tracetest.NewSpanRecorder()}
 	tracer := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(n.spans)).Tracer("test")
 	metrics, log := prometheus.NewRegistry(), testkit.Logger(t)
-	observe := func(e *commonv1.Event) { n.checkpoints.Observe(e) }
+	observe := func(e *commonv1.Event) {
+		n.checkpoints.Observe(e)
+		n.profiles.Observe(e)
+	}
 	n.sessions = localapi.NewSessions(metrics)
 	config := vault.Defaults(filepath.Join(dir, "vault"))
 	config.StagingDir = filepath.Join(dir, "staging")
@@ -62,6 +66,7 @@ func newNode(t *testing.T, dir string) *node {
 	}
 	n.checkpoints = command.NewCheckpoints(command.CheckpointDeps{Log: log, Tracer: tracer,
 		Clock: time.Now, Trainers: n.sessions, Saved: n.vault.Saved, Events: n.write})
+	n.profiles = newProfiles(t, n)
 	n.api = localapi.New(localapi.Defaults("unused"), localapi.Deps{Log: log, Metrics: metrics, Clock: time.Now, Node: "n1",
 		Sessions: n.sessions, Checkpoints: n.vault, Orders: n.checkpoints, Events: n.write, Observe: observe})
 	n.group.Go("orders", n.checkpoints.Run)

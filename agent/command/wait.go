@@ -111,7 +111,7 @@ func (c *Checkpoints) waitRank(ctx context.Context, p *pending, r *rank) error {
 			gone, back = nil, timer.C
 		case <-back:
 			back = nil
-			if next := c.successor(session); next != nil {
+			if next := successor(c.deps.Trainers, session); next != nil {
 				session, gone = next, c.deps.Trainers.Gone(next)
 			} else if !staged {
 				return c.fail(ctx, p, session, fault.New(fault.Unavailable,
@@ -139,8 +139,8 @@ func (c *Checkpoints) look(p *pending, r *rank) (staged, done bool, err error) {
 }
 
 // successor gives the session that the process of an ended one has now.
-func (c *Checkpoints) successor(s *localapi.Session) *localapi.Session {
-	for _, next := range c.deps.Trainers.Trainers(s.RunID) {
+func successor(trainers Trainers, s *localapi.Session) *localapi.Session {
+	for _, next := range trainers.Trainers(s.RunID) {
 		if next.Rank == s.Rank && next.PID == s.PID && next.Attempt == s.Attempt {
 			return next
 		}

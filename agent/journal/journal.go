@@ -143,7 +143,7 @@ func (j *Journal) Events(ctx context.Context, runID string, events ...*commonv1.
 		return nil
 	}
 	for i, event := range events {
-		if runID == "" && !protocol.OfNode(event) {
+		if runID == "" && !protocol.OfNode(event) && !protocol.OfEither(event) {
 			return fault.New(fault.Invalid, "record events: run_id of event %d is empty", i)
 		}
 		if event == nil || (event.RunId != "" && event.RunId != runID) {

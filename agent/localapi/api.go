@@ -37,6 +37,10 @@ const connBytes = 4 << 10
 type Config struct {
 	// Socket is the path of the unix socket; at most 107 bytes.
 	Socket string `yaml:"socket"`
+	// SocketMode is who may connect, in octal: 0600 for the agent's user, 0660 for
+	// its group, 0666 for every user. Whoever connects is known by the kernel's
+	// word, and a run is of the user whose process registered it first.
+	SocketMode string `yaml:"socket_mode"`
 	// Hold is how long a process that met a non-finite value waits to be told
 	// what to do before it saves by itself.
 	Hold time.Duration `yaml:"hold"`
@@ -59,7 +63,7 @@ type Config struct {
 // Defaults serves on a socket.
 func Defaults(socket string) Config {
 	return Config{
-		Socket: socket, Hold: 10 * time.Second, CallTimeout: 30 * time.Second,
+		Socket: socket, SocketMode: "0600", Hold: 10 * time.Second, CallTimeout: 30 * time.Second,
 		ResolveTimeout: 15 * time.Minute, LostAfter: time.Minute, TickAfter: 10 * time.Second,
 	}
 }
@@ -71,6 +75,9 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 	}
 	if len(c.Socket) > maxSocketPath {
 		report("socket", "has %d bytes; the kernel takes at most %d", len(c.Socket), maxSocketPath)
+	}
+	if _, err := c.mode(); err != nil {
+		report("socket_mode", "%q: want 0600, 0660 or 0666", c.SocketMode)
 	}
 	for key, d := range map[string]time.Duration{
 		"hold": c.Hold, "call_timeout": c.CallTimeout, "resolve_timeout": c.ResolveTimeout,
@@ -109,6 +116,12 @@ type Orders interface {
 	Lookup(checkpointID string) (Ordered, bool)
 }
 
+// Weigher says how much each task's loss counts.
+type Weigher interface {
+	// Weigh answers for the process that key names.
+	Weigh(key string, in *trainerv1.WeightsRequest) (*trainerv1.WeightsResponse, error)
+}
+
 // Deps is what the API needs of others.
 type Deps struct {
 	Log     *slog.Logger
@@ -123,8 +136,12 @@ type Deps struct {
 	// Standing remembers how runs stand; it is told events by whoever made it. Nil:
 	// one that is told nothing.
 	Standing *standing.Book
+	// Weights answers who asks for the weights of its tasks; nil: nobody does.
+	Weights Weigher
 	// Encrypts tells whether the vault encrypts.
 	Encrypts bool
+	// Telemetry has trainers send their spans and logs.
+	Telemetry bool
 	// Events puts a run's events on stable storage.
 	Events func(ctx context.Context, runID string, events ...*commonv1.Event) error
 	// Observe is told each event afterwards and must not block; nil when nobody
@@ -144,10 +161,12 @@ type API struct {
 	events   prometheus.Counter
 	dropped  prometheus.Counter
 	refused  prometheus.Counter
+	peers    prometheus.Counter // refused processes
 	clamped  prometheus.Counter
 	lost     prometheus.Counter
 	ticks    prometheus.Counter
 	attempts *prometheus.CounterVec
+	weights  *prometheus.CounterVec
 	closing  chan struct{} // closed when Run ends
 }
 
@@ -161,10 +180,12 @@ func New(config Config, deps Deps) *API {
 		events:   metric.NewCounter(deps.Metrics, metric.AgentTrainerEvents).WithLabelValues(),
 		dropped:  metric.NewCounter(deps.Metrics, metric.AgentTrainerDropped).WithLabelValues(),
 		refused:  metric.NewCounter(deps.Metrics, metric.AgentEventsRefused).WithLabelValues(),
+		peers:    metric.NewCounter(deps.Metrics, metric.AgentPeersRefused).WithLabelValues(),
 		clamped:  metric.NewCounter(deps.Metrics, metric.AgentEventsClamped).WithLabelValues(),
 		lost:     metric.NewCounter(deps.Metrics, metric.AgentRunsLost).WithLabelValues(),
 		ticks:    metric.NewCounter(deps.Metrics, metric.AgentTicks).WithLabelValues(),
 		attempts: metric.NewCounter(deps.Metrics, metric.AgentAttemptsEnded),
+		weights:  metric.NewCounter(deps.Metrics, metric.AgentWeights),
 		closing:  make(chan struct{}),
 	}
 }
@@ -174,7 +195,11 @@ func New(config Config, deps Deps) *API {
 // another agent serves it. A socket that a dead agent left is replaced.
 func (a *API) Run(ctx context.Context) error {
 	a.book.load(durable.OS{}, cmp.Or(a.config.Runs, a.config.Socket+".runs"))
-	listener, release, err := listen(a.config.Socket)
+	mode, err := a.config.mode()
+	if err != nil {
+		return fmt.Errorf("serve trainers: %w", err)
+	}
+	listener, release, err := listen(a.config.Socket, mode)
 	if err != nil {
 		return fmt.Errorf("serve trainers: %w", err)
 	}
@@ -187,6 +212,7 @@ func (a *API) Run(ctx context.Context) error {
 	})
 	defer stop()
 	server := grpc.NewServer(
+		serve.PeerCredentials(),
 		grpc.UnaryInterceptor(a.guardCall),
 		grpc.StreamInterceptor(a.guardStream),
 		grpc.StatsHandler(connections{a}),

@@ -99,7 +99,9 @@ func (n *node) list(run string) []*commonv1.Event {
 }
 
 // make makes the parts; nothing serves yet.
-func makeNode(t testing.TB) *node {
+func makeNode(t testing.TB) *node { return makeNodeWith(t, nil) }
+
+func makeNodeWith(t testing.TB, weights localapi.Weigher, change ...func(*localapi.Config)) *node {
 	t.Helper()
 	dir := t.TempDir()
 	n := &node{t: t, socket: filepath.Join(dir, "run", "s"), orders: &orders{}, metrics: prometheus.NewRegistry()}
@@ -113,9 +115,14 @@ func makeNode(t testing.TB) *node {
 		t.Fatal(err)
 	}
 	n.sessions = localapi.NewSessions(n.metrics)
-	n.api = localapi.New(localapi.Defaults(n.socket), localapi.Deps{
+	served := localapi.Defaults(n.socket)
+	for _, do := range change {
+		do(&served)
+	}
+	n.socket = served.Socket
+	n.api = localapi.New(served, localapi.Deps{
 		Log: testkit.Logger(t), Metrics: n.metrics, Clock: time.Now, Node: "n1", Sessions: n.sessions,
-		Checkpoints: v, Orders: n.orders, Events: n.write, Standing: standing.New(time.Now),
+		Checkpoints: v, Orders: n.orders, Events: n.write, Standing: standing.New(time.Now), Weights: weights,
 		Observe: func(*commonv1.Event) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
@@ -135,9 +142,11 @@ func makeNode(t testing.TB) *node {
 }
 
 // serve makes a node that serves, with a client for it.
-func serve(t testing.TB) *node {
+func serve(t testing.TB) *node { return serveWith(t, nil) }
+
+func serveWith(t testing.TB, weights localapi.Weigher, change ...func(*localapi.Config)) *node {
 	t.Helper()
-	n := makeNode(t)
+	n := makeNodeWith(t, weights, change...)
 	group := life.NewGroup(context.Background())
 	group.Go("api", n.api.Run)
 	t.Cleanup(func() {
@@ -350,8 +359,8 @@ func TestConfigCheck(t *testing.T) {
 	var keys int
 	localapi.Config{Socket: strings.Repeat("x", 200)}.Check(func(string, string, ...any) { keys++ })
 	localapi.Config{}.Check(func(string, string, ...any) { keys++ })
-	if keys != 12 {
-		t.Errorf("%d mistakes; want 12", keys)
+	if keys != 14 {
+		t.Errorf("%d mistakes; want 14", keys)
 	}
 	localapi.Defaults("s").Check(func(key, format string, _ ...any) { t.Errorf("defaults: %s %s", key, format) })
 }

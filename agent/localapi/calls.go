@@ -13,6 +13,7 @@ import (
 
 	"github.com/vigil-ml/vigil/agent/vault"
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/telemetry"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	trainerv1 "github.com/vigil-ml/vigil/proto/vigil/trainer/v1"
 )
@@ -24,6 +25,8 @@ const (
 	maxTextBytes   = 4096
 	maxEventIDSize = 64
 	maxMetrics     = 256 // of one step, by the script's own names
+	maxLogRecords  = 1000
+	maxAttributes  = 64
 )
 
 // Register opens a session.
@@ -32,6 +35,10 @@ func (a *API) Register(ctx context.Context, in *trainerv1.RegisterRequest) (*tra
 		in.Kind = trainerv1.SessionKind_SESSION_KIND_TRAINER
 	}
 	if err := checkRegister(in); err != nil {
+		return nil, err
+	}
+	uid, err := a.claim(ctx, in.RunId)
+	if err != nil {
 		return nil, err
 	}
 	if trainer := in.GetTrainer(); in.Kind == trainerv1.SessionKind_SESSION_KIND_TRAINER {
@@ -46,13 +53,13 @@ func (a *API) Register(ctx context.Context, in *trainerv1.RegisterRequest) (*tra
 	}
 	s := &Session{
 		RunID: in.RunId, Attempt: in.Attempt, Rank: in.Rank, Kind: in.Kind, PID: in.GetTrainer().GetPid(),
-		conn: connectionOf(ctx),
+		uid: uid, conn: connectionOf(ctx),
 	}
 	if err := a.sessions.add(s); err != nil {
 		return nil, err
 	}
 	a.deps.Log.Info("registered", "run", s.RunID, "attempt", s.Attempt, "rank", s.Rank, "kind", kindName(s.Kind), "pid", s.PID)
-	response := &trainerv1.RegisterResponse{SessionId: s.ID, Node: a.deps.Node, Hold: durationpb.New(a.config.Hold)}
+	response := &trainerv1.RegisterResponse{SessionId: s.ID, Node: a.deps.Node, Hold: durationpb.New(a.config.Hold), Telemetry: a.deps.Telemetry}
 	if s.Kind == trainerv1.SessionKind_SESSION_KIND_SUPERVISOR {
 		response.NextAttempt = a.book.next(s.RunID)
 	} else {
@@ -105,7 +112,7 @@ func checkTrainer(in *trainerv1.RegisterRequest) error {
 // Report takes events. They are on stable storage when it returns without an
 // error; with one, none was taken.
 func (a *API) Report(ctx context.Context, in *trainerv1.ReportRequest) (*trainerv1.ReportResponse, error) {
-	s, err := a.sessions.get(in.SessionId)
+	s, err := a.session(ctx, in.SessionId)
 	if err != nil {
 		return nil, err
 	}
@@ -125,6 +132,7 @@ func (a *API) Report(ctx context.Context, in *trainerv1.ReportRequest) (*trainer
 		if a.admits(s, event) {
 			s.stamp(event)
 			a.clamp(s, event)
+			a.sessions.fillIn(s, event.GetStep())
 			events = append(events, event)
 		}
 	}
@@ -172,10 +180,21 @@ func checkEvent(event *commonv1.Event) error {
 		default:
 			return fault.New(fault.Invalid, "a trainer does not report that a checkpoint is %s", state)
 		}
+	case *commonv1.Event_Profile:
+		if body.Profile.GetState() == commonv1.ProfileState_PROFILE_STATE_UNSPECIFIED || len(body.Profile.GetPath()) > maxTextBytes {
+			return fault.New(fault.Invalid, "profile has no state, or its path is longer than %d bytes", maxTextBytes)
+		}
+		return vault.CheckCheckpointID(body.Profile.GetProfileId())
 	case *commonv1.Event_CommandResult:
 		return fault.New(fault.Invalid, "a trainer does not report command results")
 	case *commonv1.Event_NodeReport, *commonv1.Event_NodeFault, *commonv1.Event_NodeLink:
 		return fault.New(fault.Invalid, "a trainer does not report on its node")
+	case *commonv1.Event_Logs:
+		return checkLogs(body.Logs)
+	case *commonv1.Event_Telemetry:
+		if n := len(body.Telemetry.GetOtlp()); n > telemetry.MaxOTLPBytes {
+			return fault.New(fault.Invalid, "telemetry has %d bytes; at most %d", n, telemetry.MaxOTLPBytes)
+		}
 	case *commonv1.Event_Phase:
 		if body.Phase.GetKind() == 0 || body.Phase.GetEdge() == 0 {
 			return fault.New(fault.Invalid, "phase says %s and %s; want a kind such as PHASE_KIND_EVALUATION, and PHASE_EDGE_BEGIN or PHASE_EDGE_END",
@@ -185,9 +204,21 @@ func checkEvent(event *commonv1.Event) error {
 	return nil
 }
 
+func checkLogs(logs *commonv1.LogBatch) error {
+	if n := len(logs.GetRecords()); n > maxLogRecords {
+		return fault.New(fault.Invalid, "logs has %d records; at most %d", n, maxLogRecords)
+	}
+	for i, record := range logs.GetRecords() {
+		if n := len(record.GetAttributes()); n > maxAttributes {
+			return fault.New(fault.Invalid, "logs.records[%d] has %d attributes; at most %d", i, n, maxAttributes)
+		}
+	}
+	return nil
+}
+
 // WatchDirectives streams a session's directives until its reader goes away.
 func (a *API) WatchDirectives(in *trainerv1.WatchDirectivesRequest, out trainerv1.TrainerService_WatchDirectivesServer) error {
-	s, err := a.sessions.get(in.SessionId)
+	s, err := a.session(out.Context(), in.SessionId)
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ const (
 // carries its order's reason, command, failure and trace, whatever the trainer
 // says of it.
 func (a *API) BeginCheckpoint(ctx context.Context, in *trainerv1.BeginCheckpointRequest) (*trainerv1.BeginCheckpointResponse, error) {
-	s, err := a.trainer(in.SessionId)
+	s, err := a.trainer(ctx, in.SessionId)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func (a *API) BeginCheckpoint(ctx context.Context, in *trainerv1.BeginCheckpoint
 
 // CommitCheckpoint hands the directory over.
 func (a *API) CommitCheckpoint(ctx context.Context, in *trainerv1.CommitCheckpointRequest) (*trainerv1.CommitCheckpointResponse, error) {
-	s, err := a.trainer(in.SessionId)
+	s, err := a.trainer(ctx, in.SessionId)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func (a *API) CommitCheckpoint(ctx context.Context, in *trainerv1.CommitCheckpoi
 
 // ResolveResume names the checkpoint to go on from.
 func (a *API) ResolveResume(ctx context.Context, in *trainerv1.ResolveResumeRequest) (*trainerv1.ResolveResumeResponse, error) {
-	s, err := a.trainer(in.SessionId)
+	s, err := a.trainer(ctx, in.SessionId)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func (a *API) ResolveResume(ctx context.Context, in *trainerv1.ResolveResumeRequ
 // It does not wait until they have. An agent that stops refuses: nobody would
 // be told, and the caller has better things to do than to wait.
 func (a *API) RequestCheckpoint(ctx context.Context, in *trainerv1.RequestCheckpointRequest) (*trainerv1.RequestCheckpointResponse, error) {
-	s, err := a.sessions.get(in.SessionId)
+	s, err := a.session(ctx, in.SessionId)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func (a *API) RequestCheckpoint(ctx context.Context, in *trainerv1.RequestCheckp
 
 // GetStanding tells how the caller's run stands.
 func (a *API) GetStanding(ctx context.Context, in *trainerv1.GetStandingRequest) (*trainerv1.GetStandingResponse, error) {
-	s, err := a.sessions.get(in.SessionId)
+	s, err := a.session(ctx, in.SessionId)
 	if err != nil {
 		return nil, err
 	}
@@ -131,8 +131,8 @@ func (a *API) GetStanding(ctx context.Context, in *trainerv1.GetStandingRequest)
 }
 
 // trainer finds the session of a call that only a training process makes.
-func (a *API) trainer(id string) (*Session, error) {
-	s, err := a.sessions.get(id)
+func (a *API) trainer(ctx context.Context, id string) (*Session, error) {
+	s, err := a.session(ctx, id)
 	if err == nil && s.Kind != trainerv1.SessionKind_SESSION_KIND_TRAINER {
 		return nil, fault.New(fault.Precondition, "the session is a supervisor's; only a training process saves and resumes")
 	}

@@ -34,6 +34,7 @@ type note struct {
 	PID      int64     `json:"pid"`     // of the process that registered last; 0 when not known
 	Open     bool      `json:"open"`    // it was not said to have ended
 	Launched time.Time `json:"launched"`
+	Owner    *int      `json:"owner,omitempty"` // the user whose run it is
 
 	step      int64     // the last that was reported to this agent
 	awaySince time.Time // zero while a process of the run is there
@@ -86,15 +87,35 @@ func (b *book) load(fsys durable.FS, path string) {
 func (b *book) launched(runID string, attempt uint32, pid int64, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	n := b.find(runID)
+	n.Attempt, n.Open, n.Launched, n.awaySince = max(n.Attempt, attempt), true, now.UTC(), time.Time{}
+	n.PID = cmp.Or(pid, n.PID)
+	b.save()
+}
+
+// find gives what is remembered of a run, which it may be the first word of. The
+// lock is held.
+func (b *book) find(runID string) *note {
 	n := b.runs[runID]
 	if n == nil {
 		b.forgetOne()
 		n = &note{RunID: runID}
 		b.runs[runID] = n
 	}
-	n.Attempt, n.Open, n.Launched, n.awaySince = max(n.Attempt, attempt), true, now.UTC(), time.Time{}
-	n.PID = cmp.Or(pid, n.PID)
-	b.save()
+	return n
+}
+
+// claim has a run be of a user, from its first process on; it gives the user
+// whose it is.
+func (b *book) claim(runID string, uid int) (owner int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := b.find(runID)
+	if n.Owner == nil {
+		n.Owner = &uid
+		b.save()
+	}
+	return *n.Owner
 }
 
 // stepped notes a run's progress, for its last word.
@@ -135,7 +156,7 @@ func (b *book) next(runID string) uint32 {
 	defer b.mu.Unlock()
 	n := b.runs[runID]
 	switch {
-	case n == nil:
+	case n == nil || n.Launched.IsZero():
 		return 0
 	case n.Attempt == math.MaxUint32:
 		return n.Attempt

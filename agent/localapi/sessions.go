@@ -2,6 +2,7 @@ package localapi
 
 import (
 	"crypto/rand"
+	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,6 +27,7 @@ type Session struct {
 	Kind    trainerv1.SessionKind
 	PID     int64 // as the process gave it; 0 for a supervisor
 
+	uid        int // the user whose process it is
 	directives chan *commonv1.Directive
 
 	// Guarded by the table's lock.
@@ -40,6 +42,7 @@ type Session struct {
 	steps       stepping      // how its steps go
 	reporting   int           // reports that are being written
 	conn        *connection   // of its last call but for the watch's; nil in a test
+	weighings   weighings     // the weights that it got and has not reported yet
 }
 
 // identity is what there is one session of.
@@ -242,18 +245,18 @@ func (t *Sessions) Everyone() []*Session {
 	return found
 }
 
-// Direct gives a directive to every training process of a run that is there,
-// and says which they are. It does not wait until they have it. When one of
+// Direct gives a directive to every training process of a run that is there, or
+// to those of some ranks where ranks are named, and says which they are. It does not wait until they have it. When one of
 // them does not take its directives, none gets this one, and the error is of
 // kind [fault.Exhausted]; without any the error is of kind [fault.NotFound],
 // and of kind [fault.Unavailable] while the agent stops.
-func (t *Sessions) Direct(runID string, d *commonv1.Directive) ([]*Session, error) {
+func (t *Sessions) Direct(runID string, d *commonv1.Directive, ranks ...uint32) ([]*Session, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.over {
 		return nil, errStopping()
 	}
-	found := t.trainers(runID)
+	found := slices.DeleteFunc(t.trainers(runID), func(s *Session) bool { return len(ranks) > 0 && !slices.Contains(ranks, s.Rank) })
 	if len(found) == 0 {
 		return nil, fault.WithHint(fault.New(fault.NotFound, "no trainer of run %s is registered on this node", runID),
 			"the run has ended, or its processes do not talk to this node's agent")

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/fault"
@@ -14,14 +15,24 @@ import (
 // maxSocketPath is what the kernel's sockaddr_un has room for.
 const maxSocketPath = 107
 
-// listen opens the trainers' socket, for this user alone. A lock beside it,
+// mode reads the socket's mode.
+func (c Config) mode() (os.FileMode, error) {
+	switch c.SocketMode {
+	case "0600", "0660", "0666":
+		n, err := strconv.ParseUint(c.SocketMode, 8, 16)
+		return os.FileMode(n), err
+	}
+	return 0, fault.New(fault.Invalid, "mode %q of the socket is not 0600, 0660 or 0666", c.SocketMode)
+}
+
+// listen opens the trainers' socket, for those whom its mode lets in. A lock beside it,
 // which the kernel takes from a dead process, tells a socket that was left
 // from one that is served. Release gives the lock back.
-func listen(path string) (_ net.Listener, release func(), err error) {
+func listen(path string, mode os.FileMode) (_ net.Listener, release func(), err error) {
 	if len(path) > maxSocketPath {
 		return nil, nil, fault.New(fault.Invalid, "socket %s: the path has %d bytes; the kernel takes at most %d", path, len(path), maxSocketPath)
 	}
-	if err := makeSocketDir(filepath.Dir(path)); err != nil {
+	if err := makeSocketDir(filepath.Dir(path), mode); err != nil {
 		return nil, nil, err
 	}
 	unlock, err := durable.Lock(path+".lock", "the socket")
@@ -44,17 +55,19 @@ func listen(path string) (_ net.Listener, release func(), err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("listen on socket: %w", err)
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
+	if err := os.Chmod(path, mode); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("protect socket: %w", err), listener.Close())
 	}
 	return listener, unlock, nil
 }
 
-// makeSocketDir makes the socket's directory for this user alone. One that is
+// makeSocketDir makes the socket's directory, through which those come whom the
+// socket lets in. One that is
 // there is taken as it is, unless others may write to it and so put a socket
 // of their own in the place of the agent's.
-func makeSocketDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+func makeSocketDir(dir string, mode os.FileMode) error {
+	through := 0o700 | (mode&0o060)>>1&0o010 | (mode&0o006)>>1&0o001 // whoever may read the socket may pass
+	if err := os.MkdirAll(dir, through); err != nil {
 		return fmt.Errorf("make directory of socket: %w", err)
 	}
 	info, err := os.Stat(dir)

@@ -74,7 +74,11 @@ func (u *Uplink) session(ctx context.Context) (progress bool, err error) {
 	}
 	u.sessions.Inc()
 	u.setConnected(true)
-	defer u.setConnected(false)
+	u.conn.Store(conn)
+	defer func() {
+		u.conn.Store(nil)
+		u.setConnected(false)
+	}()
 	err = life.All(streamCtx,
 		life.Task{Name: "receive", Run: s.receive},
 		life.Task{Name: "send events", Run: s.sendEvents},

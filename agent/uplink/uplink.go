@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
 	"github.com/vigil-ml/vigil/agent/spool"
@@ -138,6 +139,7 @@ type Uplink struct {
 	deps      Deps
 	queue     chan *agentv1.Command
 	connected atomic.Bool
+	conn      atomic.Pointer[grpc.ClientConn] // of the session; nil without one
 	up        prometheus.Gauge
 	sessions  prometheus.Counter
 	refused   prometheus.Counter
@@ -156,6 +158,21 @@ func New(config Config, deps Deps) *Uplink {
 
 // Connected tells whether a session is open. It is safe for concurrent use.
 func (u *Uplink) Connected() bool { return u.connected.Load() }
+
+// Meet asks the control plane for the notes of a run's ranks, on the connection of
+// the session; it fails with [fault.Unavailable] without one. It is safe for
+// concurrent use.
+func (u *Uplink) Meet(ctx context.Context, in *agentv1.MeetRequest) (*agentv1.MeetResponse, error) {
+	conn := u.conn.Load()
+	if conn == nil {
+		return nil, fault.New(fault.Unavailable, "meet: the control plane at %s is out of reach", u.config.Address)
+	}
+	out, err := agentv1.NewAgreementServiceClient(conn).Meet(ctx, in)
+	if err != nil {
+		return nil, fmt.Errorf("meet: %w", fault.FromGRPC(err))
+	}
+	return out, nil
+}
 
 // Run keeps a session open until ctx ends; it gives nil then. Nothing that the
 // control plane does ends it.

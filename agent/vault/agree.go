@@ -2,34 +2,29 @@ package vault
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/vigil-ml/vigil/internal/fault"
-	"github.com/vigil-ml/vigil/internal/life"
 )
 
 // How the processes of a run agree on the checkpoint that all of them go on
-// from, whatever node they are on and whether or not the control plane is there:
-// through files on the storage that they share, in rounds. In a round every rank
+// from, whatever node they are on: by notes on a [board], in rounds. In a round every rank
 // joins once its agent has sealed what it had; when all have, one of them writes
 // the plan, the checkpoints in the order in which they are to be tried; then each
 // rank reads its own files of one after the other and writes down what it found.
-// The first that all ranks found good is taken. Files are written once, so that
+// The first that all ranks found good is taken. Notes are written once, so that
 // who comes later, or asks again, comes to the same end. docs/formats/checkpoint.md
-// has the layout.
+// has the layout. Which board it is, is in agree_way.go.
 const (
 	resumeName = ".resume"
 	planName   = "plan.json"
+	gaveUp     = "gave-up-"           // before a rank's name
 	firstLook  = 5 * time.Millisecond // how soon it is looked again for what is waited for
 	lastLook   = 250 * time.Millisecond
 )
@@ -50,62 +45,69 @@ type checking struct {
 	Problem      string `json:"problem"` // empty: all of them are good
 }
 
-// meeting is one rank's part in agreeing.
+// meeting is one rank's part in agreeing on a board.
 type meeting struct {
 	*taking
-	dir string
+	board board
+	// interrupt gives why it is not to go on here; nil: nothing does.
+	interrupt func() error
 }
 
-func (v *Vault) metBefore(runID string) bool {
-	return exists(filepath.Join(v.runDir(runID), resumeName))
+// decision is what a round came to.
+type decision struct {
+	index int // in the order; -1: none is good
+	dirs  map[uint32]string
 }
 
-// agree takes the checkpoint that all ranks found good.
-func (v *Vault) agree(ctx context.Context, t *taking) error {
-	m := &meeting{taking: t, dir: filepath.Join(v.runDir(t.req.RunID), resumeName)}
-	for {
-		round, err := m.join()
-		if err != nil {
-			return fmt.Errorf("agree on a checkpoint: %w", err)
-		}
-		err = m.hold(ctx, round)
-		if !errors.Is(err, errSuperseded) {
-			return err
-		}
-		t.order, t.passed = nil, passedOver{}
+// hold goes through a round, until it is decided. A rank that cannot go on says
+// so: the others would wait for it.
+func (m *meeting) hold(ctx context.Context, round int) (decision, error) {
+	d, err := m.search(ctx, round)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, errSuperseded) && !errors.Is(err, errFiles) && !errors.Is(err, errAway) {
+		_ = m.board.post(ctx, round, gaveUp+rankName(m.req.Rank), err.Error())
 	}
+	return d, err
 }
 
-// hold goes through a round.
-func (m *meeting) hold(ctx context.Context, round int) error {
+func (m *meeting) search(ctx context.Context, round int) (decision, error) {
 	plan, err := m.plan(ctx, round)
 	if err != nil {
-		return err
+		return decision{}, err
 	}
 	if m.list, err = m.vault.List(m.req.RunID); err != nil {
-		return err
+		return decision{}, err
 	}
 	m.choose(nil)
 	m.order = m.planned(plan)
 	for i := range m.order {
-		if err := m.sized(&m.order[i]); err != nil {
-			return err
+		if c := &m.order[i]; c.Problem == "" {
+			if err := m.sized(c); err != nil {
+				return decision{}, err
+			}
 		}
 		dirs, err := m.check(ctx, round, i)
 		if err != nil {
-			return err
+			return decision{}, err
 		}
 		problem, err := m.verdict(ctx, round, i)
 		if err != nil {
-			return err
+			return decision{}, err
 		}
 		if problem == "" {
-			m.take(i, dirs)
-			return nil
+			return decision{i, dirs}, nil
 		}
 		m.passed.at(m.order[i], problem)
 	}
-	return m.nothing()
+	return decision{index: -1}, nil
+}
+
+// conclude does what was decided.
+func (m *meeting) conclude(d decision) error {
+	if d.index < 0 {
+		return m.nothing()
+	}
+	m.take(d.index, d.dirs)
+	return nil
 }
 
 // planned gives the plan's checkpoints as this node sees them.
@@ -122,22 +124,21 @@ func (m *meeting) planned(plan []string) []Checkpoint {
 
 // join takes part in the newest round, or begins one where that is not of this
 // launch of the run.
-func (m *meeting) join() (round int, err error) {
+func (m *meeting) join(ctx context.Context) (round int, err error) {
 	for {
-		round = m.newest()
+		if err := m.board.look(ctx, 0); err != nil {
+			return 0, err
+		}
+		round = m.board.newest()
 		if round == 0 || m.over(round) {
 			round++
 		}
-		if err := os.MkdirAll(m.path(round, ""), 0o700); err != nil {
-			return 0, err
-		}
 		mine := joining{m.req.Process, m.req.Attempt, m.req.WorldSize}
-		err := writeOnce(m.path(round, "joined-"+rankName(m.req.Rank)), mine)
+		err := m.board.post(ctx, round, "joined-"+rankName(m.req.Rank), mine)
 		if err != nil && !errors.Is(err, os.ErrExist) {
 			return 0, err
 		}
 		if !m.over(round) {
-			m.sweepBefore(round)
 			return round, nil
 		}
 	}
@@ -157,11 +158,11 @@ func (m *meeting) over(round int) bool {
 
 func (m *meeting) joined(round int) map[uint32]joining {
 	all := map[uint32]joining{}
-	names, _ := filepath.Glob(m.path(round, "joined-*"))
-	for _, name := range names {
-		rank, ok := parseRank(strings.TrimPrefix(filepath.Base(name), "joined-"))
+	for _, name := range m.board.names(round) {
+		text, found := strings.CutPrefix(name, "joined-")
+		rank, ok := parseRank(text)
 		var j joining
-		if ok && readInto(name, &j) == nil {
+		if found && ok && m.board.read(round, name, &j) {
 			all[rank] = j
 		}
 	}
@@ -188,27 +189,30 @@ func (m *meeting) plan(ctx context.Context, round int) (plan []string, err error
 		return nil, fault.WithHint(
 			fault.New(fault.Unavailable, "agree on a checkpoint: %d of %d ranks asked for it within %s; missing are ranks %s",
 				len(joined), m.req.WorldSize, m.vault.config.AgreeWait, strings.Join(absent, ", ")),
-			"all processes of a run resume together, and their nodes share the vault's directory: "+m.vault.config.Dir)
+			"all processes of a run resume together; their nodes share the vault's directory, "+m.vault.config.Dir+", or all reach the control plane")
 	}
 	if err != nil {
 		return nil, err
 	}
-	path := m.path(round, planName)
-	if !exists(path) {
-		if m.list, err = m.vault.List(m.req.RunID); err != nil {
-			return nil, err
-		}
-		m.choose(nil)
-		ids := []string{}
-		for _, c := range m.order {
-			ids = append(ids, c.ID)
-		}
-		m.order, m.passed = nil, passedOver{}
-		if err := writeOnce(path, ids); err != nil && !errors.Is(err, os.ErrExist) {
-			return nil, fmt.Errorf("agree on a checkpoint: %w", err)
-		}
+	if m.board.read(round, planName, &plan) {
+		return plan, nil
 	}
-	return plan, readInto(path, &plan)
+	if m.list, err = m.vault.List(m.req.RunID); err != nil {
+		return nil, err
+	}
+	m.choose(nil)
+	ids := []string{}
+	for _, c := range m.order {
+		ids = append(ids, c.ID)
+	}
+	m.order, m.passed = nil, passedOver{}
+	if err := m.board.post(ctx, round, planName, ids); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, fmt.Errorf("agree on a checkpoint: %w", err)
+	}
+	if !m.board.read(round, planName, &plan) {
+		return nil, fault.New(fault.Unavailable, "agree on a checkpoint: the plan of round %d is not readable", round)
+	}
+	return plan, nil
 }
 
 // check reads this rank's files of a checkpoint and writes down what it found.
@@ -224,7 +228,7 @@ func (m *meeting) check(ctx context.Context, round, i int) (dirs map[uint32]stri
 			found.Problem = fmt.Sprintf("rank %d: %v", m.req.Rank, err)
 		}
 	}
-	err = writeOnce(m.path(round, checkedName(i, m.req.Rank)), found)
+	err = m.board.post(ctx, round, checkedName(i, m.req.Rank), found)
 	if err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, fmt.Errorf("agree on a checkpoint: %w", err)
 	}
@@ -235,10 +239,13 @@ func (m *meeting) check(ctx context.Context, round, i int) (dirs map[uint32]stri
 // found a problem.
 func (m *meeting) verdict(ctx context.Context, round, i int) (problem string, err error) {
 	err = m.until(ctx, round, func() bool {
+		if problem = m.lost(round); problem != "" {
+			return true
+		}
 		good := 0
 		for rank := range m.req.WorldSize {
 			var found checking
-			if readInto(m.path(round, checkedName(i, rank)), &found) != nil {
+			if !m.board.read(round, checkedName(i, rank), &found) {
 				continue
 			}
 			if problem = found.Problem; problem != "" {
@@ -248,70 +255,39 @@ func (m *meeting) verdict(ctx context.Context, round, i int) (problem string, er
 		}
 		return good == int(m.req.WorldSize)
 	})
+	if why := m.lost(round); err == nil && why != "" {
+		return "", fault.New(fault.Unavailable, "agree on a checkpoint: %s", why)
+	}
 	return problem, err
+}
+
+// lost says which rank cannot go on, and why; empty: none has said so.
+func (m *meeting) lost(round int) string {
+	for _, name := range m.board.names(round) {
+		var why string
+		if rank, found := strings.CutPrefix(name, gaveUp); found && m.board.read(round, name, &why) {
+			return rank + " gave up: " + why
+		}
+	}
+	return ""
 }
 
 // until looks, less and less often, whether something holds.
 func (m *meeting) until(ctx context.Context, round int, holds func() bool) error {
 	for wait := firstLook; !holds(); wait = min(wait*3/2, lastLook) {
-		if m.newest() > round {
+		if m.board.newest() > round {
 			return errSuperseded
 		}
-		if !life.Sleep(ctx, wait) {
-			return fmt.Errorf("agree on a checkpoint: %w", ctx.Err())
+		if m.interrupt != nil {
+			if err := m.interrupt(); err != nil {
+				return err
+			}
+		}
+		if err := m.board.look(ctx, wait); err != nil {
+			return fmt.Errorf("agree on a checkpoint: %w", err)
 		}
 	}
 	return nil
 }
 
-// newest gives the newest round; 0 when there is none.
-func (m *meeting) newest() int {
-	newest := 0
-	entries, _ := os.ReadDir(m.dir)
-	for _, entry := range entries {
-		if n, err := strconv.Atoi(entry.Name()); err == nil {
-			newest = max(newest, n)
-		}
-	}
-	return newest
-}
-
-// sweepBefore removes rounds that nobody reads any more; the one before stays
-// for those who are still in it.
-func (m *meeting) sweepBefore(round int) {
-	entries, _ := os.ReadDir(m.dir)
-	for _, entry := range entries {
-		if n, err := strconv.Atoi(entry.Name()); err == nil && n < round-1 {
-			_ = m.vault.deps.FS.RemoveAll(filepath.Join(m.dir, entry.Name()))
-		}
-	}
-}
-
-func (m *meeting) path(round int, name string) string {
-	return filepath.Join(m.dir, fmt.Sprintf("%08d", round), name)
-}
-
 func checkedName(i int, rank uint32) string { return fmt.Sprintf("checked-%04d-%s", i, rankName(rank)) }
-
-// writeOnce makes a file with all of its content, and fails with [os.ErrExist]
-// when it is there. It need not survive a crash: processes that agree live.
-func writeOnce(path string, content any) error {
-	data, err := json.Marshal(content)
-	if err != nil {
-		return err
-	}
-	beside := filepath.Join(filepath.Dir(path), ".new-"+uuid.NewString())
-	if err := os.WriteFile(beside, data, 0o600); err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(beside) }()
-	return os.Link(beside, path)
-}
-
-func readInto(path string, into any) error {
-	data, err := readBounded(path, 1<<20)
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(data, into)
-}

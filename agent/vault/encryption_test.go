@@ -20,8 +20,8 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/vigil-ml/vigil/agent/vault"
-	"github.com/vigil-ml/vigil/agent/vault/seal"
 	"github.com/vigil-ml/vigil/internal/durable"
+	"github.com/vigil-ml/vigil/internal/envelope"
 	"github.com/vigil-ml/vigil/internal/testkit"
 	"github.com/vigil-ml/vigil/internal/testkit/faultfs"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -31,7 +31,7 @@ import (
 func encrypted(t testing.TB) func(*vault.Config) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "key")
-	if err := os.WriteFile(path, []byte(seal.GenerateKEK()), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(envelope.Generate()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return func(c *vault.Config) { c.Encryption.KeyFile, c.Compress = path, true }

@@ -113,7 +113,7 @@ func (v *Vault) replicate(ctx context.Context, k key) error {
 		return err
 	}
 	if m.KeyID != "" {
-		if err := v.putFile(ctx, keyringName, filepath.Join(v.config.Dir, keyringName)); err != nil {
+		if err := v.shareKeyring(ctx); err != nil {
 			return err
 		}
 	}
@@ -160,25 +160,6 @@ func (v *Vault) tellReplicated(ctx context.Context, k key, m *Manifest, digest s
 	if err := v.deps.Events(ctx, k.runID, event); err != nil {
 		v.deps.Log.Warn("write checkpoint event", "run", k.runID, "checkpoint", k.checkpointID, "error", err)
 	}
-}
-
-// fetchKeyring gets the keys from the second store where this vault has none:
-// the node is new, and the outer key is the same.
-func (v *Vault) fetchKeyring() error {
-	path := filepath.Join(v.config.Dir, keyringName)
-	if v.deps.Replica == nil || !v.config.Encryption.On() || exists(path) {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	data, err := v.getSmall(ctx, keyringName)
-	if fault.Is(err, fault.NotFound) {
-		return nil // the first node makes them
-	}
-	if err != nil {
-		return fmt.Errorf("get keyring from the second store: %w", err)
-	}
-	return durable.WriteFile(v.deps.FS, path, data, 0o600)
 }
 
 func (v *Vault) getSmall(ctx context.Context, name string) ([]byte, error) {

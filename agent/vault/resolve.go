@@ -67,7 +67,10 @@ func (v *Vault) Resolve(ctx context.Context, req ResolveRequest) (*commonv1.Chec
 		return nil, nil, err
 	}
 	t := &taking{vault: v, req: req, list: list}
-	if req.Process != "" && req.WorldSize > 1 && (len(list) > 0 || len(sealing) > 0 || v.metBefore(req.RunID)) {
+	// Nodes with a second store need not share a directory: one that sees nothing
+	// may be the only one.
+	apart := v.deps.Replica != nil && v.deps.Meet != nil
+	if req.Process != "" && req.WorldSize > 1 && (len(list) > 0 || len(sealing) > 0 || apart || v.metBefore(req.RunID)) {
 		err = v.agree(ctx, t)
 	} else {
 		t.choose(sealing)

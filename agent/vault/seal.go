@@ -10,7 +10,9 @@ import (
 	"path/filepath"
 
 	"github.com/vigil-ml/vigil/agent/vault/finite"
+	"github.com/vigil-ml/vigil/agent/vault/seal"
 	"github.com/vigil-ml/vigil/internal/durable"
+	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
@@ -33,7 +35,7 @@ func (v *Vault) sealAndVerify(ctx context.Context, s *staging) error {
 	if err != nil {
 		return err
 	}
-	v.seconds.WithLabelValues("durable").Observe(v.deps.Clock().Sub(s.Committed).Seconds())
+	metric.ObserveTraced(v.seconds.WithLabelValues("durable"), v.deps.Clock().Sub(s.Committed).Seconds(), s.Traceparent)
 	v.tell(sealCtx, s, commonv1.CheckpointState_CHECKPOINT_STATE_DURABLE, v.where(s, m, digest))
 
 	verifyCtx, end := v.span(ctx, s, "vigil.verify")
@@ -42,7 +44,7 @@ func (v *Vault) sealAndVerify(ctx context.Context, s *staging) error {
 	if err != nil {
 		return err
 	}
-	v.seconds.WithLabelValues("verified").Observe(v.deps.Clock().Sub(s.Committed).Seconds())
+	metric.ObserveTraced(v.seconds.WithLabelValues("verified"), v.deps.Clock().Sub(s.Committed).Seconds(), s.Traceparent)
 	if err := v.pointLatest(m); err != nil {
 		// The checkpoint is good without it, and Resolve does not read it.
 		v.deps.Log.Warn("point latest at a checkpoint", "run", s.RunID, "checkpoint", s.CheckpointID, "error", err)
@@ -163,9 +165,9 @@ func (v *Vault) encodeFiles(ctx context.Context, s *staging, to string) (*Manife
 	if err := v.deps.FS.MkdirAll(to, 0o700); err != nil {
 		return nil, err
 	}
-	m := s.manifest()
-	if v.codec.Keys != nil {
-		m.KeyID = v.codec.Keys.ID()
+	m, codec := s.manifest(), v.codec.Snapshot() // one key for all files
+	if codec.Keys != nil {
+		m.KeyID = codec.Keys.ID()
 	}
 	for _, file := range staged {
 		for dir := path.Dir(file.name); !dirs[dir]; dir = path.Dir(dir) {
@@ -176,7 +178,7 @@ func (v *Vault) encodeFiles(ctx context.Context, s *staging, to string) (*Manife
 			return nil, err
 		}
 		look := finite.New(file.info.Size())
-		f, err := v.encodeFile(ctx, root, file, target, m.binding(file.name), look)
+		f, err := v.encodeFile(ctx, codec, root, file, target, m.binding(file.name), look)
 		if err != nil {
 			return nil, fmt.Errorf("seal file %q: %w", file.name, err)
 		}
@@ -196,7 +198,7 @@ func (v *Vault) encodeFiles(ctx context.Context, s *staging, to string) (*Manife
 }
 
 // encodeFile stores one file; what it holds goes by look too.
-func (v *Vault) encodeFile(ctx context.Context, root *os.Root, file stagedFile, target, binding string, look io.Writer) (_ File, err error) {
+func (v *Vault) encodeFile(ctx context.Context, codec seal.Codec, root *os.Root, file stagedFile, target, binding string, look io.Writer) (_ File, err error) {
 	in, err := openStaged(root, file)
 	if err != nil {
 		return File{}, err
@@ -207,7 +209,7 @@ func (v *Vault) encodeFile(ctx context.Context, root *os.Root, file stagedFile, 
 		return File{}, err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	e, err := v.codec.Encode(ctx, startWriting(out), io.TeeReader(in, look), binding)
+	e, err := codec.Encode(ctx, startWriting(out), io.TeeReader(in, look), binding)
 	if err != nil {
 		return File{}, err
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/vigil-ml/vigil/agent/vault/retain"
 	"github.com/vigil-ml/vigil/agent/vault/seal"
 	"github.com/vigil-ml/vigil/internal/durable"
+	"github.com/vigil-ml/vigil/internal/envelope"
 	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/metric"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -57,6 +58,9 @@ type Config struct {
 	// AgreeWait is how long the first rank that resumes waits for the others to
 	// ask too, where a run has several.
 	AgreeWait time.Duration `yaml:"agree_wait"`
+	// AgreeAway is how long the control plane may not answer before the ranks of a
+	// run agree through Dir instead.
+	AgreeAway time.Duration `yaml:"agree_away"`
 	// ProbationSteps is how soon after a resume a failure of the state blames the
 	// checkpoint, in steps; >= 0.
 	ProbationSteps int64 `yaml:"probation_steps"`
@@ -77,7 +81,7 @@ type Config struct {
 func Defaults(dir string) Config {
 	return Config{
 		Dir: dir, MaxStaged: 256, Retries: 3, RetryDelay: time.Second,
-		AbandonedAfter: 6 * time.Hour, ResolveWait: 2 * time.Minute, AgreeWait: 2 * time.Minute,
+		AbandonedAfter: 6 * time.Hour, ResolveWait: 2 * time.Minute, AgreeWait: 2 * time.Minute, AgreeAway: 2 * time.Second,
 		ProbationSteps: 20, Workers: 2, Retain: retain.Policy{MinAge: time.Hour},
 	}
 }
@@ -102,7 +106,7 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 		report("probation_steps", "is %d; want at least 0", c.ProbationSteps)
 	}
 	for key, d := range map[string]time.Duration{
-		"retry_delay": c.RetryDelay, "abandoned_after": c.AbandonedAfter, "resolve_wait": c.ResolveWait, "agree_wait": c.AgreeWait,
+		"retry_delay": c.RetryDelay, "abandoned_after": c.AbandonedAfter, "resolve_wait": c.ResolveWait, "agree_wait": c.AgreeWait, "agree_away": c.AgreeAway,
 	} {
 		if d <= 0 {
 			report(key, "is %s; want a positive duration", d)
@@ -123,6 +127,12 @@ type Deps struct {
 	Replica blob.Store
 	// Events puts a run's events on stable storage.
 	Events func(ctx context.Context, runID string, events ...*commonv1.Event) error
+	// KeyUsed is told of each use of the key that encrypts keys; nil when nobody
+	// wants to know.
+	KeyUsed func(context.Context, envelope.Use)
+	// Meet has ranks agree with the help of the control plane; nil: only through
+	// Dir.
+	Meet Meet
 	// Observe is told each event afterwards, on the goroutine that caused it;
 	// nil when nobody listens.
 	Observe func(*commonv1.Event)
@@ -141,9 +151,11 @@ type Vault struct {
 	bytes   *prometheus.CounterVec
 	removed *prometheus.CounterVec
 	copies  *prometheus.CounterVec
-	waiting *prometheus.GaugeVec
-	wake    chan struct{}
-	codec   seal.Codec
+
+	agreements *prometheus.CounterVec
+	waiting    *prometheus.GaugeVec
+	wake       chan struct{}
+	codec      seal.Codec
 
 	mu      sync.Mutex
 	staged  map[key]*staging // begun or committed and not yet sealed
@@ -185,6 +197,7 @@ func New(config Config, deps Deps) (*Vault, error) {
 		changed: make(chan struct{}),
 		sizes:   map[key]int64{},
 
+		agreements:  metric.NewCounter(deps.Metrics, metric.AgentVaultAgreements),
 		onProbation: map[string]*probation{}, kept: map[string]string{}, judged: make(chan struct{}, 1), verified: make(chan struct{}, 1),
 	}
 	if config.StagingDir != "" {
@@ -201,10 +214,7 @@ func New(config Config, deps Deps) (*Vault, error) {
 	if v.id, err = identity(dir); err != nil {
 		return nil, fmt.Errorf("open vault: %w", err)
 	}
-	if err := v.fetchKeyring(); err != nil {
-		return nil, fmt.Errorf("open vault: %w", err)
-	}
-	if v.codec.Keys, err = config.Encryption.open(deps.FS, dir, deps.Clock()); err != nil {
+	if err := v.openKeys(); err != nil {
 		return nil, fmt.Errorf("open vault: %w", err)
 	}
 	v.codec.Compress = config.Compress

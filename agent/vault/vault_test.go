@@ -52,6 +52,12 @@ func open(t testing.TB, dir string, fsys durable.FS, change ...func(*vault.Confi
 // openWith opens one with a second store.
 func openWith(t testing.TB, dir string, fsys durable.FS, second blob.Store, change ...func(*vault.Config)) *bench {
 	t.Helper()
+	return openDeps(t, dir, func(d *vault.Deps) { d.FS, d.Replica = fsys, second }, change...)
+}
+
+// openDeps opens one with other dependencies.
+func openDeps(t testing.TB, dir string, deps func(*vault.Deps), change ...func(*vault.Config)) *bench {
+	t.Helper()
 	b := &bench{t: t, dir: dir, spans: tracetest.NewSpanRecorder()}
 	config := vault.Defaults(filepath.Join(dir, "vault"))
 	config.StagingDir = filepath.Join(dir, "staging")
@@ -59,8 +65,8 @@ func openWith(t testing.TB, dir string, fsys durable.FS, second blob.Store, chan
 	for _, c := range change {
 		c(&config)
 	}
-	v, err := vault.New(config, vault.Deps{
-		Log: testkit.Logger(t), Metrics: prometheus.NewRegistry(), FS: fsys, Clock: time.Now, Node: "n1", Replica: second,
+	all := vault.Deps{
+		Log: testkit.Logger(t), Metrics: prometheus.NewRegistry(), FS: durable.OS{}, Clock: time.Now, Node: "n1",
 		Tracer: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(b.spans)).Tracer("test"),
 		Events: func(_ context.Context, _ string, events ...*commonv1.Event) error {
 			b.mu.Lock()
@@ -68,7 +74,9 @@ func openWith(t testing.TB, dir string, fsys durable.FS, second blob.Store, chan
 			b.events = append(b.events, events...)
 			return nil
 		},
-	})
+	}
+	deps(&all)
+	v, err := vault.New(config, all)
 	if err != nil {
 		t.Fatalf("open vault: %v", err)
 	}

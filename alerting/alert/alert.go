@@ -59,6 +59,9 @@ const (
 	Repeat
 	// Over is a group of which nothing fires any more.
 	Over
+	// Story is what happened to an incident since the last time, of which nothing
+	// else changed; its State is 0. Only receivers that follow are told.
+	Story
 )
 
 // Group is the alerts that one delivery tells of, and what they have in common.

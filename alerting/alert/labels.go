@@ -1,6 +1,8 @@
 package alert
 
 import (
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
@@ -120,9 +122,19 @@ func Fingerprint(labels map[string]string) string {
 		}
 		sum = (sum ^ 255) * 1099511628211
 	}
-	for _, name := range slices.Sorted(maps.Keys(labels)) {
+	for _, name := range Names(labels) {
 		add(name)
 		add(labels[name])
 	}
-	return fmt.Sprintf("%016x", sum)
+	return hex.EncodeToString(binary.BigEndian.AppendUint64(nil, sum))
+}
+
+// Names gives the names of labels, sorted.
+func Names(labels map[string]string) []string {
+	names := make([]string, 0, len(labels))
+	for name := range labels {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
 }

@@ -112,6 +112,13 @@ type Limit struct {
 	Burst     int
 }
 
+// Follower is a notifier that shows what happens to an incident between its
+// notifications.
+type Follower interface {
+	// Follows tells whether it is to be told, with [alert.Story].
+	Follows() bool
+}
+
 // Limited is a notifier whose provider documents a limit.
 type Limited interface {
 	Limit() Limit

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -28,14 +29,16 @@ type importer struct {
 	to    map[string]any
 	names map[string][]string // Vigil's receivers, by Alertmanager's
 	quiet []any               // those that do not hear of what is over
+	dir   string              // of the file
 	Imported
 }
 
 // Import reads an alertmanager.yml and gives Vigil's configuration for the same.
-// Times that Alertmanager has by default are written out, so that they hold. It
+// Times that Alertmanager has by default are written out, so that they hold.
+// Paths of templates are as seen from dir, the directory that the file is in. It
 // fails with [fault.Invalid] for what is no such file.
-func Import(text []byte) (Imported, error) {
-	i := &importer{to: map[string]any{}, names: map[string][]string{}}
+func Import(text []byte, dir string) (Imported, error) {
+	i := &importer{to: map[string]any{}, names: map[string][]string{}, dir: dir}
 	if err := yaml.Unmarshal(text, &i.from); err != nil {
 		return Imported{}, fault.New(fault.Invalid, "read alertmanager.yml: %w", err)
 	}
@@ -152,13 +155,33 @@ func (i *importer) rest() {
 	if len(i.quiet) > 0 {
 		i.to["not_resolved"] = i.quiet
 	}
-	if templates, ok := i.from["templates"].([]any); ok && len(templates) > 0 {
-		i.left("templates: %v: Vigil's receivers have messages of their own", templates)
-	}
+	i.templates()
 	for _, key := range slices.Sorted(maps.Keys(i.from)) {
 		if !slices.Contains([]string{"global", "route", "receivers", "inhibit_rules", "time_intervals", "mute_time_intervals", "templates"}, key) {
 			i.left("%s: Vigil has no such key", key)
 		}
+	}
+}
+
+// templates takes the files of templates, which receivers' texts refer to.
+func (i *importer) templates() {
+	patterns, _ := i.from["templates"].([]any)
+	var all []any
+	for _, pattern := range patterns {
+		path := fmt.Sprint(pattern)
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(i.dir, path)
+		}
+		files, err := filepath.Glob(path)
+		if err != nil || len(files) == 0 {
+			i.left("templates: no file is called %s; the control plane does not start with texts that need it", path)
+			continue
+		}
+		all = append(all, path)
+		i.taken("templates %s (%d files)", path, len(files))
+	}
+	if len(all) > 0 {
+		i.to["templates"] = all
 	}
 }
 

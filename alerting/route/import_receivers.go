@@ -59,12 +59,15 @@ func (i *importer) receiver(all []any, name, kind string, from map[string]any) [
 		settings = part.webhook()
 	case "slack":
 		settings = map[string]any{"url": part.secret("api_url", "slack_api_url")}
+		part.words(settings, "title", "title")
+		part.words(settings, "text", "text")
 	case "pagerduty":
 		settings = map[string]any{"routing_key": part.secret("routing_key", "")}
 		if settings["routing_key"] == "" {
 			i.left("receiver %s: it has a service_key; Vigil speaks Events API v2 and wants a routing_key", part.name)
 			return all
 		}
+		part.words(settings, "description", "summary")
 	case "email":
 		settings = part.email()
 	default:
@@ -154,7 +157,25 @@ func (p *part) email() map[string]any {
 	if p.get("require_tls", "smtp_require_tls") == "false" {
 		settings["tls"] = "none"
 	}
+	p.words(settings, "text", "text")
+	if headers, ok := p.from["headers"].(map[string]any); ok {
+		p.used = append(p.used, "headers")
+		for _, name := range slices.Sorted(maps.Keys(headers)) {
+			if strings.EqualFold(name, "subject") {
+				settings["subject"] = fmt.Sprint(headers[name])
+			} else {
+				p.left("receiver %s.headers.%s: Vigil sets a mail's headers itself", p.name, name)
+			}
+		}
+	}
 	return settings
+}
+
+// words takes a text that is a template.
+func (p *part) words(settings map[string]any, from, to string) {
+	if text := p.get(from, ""); text != "" {
+		settings[to] = text
+	}
 }
 
 // unused tells of the settings that nothing was made of.

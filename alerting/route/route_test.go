@@ -1,6 +1,8 @@
 package route
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -199,7 +201,7 @@ global: {smtp_smarthost: 'mail.example:587', smtp_from: v@example, smtp_auth_use
 route: {receiver: m, group_wait: 1y, surprise: 1}
 receivers: [{name: m, email_configs: [{to: 'a@x, b@x', html: h}]}, {name: p, pagerduty_configs: [{service_key: k}]}]
 surprise: 1
-`))
+`), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,8 +216,41 @@ surprise: 1
 		}
 	}
 	for _, bad := range []string{"{", "receivers: []", "route: []"} {
-		if _, err := Import([]byte(bad)); !fault.Is(err, fault.Invalid) {
+		if _, err := Import([]byte(bad), ""); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}
+
+// TestImportWords: the texts of receivers come with the files of templates that
+// they refer to, and what cannot be taken is told.
+func TestImportWords(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "ours.tmpl"), []byte(`{{ define "ours" }}{{ .CommonLabels.run }}{{ end }}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	imported, err := Import([]byte(`
+templates: ['*.tmpl', /nowhere/*.tmpl]
+route: {receiver: all}
+receivers:
+- name: all
+  slack_configs: [{api_url: http://s, title: '{{ template "ours" . }}', text: x, color: red}]
+  pagerduty_configs: [{routing_key: k, description: '{{ .Status }}'}]
+  email_configs: [{smarthost: 'h:25', from: f@x, to: t@x, text: plain, headers: {Subject: 'S {{ .Status }}', X-Other: y}}]
+`), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"templates:\n    - " + dir + "/*.tmpl\n", `title: '{{ template "ours" . }}'`, "text: x", "summary: '{{ .Status }}'", "subject: S {{ .Status }}", "text: plain",
+	} {
+		if !strings.Contains(string(imported.Config), want) {
+			t.Errorf("no %q in\n%s", want, imported.Config)
+		}
+	}
+	for _, want := range []string{"/nowhere/*.tmpl", "slack.color", "headers.X-Other"} {
+		if !slices.ContainsFunc(imported.Left, func(s string) bool { return strings.Contains(s, want) }) {
+			t.Errorf("%q is not told as left: %q", want, imported.Left)
 		}
 	}
 }
@@ -226,7 +261,7 @@ func FuzzImport(f *testing.F) {
 	f.Add([]byte("route: {receiver: a, routes: [{match: {a: b}}]}\nreceivers: [{name: a, webhook_configs: [{url: http://h}]}]"))
 	f.Add([]byte("route: {group_wait: 1w, routes: 7}\nreceivers: {}\ntime_intervals: [1]"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		imported, err := Import(text)
+		imported, err := Import(text, t.TempDir())
 		if err == nil && len(imported.Config) == 0 {
 			t.Error("nothing was written")
 		}

@@ -5,9 +5,9 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
+	"github.com/vigil-ml/vigil/alerting/alert"
 	"github.com/vigil-ml/vigil/alerting/match"
 )
 
@@ -157,9 +157,13 @@ func (r *Route) GroupKey(group map[string]string) string { return r.Key + ":" + 
 
 // LabelText is labels as Alertmanager writes them: {a="b", c="d"}.
 func LabelText(labels map[string]string) string {
-	parts := make([]string, 0, len(labels))
-	for _, name := range slices.Sorted(maps.Keys(labels)) {
-		parts = append(parts, fmt.Sprintf("%s=%q", name, labels[name]))
+	text := []byte{'{'}
+	for n, name := range alert.Names(labels) {
+		if n > 0 {
+			text = append(text, ", "...)
+		}
+		text = append(append(text, name...), '=')
+		text = strconv.AppendQuote(text, labels[name])
 	}
-	return "{" + strings.Join(parts, ", ") + "}"
+	return string(append(text, '}'))
 }

@@ -45,3 +45,22 @@ func TestText(t *testing.T) {
 		t.Errorf("a pattern that is none: %v", err)
 	}
 }
+
+// TestWhatIsToldIsNoTemplate: what runs, people and other systems say is text,
+// also where it looks like a template or like markup.
+func TestWhatIsToldIsNoTemplate(t *testing.T) {
+	templates, err := Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, evil := range []string{
+		`{{ .ExternalURL }}`, `{{ template "__subject" . }}`, `{{ range $i, $e := (stringSlice "a") }}x{{ end }}`, `{{`, `}}{{ define "x" }}`, "${HOME} $(id) `id`", "%s%n%!d",
+	} {
+		d := notifytest.Firing()
+		d.Incident.RunId, d.Incident.Summary = evil, evil
+		got, err := templates.Text(`{{ .CommonLabels.run }}`, d, "http://v")
+		if err != nil || got != evil {
+			t.Errorf("%q became %q, %v", evil, got, err)
+		}
+	}
+}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"strings"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/pki"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
@@ -24,7 +27,7 @@ func accessCommand(a *app) *cobra.Command {
 		Args: cobra.ArbitraryArgs,
 		RunE: needsSubcommand,
 	}
-	cmd.AddCommand(accessWhoAmI(a), accessToken(a), accessTokens(a), accessCreate(a), accessRevoke(a))
+	cmd.AddCommand(accessWhoAmI(a), accessToken(a), accessPin(a), accessTokens(a), accessCreate(a), accessRevoke(a))
 	return cmd
 }
 
@@ -68,16 +71,45 @@ func accessToken(a *app) *cobra.Command {
 		Use:   "token",
 		Short: "Show the token that agentctl comes in with, for other programs of yours",
 		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			token, err := a.token()
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			token, err := a.token(cmd.Context())
 			if err != nil {
 				return err
 			}
 			if token == "" {
 				return fault.WithHint(fault.New(fault.NotFound, "there is no token for %s", a.server),
-					"a control plane that this user runs on this machine leaves one; else set VIGIL_TOKEN or --token-file")
+					"a control plane that this user runs on this machine leaves one; else agentctl login, or set VIGIL_TOKEN or --token-file")
 			}
 			_, err = fmt.Fprintln(a.stdout, token)
+			return fault.Mark(fault.Unavailable, err)
+		},
+	}
+}
+
+func accessPin(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "pin",
+		Short: "Show the pin of the control plane's authority, for agentctl login --pin elsewhere",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			to, err := a.destination()
+			if err != nil {
+				return err
+			}
+			text, err := a.authority(to.address)
+			if err != nil {
+				return err
+			}
+			block, _ := pem.Decode([]byte(text))
+			if block == nil {
+				return fault.WithHint(fault.New(fault.NotFound, "no authority is known for %s", a.server),
+					"a control plane that this user runs on this machine leaves it where it speaks TLS (api.tls.on)")
+			}
+			cert, err := x509.ParseCertificate(block.Bytes)
+			if err != nil {
+				return fault.New(fault.Corrupt, "read authority: %w", err)
+			}
+			_, err = fmt.Fprintln(a.stdout, pki.Pin(cert))
 			return fault.Mark(fault.Unavailable, err)
 		},
 	}

@@ -6,10 +6,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/vigil-ml/vigil/controlplane"
+	"github.com/vigil-ml/vigil/controlplane/authority"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/conf"
 )
@@ -25,7 +27,7 @@ func adminCommand(a *app) *cobra.Command {
 		Args: cobra.ArbitraryArgs,
 		RunE: needsSubcommand,
 	}
-	cmd.AddCommand(adminBackup(a), adminRestore(a))
+	cmd.AddCommand(adminBackup(a), adminRestore(a), adminCertificates(a))
 	return cmd
 }
 
@@ -45,6 +47,28 @@ func records(path string) (store.Config, error) {
 		config.Store.Path = filepath.Join(config.StateDir, config.Store.Path)
 	}
 	return config.Store, nil
+}
+
+func adminCertificates(a *app) *cobra.Command {
+	lifetime := 365 * 24 * time.Hour
+	cmd := &cobra.Command{
+		Use:   "certificates DIR HOST...",
+		Short: "Make certificates for control planes and the NATS servers that they share",
+		Long: `Makes DIR/HOST.pem and DIR/HOST.key of each host, signed by the authority DIR/ca.pem, which is made where it is not
+there. Give each NATS server and each control plane its own, and all of them ca.pem; keep ca.key to yourself.`,
+		Example: `  agentctl admin certificates bus nats-0 nats-1 nats-2 control-1 control-2`,
+		Args:    cobra.MinimumNArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			a.running = true
+			if err := authority.IssueCluster(args[0], args[1:], lifetime); err != nil {
+				return err
+			}
+			a.note("%s of the authority in %s, good for %s.", count(len(args)-1, "certificate"), args[0], lifetime)
+			return nil
+		},
+	}
+	cmd.Flags().DurationVar(&lifetime, "for", lifetime, "how long they are good")
+	return cmd
 }
 
 func adminBackup(a *app) *cobra.Command {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -82,11 +83,15 @@ func alertsImport(a *app) *cobra.Command {
 and what was taken and what was not to the standard error. Nothing is changed.`,
 		Args: oneArg("file", "agentctl alerts import alertmanager.yml > alerting.yaml"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			text, err := os.ReadFile(args[0])
+			whole, err := filepath.Abs(args[0])
 			if err != nil {
 				return fmt.Errorf("alerts import: %w", err)
 			}
-			imported, err := route.Import(text)
+			text, err := os.ReadFile(whole)
+			if err != nil {
+				return fmt.Errorf("alerts import: %w", err)
+			}
+			imported, err := route.Import(text, filepath.Dir(whole))
 			if err != nil {
 				return fmt.Errorf("alerts import: %w", err)
 			}

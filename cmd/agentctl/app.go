@@ -24,9 +24,11 @@ const (
 type app struct {
 	stdout, stderr io.Writer
 	getenv         func(string) string
+	browse         func(ctx context.Context, at string) error // opens a browser
 
 	server    string
 	tokenFile string
+	caFile    string
 	timeout   time.Duration
 	output    format
 	noColor   bool
@@ -35,7 +37,7 @@ type app struct {
 }
 
 func newApp(stdout, stderr io.Writer, getenv func(string) string) *app {
-	a := &app{stdout: stdout, stderr: stderr, getenv: getenv, output: formatTable}
+	a := &app{stdout: stdout, stderr: stderr, getenv: getenv, browse: openBrowser, output: formatTable}
 	if file, ok := stdout.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
 		a.width = 100
 		if columns, _, err := term.GetSize(int(file.Fd())); err == nil && columns > 0 {
@@ -70,6 +72,7 @@ func rootCommand(a *app) *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.server, "server", server, "`address` of the control plane (env VIGIL_SERVER)")
 	flags.StringVar(&a.tokenFile, "token-file", "", "`file` with the token to come in with (env VIGIL_TOKEN_FILE, or VIGIL_TOKEN for the token itself)")
+	flags.StringVar(&a.caFile, "ca-file", "", "`file` with the authority by which the control plane is known (env VIGIL_CA_FILE)")
 	flags.DurationVar(&a.timeout, "timeout", defaultTimeout, "how long a request may take")
 	flags.VarP(&a.output, "output", "o", "table, wide, json or yaml")
 	flags.BoolVar(&a.noColor, "no-color", false, "no colours (env NO_COLOR)")

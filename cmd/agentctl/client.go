@@ -12,7 +12,6 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"github.com/vigil-ml/vigil/internal/fault"
@@ -32,16 +31,20 @@ type client struct {
 }
 
 // connect makes a client; it does not connect before the first request.
-func (a *app) connect() (*client, error) {
+func (a *app) connect(ctx context.Context) (*client, error) {
 	c := &client{server: a.server}
 	dialer := net.Dialer{Timeout: a.timeout}
-	token, err := a.token()
+	to, err := a.destination()
 	if err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient("passthrough:///"+a.server,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		serve.Bearer(token, serve.Loopback(a.server) == ""),
+	token, err := a.token(ctx)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := grpc.NewClient("passthrough:///"+to.address,
+		grpc.WithTransportCredentials(to.credentials()),
+		serve.Bearer(token, to.tls == nil),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes)),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
 			conn, err := dialer.DialContext(ctx, "tcp", address)
@@ -51,15 +54,15 @@ func (a *app) connect() (*client, error) {
 			return conn, err
 		}))
 	if err != nil {
-		return nil, fault.New(fault.Invalid, "--server %s: %w", a.server, err)
+		return nil, fault.New(fault.Invalid, "--server %s: %w", to.address, err)
 	}
 	c.ClientConn = conn
 	return c, nil
 }
 
-// token finds what to come in with: the token that was named, or what this user's
-// own control plane on this machine left.
-func (a *app) token() (string, error) {
+// token finds what to come in with: the token that was named, or the user's
+// sign-in, or what this user's own control plane on this machine left.
+func (a *app) token(ctx context.Context) (string, error) {
 	path := a.tokenFile
 	if path == "" {
 		path = a.getenv("VIGIL_TOKEN_FILE")
@@ -74,7 +77,14 @@ func (a *app) token() (string, error) {
 	if token := a.getenv("VIGIL_TOKEN"); token != "" {
 		return token, nil
 	}
-	return localkey.Find(a.server, localkey.Operator)
+	to, err := a.destination()
+	if err != nil {
+		return "", err
+	}
+	if token, err := a.signedIn(ctx, to.address); token != "" || err != nil {
+		return token, err
+	}
+	return localkey.Find(to.address, localkey.Operator)
 }
 
 // call does one thing with the control plane within the timeout; what names it
@@ -87,7 +97,7 @@ func (a *app) call(ctx context.Context, what string, do func(context.Context, *c
 
 // stream is call without a timeout of its own.
 func (a *app) stream(ctx context.Context, what string, do func(context.Context, *client) error) error {
-	c, err := a.connect()
+	c, err := a.connect(ctx)
 	if err != nil {
 		return err
 	}

@@ -46,6 +46,12 @@ func eventText(event *commonv1.Event) (string, style) {
 		return preemptionText(body.Preemption), warn
 	case *commonv1.Event_RecoveryAnswer:
 		return recoveryAnswerText(body.RecoveryAnswer)
+	case *commonv1.Event_Exception:
+		return fmt.Sprintf("step %d: %s: %s", body.Exception.Step, body.Exception.Type, body.Exception.Message), bad
+	case *commonv1.Event_StackDump:
+		return fmt.Sprintf("stacks of all threads after step %d: %s", body.StackDump.LastStep, body.StackDump.Reason), warn
+	case *commonv1.Event_Profile:
+		return profileText(body.Profile)
 	default:
 		return "something that this agentctl does not know", faint
 	}
@@ -149,4 +155,15 @@ func endedText(e *commonv1.RunEnded) (string, style) {
 		text += ": " + e.Explanation
 	}
 	return text, state(e.Outcome).style
+}
+
+func profileText(p *commonv1.ProfileProgress) (string, style) {
+	text := "profile " + word(p.State)
+	if p.LastStep > 0 {
+		text += fmt.Sprintf(", steps %d to %d, %s, %s: %s", p.FirstStep, p.LastStep, size(p.SizeBytes), orNone(p.Format), p.Path)
+	}
+	if p.Error != "" {
+		text += ": " + p.Error
+	}
+	return text + "  " + p.ProfileId, state(p.State).style
 }

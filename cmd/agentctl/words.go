@@ -32,7 +32,7 @@ func word(value protoreflect.Enum) string {
 func state(value protoreflect.Enum) cell {
 	w := word(value)
 	switch w {
-	case "connected", "running", "succeeded", "verified", "replicated", "healthy", "resolved", "delivered":
+	case "connected", "running", "succeeded", "verified", "replicated", "healthy", "resolved", "delivered", "recorded":
 		return cell{w, good}
 	case "restarting", "stopped", "suspect", "warning", "acknowledged", "pending":
 		return cell{w, warn}

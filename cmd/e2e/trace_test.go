@@ -1,54 +1,29 @@
 package e2e
 
 import (
-	"context"
 	"encoding/hex"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
-	tracev1 "go.opentelemetry.io/proto/otlp/trace/v1"
-	"google.golang.org/grpc"
+	"github.com/vigil-ml/vigil/controlplane/export/otlp/otlptest"
 )
 
-// spans is an OTLP receiver that keeps what it is sent.
-type spans struct {
-	collector.UnimplementedTraceServiceServer
-	mu  sync.Mutex
-	got []*tracev1.Span
-}
-
-func (s *spans) Export(_ context.Context, in *collector.ExportTraceServiceRequest) (*collector.ExportTraceServiceResponse, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, r := range in.ResourceSpans {
-		for _, scope := range r.ScopeSpans {
-			s.got = append(s.got, scope.Spans...)
-		}
-	}
-	return &collector.ExportTraceServiceResponse{}, nil
-}
-
 // traceOf gives the names of the spans that share a trace with the named one,
-// and whether each one's parent is among them.
-func (s *spans) traceOf(name string) (names []string, whole bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// sorted, and whether each one's parent is among them.
+func traceOf(got []otlptest.Span, name string) (names []string, whole bool) {
 	var id []byte
-	for _, span := range s.got {
+	for _, span := range got {
 		if span.Name == name {
 			id = span.TraceId
 		}
 	}
 	ids := map[string]bool{}
 	var parents []string
-	for _, span := range s.got {
+	for _, span := range got {
 		if string(span.TraceId) != string(id) {
 			continue
 		}
@@ -58,43 +33,116 @@ func (s *spans) traceOf(name string) (names []string, whole bool) {
 			parents = append(parents, hex.EncodeToString(span.ParentSpanId))
 		}
 	}
+	slices.Sort(names)
 	return names, !slices.ContainsFunc(parents, func(p string) bool { return !ids[p] })
 }
 
-// TestOneTrace follows one trace from the trainer's event to the delivered
-// notification and the verified checkpoint, through three processes.
-func TestOneTrace(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// pathOfATrace are the spans of a problem, from the trainer's event to the
+// delivered notification and the verified checkpoint, in alphabetical order.
+func pathOfATrace() []string {
+	return []string{
+		"vigil.command", "vigil.command.send", "vigil.detect", "vigil.directive", "vigil.incident", "vigil.ingest", "vigil.journal",
+		"vigil.nonfinite", "vigil.notify", "vigil.save", "vigil.seal", "vigil.verify",
 	}
-	received := &spans{}
-	server := grpc.NewServer()
-	collector.RegisterTraceServiceServer(server, received)
-	go func() { _ = server.Serve(listener) }()
-	t.Cleanup(server.Stop)
+}
+
+// awaitTrace waits until the whole path is there under one trace.
+func awaitTrace(t *testing.T, received *otlptest.Receiver) {
+	t.Helper()
+	var names []string
+	whole := false
+	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		names, whole = traceOf(received.Spans(), "vigil.nonfinite")
+		missing := slices.DeleteFunc(pathOfATrace(), func(n string) bool { return slices.Contains(names, n) })
+		if len(missing) == 0 && whole {
+			t.Logf("one trace: %s", strings.Join(names, ", "))
+			return
+		}
+	}
+	t.Errorf("the trace has %v (whole: %v), want %v", names, whole, pathOfATrace())
+}
+
+// TestOneTrace follows one trace through three processes, each of which sends
+// its spans itself.
+func TestOneTrace(t *testing.T) {
+	received := otlptest.New(t)
 	hook := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	t.Cleanup(hook.Close)
 
-	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+listener.Addr().String())
-	config := "trace: {otlp_endpoint: \"" + listener.Addr().String() + "\", plaintext: true}\n"
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+received.Address())
+	config := "trace: {otlp_endpoint: \"" + received.Address() + "\", plaintext: true}\n"
 	h := open(t, config+"alerting: {receivers: [{name: hook, webhook: {url: \""+hook.URL+"\"}}]}\n", config)
 	p := h.train("traced", "--steps", "400", "--inject", "nan-grad@200")
 	if err := p.Wait(h.ctx); err != nil {
 		t.Fatal(err)
 	}
 	h.await("traced", succeeded)
+	awaitTrace(t, received)
+}
 
-	want := []string{"vigil.nonfinite", "vigil.ingest", "vigil.detect", "vigil.incident", "vigil.notify", "vigil.command", "vigil.seal", "vigil.verify"}
-	var names []string
-	whole := false
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		names, whole = received.traceOf("vigil.nonfinite")
-		missing := slices.DeleteFunc(slices.Clone(want), func(n string) bool { return slices.Contains(names, n) })
-		if len(missing) == 0 && whole {
-			t.Logf("one trace: %s", strings.Join(names, ", "))
-			return
+// TestTelemetryOutlivesAnOutage holds that spans, logs and metrics of all three
+// programs are at the receiver once, though it was not there while everything
+// happened, and the control plane was restarted before it was.
+func TestTelemetryOutlivesAnOutage(t *testing.T) {
+	received := otlptest.New(t)
+	received.Stop()
+	hook := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(hook.Close)
+	h := open(t, "metrics_interval: 1s\nexports: [{name: otel, kind: otlp, settings: {endpoint: \""+received.Address()+"\", plaintext: true}}]\n"+
+		"alerting: {receivers: [{name: hook, webhook: {url: \""+hook.URL+"\"}}]}\n", "forward: {traces: true, logs: true}\n")
+	p := h.train("traced", "--steps", "400", "--inject", "nan-grad@200")
+	if err := p.Wait(h.ctx); err != nil {
+		t.Fatal(err)
+	}
+	h.await("traced", succeeded)
+	if err := h.controlPlane.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	h.startControlPlane()
+	if n := received.Requests(); n != 0 {
+		t.Fatalf("the receiver got %d requests while it was away", n)
+	}
+	received.Start()
+	awaitTrace(t, received)
+
+	h.until("lines of all programs' logs", func() bool {
+		programs := map[string]bool{}
+		for _, l := range received.Logs() {
+			if l.Record.GetEventName() == "" { // it was logged, and is no event
+				programs[otlptest.Attribute(l.Resource.GetAttributes(), "service.name")] = true
+			}
+		}
+		return programs["vigil-agent"] && programs["vigil-controlplane"] && programs["vigil-trainer"]
+	})
+	h.until("the trace of a latency", func() bool { return exemplified(received, "vigil_control_detect_seconds") })
+	for uid, n := range received.Times() {
+		if n != 1 {
+			t.Errorf("log record %s came %d times", uid, n)
 		}
 	}
-	t.Errorf("the trace has %v (whole: %v), want %v", names, whole, want)
+	spans := map[string]int{}
+	for _, s := range received.Spans() {
+		spans[string(s.GetSpanId())]++
+	}
+	for id, n := range spans {
+		if n != 1 {
+			t.Errorf("span %x came %d times", id, n)
+		}
+	}
+}
+
+// exemplified tells whether a histogram came with the trace of a value.
+func exemplified(received *otlptest.Receiver, name string) bool {
+	for _, of := range received.Metrics() {
+		for _, scope := range of.GetScopeMetrics() {
+			for _, m := range scope.GetMetrics() {
+				for _, p := range m.GetHistogram().GetDataPoints() {
+					if m.GetName() == name && len(p.GetExemplars()) > 0 && len(p.GetExemplars()[0].GetTraceId()) == 16 {
+						return true
+					}
+				}
+			}
+		}
+	}
+	return false
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/vigil-ml/vigil/agent"
 	"github.com/vigil-ml/vigil/agent/collect/nvml/probe"
 	"github.com/vigil-ml/vigil/internal/daemon"
+	"github.com/vigil-ml/vigil/trainer/balance/weigh"
 )
 
 func main() {
@@ -40,7 +41,7 @@ func main() {
 		Summary:      "Watches this node and the training on it, and saves what would be lost. \"vigil-agent scan\" looks at it once.",
 		Defaults:     agent.Defaults,
 		Check:        agent.Check,
-		RunReloading: agent.Run,
+		RunReloading: agent.Deps{Weights: weigh.New()}.Run,
 		Flags:        gpuFlag,
 	}.Main(os.Args[1:], os.Stdout, os.Stderr))
 }

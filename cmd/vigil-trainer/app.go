@@ -8,10 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-	"go.opentelemetry.io/otel/trace"
 
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/protocol"
@@ -21,15 +19,11 @@ import (
 )
 
 const (
-	program      = "vigil-trainer"
-	flushTimeout = 2 * time.Second // for spans, at the end
+	program = "vigil-trainer"
 
 	// What shells exit with when a command cannot be run or is not found.
 	exitCannotRun = 126
 	exitNotFound  = 127
-
-	// Where spans go: https://opentelemetry.io/docs/specs/otel/protocol/exporter
-	envOTLPEndpoint = "OTEL_EXPORTER_OTLP_ENDPOINT"
 )
 
 // app is what every command has.
@@ -58,7 +52,7 @@ func execute(ctx context.Context, args []string, stdin, stdout, stderr *os.File)
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.socket, "socket", os.Getenv(protocol.EnvSocket), "`path` of the agent's socket (env VIGIL_SOCKET); without one nothing is reported or saved")
 	flags.StringVar(&a.logLevel, "log-level", "info", "debug, info, warn or error")
-	root.AddCommand(runCommand(a), trainCommand(a))
+	root.AddCommand(runCommand(a), trainCommand(a), evalCommand(a), predictCommand(a), compareCommand(a))
 	return a.exit(root.ExecuteContext(ctx))
 }
 
@@ -85,33 +79,15 @@ func (a *app) exit(err error) int {
 	return fault.ExitCode(err)
 }
 
-// logger makes the program's logger.
-func (a *app) logger() (*slog.Logger, error) {
+// logger makes the program's logger, which hands what it logs to others too.
+func (a *app) logger(others ...slog.Handler) (*slog.Logger, error) {
 	config := telemetry.DefaultLog()
 	config.Level = a.logLevel
 	var wrong error
 	config.Check(func(key, format string, args ...any) {
 		wrong = fault.New(fault.Invalid, "--log-%s %s", key, fmt.Sprintf(format, args...))
 	})
-	return telemetry.Logger(a.stderr, config), wrong
-}
-
-// tracer gives a tracer and what flushes it.
-func (a *app) tracer(ctx context.Context, log *slog.Logger) (trace.Tracer, func(), error) {
-	endpoint := os.Getenv(envOTLPEndpoint)
-	address, plaintext := strings.CutPrefix(endpoint, "http://")
-	address = strings.TrimSuffix(strings.TrimPrefix(address, "https://"), "/")
-	tracer, shutdown, err := telemetry.Tracer(ctx, telemetry.TraceConfig{OTLPEndpoint: address, Plaintext: plaintext}, program)
-	if err != nil {
-		return nil, nil, err
-	}
-	return tracer, func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
-		defer cancel()
-		if err := shutdown(ctx); err != nil {
-			log.Warn("spans were lost", "endpoint", endpoint, "cause", err)
-		}
-	}, nil
+	return telemetry.Logger(a.stderr, config, others...), wrong
 }
 
 // newRunID makes a run's id of a prefix and six random characters.

@@ -2,9 +2,14 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"math"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -36,7 +41,7 @@ func TestScripts(t *testing.T) {
 			agent.Start(t)
 			env.Defer(agent.Stop)
 			env.Setenv("SOCKET", agent.Socket)
-			return nil
+			return os.WriteFile(filepath.Join(env.WorkDir, "flowers.csv"), []byte(flowers()), 0o600)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits, "samedigest": sameDigest},
 	})
@@ -70,4 +75,23 @@ func TestRunIDsAreDifferent(t *testing.T) {
 	if one == two || !regexp.MustCompile(`^digits-[a-z2-7]{6}$`).MatchString(one) {
 		t.Errorf("run ids %q and %q", one, two)
 	}
+}
+
+// flowers is a table that can be learnt: a kind that follows from two sizes, and a
+// weight that follows from both and the colour.
+func flowers() string {
+	var b strings.Builder
+	b.WriteString("length,width,colour,kind,weight\n")
+	for i := range 400 {
+		length, width := math.Sin(float64(i))*3+5, math.Cos(float64(3*i))*2+3
+		kind, colour, extra := "rose", "red", 1.0
+		if length > width+2 {
+			kind = "tulip"
+		}
+		if i%3 == 0 {
+			colour, extra = "white", 4
+		}
+		_, _ = fmt.Fprintf(&b, "%.3f,%.3f,%s,%s,%.3f\n", length, width, colour, kind, 2*length-width+extra)
+	}
+	return b.String()
 }

@@ -78,6 +78,8 @@ preempted or should go on on another node.`,
 	flags.IntVar(&config.Output.Files, "log-files", config.Output.Files, "files that are kept in --log-dir")
 	flags.StringSliceVar(&more.notices, "notices", nil, "clouds whose metadata service is asked for preemption notices: aws, gcp, azure")
 	flags.StringVar(&more.metadataURL, "metadata-url", "", "`address` of that service; empty: the cloud's own")
+	flags.BoolVar(&config.ControlGroup, "control-group", true, "give each attempt's processes a control group of their own, where one can be made")
+	flags.Int64Var(&config.Limits.MemoryBytes, "max-memory-bytes", 0, "memory of the host that the command's processes may use together; 0: no limit. Needs a control group")
 	flags.DurationVar(&config.Health.HangAfter, "hang-after", 0, "time without a step after which the run counts as hanging; 0: it follows from the steps before")
 	return cmd
 }
@@ -145,7 +147,12 @@ func (f runFlags) sources() ([]preempt.Source, error) {
 
 // supervise runs the command under supervision and keeps its exit code.
 func (a *app) supervise(cmd *cobra.Command, config supervise.Config, more runFlags) error {
-	log, err := a.logger()
+	said, err := a.said(cmd.Context())
+	if err != nil {
+		return err
+	}
+	defer said.flush()
+	log, err := a.logger(said.logs)
 	if err != nil {
 		return err
 	}
@@ -163,16 +170,11 @@ func (a *app) supervise(cmd *cobra.Command, config supervise.Config, more runFla
 		}
 		config.Attempt = uint32(attempt)
 	}
-	tracer, flush, err := a.tracer(cmd.Context(), log)
-	if err != nil {
-		return err
-	}
-	defer flush()
 	signals := make(chan os.Signal, queuedSignals)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1)
 	defer signal.Stop(signals)
 	deps := supervise.Deps{
-		Log: log, Tracer: tracer, Signals: signals, Environ: os.Environ(),
+		Log: log, Tracer: said.tracer, Opened: said.through, Closing: said.flush, Signals: signals, Environ: os.Environ(),
 		Stdout: a.stdout, Stderr: a.stderr, Random: rand.Float64, OwnProcess: true, Notices: sources,
 	}
 	if !term.IsTerminal(int(a.stdin.Fd())) {

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/spf13/cobra"
 
+	"github.com/vigil-ml/vigil/internal/conf"
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/trainer/inject"
 	"github.com/vigil-ml/vigil/trainer/multitask"
@@ -35,11 +36,13 @@ func TestTheReferenceTrainerHonoursSettings(t *testing.T) {
 		return config, name, err
 	}
 	got, name, err := given()
+	training := multitask.Defaults()
+	training.Batch, training.LearningRate, training.LabelSmoothing = 32, 0.01, 0.1
 	want := multitask.LoopConfig{
-		Training: multitask.Config{Seed: 1, Batch: 32, LearningRate: 0.01, LabelSmoothing: 0.1},
+		Training: training,
 		Epochs:   3, SaveEveryEpochs: 2, IgnoreNonFinite: true,
 	}
-	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(inject.Plan{})); diff != "" || err != nil || name != "digits of mine" {
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(inject.Plan{}, conf.Raw{})); diff != "" || err != nil || name != "digits of mine" {
 		t.Errorf("name %q, %v, settings (-want +got):\n%s", name, err, diff)
 	}
 	// A flag wins.

@@ -16,14 +16,15 @@ import (
 
 func trainCommand(a *app) *cobra.Command {
 	config := multitask.LoopConfig{Training: multitask.Defaults()}
-	var runID, name, project string
+	var runID, name, project, plan string
 	cmd := &cobra.Command{
 		Use:   "train [flags]",
-		Short: "Train the reference model: two overlaid handwritten digits, three tasks",
-		Long: `Train a shared encoder with three heads: which digit is on the left, which is on
-the right, how much ink there is. The data is in the program. Parameters after
-N steps are the same bit for bit for the same seed, wherever training was
-interrupted and resumed.
+		Short: "Train the reference model: two overlaid handwritten digits, or what a plan says",
+		Long: `Train a model of several tasks. Without --plan: a shared encoder with three heads,
+which digit is on the left, which is on the right, how much ink there is; the data
+is in the program. A plan is YAML and names data (CSV, Parquet), model, tasks, how
+they weigh, and optimizer: see docs/multi-task.md. Parameters after N steps are the
+same bit for bit for the same seed, wherever training was interrupted and resumed.
 
 A value that is not finite is met before the optimizer uses it: the state of
 the step before is saved as the agent orders, and the process exits with 75, to
@@ -34,9 +35,13 @@ code is the same. SIGTERM and SIGINT save and stop; SIGUSR1 saves.
 kill@STEP, hang@STEP, diverge@STEP, separated by commas; with every-attempt among them
 they come in every attempt.`,
 		Example: `  vigil-trainer train --steps 2000
+  vigil-trainer train --plan plan.yaml --save model.vmt
   vigil-trainer run -- vigil-trainer train --inject nan-grad@800,kill@1200`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := follow(cmd, plan, &config, &name); err != nil {
+				return err
+			}
 			if err := honour(cmd, &config, &name); err != nil {
 				return err
 			}
@@ -44,6 +49,8 @@ they come in every attempt.`,
 		},
 	}
 	flags := cmd.Flags()
+	flags.StringVar(&plan, "plan", "", "`file` that says what is learnt, and how; flags that are given win over it")
+	flags.StringVar(&config.SaveTo, "save", "", "`file` that the trained model is written to at the end, for eval and predict")
 	flags.StringVar(&runID, "run-id", "", "the run's `id` (env VIGIL_RUN_ID); made up when not given")
 	flags.StringVar(&name, "name", "two overlaid digits", "what is trained, for people")
 	flags.Int64Var(&config.Steps, "steps", 2000, "steps to make in all")
@@ -59,9 +66,47 @@ they come in every attempt.`,
 	return cmd
 }
 
+// follow takes what a plan says, where no flag says otherwise.
+func follow(cmd *cobra.Command, path string, config *multitask.LoopConfig, name *string) error {
+	if path == "" {
+		return nil
+	}
+	plan, err := multitask.LoadPlan(path)
+	if err != nil {
+		return err
+	}
+	given, flags := cmd.Flags().Changed, *config
+	config.Training = plan.Training
+	for flag, set := range map[string]func(){
+		"seed":          func() { config.Training.Seed = flags.Training.Seed },
+		"batch":         func() { config.Training.Batch = flags.Training.Batch },
+		"learning-rate": func() { config.Training.LearningRate = flags.Training.LearningRate },
+	} {
+		if given(flag) {
+			set()
+		}
+	}
+	for flag, set := range map[string]func(){
+		"steps":            func() { config.Steps, config.Epochs = plan.Steps, plan.Epochs },
+		"checkpoint-every": func() { config.CheckpointEvery = plan.CheckpointEvery },
+		"evaluate-every":   func() { config.EvaluateEvery = plan.EvaluateEvery },
+		"name":             func() { *name = plan.Name },
+	} {
+		if !given(flag) {
+			set()
+		}
+	}
+	return nil
+}
+
 // train makes one attempt of the reference run.
 func (a *app) train(ctx context.Context, config multitask.LoopConfig, runID, name, project string) error {
-	log, err := a.logger()
+	said, err := a.said(ctx)
+	if err != nil {
+		return err
+	}
+	defer said.flush()
+	log, err := a.logger(said.logs)
 	if err != nil {
 		return err
 	}
@@ -81,15 +126,12 @@ func (a *app) train(ctx context.Context, config multitask.LoopConfig, runID, nam
 	if project != "" {
 		who.Settings["project"] = project
 	}
+	if method := config.Training.Balance.Method; method != "equal" {
+		who.Settings["balance"] = method
+	}
 	if faults := config.Faults.String(); faults != "" {
 		who.Settings["inject"] = faults
 	}
-	tracer, flush, err := a.tracer(ctx, log)
-	if err != nil {
-		return err
-	}
-	defer flush()
-
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second one kills
@@ -97,12 +139,14 @@ func (a *app) train(ctx context.Context, config multitask.LoopConfig, runID, nam
 	signal.Notify(saveNow, syscall.SIGUSR1)
 	defer signal.Stop(saveNow)
 
-	session, err := trainer.Connect(ctx, who, trainer.Deps{Log: log, Tracer: tracer})
+	session, err := trainer.Connect(ctx, who, trainer.Deps{Log: log, Tracer: said.tracer})
 	if err != nil {
 		return err
 	}
+	said.through(session)
 	log.Info("train", "run", who.RunID, "attempt", who.Attempt, "steps", config.Steps)
 	err = multitask.Run(ctx, config, multitask.LoopDeps{Session: session, Log: log, Out: a.stderr, SaveNow: saveNow})
+	said.flush()
 	if closeErr := session.Close(context.WithoutCancel(ctx)); closeErr != nil {
 		log.Warn("the agent does not know all of how it went", "cause", closeErr)
 	}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -12,7 +13,12 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/life"
 )
+
+// lookEvery is how often it is looked whether the caller of a stream is still
+// known.
+const lookEvery = 2 * time.Second
 
 // Unary lets one call in and out; it is a [grpc.UnaryServerInterceptor].
 func (g *Guard) Unary(ctx context.Context, in any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
@@ -34,10 +40,14 @@ func (g *Guard) Unary(ctx context.Context, in any, info *grpc.UnaryServerInfo, h
 // Stream does the same for a method that streams its answers; it is a
 // [grpc.StreamServerInterceptor]. The call is let in once its request is there.
 func (g *Guard) Stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
-	s := &guarded{ServerStream: stream, guard: g, rule: g.ruleOf(info.FullMethod), context: stream.Context}
+	s := &guarded{ServerStream: stream, guard: g, rule: g.ruleOf(info.FullMethod), context: stream.Context, stop: func() {}}
+	defer s.stop()
 	err := handle(srv, s)
 	if s.call == nil {
 		return err
+	}
+	if cut := context.Cause(s.Context()); fault.Is(cut, fault.Unauthenticated) {
+		err = cut
 	}
 	return s.call.leave(stream.Context(), err)
 }
@@ -58,6 +68,7 @@ type guarded struct {
 	rule    Rule
 	call    *call
 	context func() context.Context
+	stop    func() // looking whether the caller is still known
 }
 
 // Context is the call's.
@@ -70,12 +81,36 @@ func (s *guarded) RecvMsg(m any) error {
 	}
 	request, _ := m.(proto.Message)
 	ctx := s.ServerStream.Context()
-	inside, call, err := s.guard.enter(ctx, s.rule, credentialOf(ctx), request)
+	credential := credentialOf(ctx)
+	inside, call, err := s.guard.enter(ctx, s.rule, credential, request)
 	if err != nil {
 		return err
 	}
+	inside, s.stop = s.guard.whileKnown(inside, credential)
 	s.call, s.context = call, func() context.Context { return inside }
 	return nil
+}
+
+// whileKnown gives a context that ends when the caller's credential is revoked or
+// runs out. Stop must be called.
+func (g *Guard) whileKnown(ctx context.Context, c Credential) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	group := life.NewGroup(ctx)
+	group.Go("look", func(ctx context.Context) error {
+		for life.Sleep(ctx, lookEvery) {
+			// While it cannot be told, nobody is cut off.
+			if _, err := g.recognize(ctx, c); fault.Is(err, fault.Unauthenticated) {
+				cancel(err)
+				return nil
+			}
+		}
+		return nil
+	})
+	return ctx, func() {
+		group.Stop()
+		_ = group.Wait() // it gives no error
+		cancel(context.Canceled)
+	}
 }
 
 // SendMsg sends nothing of a call that was not let in.

@@ -33,6 +33,8 @@ type Config struct {
 	// every LoginRefill one more. Then it is not listened to. >= 1.
 	FailedLogins int           `yaml:"failed_logins"`
 	LoginRefill  time.Duration `yaml:"login_refill"`
+	// OIDC is where people sign in; empty is nowhere.
+	OIDC OIDCConfig `yaml:"oidc"`
 }
 
 // Defaults lets a person or a program do what one can do.
@@ -90,6 +92,7 @@ type Guard struct {
 	routes []Route
 	calls  *limits // by caller
 	logins *limits // failed ones, by address
+	seen   *sessions
 	denied *prometheus.CounterVec
 }
 
@@ -99,6 +102,7 @@ func NewGuard(config Config, deps Deps) *Guard {
 		config: config, deps: deps, rules: map[string]Rule{}, routes: Routes(),
 		calls:  newLimits(config.Rate, config.Burst, deps.Clock),
 		logins: newLimits(1/config.LoginRefill.Seconds(), config.FailedLogins, deps.Clock),
+		seen:   newSessions(deps.Clock),
 		denied: metric.NewCounter(deps.Metrics, metric.ControlDenied),
 	}
 	for _, rule := range Rules() {
@@ -130,21 +134,40 @@ func (g *Guard) identify(ctx context.Context, c Credential) (*Identity, error) {
 		g.denied.WithLabelValues(reasonThrottled).Inc()
 		return nil, fault.WithHint(fault.New(fault.Exhausted, "too many wrong credentials came from %s", source), "wait a minute, and look at what is sent")
 	}
+	i, err := g.recognize(ctx, c)
+	if fault.Is(err, fault.Unauthenticated) {
+		g.logins.take(source)
+	}
+	if err != nil {
+		return nil, err
+	}
+	i.Source = source
+	return i, g.signIn(ctx, i)
+}
+
+// recognize asks the authenticators who it is.
+func (g *Guard) recognize(ctx context.Context, c Credential) (*Identity, error) {
 	for _, a := range g.deps.Authenticators {
-		i, err := a.Authenticate(ctx, c)
-		if fault.Is(err, fault.Unauthenticated) {
-			g.logins.take(source)
-		}
-		if err != nil {
-			return nil, err
-		}
-		if i != nil {
-			i.Source = source
-			return i, nil
+		if i, err := a.Authenticate(ctx, c); i != nil || err != nil {
+			return i, err
 		}
 	}
-	g.logins.take(source)
 	return nil, fault.WithHint(fault.New(fault.Unauthenticated, "the credential is of no sort that is known here"), hintToken)
+}
+
+// signIn records that somebody came in, with the first call of what they come in
+// with. Where it cannot be recorded they do not.
+func (g *Guard) signIn(ctx context.Context, i *Identity) error {
+	if i.Session == "" || !g.seen.first(i.Session, i.Expires) {
+		return nil
+	}
+	err := g.deps.Audit.Write(context.WithoutCancel(ctx), trail.Record{
+		Class: trail.SignIn, Actor: i.Actor(), Action: "sign-in", Outcome: "ok", Request: requestID(),
+	})
+	if err != nil {
+		g.seen.forget(i.Session)
+	}
+	return err
 }
 
 // call is one call that was let in.
@@ -187,7 +210,7 @@ func recordOf(rule Rule) trail.Record {
 func (g *Guard) admit(ctx context.Context, rule Rule, i *Identity, in proto.Message) error {
 	if !g.calls.take(i.Subject()) {
 		g.denied.WithLabelValues(reasonRate).Inc()
-		return fault.New(fault.Exhausted, "%s makes more than %v calls a second", i.Subject(), g.config.Rate)
+		return fault.WithRetry(fault.New(fault.Exhausted, "%s makes more than %v calls a second", i.Subject(), g.config.Rate), time.Second)
 	}
 	if in != nil {
 		if size := proto.Size(in); size > g.config.MaxRequestBytes {

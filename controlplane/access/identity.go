@@ -29,6 +29,7 @@ type Identity struct {
 	Projects []string  // that they may see; empty means all
 	Source   string    // the address they came from
 	Expires  time.Time // until when they are known; zero is no bound
+	Session  string    // names what they signed in with, where that is to be recorded
 }
 
 // Subject names the identity: kind/id.

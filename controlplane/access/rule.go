@@ -100,6 +100,7 @@ func Routes() []Route {
 		{"/healthz", "GET", 0, trail.Read, Public},
 		{"/-/healthy", "GET", 0, trail.Read, Public},
 		{"/-/ready", "GET", 0, trail.Read, Public},
+		{SignInPath, "GET", 0, trail.Read, Public},
 		{"/metrics", "GET", viewer, trail.Read, OnMachine},
 		{"/readyz", "GET", 0, trail.Read, Public},
 		{"/debug/pprof/", "GET", admin, trail.Admin, Closed},

@@ -5,8 +5,10 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/serve"
 )
 
 // Web lets HTTP requests in that are no method calls, as [Routes] says. A path
@@ -45,7 +47,7 @@ func (g *Guard) enterWeb(ctx context.Context, rule Rule, route Route, c Credenti
 	sender := &Identity{Kind: "receiver", ID: "callback", Name: "callback", Auth: "signature", Source: c.Source.String()}
 	if !g.calls.take("callback " + sender.Source) {
 		g.denied.WithLabelValues(reasonRate).Inc()
-		return ctx, nil, fault.New(fault.Exhausted, "more than %v callbacks a second come from %s", g.config.Rate, sender.Source)
+		return ctx, nil, fault.WithRetry(fault.New(fault.Exhausted, "more than %v callbacks a second come from %s", g.config.Rate, sender.Source), time.Second)
 	}
 	out := &call{guard: g, identity: sender, rule: rule, record: recordOf(rule), signed: true}
 	out.record.Actor = sender.Actor()
@@ -81,6 +83,9 @@ func refuseWeb(w http.ResponseWriter, err error) {
 	status := fault.KindOf(err).HTTPStatus()
 	if status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="vigil"`)
+	}
+	if after, ok := fault.RetryAfterOf(err); ok {
+		serve.SetRetryAfter(w, after)
 	}
 	text := err.Error()
 	if hint := fault.HintOf(err); hint != "" {

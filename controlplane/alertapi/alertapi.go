@@ -35,7 +35,7 @@ const (
 // Incidents takes external alerts; the incident engine does.
 type Incidents interface {
 	// Externals takes in alerts.
-	Externals(ctx context.Context, tx *store.Tx, alerts []incident.External) error
+	Externals(ctx context.Context, tx *store.Tx, alerts ...incident.External) error
 	// Ping notes a sign of life; false when nobody expects it.
 	Ping(ctx context.Context, name string) (expected bool, err error)
 }

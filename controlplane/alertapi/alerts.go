@@ -71,7 +71,7 @@ func (a *API) postAlerts(r *http.Request) (any, error) {
 		})
 	}
 	err := a.deps.Store.Update(r.Context(), func(tx *store.Tx) error {
-		return a.deps.Incidents.Externals(r.Context(), tx, taken)
+		return a.deps.Incidents.Externals(r.Context(), tx, taken...)
 	})
 	if err != nil {
 		return nil, err

@@ -211,7 +211,7 @@ func (p play) play(t *testing.T, program string) string {
 	t.Helper()
 	theirs, ours := newHook(t), newHook(t)
 	manager := startAlertmanager(t, program, strings.ReplaceAll(p.config, "HOOK", theirs.URL))
-	imported, err := route.Import([]byte(strings.ReplaceAll(p.config, "HOOK", ours.URL)))
+	imported, err := route.Import([]byte(strings.ReplaceAll(p.config, "HOOK", ours.URL)), "")
 	must(t, err)
 	vigil := newWorld(t, t.TempDir(), string(imported.Config))
 	begin := time.Now().Add(-p.old)

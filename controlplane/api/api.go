@@ -10,6 +10,7 @@ package api
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"net/http"
@@ -18,16 +19,27 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/vigil-ml/vigil/controlplane/audit"
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/detect/profile"
 	"github.com/vigil-ml/vigil/controlplane/fleet"
+	"github.com/vigil-ml/vigil/controlplane/load"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/serve"
 	gateway "github.com/vigil-ml/vigil/proto/gateway/vigil/control/v1"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
+)
+
+// What one connection of operators may take.
+const (
+	handshakeTime  = 20 * time.Second
+	idleTime       = 5 * time.Minute // without a call; then it is ended
+	pingTime       = time.Minute     // of silence, after which it is asked whether anyone is there
+	maxHeaderBytes = 64 << 10
+	maxStreams     = 1000 // calls at once
 )
 
 // Saver has runs saved, and things done with what was saved; the fleet does.
@@ -36,6 +48,8 @@ type Saver interface {
 	RequestCheckpoint(tx *store.Tx, request fleet.SaveRequest) (*controlv1.Checkpoint, error)
 	// RequestTask does the same for what is to be done with a checkpoint.
 	RequestTask(tx *store.Tx, checkpointID string, action commonv1.CheckpointAction, reason string) (*controlv1.CheckpointTask, error)
+	// RequestProfile does the same for a profile of a run.
+	RequestProfile(tx *store.Tx, request fleet.ProfileRequest) (*controlv1.ProfileRunResponse, error)
 }
 
 // History has the events of runs; the bus does.
@@ -44,7 +58,10 @@ type History interface {
 	// which have no run, from the run's first, and where told to follow those that
 	// come, until ctx ends, which is no error, or yield fails.
 	HistoryWithNodes(ctx context.Context, runID string, nodes []string, follow bool, yield func(bus.Delivery) error) error
-	// NodeHistory does the same for a node's own events alone.
+	// LastOfRun gives the sequence of a run's last frame, and News yields those after one.
+	LastOfRun(ctx context.Context, runID string) (uint64, error)
+	News(ctx context.Context, runID string, last uint64, yield func(bus.Delivery) error) error
+	// NodeHistory does the same as HistoryWithNodes for a node's own events alone.
 	NodeHistory(ctx context.Context, node string, follow bool, yield func(bus.Delivery) error) error
 }
 
@@ -61,6 +78,7 @@ type Guard interface {
 // Deps is what code injects.
 type Deps struct {
 	Listener  net.Listener // Run closes it
+	TLS       *tls.Config  // how it speaks; nil is plainly, for loopback alone
 	HTTP      http.Handler // answers the paths that are no method; may be nil
 	Store     *store.Store
 	Saver     Saver
@@ -69,7 +87,8 @@ type Deps struct {
 	History   History
 	Profiles  *profile.Profiles // the settings of the detection rules
 	Receivers Receivers
-	Guard     Guard // lets callers in
+	Guard     Guard       // lets callers in
+	Load      *load.Gauge // refuses calls for want of memory; may be nil
 	Audit     *audit.Log
 	Tokens    Tokens
 	Nodes     Nodes // lets nodes in
@@ -98,6 +117,8 @@ func New(deps Deps) *API {
 // seconds.
 func (a *API) Run(ctx context.Context) error {
 	server := grpc.NewServer(
+		grpc.ConnectionTimeout(handshakeTime), grpc.MaxHeaderListSize(maxHeaderBytes), grpc.MaxConcurrentStreams(maxStreams),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTime, Time: pingTime}),
 		grpc.ChainUnaryInterceptor(a.boundary.unary, a.deps.Guard.Unary),
 		grpc.ChainStreamInterceptor(a.boundary.streamUntil(ctx), a.deps.Guard.Stream),
 	)
@@ -121,13 +142,16 @@ func (a *API) Run(ctx context.Context) error {
 			gateway.RegisterExportServiceHandler,
 		},
 		HTTP:                a.deps.Guard.Web(a.deps.HTTP),
+		TLS:                 a.deps.TLS,
 		RefuseUnknownFields: true,
 	})
 }
 
 func (a *API) register(to grpc.ServiceRegistrar) {
 	controlv1.RegisterNodeServiceServer(to, &nodes{store: a.deps.Store, history: a.deps.History})
-	controlv1.RegisterRunServiceServer(to, &runs{store: a.deps.Store, history: a.deps.History})
+	controlv1.RegisterRunServiceServer(to, &runs{
+		store: a.deps.Store, history: a.deps.History, saver: a.deps.Saver, tracer: a.deps.Tracer,
+	})
 	controlv1.RegisterFindingServiceServer(to, &findings{store: a.deps.Store, profiles: a.deps.Profiles, clock: a.deps.Clock})
 	controlv1.RegisterIncidentServiceServer(to, &incidents{store: a.deps.Store, acts: a.deps.Incidents})
 	controlv1.RegisterSilenceServiceServer(to, &silences{store: a.deps.Store, router: a.deps.Router, clock: a.deps.Clock})

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/vigil-ml/vigil/controlplane/access"
 	"github.com/vigil-ml/vigil/controlplane/access/accesstest"
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/detect/profile"
@@ -25,6 +26,7 @@ import (
 	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/serve"
 	"github.com/vigil-ml/vigil/internal/testkit"
+	"github.com/vigil-ml/vigil/internal/testkit/idp"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
@@ -40,8 +42,10 @@ type installation struct {
 	metrics *prometheus.Registry
 	address string
 	doors   *accesstest.Doors
-	conn    *grpc.ClientConn
-	stop    func() // ends the API and the fleet
+	// provider is where people sign in, without any grant.
+	provider *idp.Provider
+	conn     *grpc.ClientConn
+	stop     func() // ends the API and the fleet
 }
 
 func install(t *testing.T) *installation {
@@ -71,7 +75,13 @@ func install(t *testing.T) *installation {
 	if err != nil {
 		t.Fatal(err)
 	}
-	in.doors = accesstest.Open(t, in.store, dir)
+	in.provider = idp.Start(t, map[string]any{"sub": "somebody"})
+	people, err := access.NewOIDC(access.OIDCConfig{Issuer: in.provider.Issuer(), ClientID: "vigil"}, time.Now, func(string) string { return "somebody" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(people.Close)
+	in.doors = accesstest.Open(t, in.store, dir, people)
 	served := New(Deps{
 		Guard: in.doors.Guard, Audit: in.doors.Audit, Tokens: in.doors.Tokens, Nodes: in.doors.Nodes,
 		Listener: listener, HTTP: http.NotFoundHandler(), Store: in.store, Saver: in.fleet, History: in.bus, Profiles: profiles,

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 
+	"github.com/vigil-ml/vigil/controlplane/load"
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/metric"
 )
@@ -23,6 +24,7 @@ var errGoingDown = fault.WithHint(fault.New(fault.Unavailable, "the control plan
 type boundary struct {
 	log      *slog.Logger
 	clock    func() time.Time
+	load     *load.Gauge
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 }
@@ -31,6 +33,7 @@ func newBoundary(deps Deps) *boundary {
 	return &boundary{
 		log:      deps.Log,
 		clock:    deps.Clock,
+		load:     deps.Load,
 		requests: metric.NewCounter(deps.Metrics, metric.ControlRequests),
 		seconds:  metric.NewLatency(deps.Metrics, metric.ControlRequestSeconds),
 	}
@@ -73,7 +76,10 @@ func (s endingStream) Context() context.Context { return s.context() }
 // leaves the control plane.
 func (b *boundary) call(method string, run func() error) error {
 	begun := b.clock()
-	err := b.guard(method, run)
+	err := b.load.Admit(load.Calls)
+	if err == nil {
+		err = b.guard(method, run)
+	}
 	if fault.Is(err, fault.Internal) {
 		// The caller cannot mend this; whoever runs the control plane must.
 		b.log.Error("request failed", "method", method, "error", err)

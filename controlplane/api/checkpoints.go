@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/controlplane/fleet"
@@ -62,14 +63,10 @@ func (s *checkpoints) RequestCheckpoint(ctx context.Context, in *controlv1.Reque
 	defer span.End()
 	out := &controlv1.RequestCheckpointResponse{}
 	err = s.store.Update(ctx, func(tx *store.Tx) error {
-		runID := in.RunId
-		if runID == "" {
-			var err error
-			if runID, err = onlyRunning(tx); err != nil {
-				return err
-			}
+		runID, err := theRun(tx, in.RunId)
+		if err != nil {
+			return err
 		}
-		var err error
 		out.Checkpoint, err = s.saver.RequestCheckpoint(tx, fleet.SaveRequest{
 			RunID:            runID,
 			Reason:           commonv1.CheckpointReason_CHECKPOINT_REASON_OPERATOR,
@@ -112,11 +109,16 @@ func timeoutOf(in *controlv1.RequestCheckpointRequest) (time.Duration, error) {
 	if _, ok := commonv1.AfterCheckpoint_name[int32(in.After)]; !ok {
 		return 0, fault.New(fault.Invalid, "after is %d; want CONTINUE, RESTART or STOP", in.After)
 	}
-	if in.Timeout == nil {
-		return fleet.DefaultTimeout, nil
+	return within(in.Timeout, fleet.DefaultTimeout)
+}
+
+// within gives how long something may take: what a request says, or the default.
+func within(asked *durationpb.Duration, byDefault time.Duration) (time.Duration, error) {
+	if asked == nil {
+		return byDefault, nil
 	}
-	timeout := in.Timeout.AsDuration()
-	if err := in.Timeout.CheckValid(); err != nil || timeout <= 0 || timeout > maxTimeout {
+	timeout := asked.AsDuration()
+	if err := asked.CheckValid(); err != nil || timeout <= 0 || timeout > maxTimeout {
 		return 0, fault.New(fault.Invalid, "timeout is %v; want more than 0 and at most %v", timeout, maxTimeout)
 	}
 	return timeout, nil
@@ -130,8 +132,11 @@ func traced(ctx context.Context) context.Context {
 	return ctx
 }
 
-// onlyRunning gives the one run that trains now.
-func onlyRunning(tx *store.Tx) (string, error) {
+// theRun gives the run that is named or, where none is, the one that trains now.
+func theRun(tx *store.Tx, named string) (string, error) {
+	if named != "" {
+		return named, nil
+	}
 	open, err := tx.OpenRuns()
 	if err != nil {
 		return "", err

@@ -4,12 +4,15 @@ import (
 	"context"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 
 	"github.com/vigil-ml/vigil/controlplane/bus"
+	"github.com/vigil-ml/vigil/controlplane/fleet"
 	advice "github.com/vigil-ml/vigil/controlplane/runs"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/telemetry"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
@@ -23,6 +26,8 @@ type runs struct {
 	controlv1.UnimplementedRunServiceServer
 	store   *store.Store
 	history History
+	saver   Saver
+	tracer  trace.Tracer
 }
 
 // known refuses a run that there is not; an empty id stands for every run.
@@ -118,7 +123,7 @@ func (s *runs) WatchEvents(in *controlv1.WatchEventsRequest, out grpc.ServerStre
 	if err := out.Send(&controlv1.WatchEventsResponse{}); err != nil {
 		return err
 	}
-	err = s.history.HistoryWithNodes(out.Context(), in.RunId, nodes, in.Follow, func(frame bus.Delivery) error {
+	yield := func(frame bus.Delivery) error {
 		for _, event := range frame.Batch.GetEvents() {
 			response := &controlv1.WatchEventsResponse{Event: &controlv1.RunEvent{Sequence: frame.Sequence, Event: event}}
 			if err := out.Send(response); err != nil {
@@ -126,9 +131,50 @@ func (s *runs) WatchEvents(in *controlv1.WatchEventsRequest, out grpc.ServerStre
 			}
 		}
 		return nil
+	}
+	if in.AfterSequence > 0 {
+		return s.history.News(out.Context(), in.RunId, in.AfterSequence, yield)
+	}
+	return s.history.HistoryWithNodes(out.Context(), in.RunId, nodes, in.Follow, yield)
+}
+
+// ProfileRun has ranks of a run record what they do for some steps.
+func (s *runs) ProfileRun(ctx context.Context, in *controlv1.ProfileRunRequest) (out *controlv1.ProfileRunResponse, err error) {
+	timeout, err := within(in.Timeout, fleet.DefaultProfileTimeout)
+	if err != nil {
+		return nil, err
+	}
+	ranks := in.Ranks
+	switch {
+	case in.AllRanks:
+		ranks = nil
+	case len(ranks) == 0:
+		ranks = []uint32{0}
+	}
+	ctx, span := s.tracer.Start(traced(ctx), "vigil.profile.request")
+	defer span.End()
+	runID := ""
+	err = s.store.View(ctx, func(tx *store.Tx) (err error) {
+		runID, err = theRun(tx, in.RunId)
+		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return nil
+	// Asked before the command is written: nothing of the profile comes earlier.
+	last, err := s.history.LastOfRun(ctx, runID)
+	if err != nil {
+		return nil, err
+	}
+	err = s.store.Update(ctx, func(tx *store.Tx) error {
+		out, err = s.saver.RequestProfile(tx, fleet.ProfileRequest{
+			RunID: runID, Steps: in.Steps, Ranks: ranks, Traceparent: telemetry.Traceparent(ctx), Timeout: timeout,
+		})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	out.AfterSequence = last
+	return out, nil
 }

@@ -15,7 +15,11 @@ package audit
 
 import (
 	"context"
+	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -39,6 +43,8 @@ import (
 	"github.com/vigil-ml/vigil/internal/metric"
 )
 
+const pseudonymBytes = 10
+
 // Deps is what code injects.
 type Deps struct {
 	Store   *store.Store
@@ -49,14 +55,16 @@ type Deps struct {
 
 // Log is the audit log. It is safe for concurrent use.
 type Log struct {
-	config  Config
-	deps    Deps
-	signer  note.Signer
-	key     note.Verifier
-	public  string
-	records *prometheus.CounterVec
-	refused prometheus.Counter
-	astray  *prometheus.GaugeVec
+	config Config
+	deps   Deps
+	signer note.Signer
+	key    note.Verifier
+	public string
+	// pseudonyms is the key that names people.
+	pseudonyms []byte
+	records    *prometheus.CounterVec
+	refused    prometheus.Counter
+	astray     *prometheus.GaugeVec
 }
 
 // Open opens the log of a store, and makes its key when there is none. A store
@@ -75,6 +83,9 @@ func Open(ctx context.Context, config Config, deps Deps) (*Log, error) {
 	}
 	if l.signer, err = note.NewSigner(secret); err != nil {
 		return nil, fault.New(fault.Corrupt, "read key of audit log %s: %w", config.KeyFile, err)
+	}
+	if l.pseudonyms, err = hkdf.Key(sha256.New, []byte(secret), nil, "vigil names of people", sha256.Size); err != nil {
+		return nil, fmt.Errorf("make key of pseudonyms: %w", err)
 	}
 	if l.public, err = trail.PublicOf(secret); err != nil {
 		return nil, err
@@ -108,6 +119,14 @@ func secretKey(path string) (string, error) {
 		return "", fmt.Errorf("make directory of audit log's key: %w", err)
 	}
 	return secret, durable.WriteFile(durable.OS{}, path, []byte(secret+"\n"), 0o600)
+}
+
+// Pseudonym gives a name for somebody of which nobody without the log's key can
+// tell who it is. The same text has the same name, at every replica.
+func (l *Log) Pseudonym(text string) string {
+	mac := hmac.New(sha256.New, l.pseudonyms)
+	mac.Write([]byte(text))
+	return strings.ToLower(base32.StdEncoding.EncodeToString(mac.Sum(nil)[:pseudonymBytes]))
 }
 
 // PublicKey is the key that checks the log, and names it.

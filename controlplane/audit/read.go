@@ -40,6 +40,15 @@ func (l *Log) read(tx *store.Tx, q store.AuditQuery) ([]trail.Entry, error) {
 	return entries, nil
 }
 
+// Entries gives at most limit records from a place on, as copies have them.
+func (l *Log) Entries(ctx context.Context, from uint64, limit int) (entries []trail.Entry, err error) {
+	err = l.deps.Store.View(ctx, func(tx *store.Tx) error {
+		entries, err = l.read(tx, store.AuditQuery{From: from, Limit: limit})
+		return err
+	})
+	return entries, err
+}
+
 // Search gives records as they are stored; those let go of are left out.
 func (l *Log) Search(ctx context.Context, q store.AuditQuery) (found []*trail.Record, err error) {
 	err = l.deps.Store.View(ctx, func(tx *store.Tx) error {

@@ -78,7 +78,7 @@ func (a *Authority) TLS() *tls.Config {
 	pool.AddCert(a.ca.cert)
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"},
-		GetCertificate: a.ca.own, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool, Time: a.deps.Clock,
+		GetCertificate: (&server{ca: a.ca}).forClient, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool, Time: a.deps.Clock,
 	}
 }
 
@@ -194,7 +194,7 @@ func (a *Authority) issue(tx *store.Tx, node string, csr []byte) (chain [][]byte
 	if err != nil {
 		return nil, err
 	}
-	cert, err := a.ca.issue(key, pki.Node(node), a.config.NodeLifetime, x509.ExtKeyUsageClientAuth)
+	cert, err := a.ca.issue(key, pki.Node(node), a.config.NodeLifetime, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth})
 	if err != nil {
 		return nil, err
 	}
@@ -226,6 +226,12 @@ func (a *Authority) Renew(ctx context.Context, in *agentv1.RenewRequest) (*agent
 		return nil, fault.GRPC(err)
 	}
 	return out, nil
+}
+
+// Caller gives the node that calls, or refuses a call of nobody who is known.
+func (a *Authority) Caller(ctx context.Context) (node string, err error) {
+	node, _, err = a.known(ctx)
+	return node, err
 }
 
 // known gives the node that calls, by a certificate that is good and not

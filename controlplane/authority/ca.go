@@ -21,15 +21,14 @@ import (
 	"fmt"
 	"io/fs"
 	"math/big"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/fault"
-	"github.com/vigil-ml/vigil/internal/pki"
 )
 
 const (
@@ -69,9 +68,6 @@ type ca struct {
 	cert  *x509.Certificate
 	key   crypto.Signer
 	clock func() time.Time
-
-	mu     sync.Mutex
-	server *tls.Certificate // the control plane's own, while it is good
 }
 
 // openCA reads the authority, or makes it.
@@ -140,20 +136,31 @@ func serial() *big.Int {
 	return n.Add(n, big.NewInt(1))
 }
 
-// issue signs a certificate of a key under a SPIFFE id.
-func (c *ca) issue(key crypto.PublicKey, id *url.URL, lifetime time.Duration, usage x509.ExtKeyUsage) (*x509.Certificate, error) {
+// issue signs a certificate of a key, under a SPIFFE id if one is given, for hosts
+// of these names and addresses.
+func (c *ca) issue(key crypto.PublicKey, id *url.URL, lifetime time.Duration, usages []x509.ExtKeyUsage, hosts ...string) (*x509.Certificate, error) {
 	now := c.clock()
 	template := &x509.Certificate{
-		SerialNumber: serial(), URIs: []*url.URL{id},
-		NotBefore: now.Add(-backdate), NotAfter: now.Add(lifetime),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{usage}, BasicConstraintsValid: true,
+		SerialNumber: serial(),
+		NotBefore:    now.Add(-backdate), NotAfter: now.Add(lifetime),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: usages, BasicConstraintsValid: true,
+	}
+	if id != nil {
+		template.URIs = []*url.URL{id}
+	}
+	for _, host := range hosts {
+		if ip := net.ParseIP(host); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, host)
+		}
 	}
 	if template.NotAfter.After(c.cert.NotAfter) {
 		template.NotAfter = c.cert.NotAfter
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, c.cert, key, c.key)
 	if err != nil {
-		return nil, fmt.Errorf("sign certificate of %s: %w", id, err)
+		return nil, fmt.Errorf("sign certificate: %w", err)
 	}
 	return x509.ParseCertificate(der)
 }
@@ -172,27 +179,4 @@ func keyOf(csr []byte) (crypto.PublicKey, error) {
 		return nil, fault.New(fault.Invalid, "the certificate request has a %T; want ECDSA on P-256", request.PublicKey)
 	}
 	return key, nil
-}
-
-// serverLifetime is how long the control plane's own certificate is good.
-const serverLifetime = 24 * time.Hour
-
-// own gives the control plane's own certificate, made anew when half of its time
-// is over. The authority's goes with it, for those who know only its pin.
-func (c *ca) own(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.server != nil && c.clock().Add(serverLifetime/2).Before(c.server.Leaf.NotAfter) {
-		return c.server, nil
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("make the control plane's key: %w", err)
-	}
-	cert, err := c.issue(key.Public(), pki.ControlPlane(), serverLifetime, x509.ExtKeyUsageServerAuth)
-	if err != nil {
-		return nil, err
-	}
-	c.server = &tls.Certificate{Certificate: [][]byte{cert.Raw, c.cert.Raw}, PrivateKey: key, Leaf: cert}
-	return c.server, nil
 }

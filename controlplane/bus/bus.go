@@ -25,6 +25,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -70,6 +71,9 @@ type Config struct {
 	URL string `yaml:"url"`
 	// Credentials is a file with NATS credentials for URL; may be empty.
 	Credentials string `yaml:"credentials"`
+	// TLS is how the servers of URL are spoken with. Where they are not all on this
+	// machine it must be given.
+	TLS TLSConfig `yaml:"tls"`
 	// Replicas is on how many servers of the cluster each frame is: 1 to 5.
 	Replicas int `yaml:"replicas"`
 	// Partitions is into how many parts the runs are divided in a cluster, each
@@ -77,8 +81,9 @@ type Config struct {
 	Partitions int `yaml:"partitions"`
 	// Sync is when frames are put on stable storage:
 	//
-	// "always" syncs the file before a frame is acknowledged. Neither a crash of
-	// the control plane nor of the machine loses an acknowledged frame.
+	// "always" syncs the file before a frame is acknowledged; frames that are on
+	// their way at the same time share a sync. Neither a crash of the control
+	// plane nor of the machine loses an acknowledged frame.
 	//
 	// "interval" syncs every SyncInterval. A crash of the control plane loses
 	// nothing, since the operating system has the data; a crash of the machine
@@ -103,6 +108,9 @@ func Defaults(dir string) Config {
 func (c Config) Check(report func(key, format string, args ...any)) {
 	if c.Dir == "" && c.URL == "" {
 		report("dir", "is empty; name a directory")
+	}
+	if c.URL != "" && !c.local() && c.TLS.CAFile == "" {
+		report("tls", "is missing, and servers of url are on other machines: want ca_file, cert_file and key_file; agentctl admin certificates makes them")
 	}
 	if c.URL != "" && (c.Replicas < 1 || c.Replicas > 5) {
 		report("replicas", "is %d; want 1 to 5", c.Replicas)
@@ -140,6 +148,7 @@ type Bus struct {
 	conn   *nats.Conn
 	js     jetstream.JetStream
 	stream jetstream.Stream
+	syncer *syncer // nil where frames are on stable storage, as Config.Sync has it, once NATS has them
 
 	layout layout
 	shared bool // with other processes
@@ -155,7 +164,7 @@ type Bus struct {
 // caller closes the bus.
 func Open(ctx context.Context, config Config, deps Deps) (*Bus, error) {
 	b := &Bus{log: deps.Log, places: map[string]*place{}, layout: layout{1}}
-	open, where := b.embed, config.Dir
+	open, where := func(ctx context.Context, config Config) error { return b.embed(ctx, config, deps.Metrics) }, config.Dir
 	if config.URL != "" {
 		open, where = b.join, "a NATS cluster"
 	}
@@ -168,7 +177,7 @@ func Open(ctx context.Context, config Config, deps Deps) (*Bus, error) {
 }
 
 // embed starts NATS in this process.
-func (b *Bus) embed(ctx context.Context, config Config) (err error) {
+func (b *Bus) embed(ctx context.Context, config Config, reg prometheus.Registerer) (err error) {
 	if b.unlock, err = lock(config.Dir); err != nil {
 		return err
 	}
@@ -184,7 +193,11 @@ func (b *Bus) embed(ctx context.Context, config Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("open stream %s: %w", streamName, err)
 	}
-	return nil
+	if config.Sync == SyncAlways {
+		seconds := metric.NewLatency(reg, metric.ControlBusSync).WithLabelValues()
+		b.syncer, err = openSyncer(config.Dir, b.stream.CachedInfo().State.LastSeq, seconds)
+	}
+	return err
 }
 
 func (b *Bus) connect(url string, options ...nats.Option) (err error) {
@@ -213,6 +226,20 @@ func streamConfig(config Config, l layout) jetstream.StreamConfig {
 	}
 }
 
+// Err says why nothing can be stored now: the servers are out of reach, or the
+// disk failed a sync, which only opening the bus anew mends. It is nil otherwise.
+func (b *Bus) Err() error {
+	if b.syncer != nil {
+		if err := b.syncer.err(); err != nil {
+			return fault.New(fault.Unavailable, "sync the bus: %w", err)
+		}
+	}
+	if status := b.conn.Status(); status != nats.CONNECTED {
+		return fault.New(fault.Unavailable, "reach the bus: the connection is %s", strings.ToLower(status.String()))
+	}
+	return nil
+}
+
 // Close ends all reading and writing and waits until the stream's files are
 // closed. Closing twice does nothing.
 func (b *Bus) Close() {
@@ -222,6 +249,9 @@ func (b *Bus) Close() {
 	if b.server != nil {
 		b.server.Shutdown()
 		b.server.WaitForShutdown()
+	}
+	if b.syncer != nil {
+		b.syncer.close()
 	}
 	if b.unlock != nil {
 		b.unlock()

@@ -34,6 +34,13 @@ func (b *Bus) join(ctx context.Context, config Config) (err error) {
 	if config.Credentials != "" {
 		options = append(options, nats.UserCredentials(config.Credentials))
 	}
+	secure, err := config.TLS.secure()
+	if err != nil {
+		return err
+	}
+	if secure != nil {
+		options = append(options, nats.Secure(secure))
+	}
 	if err := b.connect(config.URL, options...); err != nil {
 		return err
 	}

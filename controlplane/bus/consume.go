@@ -95,6 +95,10 @@ func (b *Bus) consume(ctx context.Context, next uint64, subjects []string, handl
 		if len(deliveries) == 0 {
 			continue
 		}
+		// What is done about a frame must not outlast the frame.
+		if err := b.settle(ctx, next-1); err != nil {
+			return err
+		}
 		if err := handle(ctx, deliveries); err != nil {
 			return err
 		}

@@ -37,6 +37,41 @@ func (b *Bus) HistoryWithNodes(ctx context.Context, runID string, nodes []string
 	return b.history(ctx, follow, yield, runID, []string{b.layout.ofRun(runID)}, beside)
 }
 
+// LastOfRun gives the sequence of a run's last frame; 0 when there is none.
+func (b *Bus) LastOfRun(ctx context.Context, runID string) (uint64, error) {
+	return b.lastOf(ctx, b.layout.ofRun(runID))
+}
+
+// News yields the frames of a run that come after a sequence, until ctx ends,
+// which is no error, or yield fails.
+func (b *Bus) News(ctx context.Context, runID string, last uint64, yield func(Delivery) error) error {
+	f, err := b.feed(ctx, last+1, b.layout.ofRun(runID))
+	if err != nil {
+		return err
+	}
+	defer f.stop()
+	for {
+		messages, err := f.batch(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, m := range messages {
+			if m.sequence <= last {
+				continue
+			}
+			last = m.sequence
+			if d, err := b.delivery(m); err != nil {
+				b.countDamaged(m.sequence, err)
+			} else if err := yield(d); err != nil {
+				return err
+			}
+		}
+	}
+}
+
 // NodeHistory yields the frames of a node's own events, those that belong to no
 // run, as [Bus.History] does: what its agent says of it, and what the control
 // plane does.

@@ -69,12 +69,12 @@ func (b *Bus) Publish(ctx context.Context, m Message) (sequence uint64, err erro
 			return 0, err
 		}
 		if compare(m.Position, p.position) <= 0 {
-			return p.sequence, nil
+			return p.sequence, b.settle(ctx, p.sequence)
 		}
 		ack, err := b.store(ctx, m, data, p)
 		if err == nil {
 			p.position, p.sequence = proto.CloneOf(m.Position), ack.Sequence
-			return ack.Sequence, nil
+			return ack.Sequence, b.settle(ctx, ack.Sequence)
 		}
 		p.known = false // it may be stored all the same, or another control plane stored the next one
 		if !overtaken(err) || try == publishTries || !life.Sleep(ctx, time.Duration(try)*10*time.Millisecond) {
@@ -115,7 +115,11 @@ func (b *Bus) store(ctx context.Context, m Message, data []byte, p *place) (*jet
 	if b.shared {
 		options = append(options, jetstream.WithExpectLastSequenceForSubject(p.sequence, b.layout.ofSource(sourceOf(m.Node, m.Own))))
 	}
-	return b.js.PublishMsg(ctx, msg, options...)
+	ack, err := b.js.PublishMsg(ctx, msg, options...)
+	if err == nil && b.syncer != nil {
+		b.syncer.wrote(ack.Sequence)
+	}
+	return ack, err
 }
 
 // Last gives the position of the node's last stored frame; a zero position
@@ -131,7 +135,7 @@ func (b *Bus) Last(ctx context.Context, node string) (*agentv1.Position, error) 
 	if err := b.learn(ctx, source, p); err != nil {
 		return nil, err
 	}
-	return proto.CloneOf(p.position), nil
+	return proto.CloneOf(p.position), b.settle(ctx, p.sequence)
 }
 
 // LastOwn gives the last message in which the control plane itself spoke of a
@@ -151,6 +155,16 @@ func (b *Bus) LastOwn(ctx context.Context, node string) (Delivery, bool, error) 
 		return Delivery{}, false, fmt.Errorf("read the last word on node %s, sequence %d: %w", node, raw.Sequence, err)
 	}
 	return d, true, nil
+}
+
+// settle returns when a frame that the stream has is durable, as [Config.Sync]
+// has it. Whatever is told of a frame, to its agent or to who works on it, is told
+// after that.
+func (b *Bus) settle(ctx context.Context, sequence uint64) error {
+	if b.syncer == nil {
+		return nil
+	}
+	return b.syncer.wait(ctx, sequence)
 }
 
 func (b *Bus) place(source string) *place {

@@ -35,8 +35,7 @@ func startServer(config Config, log *slog.Logger) (*server.Server, error) {
 		JetStreamMaxMemory:     consumersMemoryBytes,
 		JetStreamMaxStore:      config.MaxBytes + storeSlackBytes,
 		DisableJetStreamBanner: true,
-		SyncAlways:             config.Sync == SyncAlways,
-		SyncInterval:           config.SyncInterval,
+		SyncInterval:           config.SyncInterval, // for SyncAlways there is a syncer besides
 	}
 	srv, err := server.NewServer(options)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 
+	"github.com/vigil-ml/vigil/internal/protocol"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
@@ -42,6 +43,9 @@ func NewBankOf(choose Choose) *Bank {
 // for the caller, since a bank has no clock.
 func (b *Bank) Observe(event *commonv1.Event) []*controlv1.Finding {
 	b.nodes.ended, b.now = nil, Standing{}
+	if protocol.OfEither(event) {
+		return nil
+	}
 	if isOfNode(event) {
 		return b.observeNode(event)
 	}

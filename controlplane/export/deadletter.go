@@ -12,6 +12,11 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	otlplogs "go.opentelemetry.io/proto/otlp/logs/v1"
+	otlpmetrics "go.opentelemetry.io/proto/otlp/metrics/v1"
+	otlptrace "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
 )
 
 // deadLetter is a document that was given up, as a line of the file.
@@ -22,15 +27,36 @@ type deadLetter struct {
 	Received time.Time      `json:"received"`
 	Given    time.Time      `json:"given_up"`
 	Reason   string         `json:"reason"`
-	Fields   map[string]any `json:"document"`
+	Fields   map[string]any `json:"document,omitempty"`
+	OTLP     []byte         `json:"otlp,omitempty"`
 }
 
 func letterOf(d Document, reason string, now time.Time) deadLetter {
-	return deadLetter{Stream: d.Stream, ID: d.ID, Time: d.Time, Received: d.Received, Given: now, Reason: reason, Fields: d.Fields}
+	letter := deadLetter{Stream: d.Stream, ID: d.ID, Time: d.Time, Received: d.Received, Given: now, Reason: reason, Fields: d.Fields}
+	if d.OTLP != nil {
+		letter.OTLP, _ = proto.Marshal(d.OTLP) // it was read from such bytes
+	}
+	return letter
 }
 
 func (l deadLetter) document() Document {
-	return Document{Stream: l.Stream, ID: l.ID, Time: l.Time, Received: l.Received, Fields: l.Fields, Uncertain: true}
+	d := Document{Stream: l.Stream, ID: l.ID, Time: l.Time, Received: l.Received, Fields: l.Fields, Uncertain: true}
+	if len(l.OTLP) == 0 {
+		return d
+	}
+	var as proto.Message
+	switch l.Stream {
+	case StreamTraces:
+		as = &otlptrace.ResourceSpans{}
+	case StreamMetrics:
+		as = &otlpmetrics.ResourceMetrics{}
+	default:
+		as = &otlplogs.ResourceLogs{}
+	}
+	if proto.Unmarshal(l.OTLP, as) == nil {
+		d.OTLP = as
+	}
+	return d
 }
 
 // deadLetters is two files of JSON lines: what is written goes to the first;

@@ -71,14 +71,14 @@ func (r *Runner) deliver(ctx context.Context, source string, documents []Documen
 	return nil
 }
 
-// begin notes the batch under way. The first of a process may have been sent by
-// the one before.
+// begin notes the batch under way. What the process before this one announced it
+// may have sent.
 func (r *Runner) begin(source string, documents []Document) *lane {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l := r.lanes[source]
 	for i := range documents {
-		documents[i].Uncertain = documents[i].Uncertain || l.fresh
+		documents[i].Uncertain = documents[i].Uncertain || l.at < l.doubt
 		if at := documents[i].Received; l.oldest.IsZero() || at.Before(l.oldest) {
 			l.oldest = at
 		}
@@ -171,7 +171,7 @@ func (r *Runner) failed(ctx context.Context, source string, err error) {
 func (r *Runner) worked(ctx context.Context, source string, l *lane) {
 	r.mu.Lock()
 	was, told := l.failing, l.told
-	l.failing, l.told, l.oldest, l.fresh = nil, false, time.Time{}, false
+	l.failing, l.told, l.oldest = nil, false, time.Time{}
 	healthy := true
 	for _, other := range r.lanes {
 		healthy = healthy && other.failing == nil

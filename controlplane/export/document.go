@@ -23,35 +23,55 @@ const ecsVersion = "8.17"
 
 type object = map[string]any
 
-// eventDocuments gives a document for each event of a frame. What an event
-// carries is below vigil.body as it is in JSON; numbers that people search by
-// stand apart.
+// eventDocuments gives the documents of a frame: one for each event, or for
+// each line, span and so on of what a program says of itself.
 func eventDocuments(frame bus.Delivery) ([]Document, error) {
 	events := frame.Batch.GetEvents()
 	documents := make([]Document, 0, len(events))
 	for _, event := range events {
-		at := frame.Received
-		if event.GetTime() != nil {
-			at = event.GetTime().AsTime()
+		var of []Document
+		var err error
+		switch body := event.GetBody().(type) {
+		case *commonv1.Event_Logs:
+			of = logDocuments(frame.Received, event, body.Logs)
+		case *commonv1.Event_Telemetry:
+			of, err = telemetryDocuments(origin{
+				id: event.GetEventId(), received: frame.Received, node: event.GetNode(), run: event.GetRunId(),
+				attempt: event.GetAttempt(), rank: event.GetRank(),
+			}, body.Telemetry)
+		default:
+			of = make([]Document, 1)
+			of[0], err = eventDocument(frame.Received, event)
 		}
-		name, body, err := bodyOf(event)
 		if err != nil {
 			return nil, fmt.Errorf("write event %s: %w", event.GetEventId(), err)
 		}
-		fields := base(at, frame.Received, StreamEvents, "event")
-		facts := object{"node": event.GetNode(), "attempt": event.GetAttempt(), "rank": event.GetRank(), "body": body}
-		set(facts, "run", event.GetRunId())
-		fields["vigil"] = facts
-		fields["event"].(object)["id"] = event.GetEventId()
-		fields["event"].(object)["action"] = name
-		fields["host"] = object{"name": event.GetNode()}
-		traced(fields, event.GetTraceparent())
-		describe(fields, facts, event)
-		documents = append(documents, Document{
-			Stream: StreamEvents, ID: event.GetEventId(), Time: at, Received: frame.Received, Fields: fields,
-		})
+		documents = append(documents, of...)
 	}
 	return documents, nil
+}
+
+// eventDocument gives the document of an event. What it carries is below
+// vigil.body as it is in JSON; numbers that people search by stand apart.
+func eventDocument(received time.Time, event *commonv1.Event) (Document, error) {
+	at := received
+	if event.GetTime() != nil {
+		at = event.GetTime().AsTime()
+	}
+	name, body, err := bodyOf(event)
+	if err != nil {
+		return Document{}, err
+	}
+	fields := base(at, received, StreamEvents, "event")
+	facts := object{"node": event.GetNode(), "attempt": event.GetAttempt(), "rank": event.GetRank(), "body": body}
+	set(facts, "run", event.GetRunId())
+	fields["vigil"] = facts
+	fields["event"].(object)["id"] = event.GetEventId()
+	fields["event"].(object)["action"] = name
+	fields["host"] = object{"name": event.GetNode()}
+	traced(fields, event.GetTraceparent())
+	describe(fields, facts, event)
+	return Document{Stream: StreamEvents, ID: event.GetEventId(), Time: at, Received: received, Fields: fields}, nil
 }
 
 // base is what every document has.
@@ -148,8 +168,8 @@ func enumText(value protoreflect.Enum, prefix string) string {
 	return strings.ToLower(strings.TrimPrefix(string(name.Name()), prefix))
 }
 
-// recordDocument gives the document of a record of the store.
-func recordDocument(record store.ExportRecord) (Document, error) {
+// recordDocuments gives the documents of a record of the store.
+func recordDocuments(record store.ExportRecord) ([]Document, error) {
 	document := Document{Received: record.Recorded}
 	var err error
 	switch record.Kind {
@@ -157,13 +177,19 @@ func recordDocument(record store.ExportRecord) (Document, error) {
 		err = findingDocument(&document, record)
 	case store.ExportIncident:
 		err = incidentDocument(&document, record)
+	case store.ExportTelemetry:
+		said := &commonv1.Telemetry{}
+		if err = proto.Unmarshal(record.Body, said); err == nil {
+			return telemetryDocuments(origin{id: record.ID, received: record.Recorded}, said)
+		}
+		err = fault.Mark(fault.Corrupt, err)
 	default:
 		err = fault.New(fault.Unsupported, "its kind %q is not known", record.Kind)
 	}
 	if err != nil {
-		return Document{}, fmt.Errorf("write record %d: %w", record.Sequence, err)
+		return nil, fmt.Errorf("write record %d: %w", record.Sequence, err)
 	}
-	return document, nil
+	return []Document{document}, nil
 }
 
 func findingDocument(document *Document, record store.ExportRecord) error {

@@ -1,5 +1,6 @@
-// Package export hands what Vigil knows to systems outside: events of trainers
-// and nodes as the bus has them, and findings and incidents as the store does.
+// Package export hands what Vigil knows to systems outside: events, logs and
+// spans of trainers and nodes as the bus has them, and findings, incidents, audit
+// records and what control planes say of themselves as the store does.
 //
 // An exporter takes batches of documents and says of each what became of it.
 // Everything else is here: a [Runner] has a cursor of its own for each source in
@@ -13,6 +14,8 @@ import (
 	"context"
 	"log/slog"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 )
 
 // Streams of documents.
@@ -20,10 +23,16 @@ const (
 	StreamEvents    = "events"    // what trainers and nodes say
 	StreamFindings  = "findings"  // what detectors say
 	StreamIncidents = "incidents" // each state of each incident
+	StreamAudit     = "audit"     // each record of the audit log
+	StreamLogs      = "logs"      // what trainers, agents and control planes log
+	StreamTraces    = "traces"    // their spans
+	StreamMetrics   = "metrics"   // the control planes' metrics about themselves
 )
 
 // Streams are all streams, in the order in which they are shown.
-func Streams() []string { return []string{StreamEvents, StreamFindings, StreamIncidents} }
+func Streams() []string {
+	return []string{StreamEvents, StreamFindings, StreamIncidents, StreamAudit, StreamLogs, StreamTraces, StreamMetrics}
+}
 
 // Document is one thing to be kept elsewhere.
 type Document struct {
@@ -39,6 +48,10 @@ type Document struct {
 	// Fields are in the words of the Elastic Common Schema; what that has no
 	// word for is below "vigil".
 	Fields map[string]any
+	// OTLP is the same as OpenTelemetry has it, for what came in that form: a
+	// ResourceSpans, ResourceLogs or ResourceMetrics. Nil for what did not. What
+	// documents of one batch have in common, they share.
+	OTLP proto.Message
 	// Uncertain tells that an earlier try ended without an answer, or may have:
 	// the other side may have it.
 	Uncertain bool
@@ -69,6 +82,8 @@ type Verdict struct {
 // Exporter hands documents over to one system outside. Its methods are called by
 // one goroutine for each source.
 type Exporter interface {
+	// Streams are those that it takes.
+	Streams() []string
 	// Export hands documents over and gives a verdict for each, in their order.
 	// With an error nothing is known of any: all are tried again, as uncertain
 	// ones. It ends soon after ctx does.

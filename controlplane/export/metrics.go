@@ -13,6 +13,8 @@ type Metrics struct {
 	failing   *prometheus.GaugeVec
 	dead      *prometheus.GaugeVec
 	dropped   *prometheus.CounterVec
+
+	telemetryLost *prometheus.CounterVec
 }
 
 // NewMetrics registers the metrics.
@@ -23,6 +25,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		failing:   metric.NewGauge(reg, metric.ControlExportFailing),
 		dead:      metric.NewGauge(reg, metric.ControlExportDead),
 		dropped:   metric.NewCounter(reg, metric.ControlExportDropped),
+
+		telemetryLost: metric.NewCounter(reg, metric.ControlTelemetryLost),
 	}
 }
 
@@ -32,3 +36,7 @@ func (m *Metrics) register(name string) {
 	m.retries.WithLabelValues(name)
 	m.dropped.WithLabelValues(name)
 }
+
+// TelemetryLost counts a batch of what this control plane said of itself that
+// could not be kept.
+func (m *Metrics) TelemetryLost(string) { m.telemetryLost.WithLabelValues("unkept").Inc() }

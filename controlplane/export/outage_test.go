@@ -19,6 +19,8 @@ import (
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 
+	"github.com/vigil-ml/vigil/controlplane/audit"
+	"github.com/vigil-ml/vigil/controlplane/audit/trail"
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/export"
 	"github.com/vigil-ml/vigil/controlplane/export/elastic"
@@ -44,6 +46,7 @@ type plane struct {
 
 	bus    *bus.Bus
 	store  *store.Store
+	audit  *audit.Log
 	runner *export.Runner
 	stop   func()
 	next   uint64
@@ -65,6 +68,15 @@ func newPlane(t *testing.T) *plane {
 	}}
 }
 
+// newWholePlane exports every stream.
+func newWholePlane(t *testing.T) *plane {
+	p := newPlane(t)
+	for _, stream := range export.Streams() {
+		p.limits.Streams[stream] = true
+	}
+	return p
+}
+
 // start opens the parts and runs an exporter until stop.
 func (p *plane) start(exporter export.Exporter, clock func() time.Time) {
 	p.t.Helper()
@@ -79,8 +91,14 @@ func (p *plane) start(exporter export.Exporter, clock func() time.Time) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	p.audit, err = audit.Open(p.t.Context(), audit.Defaults(filepath.Join(p.dir, "audit")), audit.Deps{
+		Store: p.store, Log: log, Metrics: prometheus.NewRegistry(), Clock: time.Now,
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
 	p.runner = export.NewRunner(p.limits, export.RunnerDeps{
-		Name: "search", Kind: "elastic", Exporter: exporter, Bus: p.bus, Store: p.store, Dir: filepath.Join(p.dir, "exports"),
+		Name: "search", Kind: "elastic", Exporter: exporter, Bus: p.bus, Store: p.store, Audit: p.audit, Dir: filepath.Join(p.dir, "exports"),
 		Trouble: p.trouble, Metrics: export.NewMetrics(prometheus.NewRegistry()), Log: log, Clock: clock,
 	})
 	group := life.NewGroup(context.WithoutCancel(p.t.Context()))
@@ -103,8 +121,9 @@ func (p *plane) start(exporter export.Exporter, clock func() time.Time) {
 	p.t.Cleanup(p.stop)
 }
 
-// publish puts frames of five events each on the bus, and a finding and two
-// states of an incident into the store.
+// publish puts frames on the bus, of five events, two lines of a log and a span
+// each, and into the store a finding, two states of an incident, an audit record,
+// and of what a control plane says of itself a line, a span and its metrics.
 func (p *plane) publish(frames int) {
 	p.t.Helper()
 	for range frames {
@@ -117,6 +136,16 @@ func (p *plane) publish(frames int) {
 				Body: &commonv1.Event_Step{Step: &commonv1.StepReport{Step: step, Loss: new(0.5)}},
 			})
 		}
+		batch.Events = append(batch.Events, &commonv1.Event{
+			EventId: fmt.Sprintf("l-%d", p.next), RunId: "r", Rank: 3, Node: "n", Time: timestamppb.Now(),
+			Body: &commonv1.Event_Logs{Logs: &commonv1.LogBatch{Records: []*commonv1.LogRecord{
+				{Level: "INFO", Logger: "train", Message: "epoch begins"},
+				{Level: "ERROR", Message: "a worker died", ErrorType: "OSError", Attributes: map[string]string{"worker": "7"}},
+			}}},
+		}, &commonv1.Event{
+			EventId: fmt.Sprintf("s-%d", p.next), RunId: "r", Node: "n", Time: timestamppb.Now(),
+			Body: &commonv1.Event_Telemetry{Telemetry: spanOf(p.t, "vigil.save", p.next)},
+		})
 		_, err := p.bus.Publish(p.t.Context(), bus.Message{
 			Node: "n", Position: &agentv1.Position{Epoch: 1, Sequence: p.next}, Received: time.Now(), Batch: batch,
 		})
@@ -126,6 +155,17 @@ func (p *plane) publish(frames int) {
 	}
 	err := p.store.Update(p.t.Context(), func(tx *store.Tx) error {
 		name := fmt.Sprint("f-", p.next)
+		for n, said := range []*commonv1.Telemetry{spanOf(p.t, "vigil.detect", p.next), lineOf(p.t, "control plane is up"), gaugeOf(p.t)} {
+			if err := tx.RecordTelemetry(fmt.Sprintf("t-%d-%d", p.next, n), said); err != nil {
+				return err
+			}
+		}
+		if err := p.audit.Append(tx, trail.Record{
+			Class: trail.Act, Actor: trail.Actor{Kind: "token", ID: "ci"}, Action: "vigil.control.v1.IncidentService/ResolveIncident",
+			Object: map[string]string{"incident_id": "i-1"}, Outcome: "ok",
+		}); err != nil {
+			return err
+		}
 		if _, err := tx.PutFinding(&controlv1.Finding{FindingId: name, RunId: "r", Kind: "nonfinite", Summary: "a NaN"}); err != nil {
 			return err
 		}
@@ -159,7 +199,7 @@ func elasticAt(t *testing.T, url string) export.Exporter {
 // answers are cut behind their effect, and an index rolls over in between.
 func TestNothingIsLostOrDoubledOverAnOutage(t *testing.T) {
 	fake := elastictest.New(t)
-	p := newPlane(t)
+	p := newWholePlane(t)
 	var asked atomic.Int64
 	away := func(r *http.Request) (int, bool) { asked.Add(1); return 503, false }
 	fake.Fail(away)
@@ -192,7 +232,7 @@ func TestNothingIsLostOrDoubledOverAnOutage(t *testing.T) {
 	fake.Fail(nil)
 	p.start(elasticAt(t, fake.URL()), time.Now)
 	p.publish(50)
-	want := map[string]int{"events": 250 * 5, "findings": 3, "incidents": 6}
+	want := map[string]int{"events": 250 * 5, "findings": 3, "incidents": 6, "audit": 3, "logs": 250*2 + 3}
 	for stream, n := range want {
 		name := "logs-vigil." + stream + "-default"
 		testkit.Eventually(t, name, func() bool { byID, _ := fake.Documents(name); return len(byID) >= n })
@@ -207,6 +247,26 @@ func TestNothingIsLostOrDoubledOverAnOutage(t *testing.T) {
 	}
 	testkit.Eventually(t, "cursors at the end", func() bool {
 		status, err := p.runner.Status(t.Context())
-		return err == nil && status.Cursors["events"] == 250 && status.Cursors["records"] == 9
+		return err == nil && status.Cursors["events"] == 250 && status.Cursors["records"] == 18 && status.Cursors["audit"] == 3
 	})
+	lines, _ := fake.Documents("logs-vigil.logs-default")
+	line := lines["l-7-1"]
+	for path, want := range map[string]any{
+		"message": "a worker died", "log.level": "error", "error.type": "OSError", "host.name": "n", "vigil.run": "r",
+		"vigil.rank": 3.0, "vigil.body.worker": "7", "event.dataset": "vigil.logs",
+	} {
+		if got := at(line, path); got != want {
+			t.Errorf("%s is %v, want %v", path, got, want)
+		}
+	}
+}
+
+// at gives what is at a path of names with dots between.
+func at(document map[string]any, path string) any {
+	var here any = document
+	for name := range strings.SplitSeq(path, ".") {
+		object, _ := here.(map[string]any)
+		here = object[name]
+	}
+	return here
 }

@@ -111,8 +111,8 @@ func (r *Runner) Status(ctx context.Context) (Status, error) {
 	}
 	r.mu.Unlock()
 	err := r.deps.Store.View(ctx, func(tx *store.Tx) (err error) {
-		for _, source := range []string{sourceEvents, sourceRecords} {
-			if s.Cursors[source], err = tx.Cursor(CursorName(r.deps.Name, source)); err != nil {
+		for _, source := range r.sources() {
+			if s.Cursors[source.name], err = tx.Cursor(CursorName(r.deps.Name, source.name)); err != nil {
 				return err
 			}
 		}

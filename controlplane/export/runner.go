@@ -2,11 +2,13 @@ package export
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/vigil-ml/vigil/controlplane/audit/trail"
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/life"
@@ -61,6 +63,14 @@ type Limits struct {
 	Streams map[string]bool
 }
 
+// Audit is where the audit log is.
+type Audit interface {
+	// Entries gives at most limit records from a place on, in their order.
+	Entries(ctx context.Context, from uint64, limit int) ([]trail.Entry, error)
+	// PublicKey names the log.
+	PublicKey() string
+}
+
 // RunnerDeps is what a runner is given.
 type RunnerDeps struct {
 	Name     string
@@ -68,6 +78,7 @@ type RunnerDeps struct {
 	Exporter Exporter
 	Bus      Bus
 	Store    Store
+	Audit    Audit  // needed for the stream of audit records only
 	Dir      string // for dead letters
 	Trouble  Trouble
 	Metrics  *Metrics
@@ -92,26 +103,32 @@ type lane struct {
 	since   time.Time
 	told    bool
 	oldest  time.Time // of the batch under way; zero between batches
-	fresh   bool      // nothing was sent since the start: what is first may be there already
+
+	at    uint64 // the cursor, before the batch under way
+	sent  uint64 // nothing behind it was ever sent; as it is stored
+	doubt uint64 // what is up to it may have been sent before the lane was opened
 }
 
-// NewRunner makes a runner; Run starts it.
+// NewRunner makes a runner; Run starts it. Streams that the exporter does not
+// take are left out.
 func NewRunner(limits Limits, deps RunnerDeps) *Runner {
+	limits.Streams = maps.Clone(limits.Streams)
+	maps.DeleteFunc(limits.Streams, func(stream string, _ bool) bool { return !slices.Contains(deps.Exporter.Streams(), stream) })
 	r := &Runner{limits: limits, deps: deps, lanes: map[string]*lane{}}
 	r.dead = newDeadLetters(deps.Dir, deps.Name, limits.DeadBytes)
-	for _, source := range []string{sourceEvents, sourceRecords} {
-		r.lanes[source] = &lane{fresh: true}
+	for _, source := range r.sources() {
+		r.lanes[source.name] = &lane{}
 	}
 	deps.Metrics.register(deps.Name)
 	deps.Metrics.dead.WithLabelValues(deps.Name).Set(float64(r.dead.size()))
 	return r
 }
 
-// Sources; each has a cursor of its own.
-const (
-	sourceEvents  = "events"
-	sourceRecords = "records"
-)
+// announced is how far behind a batch it is noted that it may have been sent.
+const announced = 512
+
+// sentName names the place up to which may have been sent.
+func sentName(exporter, source string) string { return CursorName(exporter, source) + "/sent" }
 
 // CursorName is the name of an exporter's cursor in the store.
 func CursorName(exporter, source string) string { return "export/" + exporter + "/" + source }
@@ -120,130 +137,74 @@ func CursorName(exporter, source string) string { return "export/" + exporter + 
 func (r *Runner) Run(ctx context.Context) error {
 	defer func() { _ = r.deps.Exporter.Close() }()
 	group := life.NewGroup(ctx)
-	if r.limits.Streams[StreamEvents] {
-		group.Go("export events to "+r.deps.Name, r.again(sourceEvents, r.events))
-	}
-	if r.limits.Streams[StreamFindings] || r.limits.Streams[StreamIncidents] {
-		group.Go("export records to "+r.deps.Name, r.again(sourceRecords, r.records))
+	for _, source := range r.sources() {
+		group.Go("export "+source.name+" to "+r.deps.Name, func(ctx context.Context) error {
+			return life.Again(ctx, life.Retry{First: retryFirst, Most: retryMost, Failed: func(err error) { r.failed(ctx, source.name, err) }},
+				func(ctx context.Context) error { return source.run(ctx, r) })
+		})
 	}
 	return group.Wait()
 }
 
-// again runs a source's loop anew after errors of the bus or the store.
-func (r *Runner) again(source string, loop func(context.Context) error) func(context.Context) error {
-	return func(ctx context.Context) error {
-		wait := retryFirst
-		for {
-			began := r.deps.Clock()
-			err := loop(ctx)
-			if ctx.Err() != nil {
-				return nil
-			}
-			if err == nil {
-				err = fmt.Errorf("read %s: the source ended", source)
-			}
-			r.failed(ctx, source, err)
-			if r.deps.Clock().Sub(began) > retryMost {
-				wait = retryFirst
-			}
-			if !life.Sleep(ctx, wait) {
-				return nil
-			}
-			wait = min(2*wait, retryMost)
-		}
-	}
-}
-
-// events exports the bus.
-func (r *Runner) events(ctx context.Context) error {
-	cursor, err := r.cursor(ctx, sourceEvents)
-	if err != nil {
-		return err
-	}
-	return r.deps.Bus.Consume(ctx, cursor+1, func(ctx context.Context, frames []bus.Delivery) error {
-		began := r.deps.Clock()
-		var documents []Document
-		for _, frame := range frames {
-			of, err := eventDocuments(frame)
-			if err != nil {
-				r.deps.Log.Error("frame cannot be exported and is skipped", "exporter", r.deps.Name, "sequence", frame.Sequence, "error", err)
-				continue
-			}
-			documents = append(documents, of...)
-		}
-		last := frames[len(frames)-1].Sequence
-		if err := r.settle(ctx, sourceEvents, last, documents); err != nil {
-			return err
-		}
-		if len(frames) < bus.MaxDeliveries/2 {
-			life.Sleep(ctx, pace-r.deps.Clock().Sub(began))
-		}
-		return nil
-	})
-}
-
-// records exports what the store recorded.
-func (r *Runner) records(ctx context.Context) error {
-	cursor, err := r.cursor(ctx, sourceRecords)
-	if err != nil {
-		return err
-	}
-	for {
-		changed := r.deps.Store.Changed(store.TopicExports)
-		var records []store.ExportRecord
-		err := r.deps.Store.View(ctx, func(tx *store.Tx) (err error) {
-			records, err = tx.ExportRecords(cursor, recordsAtOnce)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		if len(records) == 0 {
-			select {
-			case <-changed:
-				continue
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-		var documents []Document
-		for _, record := range records {
-			document, err := recordDocument(record)
-			if err != nil {
-				r.deps.Log.Error("record cannot be exported and is skipped", "exporter", r.deps.Name, "error", err)
-				continue
-			}
-			if r.limits.Streams[document.Stream] {
-				documents = append(documents, document)
-			}
-		}
-		cursor = records[len(records)-1].Sequence
-		if err := r.settle(ctx, sourceRecords, cursor, documents); err != nil {
-			return err
-		}
-	}
-}
-
+// cursor opens a source's lane and gives where it goes on behind.
 func (r *Runner) cursor(ctx context.Context, source string) (at uint64, err error) {
+	var sent uint64
 	err = r.deps.Store.View(ctx, func(tx *store.Tx) error {
-		at, err = tx.Cursor(CursorName(r.deps.Name, source))
+		if at, err = tx.Cursor(CursorName(r.deps.Name, source)); err != nil {
+			return err
+		}
+		sent, err = tx.Cursor(sentName(r.deps.Name, source))
 		return err
 	})
-	return at, err
+	if err != nil {
+		return 0, err
+	}
+	if sent == 0 && at > 0 {
+		sent = at + announced // an earlier release did not note it
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := r.lanes[source]
+	l.at, l.sent, l.doubt = at, sent, sent
+	return at, nil
 }
 
 // settle has documents delivered and then moves the source's cursor.
 func (r *Runner) settle(ctx context.Context, source string, upTo uint64, documents []Document) error {
+	if err := r.announce(ctx, source, upTo); err != nil {
+		return err
+	}
 	if err := r.deliver(ctx, source, documents); err != nil {
 		return err
 	}
-	err := r.deps.Store.Update(ctx, func(tx *store.Tx) error {
-		return tx.SetCursor(CursorName(r.deps.Name, source), upTo)
-	})
-	if err != nil {
-		r.mu.Lock()
-		r.lanes[source].fresh = true // they come again
-		r.mu.Unlock()
+	if err := r.setCursor(ctx, CursorName(r.deps.Name, source), upTo); err != nil {
+		return err
 	}
-	return err
+	r.mu.Lock()
+	r.lanes[source].at = upTo
+	r.mu.Unlock()
+	return nil
+}
+
+// announce notes in the store, before a batch is sent, how far will have been
+// sent then, and some way further, so that it need not be noted often. Whoever
+// comes after this process asks for what is up to there before it sends it again.
+func (r *Runner) announce(ctx context.Context, source string, upTo uint64) error {
+	r.mu.Lock()
+	known := r.lanes[source].sent >= upTo
+	r.mu.Unlock()
+	if known {
+		return nil
+	}
+	if err := r.setCursor(ctx, sentName(r.deps.Name, source), upTo+announced); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.lanes[source].sent = upTo + announced
+	r.mu.Unlock()
+	return nil
+}
+
+func (r *Runner) setCursor(ctx context.Context, name string, at uint64) error {
+	return r.deps.Store.Update(ctx, func(tx *store.Tx) error { return tx.SetCursor(name, at) })
 }

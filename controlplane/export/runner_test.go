@@ -43,6 +43,8 @@ func (s *stub) Export(_ context.Context, documents []export.Document) ([]export.
 
 func (s *stub) Close() error { return nil }
 
+func (s *stub) Streams() []string { return export.Streams() }
+
 func (s *stub) set(fails error, judge func(export.Document) export.Verdict) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -37,12 +37,17 @@ func (s Set) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
+// telemetryBytes bounds what control planes say of themselves while an exporter
+// does not take it; the oldest goes.
+const telemetryBytes = 256 << 20
+
 // prune drops the records that every exporter that takes any has had.
 func (s Set) prune(ctx context.Context) error {
-	return s[0].deps.Store.Update(ctx, func(tx *store.Tx) error {
+	var dropped int64
+	err := s[0].deps.Store.Update(ctx, func(tx *store.Tx) (err error) {
 		least := uint64(math.MaxInt64)
 		for _, r := range s {
-			if !r.limits.Streams[StreamFindings] && !r.limits.Streams[StreamIncidents] {
+			if !r.takes(recordStreams()...) {
 				continue
 			}
 			cursor, err := tx.Cursor(CursorName(r.deps.Name, sourceRecords))
@@ -51,8 +56,16 @@ func (s Set) prune(ctx context.Context) error {
 			}
 			least = min(least, cursor)
 		}
-		return tx.DropExportRecords(least)
+		if err := tx.DropExportRecords(least); err != nil {
+			return err
+		}
+		dropped, err = tx.BoundTelemetry(telemetryBytes)
+		return err
 	})
+	if err == nil {
+		s[0].deps.Metrics.telemetryLost.WithLabelValues("bound").Add(float64(dropped))
+	}
+	return err
 }
 
 // Statuses gives how each is, in the order of the configuration.

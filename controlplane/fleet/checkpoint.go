@@ -56,8 +56,13 @@ func (f *Fleet) RequestCheckpoint(tx *store.Tx, request SaveRequest) (*controlv1
 			return first, err
 		}
 	}
-	if err := f.refuse(tx, run, request); err != nil {
+	if err := refuse(run); err != nil {
 		return nil, err
+	}
+	if request.RequireConnected {
+		if err := f.reachable(tx, run); err != nil {
+			return nil, err
+		}
 	}
 	now := f.deps.Clock()
 	checkpoint := &controlv1.Checkpoint{
@@ -80,8 +85,8 @@ func (f *Fleet) RequestCheckpoint(tx *store.Tx, request SaveRequest) (*controlv1
 	return checkpoint, nil
 }
 
-// refuse says why a run cannot be saved; nil when it can.
-func (f *Fleet) refuse(tx *store.Tx, run *controlv1.Run, request SaveRequest) error {
+// refuse says why a run's trainers cannot be told anything; nil when they can.
+func refuse(run *controlv1.Run) error {
 	if run.Ended != nil {
 		return fault.WithHint(
 			fault.New(fault.Precondition, "run %s has %s", run.RunId, EndedWord(run.State)),
@@ -92,9 +97,11 @@ func (f *Fleet) refuse(tx *store.Tx, run *controlv1.Run, request SaveRequest) er
 			fault.New(fault.Unavailable, "none of the trainers of run %s has registered yet", run.RunId),
 			"try again once agentctl describe run "+run.RunId+" shows its ranks")
 	}
-	if !request.RequireConnected {
-		return nil
-	}
+	return nil
+}
+
+// reachable says when no agent of a run is connected.
+func (f *Fleet) reachable(tx *store.Tx, run *controlv1.Run) error {
 	connected, err := f.anyConnected(tx, run.Nodes)
 	if err != nil {
 		return err

@@ -104,5 +104,5 @@ func (e *Engine) Note(_ context.Context, tx *store.Tx, act Act) error {
 	if act.Comment == "" {
 		return fault.New(fault.Invalid, "text is empty: say what to note")
 	}
-	return noteBy(tx, act.IncidentID, e.deps.Clock(), "note", act.Comment, act.Author)
+	return e.happened(tx, act.IncidentID, e.deps.Clock(), "note", act.Comment, act.Author)
 }

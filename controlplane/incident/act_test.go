@@ -150,7 +150,7 @@ func TestExpires(t *testing.T) {
 // external has a Prometheus say something.
 func (d *desk) external(a incident.External) {
 	d.Helper()
-	err := d.store.Update(d.Context(), func(tx *store.Tx) error { return d.engine.External(d.Context(), tx, a) })
+	err := d.store.Update(d.Context(), func(tx *store.Tx) error { return d.engine.Externals(d.Context(), tx, a) })
 	if err != nil {
 		d.Fatal(err)
 	}

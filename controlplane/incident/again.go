@@ -70,7 +70,7 @@ func (e *Engine) again(ctx context.Context, tx *store.Tx, event *commonv1.Event,
 		return err
 	}
 	text := fmt.Sprintf("It came again, in attempt %d, for the %s time: %s", f.GetAttempt(), ordinal(record.Occurrences), f.GetSummary())
-	if err := note(tx, id, e.deps.Clock(), action, text); err != nil {
+	if err := e.happened(tx, id, e.deps.Clock(), action, text, ""); err != nil {
 		return err
 	}
 	answer, err := e.answer(ctx, tx, event, f, record)

@@ -85,8 +85,8 @@ func (e *Engine) save(ctx context.Context, tx *store.Tx, f *controlv1.Finding, r
 	if err != nil {
 		return answer{}, err
 	}
-	return a, note(tx, id, e.deps.Clock(), "checkpoint",
-		fmt.Sprintf("Asked for emergency checkpoint %s and a restart from it.", checkpoint.GetCheckpointId()))
+	return a, e.happened(tx, id, e.deps.Clock(), "checkpoint",
+		fmt.Sprintf("Asked for emergency checkpoint %s and a restart from it.", checkpoint.GetCheckpointId()), "")
 }
 
 // summary is what a person reads at three in the morning: what is wrong, since

@@ -178,18 +178,23 @@ func (e *Engine) expected(ctx context.Context, tx *store.Tx, rule Expect, away b
 	a := External{Labels: rule.labels(), Annotations: map[string]string{
 		"summary": fmt.Sprintf("%s stays away: nothing for more than %v.", rule.what(), rule.Within),
 	}}
-	record, err := tx.ExternalIncident(alert.Fingerprint(a.Labels))
-	if err != nil && !fault.Is(err, fault.NotFound) {
+	a.fingerprint = alert.Fingerprint(a.Labels)
+	record, found, err := tx.ExternalIncident(a.fingerprint)
+	if err != nil {
 		return err
 	}
-	open := err == nil && record.Incident.GetState() != resolved
+	open := found && record.Incident.GetState() != resolved
 	switch {
-	case away && !open && err == nil && e.deps.Clock().Sub(record.Changed) <= againWithin:
+	case away && !open && found && e.deps.Clock().Sub(record.Changed) <= againWithin:
 		a.Starts = last
 		return e.externalAgain(ctx, tx, record, a, time.Time{})
 	case away && !open:
 		a.Starts = last
-		return e.openExternal(ctx, tx, a, time.Time{})
+		opened, err := e.openExternal(tx, a, time.Time{})
+		if err != nil {
+			return err
+		}
+		return e.deps.Router.Alert(ctx, tx, opened)
 	case !away && open:
 		return e.resolve(ctx, tx, e.deps.Clock(), record, "It arrives again.", "")
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/base32"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,7 +15,6 @@ import (
 
 	"github.com/vigil-ml/vigil/alerting/alert"
 	"github.com/vigil-ml/vigil/controlplane/store"
-	"github.com/vigil-ml/vigil/internal/fault"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
@@ -25,10 +25,14 @@ type External struct {
 	Starts              time.Time // zero means now
 	Ends                time.Time // in the past: it is over; zero: unless it is sent again
 	GeneratorURL        string
+
+	fingerprint string // of the labels
 }
 
-// Externals takes in external alerts, as [Engine.External] does each.
-func (e *Engine) Externals(ctx context.Context, tx *store.Tx, alerts []External) error {
+// Externals takes in external alerts: each opens an incident with its labels,
+// brings it up to date, or ends it. What is said twice changes nothing but for
+// how long it is believed.
+func (e *Engine) Externals(ctx context.Context, tx *store.Tx, alerts ...External) error {
 	fingerprints := make([]string, len(alerts))
 	for n, a := range alerts {
 		fingerprints[n] = alert.Fingerprint(a.Labels)
@@ -36,18 +40,36 @@ func (e *Engine) Externals(ctx context.Context, tx *store.Tx, alerts []External)
 	if err := tx.LookForExternal(fingerprints...); err != nil {
 		return err
 	}
-	for _, a := range alerts {
-		if err := e.External(ctx, tx, a); err != nil {
+	var opened []store.IncidentRecord // and not told of yet: all are told of together
+	for n, a := range alerts {
+		a.fingerprint = fingerprints[n]
+		record, found, err := tx.ExternalIncident(a.fingerprint)
+		if err != nil {
 			return err
 		}
+		if found && slices.ContainsFunc(opened, func(r store.IncidentRecord) bool { return r.Fingerprint == a.fingerprint }) {
+			if err := e.deps.Router.Alert(ctx, tx, opened...); err != nil {
+				return err
+			}
+			opened = nil
+		}
+		if !found {
+			record = store.IncidentRecord{}
+		}
+		fresh, err := e.external(ctx, tx, a, record)
+		if err != nil {
+			return err
+		}
+		if fresh.Incident != nil {
+			opened = append(opened, fresh)
+		}
 	}
-	return nil
+	return e.deps.Router.Alert(ctx, tx, opened...)
 }
 
-// External takes in an external alert: it opens an incident with the alert's
-// labels, brings it up to date, or ends it. What it says twice changes nothing
-// but for how long it is believed.
-func (e *Engine) External(ctx context.Context, tx *store.Tx, a External) error {
+// external takes in one alert, of which the newest incident is given, if there
+// is one. It gives the incident that it opened and that nobody was told of.
+func (e *Engine) external(ctx context.Context, tx *store.Tx, a External, record store.IncidentRecord) (opened store.IncidentRecord, err error) {
 	now := e.deps.Clock()
 	expires, over := a.Ends, !a.Ends.IsZero() && !a.Ends.After(now)
 	if a.Ends.IsZero() {
@@ -59,23 +81,18 @@ func (e *Engine) External(ctx context.Context, tx *store.Tx, a External) error {
 			a.Starts = a.Ends
 		}
 	}
-	record, err := tx.ExternalIncident(alert.Fingerprint(a.Labels))
-	missing := fault.Is(err, fault.NotFound)
-	if err != nil && !missing {
-		return err
-	}
-	open := !missing && record.Incident.GetState() != resolved
+	open := record.Incident != nil && record.Incident.GetState() != resolved
 	switch {
 	case over && !open:
-		return nil
+		return opened, nil
 	case over:
-		return e.resolve(ctx, tx, a.Ends, record, "Its sender says that it is over.", "")
+		return opened, e.resolve(ctx, tx, a.Ends, record, "Its sender says that it is over.", "")
 	case open:
-		return e.refresh(tx, record, a, expires)
-	case !missing && now.Sub(record.Changed) <= againWithin:
-		return e.externalAgain(ctx, tx, record, a, expires)
+		return opened, e.refresh(tx, record, a, expires)
+	case record.Incident != nil && now.Sub(record.Changed) <= againWithin:
+		return opened, e.externalAgain(ctx, tx, record, a, expires)
 	}
-	return e.openExternal(ctx, tx, a, expires)
+	return e.openExternal(tx, a, expires)
 }
 
 // refresh brings an open incident up to date: the earliest begin and the newest
@@ -107,14 +124,15 @@ func (e *Engine) externalAgain(ctx context.Context, tx *store.Tx, record store.I
 	return e.deps.Router.Alert(ctx, tx, record)
 }
 
-func (e *Engine) openExternal(ctx context.Context, tx *store.Tx, a External, expires time.Time) error {
+// openExternal opens an incident; to have it told is the caller's.
+func (e *Engine) openExternal(tx *store.Tx, a External, expires time.Time) (store.IncidentRecord, error) {
 	now := e.deps.Clock()
 	id, err := freshID()
 	if err != nil {
-		return err
+		return store.IncidentRecord{}, err
 	}
 	record := store.IncidentRecord{
-		Fingerprint: alert.Fingerprint(a.Labels), Expires: expires, Changed: now, Findings: 1, Occurrences: 1,
+		Fingerprint: a.fingerprint, Expires: expires, Changed: now, Findings: 1, Occurrences: 1,
 		Incident: &controlv1.Incident{
 			IncidentId: id, RunId: a.Labels[alert.LabelRun], Kind: a.Labels[alert.LabelName],
 			Severity: severityOf(a.Labels[alert.LabelSeverity]), State: firing, Opened: timestamppb.New(a.Starts),
@@ -122,12 +140,9 @@ func (e *Engine) openExternal(ctx context.Context, tx *store.Tx, a External, exp
 		},
 	}
 	if err := tx.OpenIncident(record); err != nil {
-		return err
+		return store.IncidentRecord{}, err
 	}
-	if err := note(tx, record.Incident.GetIncidentId(), now, "opened", record.Incident.GetSummary()); err != nil {
-		return err
-	}
-	return e.deps.Router.Alert(ctx, tx, record)
+	return record, note(tx, id, now, "opened", record.Incident.GetSummary())
 }
 
 // freshID gives the id of an incident that no finding names. One that is made

@@ -61,7 +61,7 @@ func (e *Engine) checkpoint(tx *store.Tx, progress *commonv1.CheckpointProgress)
 		at := stage.GetTime().AsTime()
 		since := max(0, at.Sub(c.GetStages()[0].GetTime().AsTime())).Milliseconds()
 		action, text := staged(c, stage.GetState())
-		if err := note(tx, awaited.IncidentID, at, action, fmt.Sprintf(text, since)); err != nil {
+		if err := e.happened(tx, awaited.IncidentID, at, action, fmt.Sprintf(text, since), ""); err != nil {
 			return err
 		}
 	}
@@ -138,7 +138,7 @@ func (e *Engine) note(tx *store.Tx, event *commonv1.Event, text string) error {
 		if told(i, text) {
 			continue
 		}
-		if err := note(tx, i.GetIncidentId(), event.GetTime().AsTime(), "restart", text); err != nil {
+		if err := e.happened(tx, i.GetIncidentId(), event.GetTime().AsTime(), "restart", text, ""); err != nil {
 			return err
 		}
 	}
@@ -193,14 +193,14 @@ func (e *Engine) runEnded(ctx context.Context, tx *store.Tx, event *commonv1.Eve
 	if runID == "" {
 		return nil
 	}
-	open, err := tx.OpenIncidents(runID)
-	if err != nil || len(open) == 0 {
-		return err
-	}
 	run, err := tx.Run(runID)
 	if fault.Is(err, fault.NotFound) || (err == nil && run.GetEnded() == nil) {
 		return nil
 	}
+	if err != nil {
+		return err
+	}
+	open, err := tx.OpenIncidents(runID)
 	if err != nil {
 		return err
 	}

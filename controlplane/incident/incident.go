@@ -83,7 +83,10 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 // Router decides who is told of an incident that changed.
 type Router interface {
 	// Alert writes what is to be told into the transaction.
-	Alert(ctx context.Context, tx *store.Tx, record store.IncidentRecord) error
+	Alert(ctx context.Context, tx *store.Tx, records ...store.IncidentRecord) error
+	// Happened is told that an incident's timeline has something new of which
+	// nobody need be told by a notification of its own.
+	Happened(tx *store.Tx, incidentID string) error
 }
 
 // Deps is what an engine needs.
@@ -125,7 +128,7 @@ func (e *Engine) Apply(ctx context.Context, tx *store.Tx, event *commonv1.Event,
 	if err := e.writeHeard(tx, e.heard.unwritten()); err != nil {
 		return err
 	}
-	if len(findings) > 0 && event.GetTraceparent() != "" {
+	if len(findings) > 0 && (event.GetTraceparent() != "" || trace.SpanContextFromContext(ctx).IsValid()) {
 		var span trace.Span
 		ctx, span = e.deps.Tracer.Start(ctx, "vigil.incident")
 		defer span.End()
@@ -208,6 +211,7 @@ func (e *Engine) open(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 		},
 	}
 	id := record.Incident.GetIncidentId()
+	tx.Opens(id) // the finding is new, and so is what it is named by
 	if err := note(tx, id, now, "opened", f.GetSummary()); err != nil {
 		return err
 	}
@@ -238,7 +242,7 @@ func (e *Engine) join(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 		return err
 	}
 	if text := another(record.Findings, f); text != "" {
-		if err := note(tx, i.GetIncidentId(), e.deps.Clock(), "finding", text); err != nil {
+		if err := e.happened(tx, i.GetIncidentId(), e.deps.Clock(), "finding", text, ""); err != nil {
 			return err
 		}
 	}
@@ -280,6 +284,15 @@ func (e *Engine) expiry(now time.Time) time.Time {
 		return time.Time{}
 	}
 	return now.Add(e.config.ResolveAfter)
+}
+
+// happened notes what happened to an incident that changes nothing about its
+// state; who follows it is told.
+func (e *Engine) happened(tx *store.Tx, id string, at time.Time, action, text, author string) error {
+	if err := noteBy(tx, id, at, action, text, author); err != nil {
+		return err
+	}
+	return e.deps.Router.Happened(tx, id)
 }
 
 func note(tx *store.Tx, id string, at time.Time, action, text string) error {

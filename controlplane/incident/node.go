@@ -168,7 +168,7 @@ func (e *Engine) attach(tx *store.Tx, f *controlv1.Finding, record *store.Incide
 		i.State = firing // who took it took something less
 	}
 	if text := another(record.Findings, f); text != "" {
-		if err := note(tx, i.GetIncidentId(), e.deps.Clock(), "finding", text); err != nil {
+		if err := e.happened(tx, i.GetIncidentId(), e.deps.Clock(), "finding", text, ""); err != nil {
 			return false, err
 		}
 	}
@@ -225,7 +225,7 @@ func (e *Engine) problemOver(ctx context.Context, tx *store.Tx, event *commonv1.
 		return err
 	}
 	if !past {
-		return note(tx, record.Incident.GetIncidentId(), e.deps.Clock(), "node", reason+" The run has not got past it yet.")
+		return e.happened(tx, record.Incident.GetIncidentId(), e.deps.Clock(), "node", reason+" The run has not got past it yet.", "")
 	}
 	return e.resolve(ctx, tx, event.GetTime().AsTime(), record, reason, "")
 }

@@ -57,6 +57,6 @@ func (e *Engine) explained(tx *store.Tx, f *controlv1.Finding, incidentID, findi
 	if err != nil || !ok || symptom.Incident.GetState() == resolved || symptom.Incident.GetIncidentId() == incidentID {
 		return err
 	}
-	return note(tx, symptom.Incident.GetIncidentId(), e.deps.Clock(), "cause",
-		fmt.Sprintf("%s It is the cause: see incident %s.", f.GetSummary(), incidentID))
+	return e.happened(tx, symptom.Incident.GetIncidentId(), e.deps.Clock(), "cause",
+		fmt.Sprintf("%s It is the cause: see incident %s.", f.GetSummary(), incidentID), "")
 }

@@ -21,6 +21,7 @@ const (
 	resultStored   = "stored"
 	resultRepeated = "repeated"
 	resultRefused  = "refused"
+	resultHeld     = "held" // for want of memory
 )
 
 // storeEvents makes an event frame durable and stores the metrics of its step
@@ -83,7 +84,7 @@ func checkKind(event *commonv1.Event) error {
 		return fault.New(fault.Invalid, "whether a node is heard of is the control plane's to say")
 	case ofNode && event.RunId != "":
 		return fault.New(fault.Invalid, "it is of the node itself and names run %q", event.RunId)
-	case !ofNode && event.RunId == "":
+	case !ofNode && event.RunId == "" && !protocol.OfEither(event):
 		return fault.New(fault.Invalid, "it names no run, and is none of the node itself")
 	}
 	return nil

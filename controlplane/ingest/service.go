@@ -6,6 +6,12 @@
 // frame is acknowledged when the bus has made it durable, a sample frame when
 // the TSDB has it.
 //
+// When memory is short (package load) a session takes events and leaves samples
+// unacknowledged, until there is memory again: then it ends with
+// RESOURCE_EXHAUSTED and the time after which to connect, and the agent sends
+// them again. When memory is nearly gone, events end the session likewise, and
+// new ones are refused.
+//
 // What an agent should not have sent is counted, and then: a frame out of order
 // and an event frame that cannot be stored end the session with an error that
 // says why, unacknowledged, since no event may be lost silently. A sample that
@@ -36,6 +42,7 @@ import (
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 
 	"github.com/vigil-ml/vigil/controlplane/bus"
+	"github.com/vigil-ml/vigil/controlplane/load"
 	"github.com/vigil-ml/vigil/controlplane/metrics"
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/life"
@@ -138,6 +145,8 @@ type Deps struct {
 	Bus     Bus
 	Samples Samples
 	Fleet   Fleet
+	// Load says what is refused for want of memory; nil refuses nothing.
+	Load *load.Gauge
 	// Admit refuses a node that is not the one that it says; nil takes its word.
 	Admit   func(ctx context.Context, node string) error
 	Log     *slog.Logger
@@ -323,6 +332,9 @@ func (s *Service) hello(ctx context.Context, in <-chan received) (*agentv1.Hello
 			"run an agent and a control plane of the same release; update the one with the lower revision")
 	}
 	if err := protocol.CheckNode(hello.Node); err != nil {
+		return nil, fmt.Errorf("open session: %w", err)
+	}
+	if err := s.deps.Load.Admit(load.Sessions); err != nil {
 		return nil, fmt.Errorf("open session: %w", err)
 	}
 	if s.deps.Admit != nil {

@@ -10,6 +10,7 @@ import (
 
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 
+	"github.com/vigil-ml/vigil/controlplane/load"
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/protocol"
 )
@@ -35,6 +36,7 @@ type session struct {
 	series          map[uint32]series
 	seed            maphash.Seed // of their definitions' hashes
 	warned          bool         // that the agent names series that it did not define
+	held            bool         // samples came that were not taken, for want of memory
 }
 
 // lane is how far a session has come in one class of frames.
@@ -128,6 +130,9 @@ func (x *session) takeAll(ctx context.Context, next received) error {
 }
 
 func (x *session) take(ctx context.Context, request *agentv1.ConnectRequest) error {
+	if x.held && x.deps.Load.Level() == load.Normal {
+		return fault.WithRetry(fault.New(fault.Exhausted, "samples that were not taken for want of memory can be sent again now"), x.config.ReconnectAfter)
+	}
 	switch m := request.Message.(type) {
 	case *agentv1.ConnectRequest_Frame:
 		return x.frame(ctx, m.Frame)
@@ -159,6 +164,10 @@ func (x *session) frame(ctx context.Context, frame *agentv1.Frame) error {
 		x.frameCount.WithLabelValues(className(frame), resultRefused).Inc()
 		return fault.New(fault.Invalid, "frame %s is of class %d, which is not known", at(frame), frame.GetClass())
 	}
+	if taken, err := x.room(frame.GetClass()); !taken {
+		x.frameCount.WithLabelValues(className(frame), resultHeld).Inc()
+		return err
+	}
 	result, err := resultRefused, x.inOrder(to, frame)
 	if err == nil {
 		result, err = store(ctx, frame)
@@ -171,6 +180,18 @@ func (x *session) frame(ctx context.Context, frame *agentv1.Frame) error {
 		to.seen, to.owing = frame.Position, frame.Position
 	}
 	return err
+}
+
+// room tells whether there is memory for a frame. Samples for which there is none
+// are left to the agent, and so are those behind them, since an acknowledgement
+// would cover them all; events end the session.
+func (x *session) room(class agentv1.FrameClass) (taken bool, err error) {
+	if class == agentv1.FrameClass_FRAME_CLASS_SAMPLES {
+		x.held = x.held || x.deps.Load.Admit(load.Samples) != nil
+		return !x.held, nil
+	}
+	err = x.deps.Load.Admit(load.Events)
+	return err == nil, err
 }
 
 func (x *session) inOrder(to *lane, frame *agentv1.Frame) error {

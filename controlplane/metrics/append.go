@@ -71,11 +71,25 @@ func (db *DB) AppendPoints(ctx context.Context, node string, points []Point) (Co
 	if err == nil && len(a.late) > 0 {
 		err = a.appendLate(ctx)
 	}
+	if err == nil && db.failing.Load() != nil {
+		db.failing.Store(nil)
+	}
 	if err != nil {
 		n.forget() // what it says may not be stored
+		if failed := err; ctx.Err() == nil {
+			db.failing.Store(&failed)
+		}
 		return Counts{}, fmt.Errorf("append samples of node %s: %w", node, err)
 	}
 	return a.counts, nil
+}
+
+// Err says why the last samples could not be stored; nil when they were.
+func (db *DB) Err() error {
+	if last := db.failing.Load(); last != nil {
+		return *last
+	}
+	return nil
 }
 
 // appending is one call of AppendPoints.

@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -136,6 +137,8 @@ type DB struct {
 	sending    *promremote.WriteStorage // nil when nothing is sent on
 	receiver   http.Handler             // nil when nothing is received
 	proxied    http.Handler             // nil when queries are answered here
+
+	failing atomic.Pointer[error] // of the last append
 
 	mu    sync.Mutex
 	nodes map[string]*nodeSeries

@@ -1,11 +1,14 @@
 package metrics
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"log/slog"
 	"net/http"
 	"strings"
 
+	"github.com/klauspost/compress/snappy"
 	"github.com/prometheus/client_golang/exp/api/remote"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/model"
@@ -25,7 +28,32 @@ const ownPrefix = "vigil_"
 // receiver answers remote write, versions 1 and 2: series of others than Vigil.
 func receiver(to storage.AppendableV2, log *slog.Logger, reg prometheus.Registerer) http.Handler {
 	theirs := others{to, metric.NewCounter(reg, metric.ControlReceiveDropped)}
-	return promremote.NewWriteHandler(log, reg, theirs, remote.MessageTypes{remote.WriteV1MessageType, remote.WriteV2MessageType}, false, false)
+	return bounded(promremote.NewWriteHandler(log, reg, theirs, remote.MessageTypes{remote.WriteV1MessageType, remote.WriteV2MessageType}, false, false))
+}
+
+// What one request of remote write may bring, as it comes and unpacked. Prometheus
+// sends some hundred KiB.
+const (
+	maxWriteBytes    = 16 << 20
+	maxUnpackedBytes = 64 << 20
+)
+
+// bounded refuses requests that are too large, and those that say that they would
+// be when unpacked: a few bytes may ask for gigabytes.
+func bounded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxWriteBytes))
+		if err != nil {
+			http.Error(w, "the request cannot be read, or is too large", http.StatusRequestEntityTooLarge)
+			return
+		}
+		if n, err := snappy.DecodedLen(body); err == nil && n > maxUnpackedBytes {
+			http.Error(w, "the request is too large when unpacked", http.StatusRequestEntityTooLarge)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		next.ServeHTTP(w, r)
+	})
 }
 
 // others takes series of others only.

@@ -44,6 +44,10 @@ func stepSamples(event *commonv1.Event) []metric.Sample {
 	for task, loss := range step.TaskLosses {
 		add(metric.RunTaskLoss, &loss, task)
 	}
+	for task, weight := range step.TaskWeights {
+		add(metric.RunTaskWeight, &weight, task)
+	}
+	add(metric.RunCosine, step.GradientCosine)
 	add(metric.RunGradientNorm, step.GradientNorm)
 	add(metric.RunLearningRate, step.LearningRate)
 	add(metric.RunStepTime, step.StepSeconds)

@@ -14,6 +14,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/detect"
 	"github.com/vigil-ml/vigil/controlplane/runs"
 	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/protocol"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
@@ -90,10 +91,12 @@ func (r *reader) handle(ctx context.Context, frames []bus.Delivery) error {
 		r.bank.Restore(r.open)
 		r.caught, r.open = true, nil
 	}
+	r.works(fresh[0].Received)
 	b := &batch{reader: r, frames: fresh, seen: r.observe(fresh)}
 	if err := r.deps.Store.Update(ctx, func(tx *store.Tx) error { return b.apply(ctx, tx) }); err != nil {
 		return err
 	}
+	r.works(time.Time{})
 	r.cursor, r.marked = r.seen, b.marked
 	r.worked()
 	r.metrics.committed(b, r.deps.Clock())
@@ -137,12 +140,16 @@ type batch struct {
 
 	events   int
 	findings []*controlv1.Finding
+	traces   []string // of each of findings, its trace context; may be empty
 	marked   time.Time
 }
 
 func (b *batch) apply(ctx context.Context, tx *store.Tx) error {
-	b.events, b.findings, b.marked = 0, nil, b.reader.marked // it may be run again
+	b.events, b.findings, b.traces, b.marked = 0, nil, nil, b.reader.marked // it may be run again
 	if err := tx.AdvanceCursor(b.Name(), b.cursor, b.reader.seen); err != nil {
+		return err
+	}
+	if err := b.look(tx); err != nil {
 		return err
 	}
 	for _, frame := range b.frames {
@@ -160,6 +167,20 @@ func (b *batch) apply(ctx context.Context, tx *store.Tx) error {
 	return nil
 }
 
+// look looks for all findings together where there are many.
+func (b *batch) look(tx *store.Tx) error {
+	var ids []string
+	for _, o := range b.seen {
+		for _, finding := range o.findings {
+			ids = append(ids, finding.GetFindingId())
+		}
+	}
+	if len(ids) < 2 {
+		return nil
+	}
+	return tx.LookForFindings(ids...)
+}
+
 // mark notes now and then when the control plane got a node's frame, so that the last
 // hour can be found again.
 func (b *batch) mark(tx *store.Tx, frame bus.Delivery) error {
@@ -171,9 +192,13 @@ func (b *batch) mark(tx *store.Tx, frame bus.Delivery) error {
 }
 
 // event writes all that one event means. One that belongs to a trace has a
-// span, whose context goes to what the event causes.
+// span, whose context goes to what the event causes; with one that shows
+// something and belongs to none a trace begins.
 func (b *batch) event(ctx context.Context, tx *store.Tx, sequence uint64, owned bool, event *commonv1.Event, seen observation) (err error) {
-	if event.GetTraceparent() != "" {
+	if protocol.OfEither(event) {
+		return nil // it is for exporters
+	}
+	if event.GetTraceparent() != "" || len(seen.findings) > 0 {
 		spanCtx, span := b.deps.Tracer.Start(telemetry.WithTraceparent(ctx, event.GetTraceparent()), "vigil.detect")
 		ctx = spanCtx
 		defer func() {
@@ -192,7 +217,9 @@ func (b *batch) event(ctx context.Context, tx *store.Tx, sequence uint64, owned 
 	if err != nil {
 		return err
 	}
-	b.findings = append(b.findings, findings...)
+	for _, finding := range findings {
+		b.findings, b.traces = append(b.findings, finding), append(b.traces, telemetry.Traceparent(ctx))
+	}
 	if err := b.deps.Incidents.Apply(ctx, tx, event, counting(findings)); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/internal/metric"
 )
 
@@ -32,16 +33,27 @@ func (m metrics) committed(b *batch, now time.Time) {
 	m.events.WithLabelValues().Add(float64(b.events))
 	for _, frame := range b.frames {
 		if !frame.Received.IsZero() {
-			m.lag.WithLabelValues().Observe(max(0, now.Sub(frame.Received)).Seconds())
+			metric.ObserveTraced(m.lag.WithLabelValues(), max(0, now.Sub(frame.Received)).Seconds(), traceOf(frame))
 		}
 	}
-	for _, f := range b.findings {
+	for i, f := range b.findings {
 		severity := strings.ToLower(strings.TrimPrefix(f.GetSeverity().String(), "SEVERITY_"))
 		mode := "on"
 		if f.GetShadow() {
 			mode = "shadow"
 		}
 		m.findings.WithLabelValues(f.GetKind(), severity, mode).Inc()
-		m.detect.WithLabelValues(f.GetKind()).Observe(max(0, f.GetCreated().AsTime().Sub(f.GetEventTime().AsTime())).Seconds())
+		metric.ObserveTraced(m.detect.WithLabelValues(f.GetKind()),
+			max(0, f.GetCreated().AsTime().Sub(f.GetEventTime().AsTime())).Seconds(), b.traces[i])
 	}
+}
+
+// traceOf gives the trace context of the first event of a frame that has one.
+func traceOf(frame bus.Delivery) string {
+	for _, event := range frame.Batch.GetEvents() {
+		if event.GetTraceparent() != "" {
+			return event.GetTraceparent()
+		}
+	}
+	return ""
 }

@@ -115,7 +115,8 @@ type Pipeline struct {
 	retry   time.Duration
 
 	mu      sync.Mutex
-	failure error // what keeps it from going on; nil while it does
+	failure error     // what keeps it from going on; nil while it does
+	behind  time.Time // when the frames came that it works on; zero while it has none
 }
 
 // New makes a pipeline.
@@ -154,26 +155,21 @@ func (p *Pipeline) Name() string {
 // Run takes events until ctx ends. An error of the store or the bus is logged
 // once and tried again, without end: the events wait on the bus.
 func (p *Pipeline) Run(ctx context.Context) error {
-	wait := p.retry
-	for {
+	return life.Again(ctx, life.Retry{
+		First: p.retry, Most: retryMost, Failed: p.failed,
+		Worked: func() bool { return p.Healthy() == nil },
+	}, func(ctx context.Context) error {
 		quiet := time.AfterFunc(retryMost, p.worked) // no events came to show it
+		defer quiet.Stop()
 		err := p.consume(ctx)
-		quiet.Stop()
 		if ctx.Err() != nil {
-			return nil
+			p.works(time.Time{}) // others do
 		}
-		if err == nil {
-			err = fmt.Errorf("consume events: the bus ended")
+		if err != nil {
+			return err
 		}
-		if p.Healthy() == nil { // it went on in between
-			wait = p.retry
-		}
-		p.failed(err)
-		if !life.Sleep(ctx, wait) {
-			return nil
-		}
-		wait = min(2*wait, retryMost)
-	}
+		return fmt.Errorf("consume events: the bus ended")
+	})
 }
 
 // Healthy gives nil, or what keeps the pipeline from going on.
@@ -181,6 +177,23 @@ func (p *Pipeline) Healthy() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.failure
+}
+
+// Lag gives how long ago the frames came that the pipeline works on, or failed
+// to; 0 while it has none, or another replica runs it.
+func (p *Pipeline) Lag() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.behind.IsZero() {
+		return 0
+	}
+	return max(0, p.deps.Clock().Sub(p.behind))
+}
+
+func (p *Pipeline) works(since time.Time) {
+	p.mu.Lock()
+	p.behind = since
+	p.mu.Unlock()
 }
 
 // failed notes a failure and logs the first one of a series.

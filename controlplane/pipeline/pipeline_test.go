@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace/noop"
@@ -408,15 +409,50 @@ func TestMetricsAndSpans(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("metrics (-want +got):\n%s", diff)
 	}
-	ended := spans.Ended()
-	if len(ended) != traced || traced == 0 {
-		t.Fatalf("%d spans for %d events with a trace", len(ended), traced)
-	}
-	for _, span := range ended {
-		if span.Name() != "vigil.detect" || span.Parent().TraceID().String() != "0123456789abcdef0123456789abcdef" {
-			t.Errorf("span %s has parent %v", span.Name(), span.Parent())
+	inTrace, began := 0, map[string]bool{}
+	for _, span := range spans.Ended() {
+		switch parent := span.Parent(); {
+		case span.Name() != "vigil.detect":
+			t.Errorf("there is a span %s", span.Name())
+		case !parent.IsValid():
+			began[span.SpanContext().TraceID().String()] = true
+		case parent.TraceID().String() == "0123456789abcdef0123456789abcdef":
+			inTrace++
+		default:
+			t.Errorf("a span has parent %v", parent)
 		}
 	}
+	if inTrace != traced || traced == 0 {
+		t.Errorf("%d spans for %d events with a trace", inTrace, traced)
+	}
+	if len(began) != 2 {
+		t.Errorf("%d traces began, want one with each of the two findings whose event has none", len(began))
+	}
+	shown := exemplars(families, "vigil_control_detect_seconds")
+	for _, trace := range shown {
+		if trace != "0123456789abcdef0123456789abcdef" && !began[trace] {
+			t.Errorf("an exemplar names the trace %s, which there is not", trace)
+		}
+	}
+	if len(shown) == 0 || len(exemplars(families, "vigil_control_pipeline_lag_seconds")) == 0 {
+		t.Error("a latency has no exemplar")
+	}
+}
+
+// exemplars gives the traces that a histogram's exemplars name.
+func exemplars(families []*dto.MetricFamily, name string) (traces []string) {
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			for _, bucket := range m.GetHistogram().GetBucket() {
+				for _, label := range bucket.GetExemplar().GetLabel() {
+					if family.GetName() == name && label.GetName() == "trace_id" {
+						traces = append(traces, label.GetValue())
+					}
+				}
+			}
+		}
+	}
+	return traces
 }
 
 // BenchmarkBatch commits batches of 100 step reports of one run.

@@ -93,19 +93,23 @@ func (d *desk) wait(long time.Duration) {
 	}
 }
 
-// alert has an external alert fire, or end: "X fires i=1".
-func (d *desk) alert(text string) {
+// alert has external alerts fire, or end, all in one request: "X fires i=1".
+func (d *desk) alert(texts ...string) {
 	d.Helper()
-	words := strings.Fields(text)
-	a := incident.External{Labels: map[string]string{"alertname": words[0]}, Ends: d.now.Add(1000 * time.Hour)}
-	for _, word := range words[2:] {
-		name, value, _ := strings.Cut(word, "=")
-		a.Labels[name] = value
+	var all []incident.External
+	for _, text := range texts {
+		words := strings.Fields(text)
+		a := incident.External{Labels: map[string]string{"alertname": words[0]}, Ends: d.now.Add(1000 * time.Hour)}
+		for _, word := range words[2:] {
+			name, value, _ := strings.Cut(word, "=")
+			a.Labels[name] = value
+		}
+		if words[1] == "ends" {
+			a.Ends = d.now
+		}
+		all = append(all, a)
 	}
-	if words[1] == "ends" {
-		a.Ends = d.now
-	}
-	d.must(d.store.Update(d.Context(), func(tx *store.Tx) error { return d.engine.External(d.Context(), tx, a) }))
+	d.must(d.store.Update(d.Context(), func(tx *store.Tx) error { return d.engine.Externals(d.Context(), tx, all...) }))
 }
 
 // act does something about the newest incident.

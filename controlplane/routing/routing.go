@@ -50,6 +50,9 @@ type Deps struct {
 	Store *store.Store
 	Clock func() time.Time
 	Log   *slog.Logger
+	// Followers are the receivers that are told what happens to an incident
+	// between its notifications.
+	Followers []string
 	// Metrics counts what is rolled up; nil counts nothing.
 	Metrics prometheus.Registerer
 }
@@ -75,62 +78,115 @@ func New(deps Deps) *Router {
 	}
 }
 
-// Alert takes in that an incident changed: it was opened, became worse, was
+// Alert takes in that incidents changed: each was opened, became worse, was
 // acknowledged, reopened or resolved. It is called in the transaction that
-// changed it, after the incident was put, and writes what is to be told at once
-// into the outbox.
-func (r *Router) Alert(ctx context.Context, tx *store.Tx, record store.IncidentRecord) error {
-	i, now := record.Incident, r.deps.Clock()
-	if isStorm(i) {
-		return nil
-	}
-	labels, err := r.labels(tx, i)
-	if err != nil {
-		return err
-	}
-	if err := r.inhibits(tx, i, labels); err != nil {
-		return err
-	}
-	if err := r.escalates(tx, i, labels, now); err != nil {
-		return err
-	}
-	groups, err := tx.GroupsOf(i.GetIncidentId())
-	if err != nil {
-		return err
-	}
-	if i.GetState() != resolved {
-		if groups, err = r.enter(tx, i.GetIncidentId(), labels, groups); err != nil {
+// changed them, after they were put, and writes what is to be told at once into
+// the outbox. What changed together inhibits before any of it is told.
+func (r *Router) Alert(ctx context.Context, tx *store.Tx, records ...store.IncidentRecord) error {
+	now := r.deps.Clock()
+	leads := make([]lead, 0, len(records))
+	var ids []string
+	for _, record := range records {
+		if isStorm(record.Incident) {
+			continue
+		}
+		l, err := r.lead(tx, record, now)
+		if err != nil {
 			return err
 		}
+		for _, g := range l.to {
+			ids = append(ids, g.ID)
+		}
+		leads = append(leads, l)
 	}
-	for _, g := range groups {
-		if err := r.changed(ctx, tx, g, record, now); err != nil {
-			return fmt.Errorf("route incident %s: %w", i.GetIncidentId(), err)
+	if err := tx.LookForGroups(ids...); err != nil {
+		return err
+	}
+	for _, l := range leads {
+		if err := r.follow(ctx, tx, l, now); err != nil {
+			return fmt.Errorf("route incident %s: %w", l.record.Incident.GetIncidentId(), err)
 		}
 	}
 	return nil
 }
 
-// enter makes an incident a member of the groups that its labels lead to, and
-// gives those beside the ones it was in.
-func (r *Router) enter(tx *store.Tx, incidentID string, labels map[string]string, groups []store.AlertGroup) ([]store.AlertGroup, error) {
+// lead is an incident and the groups that its labels lead to; none when it is
+// over.
+type lead struct {
+	record store.IncidentRecord
+	to     []store.AlertGroup
+}
+
+// lead notes what an incident inhibits and whom it escalates to, and gives where
+// it leads.
+func (r *Router) lead(tx *store.Tx, record store.IncidentRecord, now time.Time) (lead, error) {
+	i := record.Incident
+	labels, err := r.labels(tx, i)
+	if err != nil {
+		return lead{}, err
+	}
+	if err := r.inhibits(tx, i, labels); err != nil {
+		return lead{}, err
+	}
+	if err := r.escalates(tx, i, labels, now); err != nil {
+		return lead{}, err
+	}
+	if i.GetState() == resolved {
+		return lead{record: record}, nil
+	}
+	return lead{record, r.groupsFor(labels)}, nil
+}
+
+// follow has an incident enter the groups that it leads to, and all of its
+// groups looked at.
+func (r *Router) follow(ctx context.Context, tx *store.Tx, l lead, now time.Time) error {
+	id := l.record.Incident.GetIncidentId()
+	groups, err := tx.GroupsOf(id)
+	if err != nil {
+		return err
+	}
+	if groups, err = r.enter(tx, id, l.to, groups); err != nil {
+		return err
+	}
+	for _, g := range groups {
+		if err := r.changed(ctx, tx, g, l.record, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// groupsFor gives the groups that labels lead to, as they would be if they were
+// new.
+func (r *Router) groupsFor(labels map[string]string) []store.AlertGroup {
+	var all []store.AlertGroup
 	for _, to := range r.plan.Tree.Match(labels) {
 		for _, receiver := range to.Receivers {
 			g := store.AlertGroup{Route: to.ID, Receiver: receiver, Labels: to.GroupLabels(labels)}
 			g.ID = groupID(g)
-			found, err := tx.AlertGroup(g.ID)
-			if err == nil {
-				g = found
-			} else if !fault.Is(err, fault.NotFound) {
-				return nil, err
-			}
-			joined, err := tx.JoinGroup(g.ID, incidentID)
-			if err != nil {
-				return nil, err
-			}
-			if joined {
-				groups = append(groups, g)
-			}
+			all = append(all, g)
+		}
+	}
+	return all
+}
+
+// enter makes an incident a member of the groups that it leads to, and gives
+// those beside the ones it was in.
+func (r *Router) enter(tx *store.Tx, incidentID string, to, groups []store.AlertGroup) ([]store.AlertGroup, error) {
+	for _, g := range to {
+		known, found, err := tx.AlertGroup(g.ID)
+		if err != nil {
+			return nil, err
+		}
+		if found {
+			g = known
+		}
+		joined, err := tx.JoinGroup(g.ID, incidentID)
+		if err != nil {
+			return nil, err
+		}
+		if joined {
+			groups = append(groups, g)
 		}
 	}
 	return groups, nil

@@ -38,6 +38,20 @@ func TestAtOnce(t *testing.T) {
 	d.told()
 }
 
+// TestTogether: of what comes in one request the cause is known before its
+// effects are told; and what it says twice is one alert, of which the last word
+// counts.
+func TestTogether(t *testing.T) {
+	d := newDesk(t, "route: {receiver: a, group_by: [alertname, i]}\n"+
+		"inhibit_rules: [{source_matchers: [alertname=Cause], target_matchers: [alertname=Effect], equal: [i]}]", "a")
+	d.alert("Effect fires i=1", "Effect fires i=2", "Cause fires i=1")
+	d.told("a firing Effect2", "a firing Cause1")
+	d.alert("Twice fires", "Twice fires", "Once fires")
+	d.told("a firing Twice", "a firing Once")
+	d.alert("Brief fires", "Brief ends")
+	d.told("a firing Brief", "a resolved BriefR")
+}
+
 // TestRepeat: what fires is told again, what is acknowledged is not.
 func TestRepeat(t *testing.T) {
 	d := newDesk(t, "route: {receiver: a, group_by: [alertname], repeat_interval: 10m}", "a")

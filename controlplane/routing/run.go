@@ -92,7 +92,7 @@ func (r *Router) begin(ctx context.Context, tx *store.Tx) error {
 		if err != nil {
 			return err
 		}
-		entered, err := r.enter(tx, record.Incident.GetIncidentId(), labels, nil)
+		entered, err := r.enter(tx, record.Incident.GetIncidentId(), r.groupsFor(labels), nil)
 		if err != nil {
 			return err
 		}
@@ -172,6 +172,8 @@ func (r *Router) batch(ctx context.Context, tx *store.Tx, now time.Time) (done i
 			err = r.escalate(ctx, tx, t, now)
 		case heartbeatTimer:
 			err = r.beat(ctx, tx, t, now)
+		case storyTimer:
+			err = r.story(ctx, tx, t, now)
 		default:
 			continue
 		}

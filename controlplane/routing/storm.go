@@ -118,9 +118,9 @@ func (r *Router) rollUp(tx *store.Tx, g store.AlertGroup, v view, now time.Time)
 func (r *Router) storm(tx *store.Tx, receiver string, now time.Time) (store.AlertGroup, error) {
 	sum := sha256.Sum256([]byte(stormRoute + receiver))
 	g := store.AlertGroup{ID: hex.EncodeToString(sum[:12]), Route: stormRoute, Receiver: receiver}
-	found, err := tx.AlertGroup(g.ID)
-	if err == nil || !fault.Is(err, fault.NotFound) {
-		return found, err
+	known, found, err := tx.AlertGroup(g.ID)
+	if err != nil || found {
+		return known, err
 	}
 	sum = sha256.Sum256(fmt.Appendf(nil, "%s %d", receiver, now.UnixNano()))
 	id := stormPrefix + hex.EncodeToString(sum[:4])

@@ -25,8 +25,18 @@ type cache struct {
 	external  map[string]string         // incidents by the fingerprints that were asked for; "" where there is none
 	silences  map[int64][]*controlv1.Silence
 
+	absent    map[string]bool // runs that were looked for and that there were not
+	fresh     map[string]bool // and of which, since they were put, there is no incident
+	attempted map[string]bool // and those of them that have an attempt
+
+	there    map[string]bool               // findings that were looked for: whether they are there
+	findings map[string]*controlv1.Finding // those that were put
+	causes   map[string]*controlv1.Finding // of incidents that the transaction opened; nil: to be looked for
+
+	newGroups map[string][]AlertMember // the members of groups that there were not when they were looked for
+
 	members map[[2]string]bool    // group and incident of those that became part of one
-	groups  map[string]AlertGroup // groups as they were put, of which a row waits
+	groups  map[string]AlertGroup // groups that were looked for, as they are now; without an id where there is none
 	later   [tables]waitingRows
 }
 
@@ -45,6 +55,8 @@ func newCache() cache {
 	return cache{
 		runs: map[string]*cachedRun{}, quiet: map[string]bool{}, none: map[ofKind]bool{}, relaunched: map[string]time.Time{},
 		incidents: map[string]IncidentRecord{}, opened: map[string]int64{}, joined: map[string]bool{}, external: map[string]string{},
+		absent: map[string]bool{}, fresh: map[string]bool{}, attempted: map[string]bool{},
+		there: map[string]bool{}, findings: map[string]*controlv1.Finding{}, causes: map[string]*controlv1.Finding{}, newGroups: map[string][]AlertMember{},
 		silences: map[int64][]*controlv1.Silence{}, members: map[[2]string]bool{}, groups: map[string]AlertGroup{},
 	}
 }
@@ -71,11 +83,10 @@ func (tx *Tx) flushRuns() error {
 	return nil
 }
 
-// keepIncident remembers an incident that the database has; the caller keeps
-// its own.
+// keepIncident remembers an incident that the database has, and that the caller
+// does not change any more.
 func (tx *Tx) keepIncident(r IncidentRecord) {
 	id := r.Incident.GetIncidentId()
-	r.Incident = proto.CloneOf(r.Incident)
 	tx.cache.incidents[id] = r
 	if _, asked := tx.cache.external[r.Fingerprint]; asked {
 		tx.cache.external[r.Fingerprint] = id

@@ -19,6 +19,7 @@ const (
 	TopicExports     Topic = "exports"
 	TopicAudit       Topic = "audit"
 	TopicAccess      Topic = "access" // who may come in
+	TopicAgreement   Topic = "agreement"
 )
 
 // changes wakes those who wait for a topic.

@@ -7,12 +7,14 @@ import (
 	"time"
 
 	"github.com/vigil-ml/vigil/internal/fault"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
 // Kinds of [ExportRecord].
 const (
-	ExportFinding  = "finding"
-	ExportIncident = "incident"
+	ExportFinding   = "finding"
+	ExportIncident  = "incident"
+	ExportTelemetry = "telemetry"
 )
 
 // exportHead is the cursor that counts export records.
@@ -21,8 +23,8 @@ const exportHead = "export.head"
 // ExportRecord is a change that exporters hand on.
 type ExportRecord struct {
 	Sequence uint64 // from 1, without gaps, in the order of the commits
-	Kind     string // what Body is: a control/v1 Finding or Incident
-	ID       string // of the finding or the incident
+	Kind     string // what Body is: a control/v1 Finding or Incident, or a common/v1 Telemetry
+	ID       string // of the finding, the incident or the batch
 	Recorded time.Time
 	Body     []byte
 }
@@ -63,6 +65,29 @@ func (tx *Tx) recordIncident(id string, body []byte) error {
 		return nil
 	}
 	return tx.record(ExportIncident, id, body)
+}
+
+// RecordTelemetry keeps what a control plane says of itself for the exporters,
+// under an id of its own.
+func (tx *Tx) RecordTelemetry(id string, said *commonv1.Telemetry) error {
+	body, err := marshal(said)
+	if err != nil {
+		return err
+	}
+	return tx.record(ExportTelemetry, id, body)
+}
+
+// BoundTelemetry forgets what control planes said of themselves, the oldest
+// first, until at most so many bytes are kept, and gives how many batches went.
+func (tx *Tx) BoundTelemetry(bytes int64) (dropped int64, err error) {
+	dropped, err = tx.exec(`DELETE FROM export_records WHERE kind = $1 AND sequence <= COALESCE((
+		SELECT MAX(sequence) FROM (
+			SELECT sequence, SUM(LENGTH(body)) OVER (ORDER BY sequence DESC) AS kept FROM export_records WHERE kind = $1
+		) AS sizes WHERE kept > $2), 0)`, ExportTelemetry, bytes)
+	if err != nil {
+		return 0, fmt.Errorf("bound telemetry to %d bytes: %w", bytes, err)
+	}
+	return dropped, nil
 }
 
 // ExportRecords gives at most limit records behind a sequence, in their order.

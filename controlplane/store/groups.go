@@ -1,9 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -28,19 +30,42 @@ type AlertMember struct {
 	ToldSeverity commonv1.Severity
 }
 
-// AlertGroup gives a group by its id.
-func (tx *Tx) AlertGroup(id string) (AlertGroup, error) {
-	if tx.waits(groupRows, id) {
-		return tx.cache.groups[id], nil
+// AlertGroup gives a group by its id, if there is one.
+func (tx *Tx) AlertGroup(id string) (g AlertGroup, found bool, err error) {
+	if _, known := tx.cache.groups[id]; !known {
+		if err := tx.LookForGroups(id); err != nil {
+			return AlertGroup{}, false, err
+		}
 	}
-	found, err := tx.alertGroups(tx.eachWritten, "alert group "+id, "group_id = $1", id)
-	if err == nil && len(found) == 0 {
-		err = notFound("alert group " + id)
+	g = tx.cache.groups[id]
+	return g, g.ID != "", nil
+}
+
+// LookForGroups has many groups at hand for [Tx.AlertGroup], which else looks
+// for each by itself.
+func (tx *Tx) LookForGroups(ids ...string) error {
+	for some := range slices.Chunk(ids, asked) {
+		where, args := "group_id = $1", []any{some[0]}
+		if len(some) > 1 {
+			where, args = groupsAsked, manyOf(some)
+		}
+		found, err := tx.alertGroups(tx.eachWritten, "alert groups", where, args...)
+		if err != nil {
+			return err
+		}
+		for _, id := range some {
+			if _, known := tx.cache.groups[id]; !known {
+				tx.cache.groups[id], tx.cache.newGroups[id] = AlertGroup{}, nil
+			}
+		}
+		for _, g := range found {
+			if !tx.waits(groupRows, g.ID) {
+				tx.cache.groups[g.ID] = g
+				delete(tx.cache.newGroups, g.ID)
+			}
+		}
 	}
-	if err != nil {
-		return AlertGroup{}, err
-	}
-	return found[0], nil
+	return nil
 }
 
 // DueGroups gives at most limit groups that are due, the longest waiting first.
@@ -95,6 +120,8 @@ func (tx *Tx) PutAlertGroup(g AlertGroup) error {
 
 // DeleteAlertGroup forgets a group and what was told of its members.
 func (tx *Tx) DeleteAlertGroup(id string) error {
+	tx.cache.groups[id] = AlertGroup{}
+	delete(tx.cache.newGroups, id)
 	for _, query := range []string{"DELETE FROM alert_members WHERE group_id = $1", "DELETE FROM alert_groups WHERE group_id = $1"} {
 		if _, err := tx.exec(query, id); err != nil {
 			return fmt.Errorf("delete alert group %s: %w", id, err)
@@ -105,6 +132,9 @@ func (tx *Tx) DeleteAlertGroup(id string) error {
 
 // AlertMembers gives the members of a group.
 func (tx *Tx) AlertMembers(groupID string) ([]AlertMember, error) {
+	if members, isNew := tx.cache.newGroups[groupID]; isNew {
+		return slices.SortedFunc(slices.Values(members), func(a, b AlertMember) int { return cmp.Compare(a.IncidentID, b.IncidentID) }), nil
+	}
 	var all []AlertMember
 	err := tx.each("members of alert group "+groupID,
 		"SELECT incident_id, told, told_severity FROM alert_members WHERE group_id = $1 ORDER BY incident_id", []any{groupID},
@@ -123,9 +153,13 @@ func (tx *Tx) JoinGroup(groupID, incidentID string) (joined bool, err error) {
 	if _, opened := tx.cache.opened[incidentID]; opened && !tx.cache.members[pair] {
 		tx.cache.members[pair], tx.cache.joined[incidentID] = true, true
 		tx.later(memberRows, groupID+"/"+incidentID, groupID, incidentID, 0, 0)
+		if members, isNew := tx.cache.newGroups[groupID]; isNew {
+			tx.cache.newGroups[groupID] = append(members, AlertMember{IncidentID: incidentID})
+		}
 		return true, nil
 	}
-	rows, err := tx.exec(memberRows.statement(1), groupID, incidentID, 0, 0)
+	delete(tx.cache.newGroups, groupID)
+	rows, err := tx.exec(memberRows.statement(1, tx.traits.unnamed), groupID, incidentID, 0, 0)
 	if err != nil {
 		return false, fmt.Errorf("join alert group %s: %w", groupID, err)
 	}
@@ -135,6 +169,14 @@ func (tx *Tx) JoinGroup(groupID, incidentID string) (joined bool, err error) {
 
 // PutAlertMember notes what was told of a member.
 func (tx *Tx) PutAlertMember(groupID string, m AlertMember) error {
+	for n, of := range tx.cache.newGroups[groupID] {
+		if of.IncidentID == m.IncidentID {
+			tx.cache.newGroups[groupID][n] = m
+		}
+	}
+	if tx.change(memberRows, groupID+"/"+m.IncidentID, func(row []any) { row[2], row[3] = m.Told, m.ToldSeverity }) {
+		return nil
+	}
 	_, err := tx.exec("UPDATE alert_members SET told = $1, told_severity = $2 WHERE group_id = $3 AND incident_id = $4",
 		m.Told, m.ToldSeverity, groupID, m.IncidentID)
 	if err != nil {
@@ -177,6 +219,7 @@ func (tx *Tx) UntoldMembers(groupID string, limit int) ([]string, error) {
 // TellMembers notes that all members of a group have been told of, and has
 // those leave that are resolved.
 func (tx *Tx) TellMembers(groupID string) error {
+	delete(tx.cache.newGroups, groupID)
 	_, err := tx.exec("UPDATE alert_members SET told = $2 WHERE group_id = $1 AND told = 0", groupID, controlv1.IncidentState_INCIDENT_STATE_FIRING)
 	if err == nil {
 		_, err = tx.exec(`DELETE FROM alert_members WHERE group_id = $1 AND incident_id IN
@@ -190,6 +233,7 @@ func (tx *Tx) TellMembers(groupID string) error {
 
 // LeaveGroup ends a membership.
 func (tx *Tx) LeaveGroup(groupID, incidentID string) error {
+	delete(tx.cache.newGroups, groupID)
 	_, err := tx.exec("DELETE FROM alert_members WHERE group_id = $1 AND incident_id = $2", groupID, incidentID)
 	if err != nil {
 		return fmt.Errorf("leave alert group %s: %w", groupID, err)
@@ -239,7 +283,7 @@ func (tx *Tx) NextDue() (next time.Time, err error) {
 	// reads every row.
 	err = tx.one("next due", `SELECT COALESCE((SELECT due FROM alert_groups ORDER BY due LIMIT 1), 0),
 		COALESCE((SELECT due FROM timers ORDER BY due LIMIT 1), 0),
-		COALESCE((SELECT expires FROM incidents WHERE expires <> 0 AND resolved = 0 ORDER BY expires LIMIT 1), 0)`,
+		COALESCE((SELECT expires FROM incidents WHERE expires > 0 AND resolved = 0 ORDER BY expires LIMIT 1), 0)`,
 		nil, &due[0], &due[1], &due[2])
 	for _, nanos := range due {
 		if at := timeOf(nanos); nanos != 0 && (next.IsZero() || at.Before(next)) {

@@ -31,57 +31,23 @@ type IncidentRecord struct {
 	Changed     time.Time // when it was last opened, reopened or resolved
 }
 
-// PutFinding writes a finding; false when it is there already.
-func (tx *Tx) PutFinding(f *controlv1.Finding) (inserted bool, err error) {
-	body, err := marshal(f)
-	if err != nil {
-		return false, err
+// Opens says that an incident of an id that there was not before is going to be
+// put: nothing in the store refers to it yet, so that nothing need be looked for.
+func (tx *Tx) Opens(incidentID string) {
+	if _, twice := tx.cache.opened[incidentID]; !twice {
+		tx.cache.opened[incidentID] = 0
 	}
-	rows, err := tx.exec(`INSERT INTO findings (finding_id, incident_id, run_id, onset_step, severity, event_time, body)
-		VALUES ($1, '', $2, $3, $4, $5, $6) ON CONFLICT (finding_id) DO NOTHING`,
-		f.GetFindingId(), f.GetRunId(), f.GetOnsetStep(), f.GetSeverity(), nanosOf(f.GetEventTime()), body)
-	if err != nil {
-		return false, fmt.Errorf("put finding %s: %w", f.GetFindingId(), err)
-	}
-	if rows > 0 {
-		err = tx.record(ExportFinding, f.GetFindingId(), body)
-	}
-	return rows > 0, err
 }
 
-// ChangeFinding writes a finding anew that is there.
-func (tx *Tx) ChangeFinding(f *controlv1.Finding) error {
-	body, err := marshal(f)
-	if err != nil {
-		return err
-	}
-	if _, err := tx.exec("UPDATE findings SET body = $1 WHERE finding_id = $2", body, f.GetFindingId()); err != nil {
-		return fmt.Errorf("change finding %s: %w", f.GetFindingId(), err)
-	}
-	return nil
-}
-
-// AttachFinding makes a finding part of an incident.
-func (tx *Tx) AttachFinding(incidentID, findingID string) error {
-	_, err := tx.exec("UPDATE findings SET incident_id = $1 WHERE finding_id = $2", incidentID, findingID)
-	if err != nil {
-		return fmt.Errorf("attach finding %s to incident %s: %w", findingID, incidentID, err)
-	}
-	tx.touch(TopicIncidents)
-	return nil
-}
-
-// OpenIncident is PutIncident for one that there was not before: nothing in the
-// store refers to it yet, so that nothing need be looked for.
+// OpenIncident is PutIncident for one that there was not before; see [Tx.Opens].
 func (tx *Tx) OpenIncident(r IncidentRecord) error {
-	if _, twice := tx.cache.opened[r.Incident.GetIncidentId()]; !twice {
-		tx.cache.opened[r.Incident.GetIncidentId()] = 0
-	}
+	tx.Opens(r.Incident.GetIncidentId())
 	return tx.PutIncident(r)
 }
 
 // PutIncident writes an incident. Its findings, timeline and notifications are
-// not taken from the message: they have rows of their own.
+// not taken from the message: they have rows of their own. Its labels and
+// annotations may be replaced afterwards but not changed.
 func (tx *Tx) PutIncident(r IncidentRecord) error {
 	i := r.Incident
 	bare := controlv1.Incident{
@@ -100,16 +66,17 @@ func (tx *Tx) PutIncident(r IncidentRecord) error {
 	}
 	tx.touch(TopicIncidents)
 	delete(tx.cache.quiet, i.GetRunId())
+	delete(tx.cache.fresh, i.GetRunId())
 	delete(tx.cache.none, ofKind{i.GetRunId(), i.GetKind()})
 	id, row := i.GetIncidentId(), []any{i.GetIncidentId(), i.GetRunId(), r.Attempt, r.OnsetStep, r.Findings,
 		i.GetState(), nanosOf(i.GetOpened()), nanosOf(i.GetResolved()), body,
 		r.Occurrences, r.Latest, nanos(r.ResolvedEvent), r.Fingerprint, nanos(r.Expires), r.Reopened, nanos(r.Changed), i.GetNode()}
 	if _, opened := tx.cache.opened[id]; opened {
 		tx.later(incidentRows, id, row...)
-	} else if _, err := tx.exec(incidentRows.statement(1), row...); err != nil {
+	} else if _, err := tx.exec(incidentRows.statement(1, tx.traits.unnamed), row...); err != nil {
 		return fmt.Errorf("put incident %s: %w", id, err)
 	}
-	r.Incident = &bare
+	r.Incident = &bare // it has the caller's maps, but no more of it
 	tx.keepIncident(r)
 	return nil
 }
@@ -118,7 +85,7 @@ func (tx *Tx) PutIncident(r IncidentRecord) error {
 // first. External alerts are not among them: nothing that Vigil finds is part of
 // one.
 func (tx *Tx) OpenIncidents(runID string) ([]IncidentRecord, error) {
-	if tx.cache.quiet[runID] {
+	if tx.cache.quiet[runID] || tx.cache.fresh[runID] {
 		return nil, nil
 	}
 	open, err := tx.incidentRecords("open incidents of run "+runID,
@@ -130,6 +97,9 @@ func (tx *Tx) OpenIncidents(runID string) ([]IncidentRecord, error) {
 // ResolvedSince gives the incidents of a run that an event not before a time
 // resolved, the latest first.
 func (tx *Tx) ResolvedSince(runID string, since time.Time) ([]IncidentRecord, error) {
+	if tx.cache.fresh[runID] {
+		return nil, nil
+	}
 	return tx.incidentRecords("resolved incidents of run "+runID,
 		"run_id = $1 AND run_id <> '' AND resolved <> 0 AND resolved_event >= $2 AND fingerprint = '' ORDER BY resolved_event DESC, incident_id",
 		runID, nanos(since))
@@ -208,26 +178,12 @@ func (tx *Tx) Incidents(runID string, limit int) ([]*controlv1.Incident, error) 
 
 // CountIncidents gives how many incidents are in a state.
 func (tx *Tx) CountIncidents(state controlv1.IncidentState) (count int64, err error) {
-	err = tx.one("incidents", "SELECT COUNT(*) FROM incidents WHERE state = $1", []any{state}, &count)
+	query := "SELECT COUNT(*) FROM incidents WHERE state = $1"
+	if state != controlv1.IncidentState_INCIDENT_STATE_RESOLVED {
+		query += " AND resolved = 0 AND expires >= 0" // the index of those that are open
+	}
+	err = tx.one("incidents", query, []any{state}, &count)
 	return count, err
-}
-
-// Cause gives the finding that an incident began with: a node's before a run's,
-// then the one with the least onset step, then the most severe, then the first.
-func (tx *Tx) Cause(incidentID string) (*controlv1.Finding, error) {
-	found, err := tx.findings(incidentID, 1)
-	if err == nil && len(found) == 0 {
-		err = notFound("findings of incident " + incidentID)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return found[0], nil
-}
-
-func (tx *Tx) findings(incidentID string, limit int) ([]*controlv1.Finding, error) {
-	return list[controlv1.Finding](tx, "findings of incident "+incidentID, `SELECT body FROM findings
-		WHERE incident_id = $1 ORDER BY run_id <> '', onset_step, severity DESC, event_time, finding_id LIMIT $2`, incidentID, limit)
 }
 
 // AddTimeline adds an entry at the end of an incident's timeline.

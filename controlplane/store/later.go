@@ -12,6 +12,7 @@ type table int
 // The tables, in the order in which their rows are written.
 const (
 	incidentRows table = iota
+	findingRows
 	timelineRows
 	groupRows
 	memberRows
@@ -35,18 +36,23 @@ func (t table) insert() (before string, columns int, behind string) {
 		resolved = excluded.resolved, body = excluded.body, occurrences = excluded.occurrences, latest = excluded.latest,
 		resolved_event = excluded.resolved_event, fingerprint = excluded.fingerprint, expires = excluded.expires,
 		reopened = excluded.reopened, changed = excluded.changed, opened = excluded.opened`
+	case findingRows:
+		return "INSERT INTO findings (finding_id, incident_id, run_id, onset_step, severity, event_time, body) VALUES ", 7,
+			" ON CONFLICT (finding_id) DO NOTHING"
 	case timelineRows:
-		return "INSERT INTO timeline (incident_id, position, body) VALUES ", 3, ""
+		// Two incidents that have one id by chance must not keep all else from
+		// going on.
+		return "INSERT INTO timeline (incident_id, position, body) VALUES ", 3, " ON CONFLICT (incident_id, position) DO NOTHING"
 	case groupRows:
 		return "INSERT INTO alert_groups (group_id, route, receiver, labels, due, looked, told) VALUES ", 7,
 			" ON CONFLICT (group_id) DO UPDATE SET due = excluded.due, looked = excluded.looked, told = excluded.told"
 	}
 	return "INSERT INTO alert_members (group_id, incident_id, told, told_severity) VALUES ", 4,
-		" ON CONFLICT (group_id, incident_id) DO NOTHING"
+		" ON CONFLICT (incident_id, group_id) DO NOTHING"
 }
 
 // statement gives the text that writes so many rows.
-func (t table) statement(rows int) string {
+func (t table) statement(rows int, unnamed bool) string {
 	before, columns, behind := t.insert()
 	var text strings.Builder
 	text.Grow(len(before) + len(behind) + 7*rows*columns)
@@ -59,6 +65,10 @@ func (t table) statement(rows int) string {
 			text.WriteString("), (")
 		default:
 			text.WriteString(", ")
+		}
+		if unnamed {
+			text.WriteByte('?')
+			continue
 		}
 		text.WriteByte('$')
 		text.WriteString(strconv.Itoa(n + 1))
@@ -97,6 +107,28 @@ func (tx *Tx) waits(t table, key string) bool {
 	return waits
 }
 
+// change changes a row that waits; false when none does under the key.
+func (tx *Tx) change(t table, key string, do func(row []any)) bool {
+	w := &tx.cache.later[t]
+	n, waits := w.at[key]
+	if waits {
+		do(w.rows[n])
+	}
+	return waits
+}
+
+// writeFor writes the rows that wait if a statement is about one of their
+// tables. There are no triggers and views: a statement is about the tables that
+// it names.
+func (tx *Tx) writeFor(query string) error {
+	for t := range tables {
+		if len(tx.cache.later[t].rows) > 0 && strings.Contains(query, t.name()) {
+			return tx.write()
+		}
+	}
+	return nil
+}
+
 // write writes the rows that wait.
 func (tx *Tx) write() error {
 	for t := range tables {
@@ -110,12 +142,12 @@ func (tx *Tx) write() error {
 			if len(rows) >= rowsAtOnce {
 				some = rowsAtOnce
 			}
-			var values []any
+			values := make([]any, 0, some*len(rows[0]))
 			for _, row := range rows[:some] {
 				values = append(values, row...)
 			}
-			if _, err := tx.sql.Exec(t.statement(some), values...); err != nil {
-				return fmt.Errorf("write rows of %s: %w", t, classify(err))
+			if _, err := tx.sql.Exec(t.statement(some, tx.traits.unnamed), values...); err != nil {
+				return fmt.Errorf("write rows of %s: %w", t.name(), classify(err))
 			}
 			rows = rows[some:]
 		}
@@ -123,7 +155,7 @@ func (tx *Tx) write() error {
 	return nil
 }
 
-// String names the table for an error.
-func (t table) String() string {
-	return [...]string{"incidents", "timeline", "alert groups", "members of alert groups"}[t]
+// name is the table's in the schema.
+func (t table) name() string {
+	return [...]string{"incidents", "findings", "timeline", "alert_groups", "alert_members"}[t]
 }

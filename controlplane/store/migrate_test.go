@@ -3,9 +3,11 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -166,6 +168,53 @@ func TestMigrateSteps(t *testing.T) {
 		if err != nil || from != want || to != now+1 {
 			t.Fatalf("from %d to %d (%v), want from %d to %d", from, to, err, want, now+1)
 		}
+	}
+}
+
+// TestNarrowRows: what was in the tables that a migration makes anew is there
+// afterwards.
+func TestNarrowRows(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "vigil.db")
+	db, err := sql.Open("sqlite", dsn(path, "immediate", "synchronous(FULL)"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	steps, err := migrations(migrationFiles)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := migrateWith(t.Context(), db, sqliteEngine{path}, steps[:13]); err != nil {
+		t.Fatal(err)
+	}
+	edit(t, path, `INSERT INTO timeline (incident_id, position, body) VALUES ('i', 1, x'12016f'), ('i', 2, x'120174');
+		INSERT INTO alert_groups (group_id, route, receiver, labels, due, looked, told) VALUES ('g', '{}', 'a', '{}', 1, 2, 3);
+		INSERT INTO alert_members (group_id, incident_id, told, told_severity) VALUES ('g', 'i', 1, 2), ('g', 'j', 0, 0);
+		INSERT INTO incidents (incident_id, run_id, attempt, onset_step, finding_count, state, opened, resolved, body)
+		VALUES ('i', 'r', 0, 0, 1, 1, 5, 0, x''), ('j', 'r', 0, 0, 1, 3, 5, 9, x'')`)
+	s, err := openAt(t, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	err = s.View(t.Context(), func(tx *Tx) error {
+		i, err := tx.Incident("i")
+		if len(i.GetTimeline()) != 2 || i.GetTimeline()[1].GetAction() != "t" {
+			t.Errorf("the timeline is %v", i.GetTimeline())
+		}
+		members, errMembers := tx.AlertMembers("g")
+		if want := []AlertMember{{"i", 1, 2}, {"j", 0, 0}}; !slices.Equal(members, want) {
+			t.Errorf("the members are %v, want %v", members, want)
+		}
+		groups, errGroups := tx.GroupsOf("j")
+		open, errOpen := tx.AllOpen(0)
+		if len(groups) != 1 || len(open) != 1 {
+			t.Errorf("there are %d groups and %d open incidents, want one each", len(groups), len(open))
+		}
+		return errors.Join(err, errMembers, errGroups, errOpen)
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

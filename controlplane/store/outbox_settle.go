@@ -22,6 +22,14 @@ type waiting struct {
 	tries, entry int64
 }
 
+// what is what was to be told.
+func (w waiting) what() string {
+	if w.told == 0 {
+		return "what happened"
+	}
+	return "that it is " + alert.State(w.told)
+}
+
 // Settle writes down what became of leased notifications, and says so in the
 // timelines of their incidents, all in one transaction. One that is delivered
 // or given up already stays as it is, and so does one that there is not.
@@ -75,8 +83,11 @@ func (tx *Tx) delivered(w waiting, o alert.Outcome) error {
 	if err != nil {
 		return err
 	}
+	if w.told == 0 {
+		return nil // it told what the timeline has
+	}
 	err = tx.AddTimeline(w.incident, &controlv1.TimelineEntry{Time: timestamppb.New(o.At), Action: "notified",
-		Text: fmt.Sprintf("%s was told that it is %s, after %d ms.", w.receiver, alert.State(w.told), o.At.Sub(w.created).Milliseconds())})
+		Text: fmt.Sprintf("%s was told %s, after %d ms.", w.receiver, w.what(), o.At.Sub(w.created).Milliseconds())})
 	if err != nil || w.told != controlv1.IncidentState_INCIDENT_STATE_RESOLVED {
 		return err
 	}
@@ -104,14 +115,14 @@ func (tx *Tx) failed(w waiting, o alert.Outcome) error {
 		return err
 	}
 	return tx.AddTimeline(w.incident, &controlv1.TimelineEntry{Time: timestamppb.New(o.At), Action: "notify-failed",
-		Text: fmt.Sprintf("%s could not be told that it is %s: %s.", w.receiver, alert.State(w.told), strings.TrimSuffix(o.Cause, "."))})
+		Text: fmt.Sprintf("%s could not be told %s: %s.", w.receiver, w.what(), strings.TrimSuffix(o.Cause, "."))})
 }
 
 // retry has a notification sent again. However often that is, it is one entry
 // in the timeline, which counts.
 func (tx *Tx) retry(w waiting, o alert.Outcome) error {
 	entry := &controlv1.TimelineEntry{Time: timestamppb.New(o.At), Action: "notify-tried",
-		Text: fmt.Sprintf("%s did not take that it is %s, %s: %s.", w.receiver, alert.State(w.told), times(w.tries), strings.TrimSuffix(o.Cause, "."))}
+		Text: fmt.Sprintf("%s did not take %s, %s: %s.", w.receiver, w.what(), times(w.tries), strings.TrimSuffix(o.Cause, "."))}
 	if w.entry == 0 {
 		if err := tx.AddTimeline(w.incident, entry); err != nil {
 			return err

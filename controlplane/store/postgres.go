@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/tls"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/serve"
 )
 
 const (
@@ -49,6 +51,9 @@ func newPostgres(at string) (engine, error) {
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "open store: its url is not one of PostgreSQL")
 	}
+	if open := plainHost(config); open != "" {
+		return nil, fault.New(fault.Invalid, "open store: "+wantTLS, open)
+	}
 	name := fmt.Sprintf("postgres://%s/%s", net.JoinHostPort(config.Host, fmt.Sprint(config.Port)), config.Database)
 	return postgresEngine{config, name}, nil
 }
@@ -70,6 +75,29 @@ func postgresConfig(at string) (*pgx.ConnConfig, error) {
 	setDefault(config.RuntimeParams, "synchronous_commit", "on")
 	setDefault(config.RuntimeParams, "idle_in_transaction_session_timeout", abandonedAfter)
 	return config, nil
+}
+
+// wantTLS says what is wrong with a database that somebody in between could be.
+const wantTLS = "the database at %s is on another machine and would be spoken with unencrypted, or without knowing it; want ?sslmode=verify-full"
+
+// plainHost gives a host on another machine that the connection may go to without
+// TLS that checks who is there; "" where there is none. Where there is TLS it is
+// 1.3.
+func plainHost(config *pgx.ConnConfig) string {
+	hosts := []*pgconn.FallbackConfig{{Host: config.Host, Port: config.Port, TLSConfig: config.TLSConfig}}
+	for _, host := range append(hosts, config.Fallbacks...) {
+		if secure := host.TLSConfig; secure != nil {
+			secure.MinVersion = tls.VersionTLS13
+			if !secure.InsecureSkipVerify || secure.VerifyPeerCertificate != nil {
+				continue
+			}
+		}
+		// A path is a unix socket.
+		if !strings.HasPrefix(host.Host, "/") && serve.Loopback(net.JoinHostPort(host.Host, "1")) != "" {
+			return host.Host
+		}
+	}
+	return ""
 }
 
 func setDefault(params map[string]string, name, value string) {
@@ -149,7 +177,7 @@ func (postgresEngine) script(script string) string {
 	comments, texts := regexp.MustCompile(`--[^\n]*`), regexp.MustCompile(`\bTEXT\b`)
 	script = comments.ReplaceAllString(script, "")
 	script = texts.ReplaceAllString(script, `TEXT COLLATE "C"`)
-	return strings.NewReplacer("BLOB", "BYTEA", "x''", "''").Replace(script)
+	return strings.NewReplacer("BLOB", "BYTEA", "x''", "''", " WITHOUT ROWID", "").Replace(script)
 }
 
 // traits of PostgreSQL: transactions that write are serializable. The server

@@ -15,7 +15,7 @@ import (
 
 // exec runs a statement and gives how many rows it changed.
 func (tx *Tx) exec(query string, args ...any) (rows int64, err error) {
-	if err := tx.write(); err != nil {
+	if err := tx.writeFor(query); err != nil {
 		return 0, err
 	}
 	result, err := tx.sql.Exec(query, tx.keepable(args)...)
@@ -29,7 +29,9 @@ func (tx *Tx) exec(query string, args ...any) (rows int64, err error) {
 func (tx *Tx) keepable(args []any) []any {
 	for i, arg := range args {
 		if text, ok := arg.(string); ok {
-			args[i] = tx.traits.text(text)
+			if kept := tx.traits.text(text); kept != text {
+				args[i] = kept
+			}
 		}
 	}
 	return args
@@ -38,7 +40,7 @@ func (tx *Tx) keepable(args []any) []any {
 // one reads the only row of a query into dest; what names it for the error
 // when there is none.
 func (tx *Tx) one(what, query string, args []any, dest ...any) error {
-	if err := tx.write(); err != nil {
+	if err := tx.writeFor(query); err != nil {
 		return err
 	}
 	err := tx.sql.QueryRow(query, tx.keepable(args)...).Scan(dest...)
@@ -57,7 +59,7 @@ func notFound(what string) error {
 
 // each calls scan for each row of a query.
 func (tx *Tx) each(what, query string, args []any, scan func(*sql.Rows) error) error {
-	if err := tx.write(); err != nil {
+	if err := tx.writeFor(query); err != nil {
 		return err
 	}
 	return tx.eachWritten(what, query, args, scan)

@@ -33,6 +33,10 @@ func (tx *Tx) PutRun(run *controlv1.Run, firstSequence uint64) error {
 	if err != nil {
 		return fmt.Errorf("put run %s: %w", run.GetRunId(), err)
 	}
+	if tx.cache.absent[run.GetRunId()] {
+		tx.cache.fresh[run.GetRunId()] = true
+		delete(tx.cache.absent, run.GetRunId())
+	}
 	tx.keepRun(run)
 	return nil
 }
@@ -54,6 +58,9 @@ func (tx *Tx) Relaunched(runID string) (time.Time, error) {
 	if launched, ok := tx.cache.relaunched[runID]; ok {
 		return launched, nil
 	}
+	if tx.cache.absent[runID] {
+		return time.Time{}, nil
+	}
 	var launched int64
 	err := tx.one("launch of run "+runID, "SELECT launched FROM relaunches WHERE run_id = $1", []any{runID}, &launched)
 	if err != nil && !fault.Is(err, fault.NotFound) {
@@ -69,6 +76,9 @@ func (tx *Tx) Run(id string) (*controlv1.Run, error) {
 		return proto.CloneOf(cached.run), nil
 	}
 	run, err := get[controlv1.Run](tx, "run "+id, "SELECT body FROM runs WHERE run_id = $1", id)
+	if fault.Is(err, fault.NotFound) {
+		tx.cache.absent[id] = true
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -113,6 +123,7 @@ func (tx *Tx) PutAttempt(runID string, attempt *controlv1.Attempt) error {
 		return err
 	}
 	tx.touch(TopicRuns)
+	tx.cache.attempted[runID] = true
 	_, err = tx.exec(`INSERT INTO attempts (run_id, attempt, body) VALUES ($1, $2, $3)
 		ON CONFLICT (run_id, attempt) DO UPDATE SET body = excluded.body`, runID, attempt.GetAttempt(), body)
 	if err != nil {
@@ -123,7 +134,11 @@ func (tx *Tx) PutAttempt(runID string, attempt *controlv1.Attempt) error {
 
 // Attempt gives one attempt of a run.
 func (tx *Tx) Attempt(runID string, attempt uint32) (*controlv1.Attempt, error) {
-	return get[controlv1.Attempt](tx, fmt.Sprintf("attempt %d of run %s", attempt, runID),
+	what := fmt.Sprintf("attempt %d of run %s", attempt, runID)
+	if tx.cache.fresh[runID] && !tx.cache.attempted[runID] {
+		return nil, notFound(what)
+	}
+	return get[controlv1.Attempt](tx, what,
 		"SELECT body FROM attempts WHERE run_id = $1 AND attempt = $2", runID, attempt)
 }
 

@@ -44,8 +44,13 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 		report("path", "is missing; want the path of a SQLite file, or url")
 	}
 	if c.URL != "" {
-		if _, err := postgresConfig(c.URL); err != nil {
+		config, err := postgresConfig(c.URL)
+		if err != nil {
 			report("url", "is not one of PostgreSQL; want postgres://user@host/database")
+			return
+		}
+		if open := plainHost(config); open != "" {
+			report("url", wantTLS, open)
 		}
 	}
 }
@@ -102,6 +107,7 @@ type traits struct {
 	tables       string              // the query for the names of all tables
 	skipLocked   string              // behind a SELECT: leave out what another transaction has
 	text         func(string) string // a text as the engine can keep it
+	unnamed      bool                // values may be given as ?, in order, which the engine binds faster than $1
 }
 
 // Open opens the records, bringing an older schema up to date. A damaged file

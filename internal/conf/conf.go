@@ -101,6 +101,15 @@ type Raw struct {
 	path string
 }
 
+// RawOf makes a part of a value, as if it had been written in a file.
+func RawOf(value any) (Raw, error) {
+	node := &yaml.Node{}
+	if err := node.Encode(value); err != nil {
+		return Raw{}, fmt.Errorf("write setting: %w", err)
+	}
+	return Raw{node: node}, nil
+}
+
 // Decode reads the part into a pointer to a struct that holds the defaults.
 func (r Raw) Decode(into any) error {
 	w := walker{file: r.file}

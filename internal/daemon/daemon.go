@@ -16,6 +16,7 @@ import (
 	"github.com/vigil-ml/vigil/internal/conf"
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/life"
+	"github.com/vigil-ml/vigil/internal/redact"
 	"github.com/vigil-ml/vigil/internal/version"
 )
 
@@ -149,7 +150,8 @@ func (p Program[C]) end(err error, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	for line := range strings.SplitSeq(err.Error(), "\n") {
+	secrets, _ := redact.New(redact.Config{Secrets: true}) // without patterns of the user's it cannot fail
+	for line := range strings.SplitSeq(secrets.Text(err.Error()), "\n") {
 		_, _ = fmt.Fprintf(stderr, "%s: %s\n", p.Name, line)
 	}
 	if hint := fault.HintOf(err); hint != "" {

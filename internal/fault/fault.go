@@ -11,9 +11,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // Kind is what sort of error it is: what the one who sees it can do about it.
@@ -83,11 +86,12 @@ func (k Kind) String() string { return traitsOf(k).name }
 // HTTPStatus gives the HTTP status code of the kind.
 func (k Kind) HTTPStatus() int { return traitsOf(k).http }
 
-// kinded is an error with a kind and, perhaps, a hint.
+// kinded is an error with a kind and, perhaps, a hint and a time to wait.
 type kinded struct {
-	kind Kind
-	hint string
-	err  error
+	kind  Kind
+	hint  string
+	retry time.Duration
+	err   error
 }
 
 func (e *kinded) Error() string { return e.err.Error() }
@@ -99,7 +103,20 @@ func (e *kinded) GRPCStatus() *status.Status {
 	if e.hint != "" {
 		text += " (" + e.hint + ")"
 	}
-	return status.New(traitsOf(e.kind).code, text)
+	return asked(status.New(traitsOf(e.kind).code, text), e)
+}
+
+// asked adds when to come again, as google.rpc.RetryInfo, where an error says it.
+func asked(s *status.Status, err error) *status.Status {
+	after, ok := RetryAfterOf(err)
+	if !ok {
+		return s
+	}
+	detailed, detailErr := s.WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
+	if detailErr != nil {
+		return s // it is a status of success, which has no details
+	}
+	return detailed
 }
 
 // New makes an error of a kind; the format is that of [fmt.Errorf].
@@ -121,6 +138,29 @@ func WithHint(err error, hint string) error {
 		return nil
 	}
 	return &kinded{kind: KindOf(err), hint: hint, err: err}
+}
+
+// WithRetry says how long to wait before trying again, which gRPC sends as
+// google.rpc.RetryInfo and HTTP as Retry-After; nil stays nil.
+func WithRetry(err error, after time.Duration) error {
+	if err == nil {
+		return nil
+	}
+	return &kinded{kind: KindOf(err), retry: after, err: err}
+}
+
+// RetryAfterOf gives the outermost time to wait; false where none is said.
+func RetryAfterOf(err error) (after time.Duration, ok bool) {
+	for {
+		k, is := errors.AsType[*kinded](err)
+		if !is {
+			return 0, false
+		}
+		if k.retry > 0 {
+			return k.retry, true
+		}
+		err = k.err
+	}
 }
 
 // HintOf gives the outermost hint, or "".
@@ -173,7 +213,7 @@ func GRPC(err error) error {
 	if hint := HintOf(err); hint != "" {
 		text += " (" + hint + ")"
 	}
-	return status.Error(traitsOf(KindOf(err)).code, text)
+	return asked(status.New(traitsOf(KindOf(err)).code, text), err).Err()
 }
 
 // FromGRPC turns what a gRPC call returned into an error of the right kind

@@ -26,6 +26,8 @@ type Kind string
 const (
 	Operator Kind = "token" // comes in as the local administrator
 	Join     Kind = "join"  // joins as the agent of this machine
+	// Authority is no secret: the certificate by which a server that speaks TLS is known.
+	Authority Kind = "ca"
 )
 
 // Dir is where secrets of this user lie.
@@ -63,6 +65,18 @@ func Leave(dir, address string, kind Kind, secret string) (take func() error, er
 		}
 		return os.Remove(path)
 	}, nil
+}
+
+// Drop removes what a server that had an address before left for its callers.
+func Drop(dir, address string, kind Kind) error {
+	file, err := name(address, kind)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(dir, file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove local secret: %w", err)
+	}
+	return nil
 }
 
 // Find finds the secret for an address on this machine; "" where there is none.

@@ -12,10 +12,12 @@ var (
 	AgentSamplesRefused  = Def{"vigil_agent_refused_samples_total", "1", Counter, []string{"reason"}, "Samples that did not reach the spool: series_limit, labels, spool."}
 	AgentEventsRepeated  = Def{"vigil_agent_repeated_events_total", "1", Counter, nil, "Events that were sent again and left out because the agent had taken them."}
 	AgentEventsRefused   = Def{"vigil_agent_refused_events_total", "1", Counter, nil, "Events that were left out: a trainer's word on a checkpoint that is another run's or already committed."}
+	AgentPeersRefused    = Def{"vigil_agent_refused_peers_total", "1", Counter, nil, "Calls on the trainers' socket that were refused: another user's run or session."}
 	AgentEventsClamped   = Def{"vigil_agent_clamped_event_times_total", "1", Counter, nil, "Events whose time was more than a day off the agent's clock and was moved to that bound."}
 	AgentRunsLost        = Def{"vigil_agent_lost_runs_total", "1", Counter, nil, "Runs that the agent ended because their processes went away and stayed away."}
 	AgentTicks           = Def{"vigil_agent_ticks_total", "1", Counter, nil, "Times that the agent said of a trainer that no step has finished."}
 	AgentAttemptsEnded   = Def{"vigil_agent_attempts_ended_total", "1", Counter, []string{"failure", "follows"}, "Launches of runs that ended on this node, by kind of failure and by what follows: restart, end."}
+	AgentWeights         = Def{"vigil_agent_weights_total", "1", Counter, []string{"method", "result"}, "Times that a trainer asked for its tasks' weights, by method and by result: answered, refused."}
 	AgentCommandsRefused = Def{"vigil_agent_refused_commands_total", "1", Counter, nil, "Commands that the uplink did not take because its queue was full."}
 	AgentUplinkConnected = Def{"vigil_agent_uplink_connected", "1", Gauge, nil, "1 while the stream to the control plane is open."}
 	AgentSettings        = Def{"vigil_agent_settings_total", "1", Counter, []string{"result"}, "Settings of the control plane that came and were others than those before: taken, or refused because they cannot be."}
@@ -31,6 +33,7 @@ var (
 	AgentVaultRemoved    = Def{"vigil_agent_vault_removed_checkpoints_total", "1", Counter, nil, "Checkpoints that the retention policy or a person removed."}
 	AgentVaultCopies     = Def{"vigil_agent_vault_copies_total", "1", Counter, []string{"result"}, "Tries to copy a rank's checkpoint into the second store, by result: done, failed."}
 	AgentVaultWaiting    = Def{"vigil_agent_vault_waiting_copies", "1", Gauge, nil, "Ranks' checkpoints that wait to be copied into the second store."}
+	AgentVaultAgreements = Def{"vigil_agent_vault_agreements_total", "1", Counter, []string{"by"}, "Agreements of a rank with the others on where to go on, by what they used: control plane, files."}
 	AgentVaultSealBytes  = Def{"vigil_agent_vault_sealed_bytes_total", "bytes", Counter, nil, "Bytes that were sealed."}
 )
 
@@ -38,9 +41,9 @@ func agentDefs() []Def {
 	return []Def{
 		AgentCollectorUp, AgentCollectSeconds, AgentSpoolFrames, AgentSpoolBytes,
 		AgentSpoolDropped, AgentSpoolSkipped, AgentSamples, AgentSamplesRefused, AgentCommandsRefused,
-		AgentEventsRepeated, AgentEventsRefused, AgentEventsClamped, AgentRunsLost, AgentTicks, AgentAttemptsEnded,
+		AgentEventsRepeated, AgentEventsRefused, AgentPeersRefused, AgentEventsClamped, AgentRunsLost, AgentTicks, AgentAttemptsEnded, AgentWeights,
 		AgentUplinkConnected, AgentSettings, AgentUplinkSessions,
 		AgentTrainerEvents, AgentTrainerDropped, AgentTrainerSessions, AgentCommands,
-		AgentReflexes, AgentReflexDropped, AgentVaultSealed, AgentVaultSealTime, AgentVaultSealBytes, AgentVaultRemoved, AgentVaultCopies, AgentVaultWaiting,
+		AgentReflexes, AgentReflexDropped, AgentVaultSealed, AgentVaultSealTime, AgentVaultSealBytes, AgentVaultRemoved, AgentVaultCopies, AgentVaultWaiting, AgentVaultAgreements,
 	}
 }

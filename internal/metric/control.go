@@ -3,10 +3,15 @@ package metric
 // Metrics of the control plane about itself.
 var (
 	ControlAgents          = Def{"vigil_control_agents", "1", Gauge, nil, "Agents whose stream is open."}
-	ControlFrames          = Def{"vigil_control_frames_total", "1", Counter, []string{"class", "result"}, "Frames from agents by class and result: stored, repeated, refused."}
+	ControlFrames          = Def{"vigil_control_frames_total", "1", Counter, []string{"class", "result"}, "Frames from agents by class and result: stored, repeated, refused, held (not taken for want of memory; they come again)."}
 	ControlSamples         = Def{"vigil_control_samples_total", "1", Counter, []string{"result"}, "Samples by result: stored, repeated, refused."}
 	ControlSettings        = Def{"vigil_control_settings_sent_total", "1", Counter, nil, "Settings that were sent to agents that were connected, because they changed."}
 	ControlBusSkipped      = Def{"vigil_control_bus_skipped_frames_total", "1", Counter, []string{"reason"}, "Frames that a reader of the bus missed: discarded by age or size before they were read, or damaged."}
+	ControlBusSync         = Def{"vigil_control_bus_sync_seconds", "seconds", Histogram, nil, "Time that syncs of the embedded bus took, each of which covers all frames that were written when it began; only with bus.sync: always."}
+	ControlMemoryLimit     = Def{"vigil_control_memory_limit_bytes", "bytes", Gauge, nil, "Memory that the control plane aims to stay below: memory_limit_bytes, GOMEMLIMIT, or nine tenths of the control group's limit; 0 is none."}
+	ControlMemoryLive      = Def{"vigil_control_memory_live_bytes", "bytes", Gauge, nil, "Memory that is in use, garbage left out; near the limit work is refused."}
+	ControlMemoryLevel     = Def{"vigil_control_memory_level", "1", Gauge, nil, "0 while memory suffices, 1 while it is short and samples and queries are refused, 2 while it is nearly gone and all work is."}
+	ControlRefused         = Def{"vigil_control_refused_total", "1", Counter, []string{"work"}, "Work that was refused for want of memory, by kind: sessions, events, samples, queries, calls."}
 	ControlEvents          = Def{"vigil_control_events_total", "1", Counter, nil, "Events that went through the pipeline."}
 	ControlPipelineLag     = Def{"vigil_control_pipeline_lag_seconds", "seconds", Histogram, nil, "Time from an event's arrival until its effects are committed."}
 	ControlFindings        = Def{"vigil_control_findings_total", "1", Counter, []string{"kind", "severity", "mode"}, "Findings by kind, severity and the rule's mode: on, or shadow, which opens no incident."}
@@ -28,7 +33,7 @@ var (
 
 func controlDefs() []Def {
 	return []Def{
-		ControlAgents, ControlFrames, ControlSamples, ControlSettings, ControlBusSkipped, ControlEvents, ControlPipelineLag,
+		ControlAgents, ControlFrames, ControlSamples, ControlSettings, ControlBusSkipped, ControlBusSync, ControlMemoryLimit, ControlMemoryLive, ControlMemoryLevel, ControlRefused, ControlEvents, ControlPipelineLag,
 		ControlFindings, ControlDetectSeconds, ControlDuties, ControlIncidentsFiring, ControlNotifications,
 		ControlNotifySeconds, ControlRolledUp, ControlReceiverFailing, ControlCommands, ControlRequests, ControlRequestSeconds,
 		ControlDenied, ControlAuditRecords, ControlAuditRefused, ControlAuditAstray,

@@ -7,10 +7,11 @@ var (
 	ControlExportFailing   = Def{"vigil_control_export_failing", "1", Gauge, []string{"exporter"}, "1 while an exporter takes nothing."}
 	ControlExportDead      = Def{"vigil_control_export_dead_letter_bytes", "bytes", Gauge, []string{"exporter"}, "Size of an exporter's dead letters."}
 	ControlExportDropped   = Def{"vigil_control_export_dead_letters_dropped_total", "1", Counter, []string{"exporter"}, "Dead letters that had to go because their file was full, the oldest first."}
+	ControlTelemetryLost   = Def{"vigil_control_telemetry_lost_batches_total", "1", Counter, []string{"reason"}, "Batches of what the control plane says of itself that were lost: unkept (the store did not take them), bound (too much waited for an exporter)."}
 
 	ControlReceiveDropped = Def{"vigil_control_remote_write_dropped_samples_total", "1", Counter, nil, "Samples that came by remote write under a name of Vigil's own, and were left out."}
 )
 
 func exportDefs() []Def {
-	return []Def{ControlExportDocuments, ControlExportRetries, ControlExportFailing, ControlExportDead, ControlExportDropped, ControlReceiveDropped}
+	return []Def{ControlExportDocuments, ControlExportRetries, ControlExportFailing, ControlExportDead, ControlExportDropped, ControlTelemetryLost, ControlReceiveDropped}
 }

@@ -7,6 +7,7 @@
 package metric
 
 import (
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -58,6 +59,18 @@ func Lookup(name string) (Def, bool) {
 	return Def{}, false
 }
 
+// ObserveTraced observes a value with the trace that it was measured in, a W3C
+// trace context, as its exemplar; an empty or malformed one leaves that out.
+func ObserveTraced(o prometheus.Observer, value float64, traceparent string) {
+	parts := strings.Split(traceparent, "-")
+	traced, ok := o.(prometheus.ExemplarObserver)
+	if !ok || len(parts) != 4 || len(parts[1]) != 32 || len(parts[2]) != 16 {
+		o.Observe(value)
+		return
+	}
+	traced.ObserveWithExemplar(value, prometheus.Labels{"trace_id": parts[1], "span_id": parts[2]})
+}
+
 // Desc is the entry as client_golang describes metrics.
 func (d Def) Desc() *prometheus.Desc {
 	return prometheus.NewDesc(d.Name, d.Help, d.Labels, nil)
@@ -76,6 +89,12 @@ func NewGauge(reg prometheus.Registerer, d Def) *prometheus.GaugeVec {
 	v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: d.Name, Help: d.Help}, d.Labels)
 	reg.MustRegister(v)
 	return v
+}
+
+// NewGaugeFunc registers a gauge without labels whose value a function gives
+// when it is asked for; the function is safe for concurrent use.
+func NewGaugeFunc(reg prometheus.Registerer, d Def, value func() float64) {
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: d.Name, Help: d.Help}, value))
 }
 
 // NewLatency registers a histogram of durations in seconds, from half a

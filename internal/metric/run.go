@@ -5,6 +5,8 @@ var (
 	RunStep         = Def{"vigil_run_step", "1", Gauge, []string{"run", "rank"}, "Optimizer steps done."}
 	RunLoss         = Def{"vigil_run_loss", "1", Gauge, []string{"run", "rank"}, "Total training loss of the last step."}
 	RunTaskLoss     = Def{"vigil_run_task_loss", "1", Gauge, []string{"run", "rank", "task"}, "One task's training loss of the last step."}
+	RunTaskWeight   = Def{"vigil_run_task_weight", "1", Gauge, []string{"run", "rank", "task"}, "Weight of one task's loss in the last step."}
+	RunCosine       = Def{"vigil_run_gradient_cosine", "1", Gauge, []string{"run", "rank"}, "Least cosine between two tasks' gradients in the last step that measured it."}
 	RunGradientNorm = Def{"vigil_run_gradient_norm", "1", Gauge, []string{"run", "rank"}, "L2 norm of the gradient of the last step."}
 	RunLearningRate = Def{"vigil_run_learning_rate", "1", Gauge, []string{"run", "rank"}, "Learning rate of the last step."}
 	RunStepTime     = Def{"vigil_run_step_seconds", "seconds", Gauge, []string{"run", "rank"}, "Wall-clock time of the last step."}
@@ -15,7 +17,7 @@ var (
 
 func runDefs() []Def {
 	return []Def{
-		RunStep, RunLoss, RunTaskLoss, RunGradientNorm, RunLearningRate,
+		RunStep, RunLoss, RunTaskLoss, RunTaskWeight, RunCosine, RunGradientNorm, RunLearningRate,
 		RunStepTime, RunDataTime, RunResident, RunMetric,
 	}
 }

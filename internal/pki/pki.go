@@ -22,6 +22,10 @@ const Domain = "vigil"
 
 const nodePath = "/node/"
 
+// ServerName is what clients who know the authority ask for: they get the
+// certificate that it signed, also where others are shown a site's own.
+const ServerName = "controlplane.vigil.internal"
+
 // ControlPlane is the SPIFFE id of a control plane.
 func ControlPlane() *url.URL { return &url.URL{Scheme: "spiffe", Host: Domain, Path: "/controlplane"} }
 
@@ -85,7 +89,7 @@ func ParseJoinToken(text string) (JoinToken, error) {
 // SPIFFE id: the address may be any. The configuration has no certificate.
 func ToControlPlane(authorities *x509.CertPool) *tls.Config {
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"},
+		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"}, ServerName: ServerName,
 		InsecureSkipVerify: true, // the host's name says nothing here; VerifyConnection checks the rest
 		VerifyConnection: func(state tls.ConnectionState) error {
 			return checkControlPlane(state.PeerCertificates, authorities)
@@ -116,18 +120,48 @@ func ToPinned(pin string, learn func(*x509.Certificate)) *tls.Config {
 	return config
 }
 
+// ToHost checks a connection to a control plane by a host's name, or else by its
+// SPIFFE id, and by these authorities.
+func ToHost(authorities *x509.CertPool, host string) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}, ServerName: host,
+		InsecureSkipVerify: true, // VerifyConnection checks it all
+		VerifyConnection: func(state tls.ConnectionState) error {
+			leaf, err := checkChain(state.PeerCertificates, authorities)
+			if err != nil || leaf.VerifyHostname(host) == nil {
+				return err
+			}
+			return checkID(leaf)
+		},
+	}
+}
+
 func checkControlPlane(chain []*x509.Certificate, authorities *x509.CertPool) error {
+	leaf, err := checkChain(chain, authorities)
+	if err != nil {
+		return err
+	}
+	return checkID(leaf)
+}
+
+// checkChain gives the certificate of who is there, signed by an authority.
+func checkChain(chain []*x509.Certificate, authorities *x509.CertPool) (*x509.Certificate, error) {
 	if len(chain) == 0 {
-		return fault.New(fault.Unauthenticated, "the control plane shows no certificate")
+		return nil, fault.New(fault.Unauthenticated, "the control plane shows no certificate")
 	}
 	options := x509.VerifyOptions{Roots: authorities, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	for _, cert := range chain[1:] {
 		options.Intermediates.AddCert(cert)
 	}
 	if _, err := chain[0].Verify(options); err != nil {
-		return fault.New(fault.Unauthenticated, "the control plane's certificate: %w", err)
+		return nil, fault.New(fault.Unauthenticated, "the control plane's certificate: %w", err)
 	}
-	id, err := idOf(chain[0])
+	return chain[0], nil
+}
+
+// checkID refuses who is no control plane.
+func checkID(leaf *x509.Certificate) error {
+	id, err := idOf(leaf)
 	if err != nil {
 		return err
 	}

@@ -11,3 +11,13 @@ func OfNode(event *commonv1.Event) bool {
 	}
 	return false
 }
+
+// OfEither tells whether an event may be of a run or of a node itself: what
+// programs say of themselves, which no detector looks at.
+func OfEither(event *commonv1.Event) bool {
+	switch event.GetBody().(type) {
+	case *commonv1.Event_Telemetry, *commonv1.Event_Logs:
+		return true
+	}
+	return false
+}

@@ -6,8 +6,8 @@ import (
 )
 
 // Loopback says what is wrong with an address to listen on, or "". Only
-// loopback is right: what listens there asks nobody who they are, so nothing
-// beyond this machine may reach it.
+// loopback is right: what listens there asks nobody who they are, or speaks
+// without TLS, so nothing beyond this machine may reach it.
 func Loopback(address string) string {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || port == "" {
@@ -16,5 +16,5 @@ func Loopback(address string) string {
 	if ip, err := netip.ParseAddr(host); host == "localhost" || (err == nil && ip.IsLoopback()) {
 		return ""
 	}
-	return "listens beyond this machine, and callers are not authenticated yet; want 127.0.0.1 or [::1]"
+	return "listens beyond this machine, and callers there are not authenticated; want 127.0.0.1 or [::1]"
 }

@@ -1,18 +1,24 @@
 package serve
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"mime"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/encoding/protojson"
 
@@ -20,11 +26,13 @@ import (
 )
 
 const (
-	maxJSONBytes = 8 << 20
-	drainTime    = 3 * time.Second
-	pipeBytes    = 64 << 10 // each way, for as long as the server runs; gRPC sends no more without being told to
-	readBytes    = 8 << 10
-	callPrefix   = "/vigil."
+	maxJSONBytes   = 8 << 20
+	maxHeaderBytes = 64 << 10
+	drainTime      = 3 * time.Second
+	idleTime       = 2 * time.Minute
+	pipeBytes      = 64 << 10 // each way, for as long as the server runs; gRPC sends no more without being told to
+	readBytes      = 8 << 10
+	callPrefix     = "/vigil."
 )
 
 // Register adds a service's JSON routes; generated code has one a service,
@@ -42,7 +50,17 @@ type Options struct {
 	// RefuseUnknownFields makes a JSON field that there is not an error instead
 	// of nothing: for people, not for programs of other versions.
 	RefuseUnknownFields bool
+	// TLS is how the listener speaks; nil is plainly. [Protocols] belong into it.
+	TLS *tls.Config
+	// Wait is how long a client may take to shake hands, to say what it speaks, and
+	// to send a request's head; 0 is ten seconds. BodyTime is how long a request's
+	// body may take to come; 0 is a minute.
+	Wait, BodyTime time.Duration
 }
+
+// Protocols is what a TLS configuration offers for [Both]. Whoever speaks
+// HTTP/1.1 too gets that: an HTTP/2 connection is gRPC's here.
+func Protocols() []string { return []string{"http/1.1", "h2"} }
 
 // Both serves on a listener until ctx ends, then lets calls in flight finish
 // for a few seconds. It closes the listener.
@@ -60,8 +78,11 @@ func Both(ctx context.Context, listener net.Listener, options Options) error {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	split := newSplitter(context.WithoutCancel(ctx), listener)
-	web := &http.Server{Handler: handler, ReadHeaderTimeout: prefaceWait}
+	split := newSplitter(context.WithoutCancel(ctx), listener, options)
+	web := &http.Server{
+		Handler:           inTime(handler, cmp.Or(options.BodyTime, time.Minute)),
+		ReadHeaderTimeout: cmp.Or(options.Wait, prefaceWait), IdleTimeout: idleTime, MaxHeaderBytes: maxHeaderBytes, ConnContext: withPeer,
+	}
 	return life.All(ctx,
 		life.Task{Name: "accept", Run: split.run},
 		life.Task{Name: "gRPC", Run: untilStopped(func() error { return options.GRPC.Serve(split.grpc) })},
@@ -99,8 +120,24 @@ func stop(g *grpc.Server, web *http.Server) {
 	g.GracefulStop()
 }
 
+// refuse answers with an error, and says in Retry-After when to come again where
+// it has that.
+func refuse(ctx context.Context, mux *runtime.ServeMux, marshaler runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+	for _, detail := range status.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.RetryInfo); ok {
+			SetRetryAfter(w, info.GetRetryDelay().AsDuration())
+		}
+	}
+	runtime.DefaultHTTPErrorHandler(ctx, mux, marshaler, w, r, err)
+}
+
+// SetRetryAfter says when to come again, in whole seconds, at least one.
+func SetRetryAfter(w http.ResponseWriter, after time.Duration) {
+	w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(after.Seconds())))))
+}
+
 func jsonHandler(ctx context.Context, conn *grpc.ClientConn, options Options) (http.Handler, error) {
-	mux := runtime.NewServeMux(runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{
+	mux := runtime.NewServeMux(runtime.WithErrorHandler(refuse), runtime.WithMetadata(sayPeer), runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{
 		MarshalOptions:   protojson.MarshalOptions{EmitDefaultValues: true},
 		UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: !options.RefuseUnknownFields},
 	}))

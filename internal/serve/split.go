@@ -1,6 +1,6 @@
 // Package serve puts gRPC and HTTP/JSON on one listener.
 //
-// A connection that opens with the HTTP/2 preface goes to grpc-go's own
+// Where the listener speaks TLS, that comes first. A connection that opens with the HTTP/2 preface goes to grpc-go's own
 // transport; any other goes to net/http, where grpc-gateway turns JSON into
 // calls of the same services. docs/adr/0001-grpc-and-json.md has the
 // measurements that led here.
@@ -8,7 +8,9 @@ package serve
 
 import (
 	"bufio"
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"time"
@@ -25,6 +27,8 @@ const (
 // splitter hands connections of one listener to two.
 type splitter struct {
 	below net.Listener
+	tls   *tls.Config // nil for a listener that speaks plainly
+	wait  time.Duration
 	group *life.Group
 	grpc  *half
 	http  *half
@@ -37,12 +41,12 @@ type half struct {
 	done  <-chan struct{}
 }
 
-func newSplitter(ctx context.Context, below net.Listener) *splitter {
+func newSplitter(ctx context.Context, below net.Listener, options Options) *splitter {
 	group := life.NewGroup(ctx)
 	newHalf := func() *half {
 		return &half{addr: below.Addr(), conns: make(chan net.Conn, pendingAccept), done: group.Context().Done()}
 	}
-	return &splitter{below: below, group: group, grpc: newHalf(), http: newHalf()}
+	return &splitter{below: below, tls: options.TLS, wait: cmp.Or(options.Wait, prefaceWait), group: group, grpc: newHalf(), http: newHalf()}
 }
 
 // run accepts until ctx ends or the listener fails.
@@ -67,10 +71,13 @@ func (s *splitter) run(ctx context.Context) error {
 }
 
 // route reads the first bytes of a connection and hands it on. A client that
-// says nothing for a while is dropped.
+// says nothing for a while, or does not finish its handshake, is dropped.
 func (s *splitter) route(ctx context.Context, conn net.Conn) {
+	if s.tls != nil {
+		conn = tls.Server(conn, s.tls) // the first read shakes hands
+	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
-	_ = conn.SetReadDeadline(time.Now().Add(prefaceWait))
+	_ = conn.SetReadDeadline(time.Now().Add(s.wait))
 	r := bufio.NewReader(conn)
 	first, err := r.Peek(len(http2Preface))
 	if err != nil || !stop() {

@@ -29,14 +29,16 @@ type Process struct {
 	err   error // valid once done is closed
 }
 
-// start runs a program with its output appended to a log file.
-func start(logPath, program string, args ...string) (*Process, error) {
+// start runs a program, with more of an environment, and its output appended to a
+// log file.
+func start(logPath string, environ []string, program string, args ...string) (*Process, error) {
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("open log of %s: %w", program, err)
 	}
 	cmd := exec.Command(program, args...)
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), environ...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", program, err), log.Close())

@@ -167,7 +167,7 @@ func (s *Site) daemon(ctx context.Context, program, health, config string) (*Pro
 	if err := os.WriteFile(path, []byte(config), 0o644); err != nil {
 		return nil, fmt.Errorf("write configuration of %s: %w", program, err)
 	}
-	p, err := start(s.Path(program+".log"), filepath.Join(s.Bin, program), "--config", path)
+	p, err := start(s.Path(program+".log"), nil, filepath.Join(s.Bin, program), "--config", path)
 	if err != nil {
 		return nil, err
 	}
@@ -204,9 +204,14 @@ func healthy(ctx context.Context, url string) bool {
 // Train starts the reference trainer under a supervisor; its output goes to
 // <run>.log.
 func (s *Site) Train(run string, args ...string) (*Process, error) {
-	trainer := filepath.Join(s.Bin, "vigil-trainer")
-	all := append([]string{"run", "--socket", s.Socket, "--run-id", run, "--", trainer, "train"}, args...)
-	return start(s.Path(run+".log"), trainer, all...)
+	return s.Supervise(run, nil, append([]string{filepath.Join(s.Bin, "vigil-trainer"), "train"}, args...)...)
+}
+
+// Supervise starts a command under a supervisor, with more of an environment as
+// NAME=value; its output goes to <run>.log.
+func (s *Site) Supervise(run string, environ []string, command ...string) (*Process, error) {
+	args := append([]string{"run", "--socket", s.Socket, "--run-id", run, "--"}, command...)
+	return start(s.Path(run+".log"), environ, filepath.Join(s.Bin, "vigil-trainer"), args...)
 }
 
 // AwaitNode waits until a node's agent is connected and has said how its

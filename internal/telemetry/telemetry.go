@@ -18,12 +18,17 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/vigil-ml/vigil/internal/redact"
 )
 
 // LogConfig is what users say about logs.
 type LogConfig struct {
 	Level  string `yaml:"level"`  // debug, info, warn or error
 	Format string `yaml:"format"` // text or json
+	// Redact is regular expressions (RE2) of what is taken out of every record,
+	// beside secrets and e-mail addresses, which always are.
+	Redact []string `yaml:"redact"`
 }
 
 // DefaultLog is text from level info on.
@@ -38,16 +43,25 @@ func (c LogConfig) Check(report func(key, format string, args ...any)) {
 	if c.Format != "text" && c.Format != "json" {
 		report("format", "is %q; want text or json", c.Format)
 	}
+	if _, err := c.redactor(); err != nil {
+		report("redact", "cannot be used: %v", err)
+	}
 }
 
-// Logger makes a logger that writes to w. The configuration has been checked.
-func Logger(w io.Writer, config LogConfig) *slog.Logger {
-	log, _ := LeveledLogger(w, config)
+func (c LogConfig) redactor() (redact.Redactor, error) {
+	return redact.New(redact.Config{Secrets: true, Mail: true, Patterns: c.Redact})
+}
+
+// Logger makes a logger that writes to w, and hands what it writes to others too;
+// nil ones are left out. None of them sees secrets. The configuration has been
+// checked.
+func Logger(w io.Writer, config LogConfig, others ...slog.Handler) *slog.Logger {
+	log, _ := LeveledLogger(w, config, others...)
 	return log
 }
 
 // LeveledLogger is Logger with what sets its level while it is in use.
-func LeveledLogger(w io.Writer, config LogConfig) (log *slog.Logger, setLevel func(name string)) {
+func LeveledLogger(w io.Writer, config LogConfig, others ...slog.Handler) (log *slog.Logger, setLevel func(name string)) {
 	var level slog.LevelVar
 	setLevel = func(name string) {
 		var l slog.Level
@@ -56,10 +70,42 @@ func LeveledLogger(w io.Writer, config LogConfig) (log *slog.Logger, setLevel fu
 	}
 	setLevel(config.Level)
 	options := &slog.HandlerOptions{Level: &level}
+	var handler slog.Handler = slog.NewTextHandler(w, options)
 	if config.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options)), setLevel
+		handler = slog.NewJSONHandler(w, options)
 	}
-	return slog.New(slog.NewTextHandler(w, options)), setLevel
+	all := []slog.Handler{handler}
+	for _, other := range others {
+		if other != nil {
+			all = append(all, leveled{other, &level})
+		}
+	}
+	if len(all) > 1 {
+		handler = slog.NewMultiHandler(all...)
+	}
+	clean, _ := config.redactor() // was checked
+	return slog.New(clean.Handler(handler)), setLevel
+}
+
+// leveled keeps from a handler what is below a level.
+type leveled struct {
+	slog.Handler
+	level slog.Leveler
+}
+
+// Enabled tells whether a level is said.
+func (l leveled) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= l.level.Level() && l.Handler.Enabled(ctx, level)
+}
+
+// WithAttrs keeps the level.
+func (l leveled) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return leveled{l.Handler.WithAttrs(attrs), l.level}
+}
+
+// WithGroup keeps the level.
+func (l leveled) WithGroup(name string) slog.Handler {
+	return leveled{l.Handler.WithGroup(name), l.level}
 }
 
 // TraceConfig is what users say about traces.

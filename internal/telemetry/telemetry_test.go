@@ -47,6 +47,28 @@ func TestHandle(t *testing.T) {
 	}
 }
 
+// TestExemplarsAreShown holds that who asks for OpenMetrics sees the trace that a
+// latency was measured in.
+func TestExemplarsAreShown(t *testing.T) {
+	reg := NewRegistry()
+	latency := metric.NewLatency(reg, metric.ControlPipelineLag).WithLabelValues()
+	metric.ObserveTraced(latency, 0.25, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+	metric.ObserveTraced(latency, 0.5, "rubbish")
+	mux := http.NewServeMux()
+	Handle(mux, reg, func() error { return nil })
+	request := httptest.NewRequest("GET", "/metrics", nil)
+	request.Header.Set("Accept", "application/openmetrics-text; version=1.0.0")
+	w := httptest.NewRecorder()
+	mux.ServeHTTP(w, request)
+	body := w.Body.String()
+	if strings.Count(body, `trace_id="0af7651916cd43dd8448eb211c80319c"`) != 1 {
+		t.Errorf("the exemplar is not in /metrics:\n%.2000s", body[strings.Index(body, "vigil_control"):])
+	}
+	if !strings.Contains(body, "vigil_control_pipeline_lag_seconds_count 2") {
+		t.Error("a value without a trace was not counted")
+	}
+}
+
 func TestLogConfigCheck(t *testing.T) {
 	var keys []string
 	LogConfig{Level: "loud", Format: "xml"}.Check(func(key, _ string, _ ...any) { keys = append(keys, key) })

@@ -3,8 +3,10 @@ package testkit
 
 import (
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +22,23 @@ func Require(t testing.TB, program string, places ...string) string {
 			return path
 		}
 	}
+	lacks(t, program)
+	return ""
+}
+
+// Torch gives the Python that Debian's PyTorch is for. Where it is not installed
+// the test is skipped, or fails as with Require, by the name torch.
+func Torch(t testing.TB) string {
+	t.Helper()
+	if _, err := os.Stat("/usr/lib/python3/dist-packages/torch"); err != nil {
+		lacks(t, "torch")
+	}
+	return "/usr/bin/python3"
+}
+
+// lacks skips a test for want of something, or fails it.
+func lacks(t testing.TB, program string) {
+	t.Helper()
 	required := os.Getenv("VIGIL_REQUIRE")
 	for name := range strings.SplitSeq(required, ",") {
 		if name == "all" || name == program {
@@ -27,7 +46,15 @@ func Require(t testing.TB, program string, places ...string) string {
 		}
 	}
 	t.Skipf("%s is not installed", program)
-	return ""
+}
+
+// RequireRoot skips a test that must be several users, where it is not run by the
+// one who can be all of them.
+func RequireRoot(t testing.TB) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("root is not who runs the test")
+	}
 }
 
 // Eventually waits until a condition holds and fails the test when it does not
@@ -42,6 +69,18 @@ func Eventually(t testing.TB, what string, holds func() bool) {
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
+}
+
+// FreePort gives a TCP port of loopback that nobody listened on a moment ago, for
+// programs that must be told one.
+func FreePort(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
 
 // Logger writes to the test's log.

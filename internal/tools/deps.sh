@@ -13,6 +13,11 @@ parts() {
 /usr/share/doc/postgresql/copyright postgresql the records of control planes that share them
 /usr/lib/python3/dist-packages/numpy python3-numpy the Python SDK's tests
 /usr/lib/python3/dist-packages/torch python3-torch the Python SDK's tests with PyTorch
+/usr/sbin/slurmctld slurmctld training commands under srun
+/usr/sbin/slurmd slurmd training commands under srun
+/usr/bin/srun slurm-client training commands under srun
+/usr/sbin/munged munge training commands under srun
+/usr/bin/mpirun openmpi-bin training commands under mpirun
 /usr/bin/victoria-metrics victoria-metrics a peer in make bench-ingest
 PARTS
 }

@@ -34,9 +34,9 @@ func (a *adam) step(parameters, gradient []float64) {
 	}
 }
 
-// state is what Adam has learnt: 1 + 2*size numbers.
-func (a *adam) state() []float64 {
-	return append(append([]float64{a.steps}, a.mean...), a.vary...)
+// state appends what Adam has learnt: 1 + 2*size numbers.
+func (a *adam) state(dst []float64) []float64 {
+	return append(append(append(dst, a.steps), a.mean...), a.vary...)
 }
 
 // restore takes up a state and gives what stands behind it.

@@ -75,8 +75,8 @@ func (m *adaptive) Weigh(weights []float64, seen Observation) {
 }
 
 // State is the first and the mean losses.
-func (m *adaptive) State() []float64 {
-	return append(append([]float64{m.steps}, m.first...), m.means...)
+func (m *adaptive) State(dst []float64) []float64 {
+	return append(append(append(dst, m.steps), m.first...), m.means...)
 }
 
 // Restore takes up a State.

@@ -97,8 +97,8 @@ func softmax(values []float64) {
 }
 
 // State is the sums and means.
-func (m *average) State() []float64 {
-	return append(append(append([]float64{m.steps, m.epochs}, m.sums...), m.last...), m.before...)
+func (m *average) State(dst []float64) []float64 {
+	return append(append(append(append(dst, m.steps, m.epochs), m.sums...), m.last...), m.before...)
 }
 
 // Restore takes up a State.

@@ -90,9 +90,9 @@ type Method interface {
 	// Weigh sets the weights of the step and learns from what was seen. A
 	// [Balancer] calls it, and only with what has been checked.
 	Weigh(weights []float64, seen Observation)
-	// State is everything that Weigh has learnt; nil for a method that learns
-	// nothing. The method does not keep it.
-	State() []float64
+	// State appends everything that Weigh has learnt to dst, and gives that back;
+	// a method that learns nothing appends nothing. The method does not keep it.
+	State(dst []float64) []float64
 	// Restore takes up a State of a method with the same settings and tasks. The
 	// length has been checked against that of State.
 	Restore(state []float64)
@@ -101,8 +101,8 @@ type Method interface {
 // stateless is a method that learns nothing.
 type stateless struct{}
 
-// State is nil.
-func (stateless) State() []float64 { return nil }
+// State appends nothing.
+func (stateless) State(dst []float64) []float64 { return dst }
 
 // Restore has nothing to take up.
 func (stateless) Restore([]float64) {}

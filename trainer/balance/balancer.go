@@ -105,13 +105,14 @@ func (b *Balancer) numbers(what string, values []float64, want int, least float6
 	return nil
 }
 
-// State is what the balancer has learnt, with the weights of the last step.
-func (b *Balancer) State() []float64 { return append(b.method.State(), b.weights...) }
+// State appends what the balancer has learnt, with the weights of the last step,
+// to dst, and gives that back. Its length does not change from step to step.
+func (b *Balancer) State(dst []float64) []float64 { return append(b.method.State(dst), b.weights...) }
 
 // Restore takes up a State. It fails with [fault.Invalid] when that is of
 // another method or of other tasks, and nothing changes.
 func (b *Balancer) Restore(state []float64) error {
-	learnt := len(b.method.State())
+	learnt := len(b.method.State(nil))
 	if want := learnt + len(b.weights); len(state) != want {
 		return fault.New(fault.Invalid, "restore the weights of %s: the state has %d numbers, want %d; it is of another method or of other tasks",
 			b.name, len(state), want)

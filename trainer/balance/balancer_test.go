@@ -34,7 +34,7 @@ func resumesExactly(t *testing.T, name string, n int) {
 	for step := range int64(300) {
 		if step == 157 {
 			rest = made(t, name, "{}", tasks(n))
-			if err := rest.Restore(whole.State()); err != nil {
+			if err := rest.Restore(whole.State(nil)); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(whole.Weights(), rest.Weights()); diff != "" {
@@ -83,7 +83,7 @@ func refuses(t *testing.T, name string) {
 	b := made(t, name, "{}", twoTasks())
 	good, _ := seenAt(1, 2, rand.New(rand.NewPCG(1, 1)))
 	weigh(t, b, good)
-	before := b.State()
+	before := b.State(nil)
 	bad := map[string]Observation{
 		"3 losses":     {Losses: []float64{1, 2, 3}, Norms: good.Norms, Gram: good.Gram},
 		"\"ink\": NaN": {Losses: []float64{1, math.NaN()}, Norms: good.Norms, Gram: good.Gram},
@@ -102,7 +102,7 @@ func refuses(t *testing.T, name string) {
 			t.Errorf("Weigh says %v, want an invalid fault with %q", err, want)
 		}
 	}
-	if diff := cmp.Diff(before, b.State()); diff != "" {
+	if diff := cmp.Diff(before, b.State(nil)); diff != "" {
 		t.Errorf("bad input was learnt from: %s", diff)
 	}
 	if err := b.Restore(before[:len(before)-1]); !fault.Is(err, fault.Invalid) {

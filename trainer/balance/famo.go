@@ -87,8 +87,8 @@ func (m *famo) learn(losses []float64) {
 }
 
 // State is Adam's state, the logits and the last losses.
-func (m *famo) State() []float64 {
-	return append(append(append(m.adam.state(), m.logits...), m.logs...), m.seen)
+func (m *famo) State(dst []float64) []float64 {
+	return append(append(append(m.adam.state(dst), m.logits...), m.logs...), m.seen)
 }
 
 // Restore takes up a State.

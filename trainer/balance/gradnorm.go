@@ -138,8 +138,8 @@ func sign(x float64) float64 {
 }
 
 // State is Adam's state, the first losses and the weights.
-func (m *gradNorm) State() []float64 {
-	return append(append(m.adam.state(), m.first...), m.weights...)
+func (m *gradNorm) State(dst []float64) []float64 {
+	return append(append(m.adam.state(dst), m.first...), m.weights...)
 }
 
 // Restore takes up a State.

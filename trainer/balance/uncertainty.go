@@ -77,7 +77,7 @@ func (m *uncertainty) Weigh(weights []float64, seen Observation) {
 }
 
 // State is Adam's state and the logarithms of the variances.
-func (m *uncertainty) State() []float64 { return append(m.adam.state(), m.logVar...) }
+func (m *uncertainty) State(dst []float64) []float64 { return append(m.adam.state(dst), m.logVar...) }
 
 // Restore takes up a State.
 func (m *uncertainty) Restore(state []float64) { copy(m.logVar, m.adam.restore(state)) }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/fault"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	"github.com/vigil-ml/vigil/trainer"
@@ -79,8 +80,7 @@ func (l *loop) finish(ctx context.Context) {
 	l.progress.last(score, digest)
 	session.RunEnded(&commonv1.RunEnded{
 		Outcome: commonv1.Outcome_OUTCOME_SUCCEEDED, Step: l.training.Step(), ParametersSha256: digest,
-		Explanation: fmt.Sprintf("all %d steps made; on held-out digits %.1f %% left and %.1f %% right are told",
-			l.training.Step(), 100*score.Left, 100*score.Right),
+		Explanation: fmt.Sprintf("%s; on held-out data: %s", l.made(), score),
 	})
 }
 
@@ -103,4 +103,24 @@ func (l *loop) interrupted(why *Interrupted) error {
 		_, _ = fmt.Fprintf(l.deps.Out, "%s; saved as %s\n", why.Explanation, why.CheckpointID)
 	}
 	return why
+}
+
+// made says how many steps there were.
+func (l *loop) made() string {
+	if l.training.Step() < l.config.Steps {
+		return fmt.Sprintf("%d of %d steps made, then %d evaluations were no better", l.training.Step(), l.config.Steps, l.training.stop.Bad)
+	}
+	return fmt.Sprintf("all %d steps made", l.training.Step())
+}
+
+// keep writes the model to where the user wants it.
+func (l *loop) keep() error {
+	if l.config.SaveTo == "" {
+		return nil
+	}
+	state, err := l.training.State()
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(durable.OS{}, l.config.SaveTo, state, 0o600)
 }

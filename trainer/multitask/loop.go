@@ -44,6 +44,9 @@ type LoopConfig struct {
 	// Epochs, unless 0, takes the place of Steps: as many steps as consume the
 	// training digits so often. SaveEveryEpochs does of CheckpointEvery.
 	Epochs, SaveEveryEpochs int64
+	// SaveTo is a file that the model is written to when all steps are made; empty:
+	// none is.
+	SaveTo string
 	// IgnoreNonFinite has steps applied whose values are not finite.
 	IgnoreNonFinite bool
 }
@@ -79,6 +82,15 @@ type loop struct {
 
 	rateScale float64 // of the learning rate, as recovery asks
 	skipped   bool    // the batches that recovery wants left out are
+	tasks     []trainer.Task
+}
+
+func newLoop(config LoopConfig, deps LoopDeps, training *Training) *loop {
+	l := &loop{config: config, deps: deps, training: training, savedAt: -1}
+	for _, task := range training.Tasks() {
+		l.tasks = append(l.tasks, trainer.Task{Name: task.Name})
+	}
+	return l
 }
 
 // Run trains until the last step, an order to end, or the end of ctx, at which
@@ -99,12 +111,15 @@ func Run(ctx context.Context, config LoopConfig, deps LoopDeps) error {
 	if err := config.check(); err != nil {
 		return err
 	}
-	l := &loop{config: config, deps: deps, training: training, savedAt: -1}
+	group := life.NewGroup(context.WithoutCancel(ctx))
+	defer func() { _ = group.Wait() }() // making batches does not fail
+	defer training.Work(group)()
+	l := newLoop(config, deps, training)
 	if err := l.resume(ctx); err != nil {
 		return err
 	}
 	l.recover()
-	l.progress = newProgress(deps.Out, training.Step(), config.Steps)
+	l.progress = newProgress(deps.Out, training, config.Steps)
 	err = l.train(ctx)
 	if interrupted, ok := errors.AsType[*Interrupted](err); ok {
 		return l.interrupted(interrupted)
@@ -114,7 +129,7 @@ func Run(ctx context.Context, config LoopConfig, deps LoopDeps) error {
 
 // train makes the steps.
 func (l *loop) train(ctx context.Context) error {
-	for l.training.Step() < l.config.Steps {
+	for l.training.Step() < l.config.Steps && !l.training.Stopped() {
 		if err := l.boundary(ctx); err != nil {
 			return err
 		}
@@ -129,8 +144,9 @@ func (l *loop) train(ctx context.Context) error {
 			life.Sleep(ctx, rest)
 		}
 	}
+	err := l.keep()
 	l.finish(ctx)
-	return nil
+	return err
 }
 
 // step makes one step, or stops before its update when a value is not finite.
@@ -157,17 +173,16 @@ func (l *loop) step(ctx context.Context, step int64, started time.Time) error {
 		l.training.PoisonParameter()
 	}
 	elapsed := time.Since(started)
-	l.progress.step(step, outcome, l.training.Config().Batch)
-	tasks := [...]trainer.Task{
-		{Name: "left", Loss: trainer.Known(outcome.Losses.Left), Weight: trainer.Known(1.0)},
-		{Name: "right", Loss: trainer.Known(outcome.Losses.Right), Weight: trainer.Known(1.0)},
-		{Name: "ink", Loss: trainer.Known(outcome.Losses.Ink), Weight: trainer.Known(1.0)},
+	l.progress.step(step, outcome)
+	for i := range l.tasks {
+		l.tasks[i].Loss, l.tasks[i].Weight = trainer.Known(outcome.Losses[i]), trainer.Known(outcome.Weights[i])
 	}
+	config := l.training.Config()
 	l.deps.Session.Step(trainer.StepReport{
-		Step: step, Loss: trainer.Known(outcome.Losses.Total()), Tasks: tasks[:],
+		Step: step, Loss: trainer.Known(outcome.Losses.Total()), Tasks: l.tasks, GradientCosine: outcome.Cosine,
 		GradientNorm: trainer.Known(outcome.GradientNorm),
-		LearningRate: trainer.Known(l.training.Config().LearningRate * rateScale),
-		Samples:      trainer.Known(int64(l.training.Config().Batch)),
+		LearningRate: trainer.Known(config.LearningRate * rateScale),
+		Samples:      trainer.Known(int64(config.Batch * config.Accumulate)),
 		StepTime:     trainer.Known(elapsed), ComputeTime: trainer.Known(elapsed),
 		ResidentBytes: l.progress.residentBytes(),
 		UpdateRatio:   health.updateRatio, ParameterNorm: health.parameterNorm, Layers: health.layers,

@@ -201,8 +201,8 @@ func TestTrainingDoesNotWaitForAnAbsentAgent(t *testing.T) {
 	saveNow := make(chan os.Signal, 1)
 	saveNow <- syscall.SIGUSR1
 	training := begin(t, nil)
-	l := &loop{config: LoopConfig{Steps: 5}, training: training, savedAt: -1, progress: newProgress(io.Discard, 0, 5),
-		deps: LoopDeps{Session: absent(t), Log: testkit.Logger(t), Out: io.Discard, SaveNow: saveNow}}
+	l := newLoop(LoopConfig{Steps: 5}, LoopDeps{Session: absent(t), Log: testkit.Logger(t), Out: io.Discard, SaveNow: saveNow}, training)
+	l.progress = newProgress(io.Discard, training, 5)
 	began := time.Now()
 	if err := l.boundary(t.Context()); err != nil || len(saveNow) != 0 {
 		t.Errorf("the boundary gives %v; a signal to save is no reason to end", err)

@@ -6,6 +6,7 @@ import (
 	"github.com/vigil-ml/vigil/internal/fault"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	"github.com/vigil-ml/vigil/trainer"
+	"github.com/vigil-ml/vigil/trainer/multitask/network"
 )
 
 // measureEvery is how many steps lie between two looks at parameters and units,
@@ -40,15 +41,14 @@ func (t *Training) applyMeasured(rateScale float64) health {
 		t.Apply(rateScale)
 		return health{}
 	}
-	t.before = append(t.before[:0], t.net.parameters...)
+	t.before = append(t.before[:0], t.net.Parameters...)
 	t.layers = t.layers[:0]
-	for i, name := range []string{"encoder.0", "encoder.1"} {
-		layer := &t.net.encoder[i]
-		t.layers = append(t.layers, trainer.Layer{Name: name, Dead: trainer.Known(deadShare(layer.out, t.config.Batch))})
-	}
+	t.net.Layers(func(layer network.Layer) {
+		t.layers = append(t.layers, trainer.Layer{Name: layer.Name, Dead: trainer.Known(deadShare(layer.Out, layer.Units))})
+	})
 	t.Apply(rateScale)
 	update, size := 0.0, 0.0
-	for i, p := range t.net.parameters {
+	for i, p := range t.net.Parameters {
 		d := float64(p) - float64(t.before[i])
 		update += d * d
 		size += float64(p) * float64(p)
@@ -61,9 +61,8 @@ func (t *Training) applyMeasured(rateScale float64) health {
 }
 
 // deadShare is the share of units that are zero in every row.
-func deadShare(out []float32, rows int) float64 {
-	units := len(out) / rows
-	dead := 0
+func deadShare(out []float32, units int) float64 {
+	rows, dead := len(out)/units, 0
 	for unit := range units {
 		row := 0
 		for row < rows && out[row*units+unit] == 0 {
@@ -76,12 +75,12 @@ func deadShare(out []float32, rows int) float64 {
 	return float64(dead) / float64(units)
 }
 
-// rate is the share of the learning rate that a step gets: all of it, or with
-// restarts a cosine from 1 down to restartFloor, over and over (Loshchilov and
-// Hutter, SGDR, 2017). It says when it restarts.
+// rate is the share of the learning rate that a step gets: that of the schedule,
+// or with restarts a cosine from 1 down to restartFloor, over and over (Loshchilov
+// and Hutter, SGDR, 2017). It says when it restarts.
 func (l *loop) rate(step int64) float64 {
 	if l.config.RestartEvery == 0 {
-		return 1
+		return l.training.config.Schedule.At(step, l.config.Steps)
 	}
 	at := (step - 1) % l.config.RestartEvery
 	if at == 0 && step > 1 {
@@ -104,14 +103,11 @@ func (l *loop) evaluate() {
 func (l *loop) score() Score {
 	defer l.deps.Session.Phase(commonv1.PhaseKind_PHASE_KIND_EVALUATION)()
 	score := l.training.Evaluate()
-	tasks := [...]trainer.Task{
-		{Name: "left", Loss: trainer.Known(score.Losses.Left)},
-		{Name: "right", Loss: trainer.Known(score.Losses.Right)},
-		{Name: "ink", Loss: trainer.Known(score.Losses.Ink)},
+	l.training.note(score)
+	tasks := make([]trainer.Task, len(score.Tasks))
+	for i, task := range score.Tasks {
+		tasks[i] = trainer.Task{Name: task.Name, Loss: trainer.Known(score.Losses[i])}
 	}
-	l.deps.Session.Evaluated(trainer.Evaluation{
-		Loss: trainer.Known(score.Losses.Total()), Tasks: tasks[:],
-		Metrics: map[string]float64{"left_accuracy": score.Left, "right_accuracy": score.Right, "ink_error_pixels": score.InkError},
-	})
+	l.deps.Session.Evaluated(trainer.Evaluation{Loss: trainer.Known(score.Losses.Total()), Tasks: tasks, Metrics: score.Metrics()})
 	return score
 }

@@ -47,7 +47,7 @@ func TestALookChangesNothing(t *testing.T) {
 func TestDeadShare(t *testing.T) {
 	// Two rows of four units: the first and the last are zero in both.
 	out := []float32{0, 1, 0, 0, 0, 0, 2, 0}
-	if got := deadShare(out, 2); got != 0.5 {
+	if got := deadShare(out, 4); got != 0.5 {
 		t.Errorf("dead share %v, want 0.5", got)
 	}
 }
@@ -59,14 +59,15 @@ func TestRateRestarts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &loop{config: LoopConfig{RestartEvery: 100}, deps: LoopDeps{Session: session}}
+	l := newLoop(LoopConfig{RestartEvery: 100}, LoopDeps{Session: session}, begin(t, nil))
 	for step, want := range map[int64]float64{1: 1, 51: 0.55, 101: 1, 151: 0.55} {
 		if got := l.rate(step); math.Abs(got-want) > 1e-9 {
 			t.Errorf("rate of step %d = %v, want %v", step, got, want)
 		}
 	}
-	if l.rate(100) > 0.11 || (&loop{}).rate(5) != 1 {
-		t.Errorf("rate of step 100 = %v, without restarts %v", l.rate(100), (&loop{}).rate(5))
+	constant := newLoop(LoopConfig{Steps: 10}, LoopDeps{}, begin(t, nil))
+	if l.rate(100) > 0.11 || constant.rate(5) != 1 {
+		t.Errorf("rate of step 100 = %v, without restarts %v", l.rate(100), constant.rate(5))
 	}
 	if err := session.Close(t.Context()); err != nil {
 		t.Fatal(err)
@@ -98,7 +99,7 @@ func TestTheTrainerDeclaresItsPauses(t *testing.T) {
 		}
 		if v := e.GetEvaluation(); v != nil {
 			got = append(got, fmt.Sprintf("evaluated after %d", v.GetStep()))
-			if v.GetLoss() <= 0 || len(v.GetTaskLosses()) != 3 || len(v.GetMetrics()) != 3 {
+			if v.GetLoss() <= 0 || len(v.GetTaskLosses()) != 3 || len(v.GetMetrics()) != 8 {
 				t.Errorf("evaluation %v", v)
 			}
 		}

@@ -33,15 +33,13 @@ func asked(t *testing.T, change func(*trainer.Config), steps int64) (*Training, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &loop{
-		config: LoopConfig{Training: Defaults(), Steps: steps}, training: training, savedAt: -1,
-		deps: LoopDeps{Session: session, Log: testkit.Logger(t), Out: io.Discard},
-	}
+	l := newLoop(LoopConfig{Training: Defaults(), Steps: steps},
+		LoopDeps{Session: session, Log: testkit.Logger(t), Out: io.Discard}, training)
 	if err := l.resume(t.Context()); err != nil {
 		return training, err
 	}
 	l.recover()
-	l.progress = newProgress(io.Discard, 0, steps)
+	l.progress = newProgress(io.Discard, training, steps)
 	return training, l.train(t.Context())
 }
 
@@ -195,20 +193,21 @@ func TestLabelSmoothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	one, two := smoothed.Compute(), plain.Compute()
-	if !(one.Losses.Left != two.Losses.Left) || one.GradientNorm == two.GradientNorm {
+	if !(one.Losses[0] != two.Losses[0]) || one.GradientNorm == two.GradientNorm {
 		t.Errorf("smoothing changes nothing: %+v, %+v", one, two)
 	}
 	const step = 1e-4
 	norm := one.GradientNorm
 	before := one.Losses.Total()
-	for i, g := range smoothed.net.gradients {
-		smoothed.net.parameters[i] -= float32(step * float64(g) / norm)
+	for i, g := range smoothed.net.Gradients {
+		smoothed.net.Parameters[i] -= float32(step * float64(g) / norm)
 	}
 	after := smoothed.Compute().Losses.Total()
 	if got, want := (before-after)/step, norm; got < 0.8*want || got > 1.2*want {
 		t.Errorf("the loss falls by %g along the gradient, whose norm is %g", got, want)
 	}
-	if _, err := New(Config{Batch: 1, LearningRate: 1, LabelSmoothing: 1}); !fault.Is(err, fault.Invalid) {
+	config.LabelSmoothing = 1
+	if _, err := New(config); !fault.Is(err, fault.Invalid) {
 		t.Errorf("a smoothing of 1: %v", err)
 	}
 }

@@ -4,76 +4,115 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"math"
 
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/trainer/multitask/data"
+	"github.com/vigil-ml/vigil/trainer/multitask/network"
 )
 
 // StateFile is the name of the one file of a checkpoint.
 const StateFile = "state.vmt"
 
-// The state file, version 1. Integers are little-endian.
+// The state file, version 2. Integers are little-endian.
 //
 //	magic         8 bytes  "VIGILMT\x00"
-//	version       uint32   1
-//	tensors       uint32   number of tensors
+//	version       uint32   2
+//	tensors       uint32   number of tensors: parameters, running statistics, and
+//	                       what the optimizer remembers of each parameter
 //	  each:       uint8 length of the name, the name, uint32 rows, uint32 cols
-//	seed          uint64
-//	batch         uint32   samples a step
-//	learning rate float64
-//	step          int64    steps applied
-//	data position int64    samples consumed
-//	random        2 uint64 state of the PCG behind the last applied step
-//	parameters    float32 of every tensor in turn
-//	mean          float32, the same number: Adam's first moment
-//	variance      float32, the same number: Adam's second moment
+//	words         uint32   length of the next
+//	              JSON     [words]: seed, step, position in the data, ...
+//	values        float32 of every tensor in turn
 //	digest        32 bytes SHA-256 of all before it
+//
+// Units that are dropped out, and the order of an epoch, follow from seed, step
+// and position.
 const (
 	stateMagic   = "VIGILMT\x00"
-	stateVersion = 1
+	stateVersion = 2
 	pcgPrefix    = "pcg:" // of rand.PCG's own encoding
 	pcgBytes     = 16
 	floatBytes   = 4
 )
 
+// words is what of a state is not tensors.
+type words struct {
+	Seed         uint64   `json:"seed"`
+	Batch        int      `json:"batch"`
+	Accumulate   int      `json:"accumulate"`
+	LearningRate float64  `json:"learning_rate"`
+	Step         int64    `json:"step"`
+	DataPosition int64    `json:"data_position"`
+	Random       []byte   `json:"random"` // state of the PCG behind the last applied step
+	Method       string   `json:"method"`
+	Balance      []uint64 `json:"balance"` // bits of what the method has learnt
+	Best         float64  `json:"best"`    // held-out loss so far
+	Bad          int      `json:"bad"`     // evaluations since
+}
+
+// tensors lists everything in a state, with where it lives.
+func (t *Training) tensors() (list []network.Tensor, values [][]float32) {
+	list = append(append(list, t.net.Tensors...), t.net.Buffers...)
+	values = [][]float32{t.net.Parameters, t.net.Running}
+	for i, slot := range t.optimizer.Slots() {
+		for _, tensor := range t.net.Tensors {
+			tensor.Name = slot + " of " + tensor.Name
+			list = append(list, tensor)
+		}
+		values = append(values, t.optimizer.State()[i])
+	}
+	return list, values
+}
+
 // State gives the training as it stands behind the last applied step.
 func (t *Training) State() ([]byte, error) {
-	b := append(make([]byte, 0, 512+3*floatBytes*len(t.net.parameters)), stateMagic...)
-	b = appendShape(b, t.net.tensors)
-	b = binary.LittleEndian.AppendUint64(b, t.config.Seed)
-	b = binary.LittleEndian.AppendUint32(b, uint32(t.config.Batch))
-	b = binary.LittleEndian.AppendUint64(b, math.Float64bits(t.config.LearningRate))
-	b = binary.LittleEndian.AppendUint64(b, uint64(t.step))
-	b = binary.LittleEndian.AppendUint64(b, uint64(t.drawn))
-	random, err := t.random.MarshalBinary()
+	cursor := t.pipeline.Cursor()
+	random, err := cursor.Random.MarshalBinary()
 	if err != nil || len(random) != len(pcgPrefix)+pcgBytes {
 		return nil, fmt.Errorf("encode random state of %d bytes: %w", len(random), err)
 	}
-	b = append(b, random[len(pcgPrefix):]...)
-	for _, values := range [][]float32{t.net.parameters, t.adam.mean, t.adam.variance} {
-		b = appendFloats(b, values)
+	w := words{
+		Seed: cursor.Seed, Batch: t.config.Batch, Accumulate: t.config.Accumulate, LearningRate: t.config.LearningRate,
+		Step: t.step, DataPosition: cursor.Drawn, Random: random[len(pcgPrefix):],
+		Method: t.balancer.Name(), Balance: make([]uint64, len(t.learnt)), Best: t.stop.Best, Bad: t.stop.Bad,
+	}
+	for i, value := range t.learnt {
+		w.Balance[i] = math.Float64bits(value)
+	}
+	text, err := json.Marshal(w)
+	if err != nil {
+		return nil, fmt.Errorf("encode training state: %w", err)
+	}
+	list, values := t.tensors()
+	b := appendShape(append(make([]byte, 0, 4096+floatBytes*4*len(t.net.Parameters)), stateMagic...), list)
+	b = append(binary.LittleEndian.AppendUint32(b, uint32(len(text))), text...)
+	for _, part := range values {
+		b = appendFloats(b, part)
 	}
 	sum := sha256.Sum256(b)
 	return append(b, sum[:]...), nil
 }
 
-func appendShape(b []byte, list []tensor) []byte {
+func appendShape(b []byte, list []network.Tensor) []byte {
 	b = binary.LittleEndian.AppendUint32(b, stateVersion)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(list)))
 	for _, t := range list {
-		b = append(b, uint8(len(t.name)))
-		b = append(b, t.name...)
-		b = binary.LittleEndian.AppendUint32(b, uint32(t.rows))
-		b = binary.LittleEndian.AppendUint32(b, uint32(t.cols))
+		name := t.Name[:min(len(t.Name), math.MaxUint8)]
+		b = append(b, uint8(len(name)))
+		b = append(b, name...)
+		b = binary.LittleEndian.AppendUint32(b, uint32(t.Rows))
+		b = binary.LittleEndian.AppendUint32(b, uint32(t.Cols))
 	}
 	return b
 }
 
 // Restore goes on from a state; seed and learning rate come from it. It fails
 // with fault.Corrupt when the state is damaged and with fault.Invalid when it
-// is sound and of another model or batch size; the training is then as it was
-// before.
+// is sound and of another model, method or batch size; the training is then as
+// it was before.
 func (t *Training) Restore(state []byte) error {
 	version := len(stateMagic) // offset of the version
 	switch {
@@ -89,45 +128,70 @@ func (t *Training) Restore(state []byte) error {
 	if sum := sha256.Sum256(body); !bytes.Equal(sum[:], digest) {
 		return fault.New(fault.Corrupt, "read training state: its digest does not agree with its %d bytes; it is damaged or cut short", len(state))
 	}
-	shape := appendShape([]byte(stateMagic), t.net.tensors)
+	list, values := t.tensors()
+	shape := appendShape([]byte(stateMagic), list)
 	if !bytes.HasPrefix(body, shape) {
-		return fault.New(fault.Invalid, "read training state: it is of another model")
+		return fault.New(fault.Invalid, "read training state: it is of another model or optimizer")
 	}
-	return t.restoreBody(body[len(shape):])
+	return t.restoreBody(body[len(shape):], values)
 }
 
-func (t *Training) restoreBody(rest []byte) error {
-	const fixed = 8 + 4 + 8 + 8 + 8 + pcgBytes
-	floats := floatBytes * len(t.net.parameters)
-	if want := fixed + 3*floats; len(rest) != want {
-		return fault.New(fault.Corrupt, "read training state: %d bytes behind the shape, want %d", len(rest), want)
+func (t *Training) restoreBody(rest []byte, values [][]float32) error {
+	floats := 0
+	for _, part := range values {
+		floats += floatBytes * len(part)
 	}
-	config := Config{
-		Seed:         binary.LittleEndian.Uint64(rest),
-		Batch:        int(binary.LittleEndian.Uint32(rest[8:])),
-		LearningRate: math.Float64frombits(binary.LittleEndian.Uint64(rest[12:])),
-		// Not of the state: it may be another from one attempt to the next.
-		LabelSmoothing: t.config.LabelSmoothing,
+	if len(rest) < 4 || uint64(len(rest)) != 4+uint64(binary.LittleEndian.Uint32(rest))+uint64(floats) {
+		return fault.New(fault.Corrupt, "read training state: %d bytes behind the shape do not fit it", len(rest))
 	}
-	step := int64(binary.LittleEndian.Uint64(rest[20:]))
-	drawn := int64(binary.LittleEndian.Uint64(rest[28:]))
-	switch {
-	case config.Batch != t.config.Batch:
-		return fault.New(fault.Invalid, "read training state: it was made with batches of %d, this training has %d; resume with --batch %d",
-			config.Batch, t.config.Batch, config.Batch)
-	case step < 0 || drawn < 0 || !(config.LearningRate > 0) || math.IsInf(config.LearningRate, 0):
-		return fault.New(fault.Corrupt, "read training state: step %d, position %d, learning rate %v cannot be", step, drawn, config.LearningRate)
+	w, cursor, err := t.readWords(rest[4 : len(rest)-floats])
+	if err != nil {
+		return err
 	}
-	random := append([]byte(pcgPrefix), rest[36:fixed]...)
-	if err := t.random.UnmarshalBinary(random); err != nil {
-		return fault.Mark(fault.Corrupt, fmt.Errorf("read training state: random state: %w", err))
+	learnt := make([]float64, len(w.Balance))
+	for i, bits := range w.Balance {
+		learnt[i] = math.Float64frombits(bits)
 	}
-	t.config, t.step, t.drawn = config, step, drawn
-	rest = rest[fixed:]
-	for i, values := range [][]float32{t.net.parameters, t.adam.mean, t.adam.variance} {
-		readFloats(values, rest[i*floats:])
+	if err := t.balancer.Restore(learnt); err != nil {
+		return fmt.Errorf("read training state: %w", err)
 	}
+	t.learnt, t.weighed = learnt, false
+	t.config.Seed, t.config.LearningRate = w.Seed, w.LearningRate
+	t.step, t.stop = w.Step, stopping{Best: w.Best, Bad: w.Bad}
+	t.pipeline.Seek(cursor)
+	rest = rest[len(rest)-floats:]
+	for _, part := range values {
+		readFloats(part, rest)
+		rest = rest[floatBytes*len(part):]
+	}
+	t.net.Rollback()
 	return nil
+}
+
+// readWords reads and judges what is not tensors. It must be written as State
+// writes it.
+func (t *Training) readWords(text []byte) (words, data.Cursor, error) {
+	var w words
+	err := json.Unmarshal(text, &w)
+	if again, encodeErr := json.Marshal(w); err != nil || encodeErr != nil || !bytes.Equal(again, text) {
+		return w, data.Cursor{}, fault.New(fault.Corrupt, "read training state: its words are not as this program writes them")
+	}
+	cursor := data.Cursor{Seed: w.Seed, Drawn: w.DataPosition}
+	switch {
+	case w.Batch != t.config.Batch || w.Accumulate != t.config.Accumulate:
+		return w, cursor, fault.New(fault.Invalid, "read training state: it was made with %d batches of %d, this training has %d of %d; resume with --batch %d",
+			w.Accumulate, w.Batch, t.config.Accumulate, t.config.Batch, w.Batch)
+	case w.Method != t.balancer.Name():
+		return w, cursor, fault.New(fault.Invalid, "read training state: its tasks were weighed by %s, those of this training are by %s", w.Method, t.balancer.Name())
+	case w.Step < 0 || w.DataPosition < 0 || !(w.LearningRate > 0) || w.Bad < 0:
+		return w, cursor, fault.New(fault.Corrupt, "read training state: step %d, position %d, learning rate %v cannot be", w.Step, w.DataPosition, w.LearningRate)
+	case len(w.Random) != pcgBytes:
+		return w, cursor, fault.New(fault.Corrupt, "read training state: its random state has %d bytes, want %d", len(w.Random), pcgBytes)
+	}
+	if err := cursor.Random.UnmarshalBinary(append([]byte(pcgPrefix), w.Random...)); err != nil {
+		return w, cursor, fault.Mark(fault.Corrupt, fmt.Errorf("read training state: random state: %w", err))
+	}
+	return w, cursor, nil
 }
 
 func readFloats(into []float32, from []byte) {

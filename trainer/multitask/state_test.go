@@ -30,7 +30,16 @@ func TestDamagedStatesAreRefusedAndChangeNothing(t *testing.T) {
 	training := begin(t, nil)
 	train(t, training, 3)
 	state, digest := stateOf(t, training), training.Digest()
-	shape := len(appendShape([]byte(stateMagic), training.net.tensors))
+	list, _ := training.tensors()
+	shape := len(appendShape([]byte(stateMagic), list))
+	words := func(from, to string) []byte {
+		return sealed(state, func(b []byte) []byte {
+			length := int(binary.LittleEndian.Uint32(b[shape:]))
+			text := bytes.Replace(b[shape+4:shape+4+length], []byte(from), []byte(to), 1)
+			head := binary.LittleEndian.AppendUint32(bytes.Clone(b[:shape]), uint32(len(text)))
+			return append(append(head, text...), b[shape+4+length:]...)
+		})
+	}
 	flip := func(at int) []byte {
 		b := bytes.Clone(state)
 		b[at] ^= 1
@@ -47,9 +56,12 @@ func TestDamagedStatesAreRefusedAndChangeNothing(t *testing.T) {
 		"is damaged or cut short":  {state[:len(state)-1], fault.Corrupt},
 		"of another model":         {sealed(state, func(b []byte) []byte { b[20] ^= 1; return b }), fault.Invalid},
 		"bytes behind the shape":   {sealed(state, func(b []byte) []byte { return append(b, 0) }), fault.Corrupt},
-		"resume with --batch 65":   {sealed(state, func(b []byte) []byte { b[shape+8] = 65; return b }), fault.Invalid},
-		"learning rate 0 cannot":   {sealed(state, func(b []byte) []byte { clear(b[shape+12 : shape+20]); return b }), fault.Corrupt},
-		"step -1, position":        {sealed(state, func(b []byte) []byte { binary.LittleEndian.PutUint64(b[shape+20:], 1<<64-1); return b }), fault.Corrupt},
+		"resume with --batch 65":   {words(`"batch":64`, `"batch":65`), fault.Invalid},
+		"learning rate 0 cannot":   {words(`"learning_rate":0.001`, `"learning_rate":0`), fault.Corrupt},
+		"step -1, position":        {words(`"step":3`, `"step":-1`), fault.Corrupt},
+		"weighed by nash":          {words(`"equal"`, `"nash"`), fault.Invalid},
+		"of another method":        {words(`"balance":[`, `"balance":[7,`), fault.Invalid},
+		"not as this program":      {words(`"seed":1`, `"seed":1.0`), fault.Corrupt},
 		"is it a vigil-multitask/": {nil, fault.Corrupt},
 	} {
 		if err := training.Restore(c.state); !fault.Is(err, c.kind) || !strings.Contains(err.Error(), want) {

@@ -52,10 +52,10 @@ func TestItLearns(t *testing.T) {
 	}
 	// Measured over seeds 1 to 8 after 600 steps: 93.5 to 95.8 % on either
 	// side, ink off by 1.4 to 1.8; guessing gives 10 %.
-	if after.Left < 0.9 || after.Right < 0.9 || after.InkError > 4 {
+	if after.Tasks[0].Accuracy < 0.9 || after.Tasks[1].Accuracy < 0.9 || after.Tasks[2].MAE > 4 {
 		t.Errorf("held out: %+v; want over 0.9 on either side", after)
 	}
-	if before.Left > 0.25 || before.Right > 0.25 {
+	if before.Tasks[0].Accuracy > 0.25 || before.Tasks[1].Accuracy > 0.25 {
 		t.Errorf("an untrained model tells %+v: the labels leak", before)
 	}
 }
@@ -66,11 +66,11 @@ func TestGradients(t *testing.T) {
 	training := begin(t, func(c *Config) { c.Batch = 96 }) // more rows than one product makes at a time
 	train(t, training, 30)
 	training.Compute()
-	analytic := append([]float32(nil), training.net.gradients...)
+	analytic := append([]float32(nil), training.net.Gradients...)
 	loss := func() float64 { return training.Compute().Losses.Total() }
 	const width = 2e-3
-	for _, tensor := range training.net.tensors {
-		parameters := tensor.of(training.net.parameters)
+	for _, tensor := range training.net.Tensors {
+		parameters := tensor.Of(training.net.Parameters)
 		var off, length float64
 		for i := 0; i < len(parameters); i += max(1, len(parameters)/40) {
 			kept := parameters[i]
@@ -79,12 +79,12 @@ func TestGradients(t *testing.T) {
 			parameters[i] = kept - width
 			below := loss()
 			parameters[i] = kept
-			want, got := (above-below)/(2*width), float64(tensor.of(analytic)[i])
+			want, got := (above-below)/(2*width), float64(tensor.Of(analytic)[i])
 			off += (want - got) * (want - got)
 			length += want * want
 		}
 		if ratio := math.Sqrt(off / length); !(ratio < 0.03) {
-			t.Errorf("%s: the gradient is off by %.3f of its length", tensor.name, ratio)
+			t.Errorf("%s: the gradient is off by %.3f of its length", tensor.Name, ratio)
 		}
 	}
 }
@@ -160,7 +160,8 @@ func TestNonFiniteIsNamed(t *testing.T) {
 		},
 		"parameter": {
 			func(tr *Training) Outcome {
-				tr.net.left.bias.Data[3], tr.net.left.bias.Data[4] = nan, inf
+				bias := tr.net.Tensors[5].Of(tr.net.Parameters)
+				bias[3], bias[4] = nan, inf
 				return tr.Compute()
 			},
 			&commonv1.NonFinite{Step: 6, Quantity: commonv1.Quantity_QUANTITY_PARAMETER, Tensor: "left.bias", NanCount: 1, InfCount: 1, TensorSize: digits.Classes},
@@ -168,7 +169,7 @@ func TestNonFiniteIsNamed(t *testing.T) {
 		"loss alone": {
 			func(tr *Training) Outcome {
 				o := tr.Compute()
-				o.Losses.Ink = math.Inf(1)
+				o.Losses[2] = math.Inf(1)
 				return o
 			},
 			&commonv1.NonFinite{Step: 6, Quantity: commonv1.Quantity_QUANTITY_LOSS, Tensor: "loss", InfCount: 1, TensorSize: 1, ParametersIntact: true},
@@ -212,6 +213,16 @@ func TestSettingsAreChecked(t *testing.T) {
 		"large batch": func(c *Config) { c.Batch = maxBatch + 1 },
 		"no rate":     func(c *Config) { c.LearningRate = 0 },
 		"NaN rate":    func(c *Config) { c.LearningRate = math.NaN() },
+		"smoothing":   func(c *Config) { c.LabelSmoothing = 1 },
+		"clip":        func(c *Config) { c.ClipNorm = -1 },
+		"no pass":     func(c *Config) { c.Accumulate = 0 },
+		"no method":   func(c *Config) { c.Balance.Method = "gradnrom" },
+		"no trunk":    func(c *Config) { c.Model.Trunk = "tree" },
+		"dropout":     func(c *Config) { c.Model.Dropout = 1 },
+		"optimizer":   func(c *Config) { c.Optimizer.Kind = "lion" },
+		"data":        func(c *Config) { c.Data.Kind = "images" },
+		"task":        func(c *Config) { c.Tasks = []TaskConfig{{Name: "middle"}} },
+		"patience":    func(c *Config) { c.Stop.Patience = -1 },
 	} {
 		config := Defaults()
 		change(&config)

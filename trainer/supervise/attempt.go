@@ -3,6 +3,7 @@ package supervise
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -32,7 +33,7 @@ func (s *supervisor) supervise(ctx context.Context, path string) (result Result,
 			s.deps.Log.Warn("processes that leave the command may not be found", "cause", err)
 		}
 	}
-	if err := s.checkEncryption(ctx); err != nil {
+	if err := errors.Join(s.checkEncryption(ctx), s.openConfinement()); err != nil {
 		return Result{}, err
 	}
 	if s.config.Settings != nil {
@@ -83,9 +84,14 @@ func (s *supervisor) attempt(ctx context.Context, path string, number uint32, af
 	}
 	signs, losses := diagnose.NewReader(), s.losses(exitFile)
 	launched := time.Now()
-	kills, killsKnown := oomKills(cgroups, "/proc/self")
+	group, err := s.confine(number)
+	if err != nil {
+		return ending{}, err
+	}
+	defer s.release(group)
+	memory := watchMemory(group)
 	s.capture.Note("attempt %d of run %s", number, s.config.RunID)
-	p, err := start(ctx, cmd, s.capture, stream{s.deps.Stdout, losses.with(signs)}, stream{s.deps.Stderr, losses.with(signs)}, marker(exitFile))
+	p, err := start(ctx, cmd, group, s.capture, stream{s.deps.Stdout, losses.with(signs)}, stream{s.deps.Stderr, losses.with(signs)}, marker(exitFile))
 	if err != nil {
 		return ending{}, err
 	}
@@ -95,7 +101,7 @@ func (s *supervisor) attempt(ctx context.Context, path string, number uint32, af
 	s.session.Report(&commonv1.Event{Body: &commonv1.Event_AttemptStarted{AttemptStarted: &commonv1.AttemptStarted{
 		Command: s.sayable(s.config.Command), Pid: int64(os.Getpid()), AfterFailure: after, Recovery: s.asked,
 	}}})
-	s.deps.Log.Debug("launched", "attempt", number, "pid", cmd.Process.Pid, "command", s.config.Command)
+	s.deps.Log.Debug("launched", "attempt", number, "pid", p.cmd.Process.Pid, "command", s.config.Command)
 	w := s.watch(ctx, p, exitFile, launched)
 	s.machine.to(Sweeping)
 	if strays := p.end(); strays > 0 {
@@ -107,9 +113,8 @@ func (s *supervisor) attempt(ctx context.Context, path string, number uint32, af
 	}
 	evidence := s.evidence(ctx, signs, exitFile, launched)
 	evidence.Act = w.act
-	if now, ok := oomKills(cgroups, "/proc/self"); ok && killsKnown {
-		evidence.OOMKills = now - kills
-	}
+	evidence.OOMKills = memory.kills()
+	w.notes = append(w.notes, memory.peak(s.config.Limits.MemoryBytes)...)
 	report, err := readReport(exitFile)
 	if err != nil {
 		s.deps.Log.Warn("the command's reason to exit is not readable", "cause", err)

@@ -8,6 +8,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/trainer"
 	"github.com/vigil-ml/vigil/trainer/supervise/output"
 	"github.com/vigil-ml/vigil/trainer/supervise/policy"
 	"github.com/vigil-ml/vigil/trainer/supervise/preempt"
@@ -40,6 +41,9 @@ type Config struct {
 	NoResume bool
 	// NeedEncryption refuses to run unless the agent's vault encrypts.
 	NeedEncryption bool
+	// ControlGroup gives the processes of each attempt a control group of their
+	// own, where one can be made.
+	ControlGroup bool
 	// Settings is what the user set, as JSON; the command finds it in a file. Nil:
 	// nothing was.
 	Settings []byte
@@ -66,13 +70,14 @@ type Limits struct {
 	Allocation      time.Duration // the machine is the run's for this long: a preemption at its end
 	GPUMemoryBytes  int64         // of one process, as it reports it
 	CheckpointBytes int64         // of one process
+	MemoryBytes     int64         // of the host, all processes together; needs ControlGroup
 }
 
 // Defaults is how a command is run when nobody says otherwise.
 func Defaults() Config {
 	return Config{
 		Policy: policy.Defaults(), Output: output.Defaults(),
-		Grace: 30 * time.Second, KillWait: 5 * time.Second,
+		Grace: 30 * time.Second, KillWait: 5 * time.Second, ControlGroup: true,
 		Health: Health{Interval: 5 * time.Second, FirstStep: time.Hour, CPU: true, Memory: true, GPUMemory: true},
 	}
 }
@@ -87,8 +92,10 @@ func (c Config) check() error {
 		return fault.New(fault.Invalid, "supervise: periods must not be negative")
 	case c.Health.Interval <= 0:
 		return fault.New(fault.Invalid, "supervise: health is looked at every %s; want a positive duration", c.Health.Interval)
-	case c.Limits.Training < 0 || c.Limits.Allocation < 0 || c.Limits.GPUMemoryBytes < 0 || c.Limits.CheckpointBytes < 0:
+	case c.Limits.Training < 0 || c.Limits.Allocation < 0 || c.Limits.GPUMemoryBytes < 0 || c.Limits.CheckpointBytes < 0 || c.Limits.MemoryBytes < 0:
 		return fault.New(fault.Invalid, "supervise: limits must not be negative")
+	case c.Limits.MemoryBytes > 0 && !c.ControlGroup:
+		return fault.New(fault.Invalid, "supervise: a limit on memory needs a control group for the command")
 	case c.RequeueExitCode < 0 || c.RequeueExitCode > 255:
 		return fault.New(fault.Invalid, "supervise: exit code %d for requeuing; want 0 to 255", c.RequeueExitCode)
 	case c.Limits.Allocation > 0 && c.Limits.Allocation <= c.Grace:
@@ -114,6 +121,10 @@ type Deps struct {
 	// OwnProcess tells that the process is this supervisor's alone: orphans of the
 	// command become its children and are ended with it.
 	OwnProcess bool
+	// Opened, unless nil, is given the session when it is there; Closing is called
+	// before it is closed, while what it is given is still sent.
+	Opened  func(*trainer.Session)
+	Closing func()
 	// OnState, unless nil, is told of every change of state.
 	OnState func(from, to State)
 }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/vigil-ml/vigil/trainer/supervise/cgroup"
 )
 
 const (
@@ -15,6 +17,9 @@ const (
 	// lockName is the file that is locked. A directory without one is not ours,
 	// whatever it is called.
 	lockName = ".vigil-supervisor"
+	// groupsName is the file that lists the control groups that were made, one a
+	// line.
+	groupsName = "control-groups"
 )
 
 // directory is where one supervisor's commands leave their exit reports. It is
@@ -62,11 +67,18 @@ func sweep(parent string) {
 		if lock, err := lockDirectory(path, 0); err == nil {
 			// Of what it supervised the command died with it, and its helpers may not
 			// have.
+			_ = cgroup.Clear(readLines(filepath.Join(path, groupsName)))
 			sweepDescendants(marker(path+"/"), false)
 			_ = os.RemoveAll(path)
 			_ = lock.Close()
 		}
 	}
+}
+
+// readLines gives a file's lines; none where it is not there.
+func readLines(path string) []string {
+	text, _ := os.ReadFile(path)
+	return strings.Fields(string(text))
 }
 
 // lockDirectory takes a directory's lock, which the kernel gives back at the

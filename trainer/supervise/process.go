@@ -13,6 +13,7 @@ import (
 
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/life"
+	"github.com/vigil-ml/vigil/trainer/supervise/cgroup"
 	"github.com/vigil-ml/vigil/trainer/supervise/output"
 )
 
@@ -31,6 +32,7 @@ type process struct {
 	pipes  []*os.File       // our ends
 	marker string           // what its descendants have in their environment
 	adopts bool             // orphans become the supervisor's children
+	inside *cgroup.Group    // that it runs in; nil: none of its own
 }
 
 // stream is one of a command's outputs: where it goes, and who looks at it.
@@ -39,12 +41,15 @@ type stream struct {
 	also io.Writer
 }
 
-// start launches a command; end must be called. It fails with fault.NotFound
-// or fault.Denied when the program is not there or may not be run.
-func start(ctx context.Context, cmd *exec.Cmd, capture *output.Capture, stdout, stderr stream, marker string) (*process, error) {
+// start launches a command, in a control group unless inside is nil; end must be
+// called. It fails with fault.NotFound or fault.Denied when the program is not
+// there or may not be run.
+func start(ctx context.Context, cmd *exec.Cmd, inside *cgroup.Group, capture *output.Capture, stdout, stderr stream, marker string) (*process, error) {
 	cmd.SysProcAttr = groupLeader()
 	base := context.WithoutCancel(ctx)
-	p := &process{cmd: cmd, group: life.NewGroup(base), output: life.NewGroup(base), ended: make(chan struct{}), marker: marker}
+	p := &process{
+		cmd: cmd, group: life.NewGroup(base), output: life.NewGroup(base), ended: make(chan struct{}), marker: marker, inside: inside,
+	}
 	theirs := make([]*os.File, 0, 2)
 	for _, s := range []struct {
 		stream
@@ -68,7 +73,7 @@ func start(ctx context.Context, cmd *exec.Cmd, capture *output.Capture, stdout, 
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		defer close(p.ended)
-		err := cmd.Start()
+		err := p.launch()
 		for _, w := range theirs {
 			_ = w.Close()
 		}
@@ -76,7 +81,7 @@ func start(ctx context.Context, cmd *exec.Cmd, capture *output.Capture, stdout, 
 		if err != nil {
 			return nil
 		}
-		p.state, p.err = waitState(cmd, cmd.Wait())
+		p.state, p.err = waitState(p.cmd, p.cmd.Wait())
 		return nil
 	})
 	if err := <-started; err != nil {
@@ -86,6 +91,15 @@ func start(ctx context.Context, cmd *exec.Cmd, capture *output.Capture, stdout, 
 		return nil, startError(cmd, err)
 	}
 	return p, nil
+}
+
+// launch starts the command, in its control group where it has one.
+func (p *process) launch() (err error) {
+	if p.inside == nil {
+		return p.cmd.Start()
+	}
+	p.cmd, err = p.inside.Launch(p.cmd)
+	return err
 }
 
 func (p *process) closePipes(more []*os.File) {
@@ -126,7 +140,10 @@ func (p *process) tellGroup(s syscall.Signal) { _ = syscall.Kill(-p.cmd.Process.
 func (p *process) end() (strays int) {
 	p.tellGroup(syscall.SIGKILL)
 	_ = p.group.Wait()
-	strays = sweepDescendants(p.marker, p.adopts)
+	if p.inside != nil {
+		strays = p.inside.Kill()
+	}
+	strays += sweepDescendants(p.marker, p.adopts)
 	// Somebody whom we may not kill can still hold the pipe.
 	timer := time.AfterFunc(drainWait, func() { p.closePipes(nil) })
 	_ = p.output.Wait()

@@ -50,6 +50,8 @@ type supervisor struct {
 	stopped stop              // what the supervisor was told to stop by
 	next    protocol.Recovery // what the next attempt is asked for
 	asked   *commonv1.Recovery
+
+	confinement confinement
 }
 
 // stop is why a run is stopped for good; its zero value: it is not.
@@ -86,6 +88,9 @@ func Run(ctx context.Context, config Config, deps Deps) (Result, error) {
 		Socket: config.Socket, RunID: config.RunID, Attempt: config.Attempt,
 		Kind: trainerv1.SessionKind_SESSION_KIND_SUPERVISOR,
 	}, trainer.Deps{Log: deps.Log, Tracer: deps.Tracer})
+	if err == nil && deps.Opened != nil {
+		deps.Opened(session)
+	}
 	if err != nil {
 		return Result{}, err
 	}
@@ -100,6 +105,9 @@ func Run(ctx context.Context, config Config, deps Deps) (Result, error) {
 		notices: make(chan preempt.Notice, 2*len(deps.Notices)+1),
 	}
 	result, err := s.supervise(ctx, path)
+	if deps.Closing != nil {
+		deps.Closing()
+	}
 	if closeErr := session.Close(context.WithoutCancel(ctx)); closeErr != nil {
 		deps.Log.Warn("the agent does not know how the run ended", "cause", closeErr)
 	}

@@ -84,10 +84,24 @@ func TestOthers(t *testing.T) {
 		"huge header":       append(binary.LittleEndian.AppendUint64(nil, 1<<40), '{'),
 		"cut in the header": safetensor(`{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,12]}}`)[:30],
 		"big-endian array":  []byte(npyMagic + "\x01\x00\x3a\x00{'descr': '>f4', 'fortran_order': False, 'shape': (1,), } \n" + "\x7f\xc0\x00\x00"),
-		"other trainer":     []byte(multitaskMagic + "\x02\x00\x00\x00\x00\x00\x00\x00"),
+		"other trainer":     []byte(multitaskMagic + "\x03\x00\x00\x00\x00\x00\x00\x00"),
 	} {
 		if got, ok := look(data, 5); ok {
 			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
+// The second version of the reference trainer's file, with a NaN in its second
+// tensor.
+func TestMultitaskVersion2(t *testing.T) {
+	data := []byte(multitaskMagic + "\x02\x00\x00\x00\x02\x00\x00\x00" +
+		"\x01w\x02\x00\x00\x00\x01\x00\x00\x00" + "\x01b\x01\x00\x00\x00\x01\x00\x00\x00" + "\x05\x00\x00\x00{  \n}")
+	data = append(append(data, floats(1, 2, float32(math.NaN()))...), make([]byte, multitaskDigest)...)
+	for piece := range len(data) {
+		got, ok := look(data, piece+1)
+		if diff := cmp.Diff(Result{Format: "vigil-multitask/2", Values: 3, NaN: 1, First: "b"}, got); !ok || diff != "" {
+			t.Fatalf("in pieces of %d: %v (-want +got):\n%s", piece+1, ok, diff)
 		}
 	}
 }
@@ -154,6 +168,7 @@ func FuzzScanner(f *testing.F) {
 	f.Add(safetensor(`{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,12]}}`, floats(1, 2, 3)...), 3)
 	f.Add([]byte(npyMagic+"\x01\x00\x3a\x00{'descr': '<f4', 'fortran_order': False, 'shape': (1,), } \n\x00\x00\xc0\x7f"), 5)
 	f.Add([]byte(multitaskMagic+"\x01\x00\x00\x00\x01\x00\x00\x00\x01w\x01\x00\x00\x00\x01\x00\x00\x00"+strings.Repeat("\x00", 96)), 11)
+	f.Add([]byte(multitaskMagic+"\x02\x00\x00\x00\x01\x00\x00\x00\x01w\x01\x00\x00\x00\x01\x00\x00\x00\x02\x00\x00\x00{}"+strings.Repeat("\x00", 36)), 11)
 	f.Fuzz(func(t *testing.T, data []byte, piece int) {
 		whole, known := look(data, max(len(data), 1))
 		parts, also := look(data, max(piece, 1))

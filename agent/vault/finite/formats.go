@@ -19,8 +19,8 @@ type layout struct {
 const (
 	npyMagic       = "\x93NUMPY"
 	multitaskMagic = "VIGILMT\x00"
-	// multitaskFixed is the bytes between the shapes and the values in the
-	// reference trainer's file, and multitaskDigest those behind the values.
+	// multitaskFixed is the bytes between the shapes and the values in version 1 of
+	// the reference trainer's file, and multitaskDigest those behind the values.
 	multitaskFixed  = 8 + 4 + 8 + 8 + 8 + 16
 	multitaskDigest = 32
 )
@@ -113,8 +113,9 @@ func npy(head []byte, sizeBytes int64) (layout, bool) {
 	return layout{"npy", []tensor{{"array", start, sizeBytes, k}}}, false
 }
 
-// multitask reads the reference trainer's file, version 1: the shapes, some
-// numbers, and three times as many float32 as there are parameters.
+// multitask reads the reference trainer's file. Version 1: the shapes, some
+// numbers, and three times as many float32 as there are parameters. Version 2:
+// the shapes, a length and as much JSON, and the float32 of every shape.
 func multitask(head []byte, sizeBytes int64) (layout, bool) {
 	has, more := begins(head, multitaskMagic)
 	if !has {
@@ -124,7 +125,8 @@ func multitask(head []byte, sizeBytes int64) (layout, bool) {
 	if len(head) < at+8 {
 		return layout{}, true
 	}
-	if binary.LittleEndian.Uint32(head[at:]) != 1 {
+	version := binary.LittleEndian.Uint32(head[at:])
+	if version != 1 && version != 2 {
 		return layout{}, false
 	}
 	count := binary.LittleEndian.Uint32(head[at+4:])
@@ -140,9 +142,15 @@ func multitask(head []byte, sizeBytes int64) (layout, bool) {
 		at += 8
 		shapes = append(shapes, tensor{name: name, end: 4 * values})
 	}
-	l := layout{format: "vigil-multitask/1"}
-	start := int64(at + multitaskFixed)
-	for _, part := range []string{"%s", "Adam's mean of %s", "Adam's variance of %s"} {
+	start, parts := int64(at+multitaskFixed), []string{"%s", "Adam's mean of %s", "Adam's variance of %s"}
+	if version == 2 {
+		if len(head) < at+4 {
+			return layout{}, true
+		}
+		start, parts = int64(at+4)+int64(binary.LittleEndian.Uint32(head[at:])), parts[:1]
+	}
+	l := layout{format: fmt.Sprintf("vigil-multitask/%d", version)}
+	for _, part := range parts {
 		for _, shape := range shapes {
 			if shape.end < 0 || start+shape.end > sizeBytes-multitaskDigest {
 				return layout{}, false

@@ -50,6 +50,14 @@ type Codec struct {
 	Compress bool
 }
 
+// Snapshot is the codec with the keys as they are now.
+func (c Codec) Snapshot() Codec {
+	if c.Keys != nil {
+		c.Keys = c.Keys.Snapshot()
+	}
+	return c
+}
+
 // Plain tells whether the file is stored as it is.
 func (e Encoded) Plain() bool { return e.KeyID == "" && e.Compression == "" }
 
@@ -57,6 +65,7 @@ func (e Encoded) Plain() bool { return e.KeyID == "" && e.Compression == "" }
 // bound to: decoding needs the same. What was written before an error is of no
 // use.
 func (c Codec) Encode(ctx context.Context, out io.Writer, in io.Reader, name string) (Encoded, error) {
+	c = c.Snapshot()
 	digest := blake3.New()
 	first := make([]byte, chunkBytes)
 	n, err := io.ReadFull(in, first)
@@ -188,7 +197,7 @@ func (c Codec) Decode(ctx context.Context, out io.Writer, in io.Reader, e Encode
 
 func (c Codec) decode(ctx context.Context, out io.Writer, in io.Reader, e Encoded, name string) error {
 	if e.KeyID != "" {
-		if !c.Keys.Has(e.KeyID) {
+		if !c.Keys.find(ctx, e.KeyID) {
 			return fault.New(fault.Denied, "it is encrypted with key %.20s, which %s", e.KeyID, c.Keys.lack())
 		}
 		opened, err := c.Keys.decrypting(in, name)

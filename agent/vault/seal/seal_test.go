@@ -14,7 +14,6 @@ import (
 
 	"github.com/zeebo/blake3"
 
-	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/fault"
 )
 
@@ -30,14 +29,7 @@ func text(size int) []byte {
 	return bytes.Repeat([]byte("learning rate 0.001\n"), size/20+1)[:size]
 }
 
-func keyring(t testing.TB) *Keyring {
-	t.Helper()
-	ring, err := OpenKeyring(durable.OS{}, t.TempDir()+"/keyring", testKEK(t, 1), now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ring
-}
+func keyring(t testing.TB) *Keyring { return keyringAt(t, t.TempDir()+"/keyring", 1) }
 
 // codecs is every way to store a file.
 func codecs(t testing.TB) map[string]Codec {

@@ -89,21 +89,25 @@ func eventOf(d alert.Delivery, routingKey string, deps notify.Deps) event {
 	return e
 }
 
-// changeOf tells of the last restart in an incident's timeline; false when it
-// has none.
-func changeOf(d alert.Delivery, routingKey string, deps notify.Deps) (change, bool) {
+// changeOf tells of the restarts that a timeline has from an entry on, the last
+// of them first; false when there are none.
+func changeOf(d alert.Delivery, from int, routingKey string, deps notify.Deps) (change, bool) {
+	timeline := d.Incident.GetTimeline()
 	var last *controlv1.TimelineEntry
-	for _, entry := range d.Incident.GetTimeline() {
+	var all []string
+	for _, entry := range timeline[min(from, len(timeline)):] {
 		if entry.GetAction() == "restart" {
 			last = entry
+			all = append(all, entry.GetText())
 		}
 	}
 	if last == nil {
 		return change{}, false
 	}
+	run := d.Incident.GetRunId()
 	c := change{RoutingKey: routingKey, Links: linksOf(d, deps), Payload: changePayload{
-		Summary: clip("Run "+d.Incident.GetRunId()+" was started again. "+last.GetText(), maxSummary), Source: sourceOf(d),
-		Details: map[string]string{"incident": d.Incident.GetIncidentId(), "run": d.Incident.GetRunId()},
+		Summary: clip("Run "+run+": "+last.GetText(), maxSummary), Source: sourceOf(d),
+		Details: map[string]string{"incident": d.Incident.GetIncidentId(), "run": run, "restarts": clip(strings.Join(all, "\n"), maxDetail)},
 	}}
 	if last.GetTime() != nil {
 		c.Payload.Timestamp = last.GetTime().AsTime().UTC().Format(time.RFC3339Nano)

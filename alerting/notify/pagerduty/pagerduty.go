@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 
 	"github.com/vigil-ml/vigil/alerting/alert"
 	"github.com/vigil-ml/vigil/alerting/notify"
@@ -52,6 +53,10 @@ func New(config Config, deps notify.Deps) (notify.Notifier, error) {
 	return &notifier{config: config, deps: deps}, nil
 }
 
+// changesKey begins the keys under which is remembered how much of an
+// incident's timeline change events have told.
+const changesKey = "changes/"
+
 type notifier struct {
 	config Config
 	deps   notify.Deps
@@ -61,13 +66,19 @@ type notifier struct {
 // number and answers 429 beyond its own.
 func (n *notifier) Limit() notify.Limit { return notify.Limit{PerSecond: 2, Burst: 20} }
 
-// Notify sends one event, and after the end of an incident a change event for
-// the last restart in it. A change event that is not taken is only logged: the
-// incident was told.
+// Follows tells that restarts are told of when they happen.
+func (n *notifier) Follows() bool { return true }
+
+// Notify sends one event, or of what merely happened a change event for the
+// restarts in it. A change event that is not taken together with an event is only
+// logged, and sent the next time: the incident was told.
 func (n *notifier) Notify(ctx context.Context, delivery alert.Delivery) error {
 	key, err := n.config.RoutingKey.Reveal()
 	if err != nil {
 		return err
+	}
+	if delivery.Occasion == alert.Story {
+		return n.changes(ctx, delivery, key)
 	}
 	if n.config.SigningSecret != "" && !delivery.Resolved() {
 		// What PagerDuty calls back with is the dedup_key.
@@ -80,20 +91,35 @@ func (n *notifier) Notify(ctx context.Context, delivery alert.Delivery) error {
 	if err := n.send(ctx, "/v2/enqueue", key, event); err != nil {
 		return err
 	}
-	if !delivery.Resolved() {
-		return nil
-	}
-	if n.config.SigningSecret != "" {
+	if delivery.Resolved() && n.config.SigningSecret != "" {
 		if err := n.deps.Remember(ctx, dedupKey(delivery), ""); err != nil {
 			return err
 		}
 	}
-	if change, ok := changeOf(delivery, key, n.deps); ok {
-		if err := n.send(ctx, "/v2/change/enqueue", key, change); err != nil {
-			n.deps.Log.Warn("PagerDuty did not take a change event", "receiver", n.deps.Receiver, "error", err)
-		}
+	if err := n.changes(ctx, delivery, key); err != nil {
+		n.deps.Log.Warn("PagerDuty did not take a change event", "receiver", n.deps.Receiver, "error", err)
 	}
 	return nil
+}
+
+// changes sends one change event for the restarts that the timeline has since
+// the last one.
+func (n *notifier) changes(ctx context.Context, d alert.Delivery, key string) error {
+	remembered := changesKey + d.Incident.GetIncidentId()
+	text, err := n.deps.Recall(ctx, remembered)
+	if err != nil {
+		return err
+	}
+	from, _ := strconv.Atoi(text) // none is from the beginning
+	upTo := len(d.Incident.GetTimeline())
+	if change, ok := changeOf(d, from, key, n.deps); ok {
+		if err := n.send(ctx, "/v2/change/enqueue", key, change); err != nil {
+			return err
+		}
+	} else if text == "" || upTo == from {
+		return nil
+	}
+	return n.deps.Remember(ctx, remembered, strconv.Itoa(upTo))
 }
 
 func (n *notifier) send(ctx context.Context, path, key string, event any) error {

@@ -131,10 +131,50 @@ func TestEvents(t *testing.T) {
 		if e.Action != test.action || e.DedupKey != d.Key || e.Links[0].Href != "http://grafana.example/d/run?var-run=digits-7" {
 			t.Errorf("%s: %+v", name, e)
 		}
-		change, wanted := got["/v2/change/enqueue"], test.restart && test.state == 3
+		change, wanted := got["/v2/change/enqueue"], test.restart
 		if (change != nil) != wanted || (wanted && !bytes.Contains(change, []byte("Attempt 1."))) {
 			t.Errorf("%s: change event %s", name, change)
 		}
+	}
+}
+
+// TestRestartsAreChangeEvents: those that came since the last time make one,
+// which is tried again when it is not taken; what else happens makes none.
+func TestRestartsAreChangeEvents(t *testing.T) {
+	server, got := provider(t, http.StatusAccepted)
+	n := newNotifier(t, Config{URL: notify.Secret(server.URL)}, notify.Deps{Memory: &notifytest.Memory{}})
+	d := notifytest.Firing()
+	d.State, d.Occasion = 0, alert.Story
+	happens := func(action string, texts ...string) string {
+		t.Helper()
+		for _, text := range texts {
+			d.Incident.Timeline = append(d.Incident.Timeline, &controlv1.TimelineEntry{Action: action, Text: text, Time: d.Incident.Opened})
+		}
+		delete(got, "/v2/change/enqueue")
+		if err := n.Notify(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+		return string(got["/v2/change/enqueue"])
+	}
+	if event := happens("note", "Bad data."); event != "" {
+		t.Errorf("a note makes a change event: %s", event)
+	}
+	if event := happens("restart", "Attempt 0 ended.", "Attempt 1 goes on."); !strings.Contains(event, "Attempt 0 ended.") || !strings.Contains(event, `"summary":"Run digits-7: Attempt 1 goes on."`) {
+		t.Errorf("two restarts: %s", event)
+	}
+	if event := happens("restart"); event != "" {
+		t.Errorf("it comes again: %s", event)
+	}
+	if event := happens("restart", "Attempt 2 goes on."); strings.Contains(event, "Attempt 1") || !strings.Contains(event, "Attempt 2 goes on.") {
+		t.Errorf("the third restart: %s", event)
+	}
+	if len(got["/v2/enqueue"]) > 0 {
+		t.Error("what merely happened is an alert event")
+	}
+	broken, _ := provider(t, http.StatusInternalServerError)
+	n = newNotifier(t, Config{URL: notify.Secret(broken.URL)}, notify.Deps{Memory: &notifytest.Memory{}})
+	if err := n.Notify(t.Context(), d); err == nil || notify.IsPermanent(err) {
+		t.Errorf("a change event that is not taken: %v", err)
 	}
 }
 

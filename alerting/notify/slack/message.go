@@ -112,6 +112,12 @@ func (n *notifier) compose(d alert.Delivery) message {
 // thread is what a reply in the incident's thread says: how it is, and the
 // timeline from an entry on.
 func thread(d alert.Delivery, from int) string {
+	head := "*" + escape(d.Title()) + ".* " + escape(d.Status())
+	return strings.Join(append([]string{head}, story(d, from)...), "\n")
+}
+
+// story is the timeline from an entry on, a line each.
+func story(d alert.Delivery, from int) []string {
 	lines := []string{}
 	timeline := d.Incident.GetTimeline()
 	for _, entry := range timeline[min(from, len(timeline)):] {
@@ -128,8 +134,7 @@ func thread(d alert.Delivery, from int) string {
 	if more := len(lines) - maxThread; more > 0 {
 		lines = append([]string{fmt.Sprintf("_%d earlier entries are left out_", more)}, lines[more:]...)
 	}
-	head := "*" + escape(d.Title()) + ".* " + escape(d.Status())
-	return strings.Join(append([]string{head}, lines...), "\n")
+	return lines
 }
 
 // look is how a delivery catches the eye: by its state first, then by its

@@ -4,7 +4,7 @@
 // The message is built for someone who was woken up: what is wrong in one
 // sentence, where, and what has been done about it. Through the Web API an
 // incident is one message for as long as it lives: it is changed when the
-// incident does, and its thread has the timeline. Where a signing secret is
+// incident does, and its thread gets the timeline as it happens. Where a signing secret is
 // configured the message has a button that acknowledges.
 //
 // Slack cannot recognise a repeated message. A delivery that may have arrived
@@ -89,7 +89,12 @@ func (n *notifier) Limit() notify.Limit { return notify.Limit{PerSecond: 1, Burs
 // Notify posts one message, or through the Web API brings the incident's
 // message up to date.
 func (n *notifier) Notify(ctx context.Context, delivery alert.Delivery) error {
-	if n.config.Token != "" {
+	switch {
+	case delivery.Occasion == alert.Story && n.config.Token == "":
+		return nil // a webhook has no threads
+	case delivery.Occasion == alert.Story:
+		return n.happened(ctx, delivery)
+	case n.config.Token != "":
 		return n.tell(ctx, delivery)
 	}
 	body, err := json.Marshal(n.compose(delivery))
@@ -99,6 +104,9 @@ func (n *notifier) Notify(ctx context.Context, delivery alert.Delivery) error {
 	_, err = notify.Post{URL: n.config.URL, Body: body}.Send(ctx, n.deps)
 	return err
 }
+
+// Follows tells whether there are threads to write into.
+func (n *notifier) Follows() bool { return n.config.Token != "" }
 
 // Callback answers Slack's interactive requests.
 func (n *notifier) Callback() http.Handler {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/vigil-ml/vigil/alerting/alert"
@@ -91,6 +92,31 @@ func (n *notifier) reply(ctx context.Context, d alert.Delivery, before shown) er
 	return err
 }
 
+// happened writes into the thread of an incident's message what the timeline
+// has since the last time. It calls nobody, and is nothing where there is no
+// message of the incident.
+func (n *notifier) happened(ctx context.Context, d alert.Delivery) error {
+	before, err := n.recall(ctx, d)
+	if err != nil || before.TS == "" || before.Incident != d.Incident.GetIncidentId() {
+		return err
+	}
+	lines := story(d, before.Entries)
+	if len(lines) > 0 && (d.Tries == 0 || !n.replied(ctx, d, before)) {
+		text := strings.Join(lines, "\n")
+		_, err := n.call(ctx, "chat.postMessage", message{
+			Channel: before.Channel, ThreadTS: before.TS, Metadata: metadataOf(d), Text: text, Blocks: []block{section(text)},
+		})
+		if isGone(err) {
+			return nil // the next notification posts it anew
+		}
+		if err != nil {
+			return err
+		}
+	}
+	before.Entries = len(d.Incident.GetTimeline())
+	return n.keep(ctx, d, before)
+}
+
 // recall gives the message of a delivery's incident; none once its story is
 // over for long.
 func (n *notifier) recall(ctx context.Context, d alert.Delivery) (shown, error) {
@@ -113,6 +139,10 @@ func (n *notifier) remember(ctx context.Context, d alert.Delivery, s shown) erro
 	if d.Resolved() {
 		s.Over = d.Created.Unix()
 	}
+	return n.keep(ctx, d, s)
+}
+
+func (n *notifier) keep(ctx context.Context, d alert.Delivery, s shown) error {
 	text, err := json.Marshal(s)
 	if err != nil {
 		return fault.New(fault.Invalid, "remember Slack message: %w", err)

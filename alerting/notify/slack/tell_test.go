@@ -227,6 +227,39 @@ func TestOneMessageForAnIncident(t *testing.T) {
 	}
 }
 
+// TestAThreadGrowsAsThingsHappen: what happens between notifications is in the
+// thread, once, and the message and the channel are left alone.
+func TestAThreadGrowsAsThingsHappen(t *testing.T) {
+	w := newWorkspace(t)
+	n := w.notifier(notify.Deps{})
+	tell := func(d alert.Delivery) {
+		t.Helper()
+		if err := n.Notify(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	happened := notifytest.Firing()
+	happened.ID, happened.State, happened.Occasion = "story-1", 0, alert.Story
+	tell(happened) // there is no message yet
+	first := notifytest.Firing()
+	tell(first)
+	happened.Incident.Timeline = append(happened.Incident.Timeline,
+		&controlv1.TimelineEntry{Action: "restart", Text: "Attempt 1 goes on."}, &controlv1.TimelineEntry{Action: "notified", Text: "not for the thread"})
+	tell(happened)
+	again := happened
+	again.ID = "story-2"
+	tell(again) // nothing is new
+	if diff := cmp.Diff([]string{"root Critical: nonfinite", "reply Attempt 1"}, w.seen()); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	over := notifytest.Resolved()
+	over.Incident.Timeline = append(slices.Clone(happened.Incident.Timeline), &controlv1.TimelineEntry{Action: "resolved", Text: "It is past it."})
+	tell(over)
+	if text := w.messages[len(w.messages)-1].Text; !strings.Contains(text, "It is past it.") || strings.Contains(text, "Attempt 1 goes on.") {
+		t.Errorf("what was in the thread is said again: %s", text)
+	}
+}
+
 // TestWhatACrashLeftUnclear: a delivery that arrived although nobody knows is
 // found and not said twice.
 func TestWhatACrashLeftUnclear(t *testing.T) {

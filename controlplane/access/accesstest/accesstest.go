@@ -29,7 +29,7 @@ type Doors struct {
 func Open(t testing.TB, s *store.Store, dir string, more ...access.Authenticator) *Doors {
 	t.Helper()
 	config := access.Defaults()
-	config.Rate, config.Burst = 1e6, 1e6
+	config.Rate, config.Burst, config.FailedLogins = 1e6, 1e6, 1e6
 	return OpenWith(t, config, s, dir, more...)
 }
 

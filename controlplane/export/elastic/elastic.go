@@ -169,6 +169,11 @@ func New(config Config, deps export.Deps) (export.Exporter, error) {
 	return &exporter{config: config, deps: deps, client: client, http: transport}, nil
 }
 
+// Streams are all but those that only OpenTelemetry has words for.
+func (e *exporter) Streams() []string {
+	return []string{export.StreamEvents, export.StreamFindings, export.StreamIncidents, export.StreamAudit, export.StreamLogs}
+}
+
 // Close lets go of idle connections.
 func (e *exporter) Close() error {
 	e.http.CloseIdleConnections()

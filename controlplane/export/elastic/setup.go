@@ -120,7 +120,8 @@ func mappings() object {
 			"@timestamp": object{"type": "date_nanos"},
 			"message":    text,
 			"ecs":        of(object{"version": keyword}),
-			"service":    of(object{"name": keyword}),
+			"service":    of(object{"name": keyword, "version": keyword, "node": of(object{"name": keyword})}),
+			"user":       of(object{"id": keyword}),
 			"host":       of(object{"name": keyword}),
 			"trace":      of(object{"id": keyword}),
 			"span":       of(object{"id": keyword}),
@@ -128,6 +129,7 @@ func mappings() object {
 			"error":      of(object{"type": keyword, "message": text, "stack_trace": text}),
 			"event": of(object{
 				"id": keyword, "kind": keyword, "dataset": keyword, "module": keyword, "action": keyword, "reason": keyword,
+				"outcome": keyword, "sequence": long,
 				"created": object{"type": "date_nanos"}, "original": object{"type": "keyword", "index": false, "doc_values": false},
 			}),
 			"vigil": of(object{
@@ -135,6 +137,9 @@ func mappings() object {
 				"attempt": long, "rank": long, "step": long, "onset_step": long,
 				"loss": double, "gradient_norm": double, "step_seconds": double,
 				"body": object{"type": "flattened", "ignore_above": 8000},
+				"audit": of(object{
+					"log": keyword, "sequence": long, "line": object{"type": "keyword", "index": false, "doc_values": false},
+				}),
 			}),
 		},
 	}

@@ -27,8 +27,8 @@ func testAlertGroups(t *testing.T, b *bench) {
 	b.view(func(tx *store.Tx) error {
 		due, err := tx.DueGroups(at(50), 9)
 		b.same("due", due, []store.AlertGroup{g})
-		one, errOne := tx.AlertGroup("g2")
-		b.same("one", one, late)
+		one, found, errOne := tx.AlertGroup("g2")
+		b.same("one", []any{one, found}, []any{late, true})
 		both, errBoth := tx.GroupsOf("i1")
 		b.same("of an incident", len(both), 2)
 		members, errMembers := tx.AlertMembers("g1")
@@ -66,8 +66,8 @@ func testManyNew(t *testing.T, b *bench) {
 				}
 				b.same(what, []any{got.GetSummary(), told}, []any{"second", []string{"one", "two"}})
 			}
-			got, err := tx.AlertGroup("many")
-			b.same("the group "+what, got, group)
+			got, found, err := tx.AlertGroup("many")
+			b.same("the group "+what, []any{got, found}, []any{group, true})
 			members, errMembers := tx.AlertMembers("many")
 			b.same("how many members "+what, len(members), count)
 			return errors.Join(err, errMembers)
@@ -88,8 +88,8 @@ func testManyNew(t *testing.T, b *bench) {
 			if err := errors.Join(err, errJoin, tx.PutAlertGroup(group)); err != nil {
 				return err
 			}
-			put, err := tx.AlertGroup("many")
-			b.same("the group as it was put", put, group)
+			put, found, err := tx.AlertGroup("many")
+			b.same("the group as it was put", []any{put, found}, []any{group, true})
 			if err != nil {
 				return err
 			}
@@ -174,13 +174,15 @@ func testExternal(t *testing.T, b *bench) {
 		return errors.Join(tx.PutIncident(external), tx.PutIncident(record("i2", "r", 20)))
 	})
 	b.view(func(tx *store.Tx) error {
-		got, err := tx.ExternalIncident("f")
-		b.same("external", got, external)
+		got, found, err := tx.ExternalIncident("f")
+		b.same("external", []any{got, found}, []any{external, true})
+		_, found, errOther := tx.ExternalIncident("other")
+		b.same("one that there is not", found, false)
 		open, errOpen := tx.OpenIncidents("r")
 		b.same("no part of what Vigil finds", len(open), 1)
 		all, errAll := tx.AllOpen(0)
 		b.same("all", len(all), 2)
-		return errors.Join(err, errOpen, errAll)
+		return errors.Join(err, errOther, errOpen, errAll)
 	})
 	b.update(func(tx *store.Tx) error { return tx.SetExpiry("i1", at(30)) })
 	b.view(func(tx *store.Tx) error {

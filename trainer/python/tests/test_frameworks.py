@@ -65,5 +65,13 @@ class Transformers(Resumed, unittest.TestCase):
     tensor = "bert.encoder.layer.0.output.dense.weight.grad"
 
 
+@house.needs_house
+@house.needs("accelerate")
+class Accelerate(Resumed, unittest.TestCase):
+    script = "examples/accelerate_loop.py"
+    kill_at, nan_at, every = "54", "51", "13"
+    tensor = "0.weight.grad"
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -3,6 +3,7 @@
 import math
 import threading
 import unittest
+import uuid
 
 import house
 
@@ -189,6 +190,52 @@ class MultiTask(unittest.TestCase):
         surgery = vigil.multitask.PCGrad([shared, head])
         surgery.backward({"a": (shared * head).sum(), "b": -shared.sum()})
         self.assertTrue(torch.allclose(head.grad, torch.ones(2)))
+
+    @unittest.skipUnless(house.SOCKET, "go test ./trainer/python starts what these talk to")
+    def test_the_agent_weighs(self):
+        run = vigil.init("weights-" + uuid.uuid4().hex[:8], socket=house.SOCKET, signals=False)
+        self.addCleanup(run.finish)
+        house.eventually("the agent", lambda: run.connected)
+        torch.manual_seed(3)
+        shared = torch.nn.Linear(4, 4)
+        x = torch.randn(8, 4)
+        here = vigil.multitask.GradNorm(["small", "large"], list(shared.parameters()), alpha=0.12, lr=0.025)
+        there = vigil.multitask.AgentWeights(["small", "large"], "gradnorm", shared=list(shared.parameters()), regression=["small", "large"],
+                                             settings={"alpha": 0.12, "learning_rate": 0.025})
+        conflict = vigil.multitask.AgentWeights(["up", "down"], "pcgrad", shared=list(shared.parameters()))
+        kept = None
+        for step in range(1, 31):
+            out = shared(x)
+            losses = {"small": out.pow(2).mean(), "large": 100 * out.pow(2).mean()}
+            # The agent answers with the weights before what it learns from the step.
+            want = here.weights()
+            here.update(losses)
+            there.update(losses)
+            for name, weight in want.items():
+                self.assertAlmostEqual(there.weights()[name], weight, delta=1e-4, msg="step %d" % step)
+            if step == 15:
+                kept = {k: v for k, v in there.state_dict().items()}
+            run.log(step, loss=float(there(losses)))
+        last = there.weights()
+        # Put back, it goes on from there exactly.
+        there.load_state_dict(kept)
+        for step in range(16, 31):
+            out = shared(x)
+            there.update({"small": out.pow(2).mean(), "large": 100 * out.pow(2).mean()}, step=step)
+        self.assertEqual(there.weights(), last)
+        out = shared(x)
+        conflict.update({"up": out.sum(), "down": -out.sum()})
+        self.assertAlmostEqual(conflict.cosine, -1.0, places=5)
+        # What was answered is in the report of the step that did not say it itself.
+        reported = house.eventually("the weights of step 30", lambda: house.steps(run.id).get(30, {}).get("taskWeights"))
+        self.assertEqual(reported, last)
+
+    def test_weights_stay_without_an_agent(self):
+        w = vigil.multitask.AgentWeights(["a", "b"], "dwa")
+        w.update({"a": torch.tensor(1.0), "b": torch.tensor(3.0)})
+        self.assertEqual(float(w({"a": torch.tensor(1.0), "b": torch.tensor(3.0)})), 4.0)
+        with self.assertRaises(ValueError):
+            vigil.multitask.AgentWeights(["a", "b"], "gradnorm")
 
     def test_adaptive_weights_follow_who_lags(self):
         w = vigil.multitask.AdaptiveWeights(["fast", "slow"], window=2)

@@ -1,5 +1,6 @@
 """The hooks into PyTorch and its checkpoints."""
 
+import json
 import os
 import re
 import signal
@@ -282,6 +283,35 @@ class Watching(unittest.TestCase):
 
 
 @house.needs("torch")
+@house.needs_house
+@house.needs("torch")
+class Profiled(unittest.TestCase):
+    def test_an_operator_asks_for_a_profile(self):
+        run = name("profiled")
+        process = house.spawn("examples/loop.py", run, "--steps", "100000", "--pace", "0.002")
+        self.addCleanup(process.kill)
+        house.eventually("steps of " + run, lambda: len(house.steps(run)) > 2)
+        asked = house.operator("RunService/ProfileRun", {"runId": run, "steps": 3, "ranks": [0]})[0]
+        self.assertEqual(asked["ranks"], [0])
+
+        def recorded():
+            found = [p for p in house.bodies(run, "profile") if p["state"] != "PROFILE_STATE_DIRECTED"]
+            return found and found[0]
+
+        told = house.eventually("the profile", recorded)
+        self.assertEqual(told["state"], "PROFILE_STATE_RECORDED", told)
+        self.assertEqual(int(told["lastStep"]) - int(told["firstStep"]), 2)
+        self.assertEqual(os.path.getsize(told["path"]), int(told["sizeBytes"]))
+        with open(told["path"]) as f:
+            trace = json.load(f)
+        events = trace["traceEvents"] if isinstance(trace, dict) else trace  # torch 1 writes the list alone
+        # Three steps of the optimizer are in it, and no more.
+        marks = [e for e in events if str(e.get("name", "")).startswith("Optimizer.step")]
+        self.assertEqual(len(marks), 3, {e.get("name") for e in events if "ptimizer" in str(e.get("name"))})
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
 class Directories(unittest.TestCase):
     def test_save_and_load_without_an_agent(self):
         with tempfile.TemporaryDirectory() as d:

@@ -113,9 +113,9 @@ def _at_exit() -> None:
     run = _current
     if run is None or run._closed.is_set() or run._pid != os.getpid():
         return
-    told = run._ending is not None and not run._exit_said
-    if told and run.supervised:
-        order = run._ending
+    order = run._ending
+    told = order is not None and not run._exit_said
+    if order is not None and told and run.supervised:
         run._settings_exit(order.failure, "step %d: told to save and end" % run.last_step, order.stops)
     run.finish()
     if told and run.supervised:

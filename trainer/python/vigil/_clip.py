@@ -43,10 +43,10 @@ def _norm_before_2_6(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
     first = gradients[0].device
     dense = [g.detach() if not g.is_sparse else g.detach().coalesce().values() for g in gradients]
     if all(g.device == first for g in dense):
-        norms = torch._foreach_norm(dense, _NORM)
+        norms = list(torch._foreach_norm(dense, _NORM))
     else:
         norms = [torch.linalg.vector_norm(g, _NORM).to(first) for g in dense]
-    return torch.linalg.vector_norm(torch.stack(list(norms)), _NORM)
+    return torch.linalg.vector_norm(torch.stack(norms), _NORM)
 
 
 def _over_shards(value: torch.Tensor, model: Any) -> torch.Tensor:
@@ -119,4 +119,4 @@ def _time_data() -> None:
             if run is not None:
                 run.data_seconds += time.perf_counter() - began
 
-    cls.__next__ = timed
+    setattr(cls, "__next__", timed)

@@ -127,7 +127,7 @@ class Loader:
         return plain and not isinstance(self.loader.dataset, IterableDataset)
 
     def _begin(self, skip: int = 0) -> Iterator[Any]:
-        sampler = getattr(self.loader, "sampler", None)
+        sampler: Any = getattr(self.loader, "sampler", None)
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(self.epoch)
         if not skip:

@@ -92,14 +92,14 @@ class GenericTrainer:
         loss.backward()
 
     def _gradient_norm(self) -> Optional[float]:
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
-        norm = _clip.norm([p.grad for p in parameters], self.model)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = _clip.norm(gradients, self.model)
         if norm is None:
             return None
         value = float(norm)
         if self.max_grad_norm is not None and math.isfinite(value) and value > self.max_grad_norm:
-            for p in parameters:
-                p.grad.mul_(self.max_grad_norm / (value + 1e-6))
+            for g in gradients:
+                g.mul_(self.max_grad_norm / (value + 1e-6))
         return value
 
     def _log(self, values: Dict[str, Any], duration: float) -> None:
@@ -237,7 +237,7 @@ class AdvancedMultiTaskTrainer(GenericTrainer):
     and weight.
     """
 
-    def __init__(self, config: Mapping[str, Any], model: nn.Module, optimizer: Any, task_configs: Mapping[str, Mapping[str, Any]], **options: Any) -> None:
+    def __init__(self, config: Mapping[str, Any], model: Any, optimizer: Any, task_configs: Mapping[str, Mapping[str, Any]], **options: Any) -> None:
         super().__init__(model, optimizer, config=config, **options)
         self.task_configs = {k: dict(v) for k, v in task_configs.items()}
         tasks = list(self.task_configs)

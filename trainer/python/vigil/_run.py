@@ -346,8 +346,9 @@ class Run:
 
     def _directed(self, directive: Dict[str, Any]) -> None:
         """Takes a directive, on the thread that reads them."""
-        if directive.get("profile") and self.profiler is not None:
-            self.profiler.directed(directive["profile"])
+        if directive.get("profile"):
+            self._profiled(directive)
+            return
         order = _orders.of(directive)
         if order is None:
             return
@@ -361,6 +362,15 @@ class Run:
             self._progress(order, order.checkpoint_id, "DIRECTED", "")
         elif taken is False:
             self._order_failed(order, order.checkpoint_id, "too many orders wait for a step boundary")
+
+    def _profiled(self, directive: Dict[str, Any]) -> None:
+        if self.profiler is not None:
+            self.profiler.directed(directive["profile"], directive)
+            return
+        self._event({"traceparent": directive.get("traceparent", ""), "profile": {
+            "profileId": directive["profile"].get("profileId", ""), "state": "PROFILE_STATE_FAILED",
+            "error": "the training script does not call vigil.watch, which records profiles",
+        }})
 
     def _order_failed(self, order: Order, checkpoint_id: str, why: str) -> None:
         if checkpoint_id:  # else nobody knows of it yet
@@ -446,6 +456,8 @@ class Run:
     def _finish(self, outcome: Optional[str], digest: str, explanation: str) -> None:
         if self._pending is not None:
             self._put(self.last_step + 1, {})
+        if self.profiler is not None:
+            self.profiler.close()
         order = self._orders.take()
         while order is not None:
             self._order_failed(order, order.checkpoint_id, "the process ended before it could save")

@@ -202,7 +202,8 @@ class Watch:
         if not math.isfinite(value):
             self._found = _blame.find(self.model, parameters, self._inputs)
             if self._found is None:  # only the norm overflows, as in half precision
-                self.gradient_norm = float(_clip.norm([g.float() for g in gradients], self.model))
+                wide = _clip.norm([g.float() for g in gradients], self.model)
+                self.gradient_norm = None if wide is None else float(wide)
         return norm
 
     def _after(self) -> None:
@@ -331,7 +332,7 @@ class Watch:
         """Records torch.profiler for the next steps; the trace is a file below
         VIGIL_PROFILE_DIR or the temporary directory."""
         if self.run.profiler is not None:
-            self.run.profiler.directed({"steps": steps})
+            self.run.profiler.begin({"steps": steps})
 
     def boundary(self) -> None:
         """Carries out what is asked for between two steps: saves when somebody

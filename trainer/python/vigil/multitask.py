@@ -1,7 +1,8 @@
 """Balancing several losses in PyTorch: weights as modules and the gradient surgery of PCGrad.
 
-The Go package trainer/balance has the same methods with their sources; these
-are the ones that need the framework's gradients or parameters of its own.
+AgentWeights asks the agent, which has all methods of the Go package
+trainer/balance; the others work by themselves, with gradients or parameters of
+the framework.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 import torch
 from torch import nn
 
-__all__ = ["UncertaintyWeighting", "GradNorm", "PCGrad", "AdaptiveWeights"]
+from ._weights import AgentWeights
+
+__all__ = ["UncertaintyWeighting", "GradNorm", "PCGrad", "AdaptiveWeights", "AgentWeights"]
 
 
 class UncertaintyWeighting(nn.Module):
@@ -19,6 +22,8 @@ class UncertaintyWeighting(nn.Module):
     Losses (2018): sum of c exp(-s) L + s/2 with s = log sigma^2 learned, c = 1/2
     for a regression and 1 for a classification. Give its parameters to the
     optimizer, without weight decay."""
+
+    factors: torch.Tensor
 
     def __init__(self, tasks: Sequence[str], regression: Sequence[str] = ()) -> None:
         super().__init__()
@@ -46,6 +51,8 @@ class GradNorm(nn.Module):
     parameters (the last shared layer) comes to the mean norm times (relative
     inverse training rate)^alpha, and scales them to sum to the number of tasks.
     """
+
+    initial: torch.Tensor
 
     def __init__(self, tasks: Sequence[str], shared: Sequence[nn.Parameter], alpha: float = 1.5, lr: float = 0.025) -> None:
         super().__init__()
@@ -91,6 +98,12 @@ class AdaptiveWeights(nn.Module):
     (2019), dynamic weight average: weights from how fast each loss falls,
     T softmax(r / temperature) with r the ratio of a loss's last two means, so
     that tasks that lag get more. Means are over window steps."""
+
+    _sum: torch.Tensor
+    _last: torch.Tensor
+    _before: torch.Tensor
+    _count: torch.Tensor
+    _weights: torch.Tensor
 
     def __init__(self, tasks: Sequence[str], temperature: float = 2.0, window: int = 20) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ import (
 	"sync"
 
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/redact"
 )
 
 // maxLine bounds a line that is held back to be masked, in bytes; a longer one
@@ -46,7 +47,7 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 // for concurrent use.
 type Capture struct {
 	config Config
-	mask   mask
+	mask   redact.Redactor
 	log    *slog.Logger
 
 	mu      sync.Mutex
@@ -60,7 +61,9 @@ type Capture struct {
 // New opens the file of a run, after what is there. It fails with fault.Invalid
 // when the bounds are wrong.
 func New(config Config, runID string, log *slog.Logger) (*Capture, error) {
-	c := &Capture{config: config, mask: newMask(config), log: log}
+	// Without patterns of the user's it cannot fail.
+	mask, _ := redact.New(redact.Config{Secrets: config.Secrets, Mail: config.Personal, Addresses: config.Personal})
+	c := &Capture{config: config, mask: mask, log: log}
 	if config.Dir == "" {
 		return c, nil
 	}
@@ -101,7 +104,7 @@ func (c *Capture) Note(format string, args ...any) {
 }
 
 // Text masks a text as output is.
-func (c *Capture) Text(text string) string { return string(c.mask.line([]byte(text))) }
+func (c *Capture) Text(text string) string { return c.mask.Text(text) }
 
 // keep writes to the file and begins a new one when it is full.
 func (c *Capture) keep(p []byte) {
@@ -182,7 +185,7 @@ func (c *Capture) Copy(out io.Writer, from io.Reader, also io.Writer) error {
 		if len(p) == 0 {
 			return
 		}
-		p = c.mask.line(p)
+		p = c.mask.Bytes(p)
 		if _, err := out.Write(p); err != nil && first == nil {
 			first = err // the command goes on, and its pipe must be read
 		}
@@ -193,7 +196,7 @@ func (c *Capture) Copy(out io.Writer, from io.Reader, also io.Writer) error {
 	var held []byte
 	for {
 		n, err := from.Read(buffer)
-		if !c.mask.active() {
+		if !c.mask.Active() {
 			pass(buffer[:n])
 		} else {
 			held = append(held, buffer[:n]...)

@@ -213,7 +213,6 @@ type ConnectResponse struct {
 	//	*ConnectResponse_Ack
 	//	*ConnectResponse_Command
 	//	*ConnectResponse_Drain
-	//	*ConnectResponse_Settings
 	Message       isConnectResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -292,15 +291,6 @@ func (x *ConnectResponse) GetDrain() *Drain {
 	return nil
 }
 
-func (x *ConnectResponse) GetSettings() *Settings {
-	if x != nil {
-		if x, ok := x.Message.(*ConnectResponse_Settings); ok {
-			return x.Settings
-		}
-	}
-	return nil
-}
-
 type isConnectResponse_Message interface {
 	isConnectResponse_Message()
 }
@@ -325,11 +315,6 @@ type ConnectResponse_Drain struct {
 	Drain *Drain `protobuf:"bytes,4,opt,name=drain,proto3,oneof"`
 }
 
-type ConnectResponse_Settings struct {
-	// What Welcome set is another now.
-	Settings *Settings `protobuf:"bytes,5,opt,name=settings,proto3,oneof"`
-}
-
 func (*ConnectResponse_Welcome) isConnectResponse_Message() {}
 
 func (*ConnectResponse_Ack) isConnectResponse_Message() {}
@@ -337,8 +322,6 @@ func (*ConnectResponse_Ack) isConnectResponse_Message() {}
 func (*ConnectResponse_Command) isConnectResponse_Message() {}
 
 func (*ConnectResponse_Drain) isConnectResponse_Message() {}
-
-func (*ConnectResponse_Settings) isConnectResponse_Message() {}
 
 // Hello says who the agent is.
 type Hello struct {
@@ -523,8 +506,7 @@ func (x *Welcome) GetSettings() *Settings {
 }
 
 // Settings is what the control plane wants of an agent, over what the agent's
-// own configuration says. It holds until the next one, of Welcome or by itself,
-// or the agent's end.
+// own configuration says. It holds until the next Welcome or the agent's end.
 type Settings struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Collectors by kind; one that the agent does not have is passed over.
@@ -1168,6 +1150,7 @@ type Command struct {
 	//	*Command_Checkpoint
 	//	*Command_CheckpointTask
 	//	*Command_Judgement
+	//	*Command_Profile
 	Verb          isCommand_Verb `protobuf_oneof:"verb"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1265,6 +1248,15 @@ func (x *Command) GetJudgement() *v1.CheckpointJudgement {
 	return nil
 }
 
+func (x *Command) GetProfile() *v1.ProfileOrder {
+	if x != nil {
+		if x, ok := x.Verb.(*Command_Profile); ok {
+			return x.Profile
+		}
+	}
+	return nil
+}
+
 type isCommand_Verb interface {
 	isCommand_Verb()
 }
@@ -1284,11 +1276,18 @@ type Command_Judgement struct {
 	Judgement *v1.CheckpointJudgement `protobuf:"bytes,12,opt,name=judgement,proto3,oneof"`
 }
 
+type Command_Profile struct {
+	// Have a run's trainers record a profile.
+	Profile *v1.ProfileOrder `protobuf:"bytes,13,opt,name=profile,proto3,oneof"`
+}
+
 func (*Command_Checkpoint) isCommand_Verb() {}
 
 func (*Command_CheckpointTask) isCommand_Verb() {}
 
 func (*Command_Judgement) isCommand_Verb() {}
+
+func (*Command_Profile) isCommand_Verb() {}
 
 // Heartbeat says how the agent is.
 type Heartbeat struct {
@@ -1306,10 +1305,8 @@ type Heartbeat struct {
 	// Event frames among dropped_frames. Samples go first: events are dropped only
 	// when no sample is left to give way.
 	DroppedEventFrames int64 `protobuf:"varint,6,opt,name=dropped_event_frames,json=droppedEventFrames,proto3" json:"dropped_event_frames,omitempty"`
-	// What the agent has taken of the control plane's settings; absent: nothing.
-	Settings      *Settings `protobuf:"bytes,7,opt,name=settings,proto3" json:"settings,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Heartbeat) Reset() {
@@ -1384,13 +1381,6 @@ func (x *Heartbeat) GetDroppedEventFrames() int64 {
 	return 0
 }
 
-func (x *Heartbeat) GetSettings() *Settings {
-	if x != nil {
-		return x.Settings
-	}
-	return nil
-}
-
 // Drain asks the agent to connect again.
 type Drain struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1447,13 +1437,12 @@ const file_vigil_agent_v1_agent_proto_rawDesc = "" +
 	"\x06series\x18\x02 \x01(\v2\x1a.vigil.agent.v1.SeriesDefsH\x00R\x06series\x12-\n" +
 	"\x05frame\x18\x03 \x01(\v2\x15.vigil.agent.v1.FrameH\x00R\x05frame\x129\n" +
 	"\theartbeat\x18\x04 \x01(\v2\x19.vigil.agent.v1.HeartbeatH\x00R\theartbeatB\t\n" +
-	"\amessage\"\x96\x02\n" +
+	"\amessage\"\xde\x01\n" +
 	"\x0fConnectResponse\x123\n" +
 	"\awelcome\x18\x01 \x01(\v2\x17.vigil.agent.v1.WelcomeH\x00R\awelcome\x12'\n" +
 	"\x03ack\x18\x02 \x01(\v2\x13.vigil.agent.v1.AckH\x00R\x03ack\x123\n" +
 	"\acommand\x18\x03 \x01(\v2\x17.vigil.agent.v1.CommandH\x00R\acommand\x12-\n" +
-	"\x05drain\x18\x04 \x01(\v2\x15.vigil.agent.v1.DrainH\x00R\x05drain\x126\n" +
-	"\bsettings\x18\x05 \x01(\v2\x18.vigil.agent.v1.SettingsH\x00R\bsettingsB\t\n" +
+	"\x05drain\x18\x04 \x01(\v2\x15.vigil.agent.v1.DrainH\x00R\x05drainB\t\n" +
 	"\amessage\"\xac\x02\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\rR\brevision\x12\x12\n" +
@@ -1519,7 +1508,7 @@ const file_vigil_agent_v1_agent_proto_rawDesc = "" +
 	"\x06values\x18\x04 \x03(\x01R\x06values\"m\n" +
 	"\x03Ack\x120\n" +
 	"\x05class\x18\x01 \x01(\x0e2\x1a.vigil.agent.v1.FrameClassR\x05class\x124\n" +
-	"\bposition\x18\x02 \x01(\v2\x18.vigil.agent.v1.PositionR\bposition\"\x89\x03\n" +
+	"\bposition\x18\x02 \x01(\v2\x18.vigil.agent.v1.PositionR\bposition\"\xc4\x03\n" +
 	"\aCommand\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\x01 \x01(\tR\tcommandId\x12'\n" +
@@ -1531,8 +1520,9 @@ const file_vigil_agent_v1_agent_proto_rawDesc = "" +
 	" \x01(\v2 .vigil.common.v1.CheckpointOrderH\x00R\n" +
 	"checkpoint\x12J\n" +
 	"\x0fcheckpoint_task\x18\v \x01(\v2\x1f.vigil.common.v1.CheckpointTaskH\x00R\x0echeckpointTask\x12D\n" +
-	"\tjudgement\x18\f \x01(\v2$.vigil.common.v1.CheckpointJudgementH\x00R\tjudgementB\x06\n" +
-	"\x04verb\"\xba\x03\n" +
+	"\tjudgement\x18\f \x01(\v2$.vigil.common.v1.CheckpointJudgementH\x00R\tjudgement\x129\n" +
+	"\aprofile\x18\r \x01(\v2\x1d.vigil.common.v1.ProfileOrderH\x00R\aprofileB\x06\n" +
+	"\x04verb\"\x84\x03\n" +
 	"\tHeartbeat\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x120\n" +
 	"\x14spooled_event_frames\x18\x02 \x01(\x03R\x12spooledEventFrames\x122\n" +
@@ -1541,8 +1531,7 @@ const file_vigil_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"collectors\x18\x05 \x03(\v2).vigil.agent.v1.Heartbeat.CollectorsEntryR\n" +
 	"collectors\x120\n" +
-	"\x14dropped_event_frames\x18\x06 \x01(\x03R\x12droppedEventFrames\x124\n" +
-	"\bsettings\x18\a \x01(\v2\x18.vigil.agent.v1.SettingsR\bsettings\x1a=\n" +
+	"\x14dropped_event_frames\x18\x06 \x01(\x03R\x12droppedEventFrames\x1a=\n" +
 	"\x0fCollectorsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"K\n" +
@@ -1599,6 +1588,7 @@ var file_vigil_agent_v1_agent_proto_goTypes = []any{
 	(*v1.CheckpointOrder)(nil),     // 25: vigil.common.v1.CheckpointOrder
 	(*v1.CheckpointTask)(nil),      // 26: vigil.common.v1.CheckpointTask
 	(*v1.CheckpointJudgement)(nil), // 27: vigil.common.v1.CheckpointJudgement
+	(*v1.ProfileOrder)(nil),        // 28: vigil.common.v1.ProfileOrder
 }
 var file_vigil_agent_v1_agent_proto_depIdxs = []int32{
 	3,  // 0: vigil.agent.v1.ConnectRequest.hello:type_name -> vigil.agent.v1.Hello
@@ -1609,39 +1599,38 @@ var file_vigil_agent_v1_agent_proto_depIdxs = []int32{
 	14, // 5: vigil.agent.v1.ConnectResponse.ack:type_name -> vigil.agent.v1.Ack
 	15, // 6: vigil.agent.v1.ConnectResponse.command:type_name -> vigil.agent.v1.Command
 	17, // 7: vigil.agent.v1.ConnectResponse.drain:type_name -> vigil.agent.v1.Drain
-	5,  // 8: vigil.agent.v1.ConnectResponse.settings:type_name -> vigil.agent.v1.Settings
-	18, // 9: vigil.agent.v1.Hello.facts:type_name -> vigil.agent.v1.Hello.FactsEntry
-	7,  // 10: vigil.agent.v1.Welcome.events:type_name -> vigil.agent.v1.Position
-	22, // 11: vigil.agent.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	5,  // 12: vigil.agent.v1.Welcome.settings:type_name -> vigil.agent.v1.Settings
-	19, // 13: vigil.agent.v1.Settings.collectors:type_name -> vigil.agent.v1.Settings.CollectorsEntry
-	22, // 14: vigil.agent.v1.CollectorSettings.interval:type_name -> google.protobuf.Duration
-	0,  // 15: vigil.agent.v1.Frame.class:type_name -> vigil.agent.v1.FrameClass
-	7,  // 16: vigil.agent.v1.Frame.position:type_name -> vigil.agent.v1.Position
-	10, // 17: vigil.agent.v1.Frame.events:type_name -> vigil.agent.v1.EventBatch
-	13, // 18: vigil.agent.v1.Frame.samples:type_name -> vigil.agent.v1.SampleBatch
-	9,  // 19: vigil.agent.v1.Frame.columns:type_name -> vigil.agent.v1.SampleColumns
-	23, // 20: vigil.agent.v1.EventBatch.events:type_name -> vigil.common.v1.Event
-	12, // 21: vigil.agent.v1.SeriesDefs.series:type_name -> vigil.agent.v1.SeriesDef
-	20, // 22: vigil.agent.v1.SeriesDef.labels:type_name -> vigil.agent.v1.SeriesDef.LabelsEntry
-	0,  // 23: vigil.agent.v1.Ack.class:type_name -> vigil.agent.v1.FrameClass
-	7,  // 24: vigil.agent.v1.Ack.position:type_name -> vigil.agent.v1.Position
-	24, // 25: vigil.agent.v1.Command.deadline:type_name -> google.protobuf.Timestamp
-	25, // 26: vigil.agent.v1.Command.checkpoint:type_name -> vigil.common.v1.CheckpointOrder
-	26, // 27: vigil.agent.v1.Command.checkpoint_task:type_name -> vigil.common.v1.CheckpointTask
-	27, // 28: vigil.agent.v1.Command.judgement:type_name -> vigil.common.v1.CheckpointJudgement
+	18, // 8: vigil.agent.v1.Hello.facts:type_name -> vigil.agent.v1.Hello.FactsEntry
+	7,  // 9: vigil.agent.v1.Welcome.events:type_name -> vigil.agent.v1.Position
+	22, // 10: vigil.agent.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	5,  // 11: vigil.agent.v1.Welcome.settings:type_name -> vigil.agent.v1.Settings
+	19, // 12: vigil.agent.v1.Settings.collectors:type_name -> vigil.agent.v1.Settings.CollectorsEntry
+	22, // 13: vigil.agent.v1.CollectorSettings.interval:type_name -> google.protobuf.Duration
+	0,  // 14: vigil.agent.v1.Frame.class:type_name -> vigil.agent.v1.FrameClass
+	7,  // 15: vigil.agent.v1.Frame.position:type_name -> vigil.agent.v1.Position
+	10, // 16: vigil.agent.v1.Frame.events:type_name -> vigil.agent.v1.EventBatch
+	13, // 17: vigil.agent.v1.Frame.samples:type_name -> vigil.agent.v1.SampleBatch
+	9,  // 18: vigil.agent.v1.Frame.columns:type_name -> vigil.agent.v1.SampleColumns
+	23, // 19: vigil.agent.v1.EventBatch.events:type_name -> vigil.common.v1.Event
+	12, // 20: vigil.agent.v1.SeriesDefs.series:type_name -> vigil.agent.v1.SeriesDef
+	20, // 21: vigil.agent.v1.SeriesDef.labels:type_name -> vigil.agent.v1.SeriesDef.LabelsEntry
+	0,  // 22: vigil.agent.v1.Ack.class:type_name -> vigil.agent.v1.FrameClass
+	7,  // 23: vigil.agent.v1.Ack.position:type_name -> vigil.agent.v1.Position
+	24, // 24: vigil.agent.v1.Command.deadline:type_name -> google.protobuf.Timestamp
+	25, // 25: vigil.agent.v1.Command.checkpoint:type_name -> vigil.common.v1.CheckpointOrder
+	26, // 26: vigil.agent.v1.Command.checkpoint_task:type_name -> vigil.common.v1.CheckpointTask
+	27, // 27: vigil.agent.v1.Command.judgement:type_name -> vigil.common.v1.CheckpointJudgement
+	28, // 28: vigil.agent.v1.Command.profile:type_name -> vigil.common.v1.ProfileOrder
 	24, // 29: vigil.agent.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
 	21, // 30: vigil.agent.v1.Heartbeat.collectors:type_name -> vigil.agent.v1.Heartbeat.CollectorsEntry
-	5,  // 31: vigil.agent.v1.Heartbeat.settings:type_name -> vigil.agent.v1.Settings
-	22, // 32: vigil.agent.v1.Drain.reconnect_after:type_name -> google.protobuf.Duration
-	6,  // 33: vigil.agent.v1.Settings.CollectorsEntry.value:type_name -> vigil.agent.v1.CollectorSettings
-	1,  // 34: vigil.agent.v1.AgentService.Connect:input_type -> vigil.agent.v1.ConnectRequest
-	2,  // 35: vigil.agent.v1.AgentService.Connect:output_type -> vigil.agent.v1.ConnectResponse
-	35, // [35:36] is the sub-list for method output_type
-	34, // [34:35] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	22, // 31: vigil.agent.v1.Drain.reconnect_after:type_name -> google.protobuf.Duration
+	6,  // 32: vigil.agent.v1.Settings.CollectorsEntry.value:type_name -> vigil.agent.v1.CollectorSettings
+	1,  // 33: vigil.agent.v1.AgentService.Connect:input_type -> vigil.agent.v1.ConnectRequest
+	2,  // 34: vigil.agent.v1.AgentService.Connect:output_type -> vigil.agent.v1.ConnectResponse
+	34, // [34:35] is the sub-list for method output_type
+	33, // [33:34] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_vigil_agent_v1_agent_proto_init() }
@@ -1660,7 +1649,6 @@ func file_vigil_agent_v1_agent_proto_init() {
 		(*ConnectResponse_Ack)(nil),
 		(*ConnectResponse_Command)(nil),
 		(*ConnectResponse_Drain)(nil),
-		(*ConnectResponse_Settings)(nil),
 	}
 	file_vigil_agent_v1_agent_proto_msgTypes[5].OneofWrappers = []any{}
 	file_vigil_agent_v1_agent_proto_msgTypes[7].OneofWrappers = []any{
@@ -1672,6 +1660,7 @@ func file_vigil_agent_v1_agent_proto_init() {
 		(*Command_Checkpoint)(nil),
 		(*Command_CheckpointTask)(nil),
 		(*Command_Judgement)(nil),
+		(*Command_Profile)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -357,6 +357,89 @@ func (x *CheckpointJudgement) GetFirstAttempt() uint32 {
 	return 0
 }
 
+// ProfileOrder asks training processes of a run to record what they do for
+// some steps: where the time of the processor and of the GPU goes.
+type ProfileOrder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The run.
+	RunId string `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	// The profile; chosen by whoever asks, unique: letters, digits and '-'.
+	ProfileId string `protobuf:"bytes,2,opt,name=profile_id,json=profileId,proto3" json:"profile_id,omitempty"`
+	// Optimizer steps to record, 1 to 100.
+	Steps uint32 `protobuf:"varint,3,opt,name=steps,proto3" json:"steps,omitempty"`
+	// The ranks that record; empty for all.
+	Ranks []uint32 `protobuf:"varint,4,rep,packed,name=ranks,proto3" json:"ranks,omitempty"`
+	// Where on its node a process writes the trace; set by the agent.
+	Directory     string `protobuf:"bytes,5,opt,name=directory,proto3" json:"directory,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProfileOrder) Reset() {
+	*x = ProfileOrder{}
+	mi := &file_vigil_common_v1_directive_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProfileOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProfileOrder) ProtoMessage() {}
+
+func (x *ProfileOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_common_v1_directive_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProfileOrder.ProtoReflect.Descriptor instead.
+func (*ProfileOrder) Descriptor() ([]byte, []int) {
+	return file_vigil_common_v1_directive_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ProfileOrder) GetRunId() string {
+	if x != nil {
+		return x.RunId
+	}
+	return ""
+}
+
+func (x *ProfileOrder) GetProfileId() string {
+	if x != nil {
+		return x.ProfileId
+	}
+	return ""
+}
+
+func (x *ProfileOrder) GetSteps() uint32 {
+	if x != nil {
+		return x.Steps
+	}
+	return 0
+}
+
+func (x *ProfileOrder) GetRanks() []uint32 {
+	if x != nil {
+		return x.Ranks
+	}
+	return nil
+}
+
+func (x *ProfileOrder) GetDirectory() string {
+	if x != nil {
+		return x.Directory
+	}
+	return ""
+}
+
 // Directive is what a trainer is told to do. Exactly one verb is set.
 type Directive struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -371,6 +454,7 @@ type Directive struct {
 	// Types that are valid to be assigned to Verb:
 	//
 	//	*Directive_Checkpoint
+	//	*Directive_Profile
 	Verb          isDirective_Verb `protobuf_oneof:"verb"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -378,7 +462,7 @@ type Directive struct {
 
 func (x *Directive) Reset() {
 	*x = Directive{}
-	mi := &file_vigil_common_v1_directive_proto_msgTypes[3]
+	mi := &file_vigil_common_v1_directive_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -390,7 +474,7 @@ func (x *Directive) String() string {
 func (*Directive) ProtoMessage() {}
 
 func (x *Directive) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_common_v1_directive_proto_msgTypes[3]
+	mi := &file_vigil_common_v1_directive_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -403,7 +487,7 @@ func (x *Directive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Directive.ProtoReflect.Descriptor instead.
 func (*Directive) Descriptor() ([]byte, []int) {
-	return file_vigil_common_v1_directive_proto_rawDescGZIP(), []int{3}
+	return file_vigil_common_v1_directive_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Directive) GetDirectiveId() string {
@@ -443,6 +527,15 @@ func (x *Directive) GetCheckpoint() *CheckpointOrder {
 	return nil
 }
 
+func (x *Directive) GetProfile() *ProfileOrder {
+	if x != nil {
+		if x, ok := x.Verb.(*Directive_Profile); ok {
+			return x.Profile
+		}
+	}
+	return nil
+}
+
 type isDirective_Verb interface {
 	isDirective_Verb()
 }
@@ -452,7 +545,14 @@ type Directive_Checkpoint struct {
 	Checkpoint *CheckpointOrder `protobuf:"bytes,10,opt,name=checkpoint,proto3,oneof"`
 }
 
+type Directive_Profile struct {
+	// Record a profile.
+	Profile *ProfileOrder `protobuf:"bytes,11,opt,name=profile,proto3,oneof"`
+}
+
 func (*Directive_Checkpoint) isDirective_Verb() {}
+
+func (*Directive_Profile) isDirective_Verb() {}
 
 var File_vigil_common_v1_directive_proto protoreflect.FileDescriptor
 
@@ -478,7 +578,14 @@ const file_vigil_common_v1_directive_proto_rawDesc = "" +
 	"\tfrom_step\x18\x05 \x01(\x03R\bfromStep\x12\x17\n" +
 	"\ato_step\x18\x06 \x01(\x03R\x06toStep\x12\x16\n" +
 	"\x06reason\x18\a \x01(\tR\x06reason\x12#\n" +
-	"\rfirst_attempt\x18\b \x01(\rR\ffirstAttempt\"\xd4\x01\n" +
+	"\rfirst_attempt\x18\b \x01(\rR\ffirstAttempt\"\x8e\x01\n" +
+	"\fProfileOrder\x12\x15\n" +
+	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x1d\n" +
+	"\n" +
+	"profile_id\x18\x02 \x01(\tR\tprofileId\x12\x14\n" +
+	"\x05steps\x18\x03 \x01(\rR\x05steps\x12\x14\n" +
+	"\x05ranks\x18\x04 \x03(\rR\x05ranks\x12\x1c\n" +
+	"\tdirectory\x18\x05 \x01(\tR\tdirectory\"\x8f\x02\n" +
 	"\tDirective\x12!\n" +
 	"\fdirective_id\x18\x01 \x01(\tR\vdirectiveId\x126\n" +
 	"\bdeadline\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12 \n" +
@@ -486,7 +593,8 @@ const file_vigil_common_v1_directive_proto_rawDesc = "" +
 	"\n" +
 	"checkpoint\x18\n" +
 	" \x01(\v2 .vigil.common.v1.CheckpointOrderH\x00R\n" +
-	"checkpointB\x06\n" +
+	"checkpoint\x129\n" +
+	"\aprofile\x18\v \x01(\v2\x1d.vigil.common.v1.ProfileOrderH\x00R\aprofileB\x06\n" +
 	"\x04verb*\xe6\x01\n" +
 	"\x10CheckpointAction\x12!\n" +
 	"\x1dCHECKPOINT_ACTION_UNSPECIFIED\x10\x00\x12\x1c\n" +
@@ -510,30 +618,32 @@ func file_vigil_common_v1_directive_proto_rawDescGZIP() []byte {
 }
 
 var file_vigil_common_v1_directive_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_vigil_common_v1_directive_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_vigil_common_v1_directive_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_vigil_common_v1_directive_proto_goTypes = []any{
 	(CheckpointAction)(0),         // 0: vigil.common.v1.CheckpointAction
 	(*CheckpointOrder)(nil),       // 1: vigil.common.v1.CheckpointOrder
 	(*CheckpointTask)(nil),        // 2: vigil.common.v1.CheckpointTask
 	(*CheckpointJudgement)(nil),   // 3: vigil.common.v1.CheckpointJudgement
-	(*Directive)(nil),             // 4: vigil.common.v1.Directive
-	(CheckpointReason)(0),         // 5: vigil.common.v1.CheckpointReason
-	(AfterCheckpoint)(0),          // 6: vigil.common.v1.AfterCheckpoint
-	(FailureKind)(0),              // 7: vigil.common.v1.FailureKind
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*ProfileOrder)(nil),          // 4: vigil.common.v1.ProfileOrder
+	(*Directive)(nil),             // 5: vigil.common.v1.Directive
+	(CheckpointReason)(0),         // 6: vigil.common.v1.CheckpointReason
+	(AfterCheckpoint)(0),          // 7: vigil.common.v1.AfterCheckpoint
+	(FailureKind)(0),              // 8: vigil.common.v1.FailureKind
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_vigil_common_v1_directive_proto_depIdxs = []int32{
-	5, // 0: vigil.common.v1.CheckpointOrder.reason:type_name -> vigil.common.v1.CheckpointReason
-	6, // 1: vigil.common.v1.CheckpointOrder.after:type_name -> vigil.common.v1.AfterCheckpoint
-	7, // 2: vigil.common.v1.CheckpointOrder.failure:type_name -> vigil.common.v1.FailureKind
+	6, // 0: vigil.common.v1.CheckpointOrder.reason:type_name -> vigil.common.v1.CheckpointReason
+	7, // 1: vigil.common.v1.CheckpointOrder.after:type_name -> vigil.common.v1.AfterCheckpoint
+	8, // 2: vigil.common.v1.CheckpointOrder.failure:type_name -> vigil.common.v1.FailureKind
 	0, // 3: vigil.common.v1.CheckpointTask.action:type_name -> vigil.common.v1.CheckpointAction
-	8, // 4: vigil.common.v1.Directive.deadline:type_name -> google.protobuf.Timestamp
+	9, // 4: vigil.common.v1.Directive.deadline:type_name -> google.protobuf.Timestamp
 	1, // 5: vigil.common.v1.Directive.checkpoint:type_name -> vigil.common.v1.CheckpointOrder
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	4, // 6: vigil.common.v1.Directive.profile:type_name -> vigil.common.v1.ProfileOrder
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_vigil_common_v1_directive_proto_init() }
@@ -543,8 +653,9 @@ func file_vigil_common_v1_directive_proto_init() {
 	}
 	file_vigil_common_v1_checkpoint_proto_init()
 	file_vigil_common_v1_failure_proto_init()
-	file_vigil_common_v1_directive_proto_msgTypes[3].OneofWrappers = []any{
+	file_vigil_common_v1_directive_proto_msgTypes[4].OneofWrappers = []any{
 		(*Directive_Checkpoint)(nil),
+		(*Directive_Profile)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -552,7 +663,7 @@ func file_vigil_common_v1_directive_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_common_v1_directive_proto_rawDesc), len(file_vigil_common_v1_directive_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

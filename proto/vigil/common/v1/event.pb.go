@@ -442,6 +442,63 @@ func (Outcome) EnumDescriptor() ([]byte, []int) {
 	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{6}
 }
 
+// ProfileState is how far a profile of one rank is.
+type ProfileState int32
+
+const (
+	// Not said.
+	ProfileState_PROFILE_STATE_UNSPECIFIED ProfileState = 0
+	// The process has been told.
+	ProfileState_PROFILE_STATE_DIRECTED ProfileState = 1
+	// The trace is written.
+	ProfileState_PROFILE_STATE_RECORDED ProfileState = 2
+	// There is none.
+	ProfileState_PROFILE_STATE_FAILED ProfileState = 3
+)
+
+// Enum value maps for ProfileState.
+var (
+	ProfileState_name = map[int32]string{
+		0: "PROFILE_STATE_UNSPECIFIED",
+		1: "PROFILE_STATE_DIRECTED",
+		2: "PROFILE_STATE_RECORDED",
+		3: "PROFILE_STATE_FAILED",
+	}
+	ProfileState_value = map[string]int32{
+		"PROFILE_STATE_UNSPECIFIED": 0,
+		"PROFILE_STATE_DIRECTED":    1,
+		"PROFILE_STATE_RECORDED":    2,
+		"PROFILE_STATE_FAILED":      3,
+	}
+)
+
+func (x ProfileState) Enum() *ProfileState {
+	p := new(ProfileState)
+	*p = x
+	return p
+}
+
+func (x ProfileState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ProfileState) Descriptor() protoreflect.EnumDescriptor {
+	return file_vigil_common_v1_event_proto_enumTypes[7].Descriptor()
+}
+
+func (ProfileState) Type() protoreflect.EnumType {
+	return &file_vigil_common_v1_event_proto_enumTypes[7]
+}
+
+func (x ProfileState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ProfileState.Descriptor instead.
+func (ProfileState) EnumDescriptor() ([]byte, []int) {
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{7}
+}
+
 // Event is one thing that happened to a run or to a node. Whoever saw it gives
 // it an id and a time; the agent adds its node.
 type Event struct {
@@ -484,6 +541,9 @@ type Event struct {
 	//	*Event_Preemption
 	//	*Event_CheckpointChanged
 	//	*Event_RecoveryAnswer
+	//	*Event_Profile
+	//	*Event_Telemetry
+	//	*Event_Logs
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -755,6 +815,33 @@ func (x *Event) GetRecoveryAnswer() *RecoveryAnswer {
 	return nil
 }
 
+func (x *Event) GetProfile() *ProfileProgress {
+	if x != nil {
+		if x, ok := x.Body.(*Event_Profile); ok {
+			return x.Profile
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetTelemetry() *Telemetry {
+	if x != nil {
+		if x, ok := x.Body.(*Event_Telemetry); ok {
+			return x.Telemetry
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetLogs() *LogBatch {
+	if x != nil {
+		if x, ok := x.Body.(*Event_Logs); ok {
+			return x.Logs
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -859,6 +946,22 @@ type Event_RecoveryAnswer struct {
 	RecoveryAnswer *RecoveryAnswer `protobuf:"bytes,29,opt,name=recovery_answer,json=recoveryAnswer,proto3,oneof"`
 }
 
+type Event_Profile struct {
+	// A profile that was asked for is begun, recorded, or given up.
+	Profile *ProfileProgress `protobuf:"bytes,30,opt,name=profile,proto3,oneof"`
+}
+
+type Event_Telemetry struct {
+	// Spans, logs or metrics of a program, for exporters; of a run or a node.
+	Telemetry *Telemetry `protobuf:"bytes,31,opt,name=telemetry,proto3,oneof"`
+}
+
+type Event_Logs struct {
+	// What a training process or an agent logged, for exporters; of a run or a
+	// node.
+	Logs *LogBatch `protobuf:"bytes,32,opt,name=logs,proto3,oneof"`
+}
+
 func (*Event_TrainerRegistered) isEvent_Body() {}
 
 func (*Event_Step) isEvent_Body() {}
@@ -898,6 +1001,12 @@ func (*Event_Preemption) isEvent_Body() {}
 func (*Event_CheckpointChanged) isEvent_Body() {}
 
 func (*Event_RecoveryAnswer) isEvent_Body() {}
+
+func (*Event_Profile) isEvent_Body() {}
+
+func (*Event_Telemetry) isEvent_Body() {}
+
+func (*Event_Logs) isEvent_Body() {}
 
 // TrainerRegistered says that a training process met its agent.
 type TrainerRegistered struct {
@@ -2297,11 +2406,121 @@ func (x *RunEnded) GetExplanation() string {
 	return ""
 }
 
+// ProfileProgress says how far a profile of one rank is.
+type ProfileProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The profile.
+	ProfileId string `protobuf:"bytes,1,opt,name=profile_id,json=profileId,proto3" json:"profile_id,omitempty"`
+	// How far it is.
+	State ProfileState `protobuf:"varint,2,opt,name=state,proto3,enum=vigil.common.v1.ProfileState" json:"state,omitempty"`
+	// The first optimizer step that is in it, counted from 1; 0 until recorded.
+	FirstStep int64 `protobuf:"varint,3,opt,name=first_step,json=firstStep,proto3" json:"first_step,omitempty"`
+	// The last one.
+	LastStep int64 `protobuf:"varint,4,opt,name=last_step,json=lastStep,proto3" json:"last_step,omitempty"`
+	// The trace, a file on the event's node.
+	Path string `protobuf:"bytes,5,opt,name=path,proto3" json:"path,omitempty"`
+	// Its size.
+	SizeBytes int64 `protobuf:"varint,6,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	// What it is, for whoever opens it: "torch.profiler trace" (Chrome's trace
+	// format, for Perfetto or chrome://tracing), "pprof".
+	Format string `protobuf:"bytes,7,opt,name=format,proto3" json:"format,omitempty"`
+	// Why there is none.
+	Error         string `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProfileProgress) Reset() {
+	*x = ProfileProgress{}
+	mi := &file_vigil_common_v1_event_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProfileProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProfileProgress) ProtoMessage() {}
+
+func (x *ProfileProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_common_v1_event_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProfileProgress.ProtoReflect.Descriptor instead.
+func (*ProfileProgress) Descriptor() ([]byte, []int) {
+	return file_vigil_common_v1_event_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ProfileProgress) GetProfileId() string {
+	if x != nil {
+		return x.ProfileId
+	}
+	return ""
+}
+
+func (x *ProfileProgress) GetState() ProfileState {
+	if x != nil {
+		return x.State
+	}
+	return ProfileState_PROFILE_STATE_UNSPECIFIED
+}
+
+func (x *ProfileProgress) GetFirstStep() int64 {
+	if x != nil {
+		return x.FirstStep
+	}
+	return 0
+}
+
+func (x *ProfileProgress) GetLastStep() int64 {
+	if x != nil {
+		return x.LastStep
+	}
+	return 0
+}
+
+func (x *ProfileProgress) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ProfileProgress) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *ProfileProgress) GetFormat() string {
+	if x != nil {
+		return x.Format
+	}
+	return ""
+}
+
+func (x *ProfileProgress) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 var File_vigil_common_v1_event_proto protoreflect.FileDescriptor
 
 const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x1bvigil/common/v1/event.proto\x12\x0fvigil.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1dvigil/common/v1/failure.proto\x1a\x1avigil/common/v1/node.proto\"\xe5\v\n" +
+	"\x1bvigil/common/v1/event.proto\x12\x0fvigil.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1dvigil/common/v1/failure.proto\x1a\x1avigil/common/v1/node.proto\x1a\x1fvigil/common/v1/telemetry.proto\"\x90\r\n" +
 	"\x05Event\x12\x19\n" +
 	"\bevent_id\x18\x01 \x01(\tR\aeventId\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x15\n" +
@@ -2340,7 +2559,10 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"preemption\x18\x1b \x01(\v2!.vigil.common.v1.PreemptionNoticeH\x00R\n" +
 	"preemption\x12S\n" +
 	"\x12checkpoint_changed\x18\x1c \x01(\v2\".vigil.common.v1.CheckpointChangedH\x00R\x11checkpointChanged\x12J\n" +
-	"\x0frecovery_answer\x18\x1d \x01(\v2\x1f.vigil.common.v1.RecoveryAnswerH\x00R\x0erecoveryAnswerB\x06\n" +
+	"\x0frecovery_answer\x18\x1d \x01(\v2\x1f.vigil.common.v1.RecoveryAnswerH\x00R\x0erecoveryAnswer\x12<\n" +
+	"\aprofile\x18\x1e \x01(\v2 .vigil.common.v1.ProfileProgressH\x00R\aprofile\x12:\n" +
+	"\ttelemetry\x18\x1f \x01(\v2\x1a.vigil.common.v1.TelemetryH\x00R\ttelemetry\x12/\n" +
+	"\x04logs\x18  \x01(\v2\x19.vigil.common.v1.LogBatchH\x00R\x04logsB\x06\n" +
 	"\x04body\"\xa2\x02\n" +
 	"\x11TrainerRegistered\x12\x1d\n" +
 	"\n" +
@@ -2510,7 +2732,19 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x18.vigil.common.v1.OutcomeR\aoutcome\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x03R\x04step\x12+\n" +
 	"\x11parameters_sha256\x18\x03 \x01(\tR\x10parametersSha256\x12 \n" +
-	"\vexplanation\x18\x04 \x01(\tR\vexplanation*f\n" +
+	"\vexplanation\x18\x04 \x01(\tR\vexplanation\"\x82\x02\n" +
+	"\x0fProfileProgress\x12\x1d\n" +
+	"\n" +
+	"profile_id\x18\x01 \x01(\tR\tprofileId\x123\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x1d.vigil.common.v1.ProfileStateR\x05state\x12\x1d\n" +
+	"\n" +
+	"first_step\x18\x03 \x01(\x03R\tfirstStep\x12\x1b\n" +
+	"\tlast_step\x18\x04 \x01(\x03R\blastStep\x12\x12\n" +
+	"\x04path\x18\x05 \x01(\tR\x04path\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x06 \x01(\x03R\tsizeBytes\x12\x16\n" +
+	"\x06format\x18\a \x01(\tR\x06format\x12\x14\n" +
+	"\x05error\x18\b \x01(\tR\x05error*f\n" +
 	"\bActivity\x12\x18\n" +
 	"\x14ACTIVITY_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10ACTIVITY_COMPUTE\x10\x01\x12\x17\n" +
@@ -2551,7 +2785,12 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11OUTCOME_SUCCEEDED\x10\x01\x12\x12\n" +
 	"\x0eOUTCOME_FAILED\x10\x02\x12\x13\n" +
-	"\x0fOUTCOME_STOPPED\x10\x03B:Z8github.com/vigil-ml/vigil/proto/vigil/common/v1;commonv1b\x06proto3"
+	"\x0fOUTCOME_STOPPED\x10\x03*\x7f\n" +
+	"\fProfileState\x12\x1d\n" +
+	"\x19PROFILE_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16PROFILE_STATE_DIRECTED\x10\x01\x12\x1a\n" +
+	"\x16PROFILE_STATE_RECORDED\x10\x02\x12\x18\n" +
+	"\x14PROFILE_STATE_FAILED\x10\x03B:Z8github.com/vigil-ml/vigil/proto/vigil/common/v1;commonv1b\x06proto3"
 
 var (
 	file_vigil_common_v1_event_proto_rawDescOnce sync.Once
@@ -2565,8 +2804,8 @@ func file_vigil_common_v1_event_proto_rawDescGZIP() []byte {
 	return file_vigil_common_v1_event_proto_rawDescData
 }
 
-var file_vigil_common_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_vigil_common_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_vigil_common_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
+var file_vigil_common_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_vigil_common_v1_event_proto_goTypes = []any{
 	(Activity)(0),                 // 0: vigil.common.v1.Activity
 	(PhaseKind)(0),                // 1: vigil.common.v1.PhaseKind
@@ -2575,87 +2814,95 @@ var file_vigil_common_v1_event_proto_goTypes = []any{
 	(CommandStage)(0),             // 4: vigil.common.v1.CommandStage
 	(ResumeFrom)(0),               // 5: vigil.common.v1.ResumeFrom
 	(Outcome)(0),                  // 6: vigil.common.v1.Outcome
-	(*Event)(nil),                 // 7: vigil.common.v1.Event
-	(*TrainerRegistered)(nil),     // 8: vigil.common.v1.TrainerRegistered
-	(*StepReport)(nil),            // 9: vigil.common.v1.StepReport
-	(*Evaluation)(nil),            // 10: vigil.common.v1.Evaluation
-	(*TrainerException)(nil),      // 11: vigil.common.v1.TrainerException
-	(*StackDump)(nil),             // 12: vigil.common.v1.StackDump
-	(*PreemptionNotice)(nil),      // 13: vigil.common.v1.PreemptionNotice
-	(*Tick)(nil),                  // 14: vigil.common.v1.Tick
-	(*Phase)(nil),                 // 15: vigil.common.v1.Phase
-	(*NonFinite)(nil),             // 16: vigil.common.v1.NonFinite
-	(*CommandResult)(nil),         // 17: vigil.common.v1.CommandResult
-	(*AttemptStarted)(nil),        // 18: vigil.common.v1.AttemptStarted
-	(*Recovery)(nil),              // 19: vigil.common.v1.Recovery
-	(*RecoveryAnswer)(nil),        // 20: vigil.common.v1.RecoveryAnswer
-	(*AttemptEnded)(nil),          // 21: vigil.common.v1.AttemptEnded
-	(*Resumed)(nil),               // 22: vigil.common.v1.Resumed
-	(*RunEnded)(nil),              // 23: vigil.common.v1.RunEnded
-	nil,                           // 24: vigil.common.v1.TrainerRegistered.SettingsEntry
-	nil,                           // 25: vigil.common.v1.StepReport.TaskLossesEntry
-	nil,                           // 26: vigil.common.v1.StepReport.TaskWeightsEntry
-	nil,                           // 27: vigil.common.v1.StepReport.DeadRatiosEntry
-	nil,                           // 28: vigil.common.v1.StepReport.SaturatedRatiosEntry
-	nil,                           // 29: vigil.common.v1.StepReport.MetricsEntry
-	nil,                           // 30: vigil.common.v1.Evaluation.MetricsEntry
-	nil,                           // 31: vigil.common.v1.Evaluation.TaskLossesEntry
-	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
-	(*CheckpointProgress)(nil),    // 33: vigil.common.v1.CheckpointProgress
-	(*NodeReport)(nil),            // 34: vigil.common.v1.NodeReport
-	(*NodeFault)(nil),             // 35: vigil.common.v1.NodeFault
-	(*NodeLink)(nil),              // 36: vigil.common.v1.NodeLink
-	(*CheckpointChanged)(nil),     // 37: vigil.common.v1.CheckpointChanged
-	(FailureKind)(0),              // 38: vigil.common.v1.FailureKind
+	(ProfileState)(0),             // 7: vigil.common.v1.ProfileState
+	(*Event)(nil),                 // 8: vigil.common.v1.Event
+	(*TrainerRegistered)(nil),     // 9: vigil.common.v1.TrainerRegistered
+	(*StepReport)(nil),            // 10: vigil.common.v1.StepReport
+	(*Evaluation)(nil),            // 11: vigil.common.v1.Evaluation
+	(*TrainerException)(nil),      // 12: vigil.common.v1.TrainerException
+	(*StackDump)(nil),             // 13: vigil.common.v1.StackDump
+	(*PreemptionNotice)(nil),      // 14: vigil.common.v1.PreemptionNotice
+	(*Tick)(nil),                  // 15: vigil.common.v1.Tick
+	(*Phase)(nil),                 // 16: vigil.common.v1.Phase
+	(*NonFinite)(nil),             // 17: vigil.common.v1.NonFinite
+	(*CommandResult)(nil),         // 18: vigil.common.v1.CommandResult
+	(*AttemptStarted)(nil),        // 19: vigil.common.v1.AttemptStarted
+	(*Recovery)(nil),              // 20: vigil.common.v1.Recovery
+	(*RecoveryAnswer)(nil),        // 21: vigil.common.v1.RecoveryAnswer
+	(*AttemptEnded)(nil),          // 22: vigil.common.v1.AttemptEnded
+	(*Resumed)(nil),               // 23: vigil.common.v1.Resumed
+	(*RunEnded)(nil),              // 24: vigil.common.v1.RunEnded
+	(*ProfileProgress)(nil),       // 25: vigil.common.v1.ProfileProgress
+	nil,                           // 26: vigil.common.v1.TrainerRegistered.SettingsEntry
+	nil,                           // 27: vigil.common.v1.StepReport.TaskLossesEntry
+	nil,                           // 28: vigil.common.v1.StepReport.TaskWeightsEntry
+	nil,                           // 29: vigil.common.v1.StepReport.DeadRatiosEntry
+	nil,                           // 30: vigil.common.v1.StepReport.SaturatedRatiosEntry
+	nil,                           // 31: vigil.common.v1.StepReport.MetricsEntry
+	nil,                           // 32: vigil.common.v1.Evaluation.MetricsEntry
+	nil,                           // 33: vigil.common.v1.Evaluation.TaskLossesEntry
+	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
+	(*CheckpointProgress)(nil),    // 35: vigil.common.v1.CheckpointProgress
+	(*NodeReport)(nil),            // 36: vigil.common.v1.NodeReport
+	(*NodeFault)(nil),             // 37: vigil.common.v1.NodeFault
+	(*NodeLink)(nil),              // 38: vigil.common.v1.NodeLink
+	(*CheckpointChanged)(nil),     // 39: vigil.common.v1.CheckpointChanged
+	(*Telemetry)(nil),             // 40: vigil.common.v1.Telemetry
+	(*LogBatch)(nil),              // 41: vigil.common.v1.LogBatch
+	(FailureKind)(0),              // 42: vigil.common.v1.FailureKind
 }
 var file_vigil_common_v1_event_proto_depIdxs = []int32{
-	32, // 0: vigil.common.v1.Event.time:type_name -> google.protobuf.Timestamp
-	8,  // 1: vigil.common.v1.Event.trainer_registered:type_name -> vigil.common.v1.TrainerRegistered
-	9,  // 2: vigil.common.v1.Event.step:type_name -> vigil.common.v1.StepReport
-	16, // 3: vigil.common.v1.Event.non_finite:type_name -> vigil.common.v1.NonFinite
-	33, // 4: vigil.common.v1.Event.checkpoint:type_name -> vigil.common.v1.CheckpointProgress
-	17, // 5: vigil.common.v1.Event.command_result:type_name -> vigil.common.v1.CommandResult
-	18, // 6: vigil.common.v1.Event.attempt_started:type_name -> vigil.common.v1.AttemptStarted
-	21, // 7: vigil.common.v1.Event.attempt_ended:type_name -> vigil.common.v1.AttemptEnded
-	22, // 8: vigil.common.v1.Event.resumed:type_name -> vigil.common.v1.Resumed
-	23, // 9: vigil.common.v1.Event.run_ended:type_name -> vigil.common.v1.RunEnded
-	14, // 10: vigil.common.v1.Event.tick:type_name -> vigil.common.v1.Tick
-	15, // 11: vigil.common.v1.Event.phase:type_name -> vigil.common.v1.Phase
-	10, // 12: vigil.common.v1.Event.evaluation:type_name -> vigil.common.v1.Evaluation
-	34, // 13: vigil.common.v1.Event.node_report:type_name -> vigil.common.v1.NodeReport
-	35, // 14: vigil.common.v1.Event.node_fault:type_name -> vigil.common.v1.NodeFault
-	36, // 15: vigil.common.v1.Event.node_link:type_name -> vigil.common.v1.NodeLink
-	11, // 16: vigil.common.v1.Event.exception:type_name -> vigil.common.v1.TrainerException
-	12, // 17: vigil.common.v1.Event.stack_dump:type_name -> vigil.common.v1.StackDump
-	13, // 18: vigil.common.v1.Event.preemption:type_name -> vigil.common.v1.PreemptionNotice
-	37, // 19: vigil.common.v1.Event.checkpoint_changed:type_name -> vigil.common.v1.CheckpointChanged
-	20, // 20: vigil.common.v1.Event.recovery_answer:type_name -> vigil.common.v1.RecoveryAnswer
-	24, // 21: vigil.common.v1.TrainerRegistered.settings:type_name -> vigil.common.v1.TrainerRegistered.SettingsEntry
-	25, // 22: vigil.common.v1.StepReport.task_losses:type_name -> vigil.common.v1.StepReport.TaskLossesEntry
-	26, // 23: vigil.common.v1.StepReport.task_weights:type_name -> vigil.common.v1.StepReport.TaskWeightsEntry
-	27, // 24: vigil.common.v1.StepReport.dead_ratios:type_name -> vigil.common.v1.StepReport.DeadRatiosEntry
-	28, // 25: vigil.common.v1.StepReport.saturated_ratios:type_name -> vigil.common.v1.StepReport.SaturatedRatiosEntry
-	29, // 26: vigil.common.v1.StepReport.metrics:type_name -> vigil.common.v1.StepReport.MetricsEntry
-	30, // 27: vigil.common.v1.Evaluation.metrics:type_name -> vigil.common.v1.Evaluation.MetricsEntry
-	31, // 28: vigil.common.v1.Evaluation.task_losses:type_name -> vigil.common.v1.Evaluation.TaskLossesEntry
-	38, // 29: vigil.common.v1.TrainerException.failure:type_name -> vigil.common.v1.FailureKind
-	32, // 30: vigil.common.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
-	0,  // 31: vigil.common.v1.Tick.activity:type_name -> vigil.common.v1.Activity
-	1,  // 32: vigil.common.v1.Phase.kind:type_name -> vigil.common.v1.PhaseKind
-	2,  // 33: vigil.common.v1.Phase.edge:type_name -> vigil.common.v1.PhaseEdge
-	3,  // 34: vigil.common.v1.NonFinite.quantity:type_name -> vigil.common.v1.Quantity
-	4,  // 35: vigil.common.v1.CommandResult.stage:type_name -> vigil.common.v1.CommandStage
-	38, // 36: vigil.common.v1.AttemptStarted.after_failure:type_name -> vigil.common.v1.FailureKind
-	19, // 37: vigil.common.v1.AttemptStarted.recovery:type_name -> vigil.common.v1.Recovery
-	5,  // 38: vigil.common.v1.Recovery.resume_from:type_name -> vigil.common.v1.ResumeFrom
-	38, // 39: vigil.common.v1.AttemptEnded.failure:type_name -> vigil.common.v1.FailureKind
-	19, // 40: vigil.common.v1.AttemptEnded.recovery:type_name -> vigil.common.v1.Recovery
-	6,  // 41: vigil.common.v1.RunEnded.outcome:type_name -> vigil.common.v1.Outcome
-	42, // [42:42] is the sub-list for method output_type
-	42, // [42:42] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	34, // 0: vigil.common.v1.Event.time:type_name -> google.protobuf.Timestamp
+	9,  // 1: vigil.common.v1.Event.trainer_registered:type_name -> vigil.common.v1.TrainerRegistered
+	10, // 2: vigil.common.v1.Event.step:type_name -> vigil.common.v1.StepReport
+	17, // 3: vigil.common.v1.Event.non_finite:type_name -> vigil.common.v1.NonFinite
+	35, // 4: vigil.common.v1.Event.checkpoint:type_name -> vigil.common.v1.CheckpointProgress
+	18, // 5: vigil.common.v1.Event.command_result:type_name -> vigil.common.v1.CommandResult
+	19, // 6: vigil.common.v1.Event.attempt_started:type_name -> vigil.common.v1.AttemptStarted
+	22, // 7: vigil.common.v1.Event.attempt_ended:type_name -> vigil.common.v1.AttemptEnded
+	23, // 8: vigil.common.v1.Event.resumed:type_name -> vigil.common.v1.Resumed
+	24, // 9: vigil.common.v1.Event.run_ended:type_name -> vigil.common.v1.RunEnded
+	15, // 10: vigil.common.v1.Event.tick:type_name -> vigil.common.v1.Tick
+	16, // 11: vigil.common.v1.Event.phase:type_name -> vigil.common.v1.Phase
+	11, // 12: vigil.common.v1.Event.evaluation:type_name -> vigil.common.v1.Evaluation
+	36, // 13: vigil.common.v1.Event.node_report:type_name -> vigil.common.v1.NodeReport
+	37, // 14: vigil.common.v1.Event.node_fault:type_name -> vigil.common.v1.NodeFault
+	38, // 15: vigil.common.v1.Event.node_link:type_name -> vigil.common.v1.NodeLink
+	12, // 16: vigil.common.v1.Event.exception:type_name -> vigil.common.v1.TrainerException
+	13, // 17: vigil.common.v1.Event.stack_dump:type_name -> vigil.common.v1.StackDump
+	14, // 18: vigil.common.v1.Event.preemption:type_name -> vigil.common.v1.PreemptionNotice
+	39, // 19: vigil.common.v1.Event.checkpoint_changed:type_name -> vigil.common.v1.CheckpointChanged
+	21, // 20: vigil.common.v1.Event.recovery_answer:type_name -> vigil.common.v1.RecoveryAnswer
+	25, // 21: vigil.common.v1.Event.profile:type_name -> vigil.common.v1.ProfileProgress
+	40, // 22: vigil.common.v1.Event.telemetry:type_name -> vigil.common.v1.Telemetry
+	41, // 23: vigil.common.v1.Event.logs:type_name -> vigil.common.v1.LogBatch
+	26, // 24: vigil.common.v1.TrainerRegistered.settings:type_name -> vigil.common.v1.TrainerRegistered.SettingsEntry
+	27, // 25: vigil.common.v1.StepReport.task_losses:type_name -> vigil.common.v1.StepReport.TaskLossesEntry
+	28, // 26: vigil.common.v1.StepReport.task_weights:type_name -> vigil.common.v1.StepReport.TaskWeightsEntry
+	29, // 27: vigil.common.v1.StepReport.dead_ratios:type_name -> vigil.common.v1.StepReport.DeadRatiosEntry
+	30, // 28: vigil.common.v1.StepReport.saturated_ratios:type_name -> vigil.common.v1.StepReport.SaturatedRatiosEntry
+	31, // 29: vigil.common.v1.StepReport.metrics:type_name -> vigil.common.v1.StepReport.MetricsEntry
+	32, // 30: vigil.common.v1.Evaluation.metrics:type_name -> vigil.common.v1.Evaluation.MetricsEntry
+	33, // 31: vigil.common.v1.Evaluation.task_losses:type_name -> vigil.common.v1.Evaluation.TaskLossesEntry
+	42, // 32: vigil.common.v1.TrainerException.failure:type_name -> vigil.common.v1.FailureKind
+	34, // 33: vigil.common.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
+	0,  // 34: vigil.common.v1.Tick.activity:type_name -> vigil.common.v1.Activity
+	1,  // 35: vigil.common.v1.Phase.kind:type_name -> vigil.common.v1.PhaseKind
+	2,  // 36: vigil.common.v1.Phase.edge:type_name -> vigil.common.v1.PhaseEdge
+	3,  // 37: vigil.common.v1.NonFinite.quantity:type_name -> vigil.common.v1.Quantity
+	4,  // 38: vigil.common.v1.CommandResult.stage:type_name -> vigil.common.v1.CommandStage
+	42, // 39: vigil.common.v1.AttemptStarted.after_failure:type_name -> vigil.common.v1.FailureKind
+	20, // 40: vigil.common.v1.AttemptStarted.recovery:type_name -> vigil.common.v1.Recovery
+	5,  // 41: vigil.common.v1.Recovery.resume_from:type_name -> vigil.common.v1.ResumeFrom
+	42, // 42: vigil.common.v1.AttemptEnded.failure:type_name -> vigil.common.v1.FailureKind
+	20, // 43: vigil.common.v1.AttemptEnded.recovery:type_name -> vigil.common.v1.Recovery
+	6,  // 44: vigil.common.v1.RunEnded.outcome:type_name -> vigil.common.v1.Outcome
+	7,  // 45: vigil.common.v1.ProfileProgress.state:type_name -> vigil.common.v1.ProfileState
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_vigil_common_v1_event_proto_init() }
@@ -2666,6 +2913,7 @@ func file_vigil_common_v1_event_proto_init() {
 	file_vigil_common_v1_checkpoint_proto_init()
 	file_vigil_common_v1_failure_proto_init()
 	file_vigil_common_v1_node_proto_init()
+	file_vigil_common_v1_telemetry_proto_init()
 	file_vigil_common_v1_event_proto_msgTypes[0].OneofWrappers = []any{
 		(*Event_TrainerRegistered)(nil),
 		(*Event_Step)(nil),
@@ -2687,6 +2935,9 @@ func file_vigil_common_v1_event_proto_init() {
 		(*Event_Preemption)(nil),
 		(*Event_CheckpointChanged)(nil),
 		(*Event_RecoveryAnswer)(nil),
+		(*Event_Profile)(nil),
+		(*Event_Telemetry)(nil),
+		(*Event_Logs)(nil),
 	}
 	file_vigil_common_v1_event_proto_msgTypes[2].OneofWrappers = []any{}
 	file_vigil_common_v1_event_proto_msgTypes[3].OneofWrappers = []any{}
@@ -2696,8 +2947,8 @@ func file_vigil_common_v1_event_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_common_v1_event_proto_rawDesc), len(file_vigil_common_v1_event_proto_rawDesc)),
-			NumEnums:      7,
-			NumMessages:   25,
+			NumEnums:      8,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -327,6 +327,170 @@ func (x *GetRunResponse) GetAdvice() *Advice {
 	return nil
 }
 
+// ProfileRunRequest asks for a profile.
+type ProfileRunRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The run; empty for the one that trains.
+	RunId string `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	// Optimizer steps to record, 1 to 100; 0 means 5.
+	Steps uint32 `protobuf:"varint,2,opt,name=steps,proto3" json:"steps,omitempty"`
+	// The ranks that record; empty for rank 0 alone.
+	Ranks []uint32 `protobuf:"varint,3,rep,packed,name=ranks,proto3" json:"ranks,omitempty"`
+	// All ranks record, whatever ranks says.
+	AllRanks bool `protobuf:"varint,4,opt,name=all_ranks,json=allRanks,proto3" json:"all_ranks,omitempty"`
+	// How long it may take, at most an hour; absent means two minutes.
+	Timeout       *durationpb.Duration `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProfileRunRequest) Reset() {
+	*x = ProfileRunRequest{}
+	mi := &file_vigil_control_v1_services_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProfileRunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProfileRunRequest) ProtoMessage() {}
+
+func (x *ProfileRunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_services_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProfileRunRequest.ProtoReflect.Descriptor instead.
+func (*ProfileRunRequest) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ProfileRunRequest) GetRunId() string {
+	if x != nil {
+		return x.RunId
+	}
+	return ""
+}
+
+func (x *ProfileRunRequest) GetSteps() uint32 {
+	if x != nil {
+		return x.Steps
+	}
+	return 0
+}
+
+func (x *ProfileRunRequest) GetRanks() []uint32 {
+	if x != nil {
+		return x.Ranks
+	}
+	return nil
+}
+
+func (x *ProfileRunRequest) GetAllRanks() bool {
+	if x != nil {
+		return x.AllRanks
+	}
+	return false
+}
+
+func (x *ProfileRunRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+// ProfileRunResponse says what was asked for.
+type ProfileRunResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The profile; its events carry it.
+	ProfileId string `protobuf:"bytes,1,opt,name=profile_id,json=profileId,proto3" json:"profile_id,omitempty"`
+	// The run.
+	RunId string `protobuf:"bytes,2,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	// The ranks that are to record.
+	Ranks []uint32 `protobuf:"varint,3,rep,packed,name=ranks,proto3" json:"ranks,omitempty"`
+	// When it is given up.
+	Deadline *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	// The run's last event when it was asked for; WatchEvents goes on after it.
+	AfterSequence uint64 `protobuf:"varint,5,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProfileRunResponse) Reset() {
+	*x = ProfileRunResponse{}
+	mi := &file_vigil_control_v1_services_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProfileRunResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProfileRunResponse) ProtoMessage() {}
+
+func (x *ProfileRunResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_services_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProfileRunResponse.ProtoReflect.Descriptor instead.
+func (*ProfileRunResponse) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ProfileRunResponse) GetProfileId() string {
+	if x != nil {
+		return x.ProfileId
+	}
+	return ""
+}
+
+func (x *ProfileRunResponse) GetRunId() string {
+	if x != nil {
+		return x.RunId
+	}
+	return ""
+}
+
+func (x *ProfileRunResponse) GetRanks() []uint32 {
+	if x != nil {
+		return x.Ranks
+	}
+	return nil
+}
+
+func (x *ProfileRunResponse) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+func (x *ProfileRunResponse) GetAfterSequence() uint64 {
+	if x != nil {
+		return x.AfterSequence
+	}
+	return 0
+}
+
 // WatchEventsRequest asks for a run's events.
 type WatchEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -336,14 +500,17 @@ type WatchEventsRequest struct {
 	Follow bool `protobuf:"varint,2,opt,name=follow,proto3" json:"follow,omitempty"`
 	// Also the events of the nodes on which the run trains, which have no run,
 	// from its first event to its last.
-	WithNodes     bool `protobuf:"varint,3,opt,name=with_nodes,json=withNodes,proto3" json:"with_nodes,omitempty"`
+	WithNodes bool `protobuf:"varint,3,opt,name=with_nodes,json=withNodes,proto3" json:"with_nodes,omitempty"`
+	// Only the run's own events after this one of its sequences, and those that
+	// come, until the caller goes away; 0 for all.
+	AfterSequence uint64 `protobuf:"varint,4,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[6]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -355,7 +522,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[6]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -368,7 +535,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{6}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *WatchEventsRequest) GetRunId() string {
@@ -392,6 +559,13 @@ func (x *WatchEventsRequest) GetWithNodes() bool {
 	return false
 }
 
+func (x *WatchEventsRequest) GetAfterSequence() uint64 {
+	if x != nil {
+		return x.AfterSequence
+	}
+	return 0
+}
+
 // WatchEventsResponse has one event.
 type WatchEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -404,7 +578,7 @@ type WatchEventsResponse struct {
 
 func (x *WatchEventsResponse) Reset() {
 	*x = WatchEventsResponse{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[7]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -416,7 +590,7 @@ func (x *WatchEventsResponse) String() string {
 func (*WatchEventsResponse) ProtoMessage() {}
 
 func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[7]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -429,7 +603,7 @@ func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{7}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WatchEventsResponse) GetEvent() *RunEvent {
@@ -452,7 +626,7 @@ type ListIncidentsRequest struct {
 
 func (x *ListIncidentsRequest) Reset() {
 	*x = ListIncidentsRequest{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[8]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -464,7 +638,7 @@ func (x *ListIncidentsRequest) String() string {
 func (*ListIncidentsRequest) ProtoMessage() {}
 
 func (x *ListIncidentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[8]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -477,7 +651,7 @@ func (x *ListIncidentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIncidentsRequest.ProtoReflect.Descriptor instead.
 func (*ListIncidentsRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{8}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListIncidentsRequest) GetRunId() string {
@@ -505,7 +679,7 @@ type ListIncidentsResponse struct {
 
 func (x *ListIncidentsResponse) Reset() {
 	*x = ListIncidentsResponse{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[9]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -517,7 +691,7 @@ func (x *ListIncidentsResponse) String() string {
 func (*ListIncidentsResponse) ProtoMessage() {}
 
 func (x *ListIncidentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[9]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -530,7 +704,7 @@ func (x *ListIncidentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIncidentsResponse.ProtoReflect.Descriptor instead.
 func (*ListIncidentsResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{9}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListIncidentsResponse) GetIncidents() []*Incident {
@@ -551,7 +725,7 @@ type GetIncidentRequest struct {
 
 func (x *GetIncidentRequest) Reset() {
 	*x = GetIncidentRequest{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[10]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -563,7 +737,7 @@ func (x *GetIncidentRequest) String() string {
 func (*GetIncidentRequest) ProtoMessage() {}
 
 func (x *GetIncidentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[10]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -576,7 +750,7 @@ func (x *GetIncidentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetIncidentRequest.ProtoReflect.Descriptor instead.
 func (*GetIncidentRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{10}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetIncidentRequest) GetIncidentId() string {
@@ -597,7 +771,7 @@ type GetIncidentResponse struct {
 
 func (x *GetIncidentResponse) Reset() {
 	*x = GetIncidentResponse{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[11]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -609,7 +783,7 @@ func (x *GetIncidentResponse) String() string {
 func (*GetIncidentResponse) ProtoMessage() {}
 
 func (x *GetIncidentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[11]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -622,7 +796,7 @@ func (x *GetIncidentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetIncidentResponse.ProtoReflect.Descriptor instead.
 func (*GetIncidentResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{11}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetIncidentResponse) GetIncident() *Incident {
@@ -645,7 +819,7 @@ type ListCheckpointsRequest struct {
 
 func (x *ListCheckpointsRequest) Reset() {
 	*x = ListCheckpointsRequest{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[12]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -657,7 +831,7 @@ func (x *ListCheckpointsRequest) String() string {
 func (*ListCheckpointsRequest) ProtoMessage() {}
 
 func (x *ListCheckpointsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[12]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -670,7 +844,7 @@ func (x *ListCheckpointsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCheckpointsRequest.ProtoReflect.Descriptor instead.
 func (*ListCheckpointsRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{12}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListCheckpointsRequest) GetRunId() string {
@@ -698,7 +872,7 @@ type ListCheckpointsResponse struct {
 
 func (x *ListCheckpointsResponse) Reset() {
 	*x = ListCheckpointsResponse{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[13]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -710,7 +884,7 @@ func (x *ListCheckpointsResponse) String() string {
 func (*ListCheckpointsResponse) ProtoMessage() {}
 
 func (x *ListCheckpointsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[13]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -723,7 +897,7 @@ func (x *ListCheckpointsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCheckpointsResponse.ProtoReflect.Descriptor instead.
 func (*ListCheckpointsResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{13}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListCheckpointsResponse) GetCheckpoints() []*Checkpoint {
@@ -751,7 +925,7 @@ type RequestCheckpointRequest struct {
 
 func (x *RequestCheckpointRequest) Reset() {
 	*x = RequestCheckpointRequest{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[14]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -763,7 +937,7 @@ func (x *RequestCheckpointRequest) String() string {
 func (*RequestCheckpointRequest) ProtoMessage() {}
 
 func (x *RequestCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[14]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -776,7 +950,7 @@ func (x *RequestCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*RequestCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{14}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RequestCheckpointRequest) GetRunId() string {
@@ -820,7 +994,7 @@ type RequestCheckpointResponse struct {
 
 func (x *RequestCheckpointResponse) Reset() {
 	*x = RequestCheckpointResponse{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[15]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -832,7 +1006,7 @@ func (x *RequestCheckpointResponse) String() string {
 func (*RequestCheckpointResponse) ProtoMessage() {}
 
 func (x *RequestCheckpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[15]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -845,7 +1019,7 @@ func (x *RequestCheckpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestCheckpointResponse.ProtoReflect.Descriptor instead.
 func (*RequestCheckpointResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{15}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RequestCheckpointResponse) GetCheckpoint() *Checkpoint {
@@ -873,7 +1047,7 @@ type WatchCheckpointRequest struct {
 
 func (x *WatchCheckpointRequest) Reset() {
 	*x = WatchCheckpointRequest{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[16]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -885,7 +1059,7 @@ func (x *WatchCheckpointRequest) String() string {
 func (*WatchCheckpointRequest) ProtoMessage() {}
 
 func (x *WatchCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[16]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -898,7 +1072,7 @@ func (x *WatchCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*WatchCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{16}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchCheckpointRequest) GetCheckpointId() string {
@@ -919,7 +1093,7 @@ type WatchCheckpointResponse struct {
 
 func (x *WatchCheckpointResponse) Reset() {
 	*x = WatchCheckpointResponse{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[17]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -931,7 +1105,7 @@ func (x *WatchCheckpointResponse) String() string {
 func (*WatchCheckpointResponse) ProtoMessage() {}
 
 func (x *WatchCheckpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[17]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -944,7 +1118,7 @@ func (x *WatchCheckpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCheckpointResponse.ProtoReflect.Descriptor instead.
 func (*WatchCheckpointResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{17}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WatchCheckpointResponse) GetCheckpoint() *Checkpoint {
@@ -963,7 +1137,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[18]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -975,7 +1149,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[18]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -988,7 +1162,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{18}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{20}
 }
 
 // GetStatusResponse has the control plane's status.
@@ -1008,7 +1182,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[19]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1020,7 +1194,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[19]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1033,7 +1207,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{19}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetStatusResponse) GetVersion() string {
@@ -1075,7 +1249,7 @@ type GetCheckpointRequest struct {
 
 func (x *GetCheckpointRequest) Reset() {
 	*x = GetCheckpointRequest{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[20]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1087,7 +1261,7 @@ func (x *GetCheckpointRequest) String() string {
 func (*GetCheckpointRequest) ProtoMessage() {}
 
 func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[20]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1100,7 +1274,7 @@ func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*GetCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{20}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetCheckpointRequest) GetCheckpointId() string {
@@ -1123,7 +1297,7 @@ type GetCheckpointResponse struct {
 
 func (x *GetCheckpointResponse) Reset() {
 	*x = GetCheckpointResponse{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[21]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1135,7 +1309,7 @@ func (x *GetCheckpointResponse) String() string {
 func (*GetCheckpointResponse) ProtoMessage() {}
 
 func (x *GetCheckpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[21]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1148,7 +1322,7 @@ func (x *GetCheckpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointResponse.ProtoReflect.Descriptor instead.
 func (*GetCheckpointResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{21}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetCheckpointResponse) GetCheckpoint() *Checkpoint {
@@ -1176,7 +1350,7 @@ type VerifyCheckpointRequest struct {
 
 func (x *VerifyCheckpointRequest) Reset() {
 	*x = VerifyCheckpointRequest{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[22]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1188,7 +1362,7 @@ func (x *VerifyCheckpointRequest) String() string {
 func (*VerifyCheckpointRequest) ProtoMessage() {}
 
 func (x *VerifyCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[22]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1201,7 +1375,7 @@ func (x *VerifyCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*VerifyCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{22}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *VerifyCheckpointRequest) GetCheckpointId() string {
@@ -1222,7 +1396,7 @@ type VerifyCheckpointResponse struct {
 
 func (x *VerifyCheckpointResponse) Reset() {
 	*x = VerifyCheckpointResponse{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[23]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1234,7 +1408,7 @@ func (x *VerifyCheckpointResponse) String() string {
 func (*VerifyCheckpointResponse) ProtoMessage() {}
 
 func (x *VerifyCheckpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[23]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1247,7 +1421,7 @@ func (x *VerifyCheckpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyCheckpointResponse.ProtoReflect.Descriptor instead.
 func (*VerifyCheckpointResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{23}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *VerifyCheckpointResponse) GetTask() *CheckpointTask {
@@ -1272,7 +1446,7 @@ type PinCheckpointRequest struct {
 
 func (x *PinCheckpointRequest) Reset() {
 	*x = PinCheckpointRequest{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[24]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1284,7 +1458,7 @@ func (x *PinCheckpointRequest) String() string {
 func (*PinCheckpointRequest) ProtoMessage() {}
 
 func (x *PinCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[24]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1297,7 +1471,7 @@ func (x *PinCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*PinCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{24}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PinCheckpointRequest) GetCheckpointId() string {
@@ -1332,7 +1506,7 @@ type PinCheckpointResponse struct {
 
 func (x *PinCheckpointResponse) Reset() {
 	*x = PinCheckpointResponse{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[25]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1344,7 +1518,7 @@ func (x *PinCheckpointResponse) String() string {
 func (*PinCheckpointResponse) ProtoMessage() {}
 
 func (x *PinCheckpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[25]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1357,7 +1531,7 @@ func (x *PinCheckpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinCheckpointResponse.ProtoReflect.Descriptor instead.
 func (*PinCheckpointResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{25}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PinCheckpointResponse) GetTask() *CheckpointTask {
@@ -1380,7 +1554,7 @@ type RemoveCheckpointRequest struct {
 
 func (x *RemoveCheckpointRequest) Reset() {
 	*x = RemoveCheckpointRequest{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[26]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1392,7 +1566,7 @@ func (x *RemoveCheckpointRequest) String() string {
 func (*RemoveCheckpointRequest) ProtoMessage() {}
 
 func (x *RemoveCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[26]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1405,7 +1579,7 @@ func (x *RemoveCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*RemoveCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{26}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RemoveCheckpointRequest) GetCheckpointId() string {
@@ -1433,7 +1607,7 @@ type RemoveCheckpointResponse struct {
 
 func (x *RemoveCheckpointResponse) Reset() {
 	*x = RemoveCheckpointResponse{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[27]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1445,7 +1619,7 @@ func (x *RemoveCheckpointResponse) String() string {
 func (*RemoveCheckpointResponse) ProtoMessage() {}
 
 func (x *RemoveCheckpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[27]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1458,7 +1632,7 @@ func (x *RemoveCheckpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveCheckpointResponse.ProtoReflect.Descriptor instead.
 func (*RemoveCheckpointResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{27}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RemoveCheckpointResponse) GetTask() *CheckpointTask {
@@ -1481,7 +1655,7 @@ type RestoreCheckpointRequest struct {
 
 func (x *RestoreCheckpointRequest) Reset() {
 	*x = RestoreCheckpointRequest{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[28]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1493,7 +1667,7 @@ func (x *RestoreCheckpointRequest) String() string {
 func (*RestoreCheckpointRequest) ProtoMessage() {}
 
 func (x *RestoreCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[28]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1506,7 +1680,7 @@ func (x *RestoreCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*RestoreCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{28}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RestoreCheckpointRequest) GetCheckpointId() string {
@@ -1534,7 +1708,7 @@ type RestoreCheckpointResponse struct {
 
 func (x *RestoreCheckpointResponse) Reset() {
 	*x = RestoreCheckpointResponse{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[29]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1720,7 @@ func (x *RestoreCheckpointResponse) String() string {
 func (*RestoreCheckpointResponse) ProtoMessage() {}
 
 func (x *RestoreCheckpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[29]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1733,7 @@ func (x *RestoreCheckpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreCheckpointResponse.ProtoReflect.Descriptor instead.
 func (*RestoreCheckpointResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{29}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RestoreCheckpointResponse) GetTask() *CheckpointTask {
@@ -1580,7 +1754,7 @@ type WatchCheckpointTaskRequest struct {
 
 func (x *WatchCheckpointTaskRequest) Reset() {
 	*x = WatchCheckpointTaskRequest{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[30]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1592,7 +1766,7 @@ func (x *WatchCheckpointTaskRequest) String() string {
 func (*WatchCheckpointTaskRequest) ProtoMessage() {}
 
 func (x *WatchCheckpointTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[30]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1605,7 +1779,7 @@ func (x *WatchCheckpointTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCheckpointTaskRequest.ProtoReflect.Descriptor instead.
 func (*WatchCheckpointTaskRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{30}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *WatchCheckpointTaskRequest) GetTaskId() string {
@@ -1626,7 +1800,7 @@ type WatchCheckpointTaskResponse struct {
 
 func (x *WatchCheckpointTaskResponse) Reset() {
 	*x = WatchCheckpointTaskResponse{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[31]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1638,7 +1812,7 @@ func (x *WatchCheckpointTaskResponse) String() string {
 func (*WatchCheckpointTaskResponse) ProtoMessage() {}
 
 func (x *WatchCheckpointTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[31]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1651,7 +1825,7 @@ func (x *WatchCheckpointTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCheckpointTaskResponse.ProtoReflect.Descriptor instead.
 func (*WatchCheckpointTaskResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{31}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *WatchCheckpointTaskResponse) GetTask() *CheckpointTask {
@@ -1680,12 +1854,26 @@ const file_vigil_control_v1_services_proto_rawDesc = "" +
 	"\battempts\x18\x02 \x03(\v2\x19.vigil.control.v1.AttemptR\battempts\x128\n" +
 	"\tincidents\x18\x03 \x03(\v2\x1a.vigil.control.v1.IncidentR\tincidents\x12>\n" +
 	"\vcheckpoints\x18\x04 \x03(\v2\x1c.vigil.control.v1.CheckpointR\vcheckpoints\x120\n" +
-	"\x06advice\x18\x05 \x01(\v2\x18.vigil.control.v1.AdviceR\x06advice\"b\n" +
+	"\x06advice\x18\x05 \x01(\v2\x18.vigil.control.v1.AdviceR\x06advice\"\xa8\x01\n" +
+	"\x11ProfileRunRequest\x12\x15\n" +
+	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x14\n" +
+	"\x05steps\x18\x02 \x01(\rR\x05steps\x12\x14\n" +
+	"\x05ranks\x18\x03 \x03(\rR\x05ranks\x12\x1b\n" +
+	"\tall_ranks\x18\x04 \x01(\bR\ballRanks\x123\n" +
+	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xbf\x01\n" +
+	"\x12ProfileRunResponse\x12\x1d\n" +
+	"\n" +
+	"profile_id\x18\x01 \x01(\tR\tprofileId\x12\x15\n" +
+	"\x06run_id\x18\x02 \x01(\tR\x05runId\x12\x14\n" +
+	"\x05ranks\x18\x03 \x03(\rR\x05ranks\x126\n" +
+	"\bdeadline\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12%\n" +
+	"\x0eafter_sequence\x18\x05 \x01(\x04R\rafterSequence\"\x89\x01\n" +
 	"\x12WatchEventsRequest\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x16\n" +
 	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x1d\n" +
 	"\n" +
-	"with_nodes\x18\x03 \x01(\bR\twithNodes\"G\n" +
+	"with_nodes\x18\x03 \x01(\bR\twithNodes\x12%\n" +
+	"\x0eafter_sequence\x18\x04 \x01(\x04R\rafterSequence\"G\n" +
 	"\x13WatchEventsResponse\x120\n" +
 	"\x05event\x18\x01 \x01(\v2\x1a.vigil.control.v1.RunEventR\x05event\"C\n" +
 	"\x14ListIncidentsRequest\x12\x15\n" +
@@ -1762,13 +1950,16 @@ const file_vigil_control_v1_services_proto_rawDesc = "" +
 	"\vNodeService\x12a\n" +
 	"\tListNodes\x12\".vigil.control.v1.ListNodesRequest\x1a#.vigil.control.v1.ListNodesResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12[\n" +
 	"\aGetNode\x12 .vigil.control.v1.GetNodeRequest\x1a!.vigil.control.v1.GetNodeResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12r\n" +
-	"\x0fWatchNodeEvents\x12(.vigil.control.v1.WatchNodeEventsRequest\x1a).vigil.control.v1.WatchNodeEventsResponse\"\b\xca\xf3\x18\x04\b\x01\x10\x010\x012\xb4\x02\n" +
+	"\x0fWatchNodeEvents\x12(.vigil.control.v1.WatchNodeEventsRequest\x1a).vigil.control.v1.WatchNodeEventsResponse\"\b\xca\xf3\x18\x04\b\x01\x10\x010\x012\x99\x03\n" +
 	"\n" +
 	"RunService\x12`\n" +
 	"\bListRuns\x12!.vigil.control.v1.ListRunsRequest\x1a\".vigil.control.v1.ListRunsResponse\"\r\xca\xf3\x18\x06\b\x01\x10\x01\x18\x02\x90\x02\x01\x12Z\n" +
 	"\x06GetRun\x12\x1f.vigil.control.v1.GetRunRequest\x1a .vigil.control.v1.GetRunResponse\"\r\xca\xf3\x18\x06\b\x01\x10\x01\x18\x01\x90\x02\x01\x12h\n" +
 	"\vWatchEvents\x12$.vigil.control.v1.WatchEventsRequest\x1a%.vigil.control.v1.WatchEventsResponse\"\n" +
-	"\xca\xf3\x18\x06\b\x01\x10\x01\x18\x010\x012\xae\x05\n" +
+	"\xca\xf3\x18\x06\b\x01\x10\x01\x18\x010\x01\x12c\n" +
+	"\n" +
+	"ProfileRun\x12#.vigil.control.v1.ProfileRunRequest\x1a$.vigil.control.v1.ProfileRunResponse\"\n" +
+	"\xca\xf3\x18\x06\b\x02\x10\x02\x18\x012\xae\x05\n" +
 	"\x0fIncidentService\x12o\n" +
 	"\rListIncidents\x12&.vigil.control.v1.ListIncidentsRequest\x1a'.vigil.control.v1.ListIncidentsResponse\"\r\xca\xf3\x18\x06\b\x01\x10\x01\x18\x02\x90\x02\x01\x12i\n" +
 	"\vGetIncident\x12$.vigil.control.v1.GetIncidentRequest\x1a%.vigil.control.v1.GetIncidentResponse\"\r\xca\xf3\x18\x06\b\x01\x10\x01\x18\x01\x90\x02\x01\x12~\n" +
@@ -1808,7 +1999,7 @@ func file_vigil_control_v1_services_proto_rawDescGZIP() []byte {
 	return file_vigil_control_v1_services_proto_rawDescData
 }
 
-var file_vigil_control_v1_services_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_vigil_control_v1_services_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_vigil_control_v1_services_proto_goTypes = []any{
 	(*ListNodesRequest)(nil),            // 0: vigil.control.v1.ListNodesRequest
 	(*ListNodesResponse)(nil),           // 1: vigil.control.v1.ListNodesResponse
@@ -1816,132 +2007,138 @@ var file_vigil_control_v1_services_proto_goTypes = []any{
 	(*ListRunsResponse)(nil),            // 3: vigil.control.v1.ListRunsResponse
 	(*GetRunRequest)(nil),               // 4: vigil.control.v1.GetRunRequest
 	(*GetRunResponse)(nil),              // 5: vigil.control.v1.GetRunResponse
-	(*WatchEventsRequest)(nil),          // 6: vigil.control.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),         // 7: vigil.control.v1.WatchEventsResponse
-	(*ListIncidentsRequest)(nil),        // 8: vigil.control.v1.ListIncidentsRequest
-	(*ListIncidentsResponse)(nil),       // 9: vigil.control.v1.ListIncidentsResponse
-	(*GetIncidentRequest)(nil),          // 10: vigil.control.v1.GetIncidentRequest
-	(*GetIncidentResponse)(nil),         // 11: vigil.control.v1.GetIncidentResponse
-	(*ListCheckpointsRequest)(nil),      // 12: vigil.control.v1.ListCheckpointsRequest
-	(*ListCheckpointsResponse)(nil),     // 13: vigil.control.v1.ListCheckpointsResponse
-	(*RequestCheckpointRequest)(nil),    // 14: vigil.control.v1.RequestCheckpointRequest
-	(*RequestCheckpointResponse)(nil),   // 15: vigil.control.v1.RequestCheckpointResponse
-	(*WatchCheckpointRequest)(nil),      // 16: vigil.control.v1.WatchCheckpointRequest
-	(*WatchCheckpointResponse)(nil),     // 17: vigil.control.v1.WatchCheckpointResponse
-	(*GetStatusRequest)(nil),            // 18: vigil.control.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),           // 19: vigil.control.v1.GetStatusResponse
-	(*GetCheckpointRequest)(nil),        // 20: vigil.control.v1.GetCheckpointRequest
-	(*GetCheckpointResponse)(nil),       // 21: vigil.control.v1.GetCheckpointResponse
-	(*VerifyCheckpointRequest)(nil),     // 22: vigil.control.v1.VerifyCheckpointRequest
-	(*VerifyCheckpointResponse)(nil),    // 23: vigil.control.v1.VerifyCheckpointResponse
-	(*PinCheckpointRequest)(nil),        // 24: vigil.control.v1.PinCheckpointRequest
-	(*PinCheckpointResponse)(nil),       // 25: vigil.control.v1.PinCheckpointResponse
-	(*RemoveCheckpointRequest)(nil),     // 26: vigil.control.v1.RemoveCheckpointRequest
-	(*RemoveCheckpointResponse)(nil),    // 27: vigil.control.v1.RemoveCheckpointResponse
-	(*RestoreCheckpointRequest)(nil),    // 28: vigil.control.v1.RestoreCheckpointRequest
-	(*RestoreCheckpointResponse)(nil),   // 29: vigil.control.v1.RestoreCheckpointResponse
-	(*WatchCheckpointTaskRequest)(nil),  // 30: vigil.control.v1.WatchCheckpointTaskRequest
-	(*WatchCheckpointTaskResponse)(nil), // 31: vigil.control.v1.WatchCheckpointTaskResponse
-	nil,                                 // 32: vigil.control.v1.GetStatusResponse.ListenersEntry
-	(*Node)(nil),                        // 33: vigil.control.v1.Node
-	(*Run)(nil),                         // 34: vigil.control.v1.Run
-	(*Attempt)(nil),                     // 35: vigil.control.v1.Attempt
-	(*Incident)(nil),                    // 36: vigil.control.v1.Incident
-	(*Checkpoint)(nil),                  // 37: vigil.control.v1.Checkpoint
-	(*Advice)(nil),                      // 38: vigil.control.v1.Advice
-	(*RunEvent)(nil),                    // 39: vigil.control.v1.RunEvent
-	(v1.AfterCheckpoint)(0),             // 40: vigil.common.v1.AfterCheckpoint
+	(*ProfileRunRequest)(nil),           // 6: vigil.control.v1.ProfileRunRequest
+	(*ProfileRunResponse)(nil),          // 7: vigil.control.v1.ProfileRunResponse
+	(*WatchEventsRequest)(nil),          // 8: vigil.control.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),         // 9: vigil.control.v1.WatchEventsResponse
+	(*ListIncidentsRequest)(nil),        // 10: vigil.control.v1.ListIncidentsRequest
+	(*ListIncidentsResponse)(nil),       // 11: vigil.control.v1.ListIncidentsResponse
+	(*GetIncidentRequest)(nil),          // 12: vigil.control.v1.GetIncidentRequest
+	(*GetIncidentResponse)(nil),         // 13: vigil.control.v1.GetIncidentResponse
+	(*ListCheckpointsRequest)(nil),      // 14: vigil.control.v1.ListCheckpointsRequest
+	(*ListCheckpointsResponse)(nil),     // 15: vigil.control.v1.ListCheckpointsResponse
+	(*RequestCheckpointRequest)(nil),    // 16: vigil.control.v1.RequestCheckpointRequest
+	(*RequestCheckpointResponse)(nil),   // 17: vigil.control.v1.RequestCheckpointResponse
+	(*WatchCheckpointRequest)(nil),      // 18: vigil.control.v1.WatchCheckpointRequest
+	(*WatchCheckpointResponse)(nil),     // 19: vigil.control.v1.WatchCheckpointResponse
+	(*GetStatusRequest)(nil),            // 20: vigil.control.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),           // 21: vigil.control.v1.GetStatusResponse
+	(*GetCheckpointRequest)(nil),        // 22: vigil.control.v1.GetCheckpointRequest
+	(*GetCheckpointResponse)(nil),       // 23: vigil.control.v1.GetCheckpointResponse
+	(*VerifyCheckpointRequest)(nil),     // 24: vigil.control.v1.VerifyCheckpointRequest
+	(*VerifyCheckpointResponse)(nil),    // 25: vigil.control.v1.VerifyCheckpointResponse
+	(*PinCheckpointRequest)(nil),        // 26: vigil.control.v1.PinCheckpointRequest
+	(*PinCheckpointResponse)(nil),       // 27: vigil.control.v1.PinCheckpointResponse
+	(*RemoveCheckpointRequest)(nil),     // 28: vigil.control.v1.RemoveCheckpointRequest
+	(*RemoveCheckpointResponse)(nil),    // 29: vigil.control.v1.RemoveCheckpointResponse
+	(*RestoreCheckpointRequest)(nil),    // 30: vigil.control.v1.RestoreCheckpointRequest
+	(*RestoreCheckpointResponse)(nil),   // 31: vigil.control.v1.RestoreCheckpointResponse
+	(*WatchCheckpointTaskRequest)(nil),  // 32: vigil.control.v1.WatchCheckpointTaskRequest
+	(*WatchCheckpointTaskResponse)(nil), // 33: vigil.control.v1.WatchCheckpointTaskResponse
+	nil,                                 // 34: vigil.control.v1.GetStatusResponse.ListenersEntry
+	(*Node)(nil),                        // 35: vigil.control.v1.Node
+	(*Run)(nil),                         // 36: vigil.control.v1.Run
+	(*Attempt)(nil),                     // 37: vigil.control.v1.Attempt
+	(*Incident)(nil),                    // 38: vigil.control.v1.Incident
+	(*Checkpoint)(nil),                  // 39: vigil.control.v1.Checkpoint
+	(*Advice)(nil),                      // 40: vigil.control.v1.Advice
 	(*durationpb.Duration)(nil),         // 41: google.protobuf.Duration
 	(*timestamppb.Timestamp)(nil),       // 42: google.protobuf.Timestamp
-	(*CheckpointTask)(nil),              // 43: vigil.control.v1.CheckpointTask
-	(*GetNodeRequest)(nil),              // 44: vigil.control.v1.GetNodeRequest
-	(*WatchNodeEventsRequest)(nil),      // 45: vigil.control.v1.WatchNodeEventsRequest
-	(*AcknowledgeIncidentRequest)(nil),  // 46: vigil.control.v1.AcknowledgeIncidentRequest
-	(*ResolveIncidentRequest)(nil),      // 47: vigil.control.v1.ResolveIncidentRequest
-	(*ReopenIncidentRequest)(nil),       // 48: vigil.control.v1.ReopenIncidentRequest
-	(*AddNoteRequest)(nil),              // 49: vigil.control.v1.AddNoteRequest
-	(*GetNodeResponse)(nil),             // 50: vigil.control.v1.GetNodeResponse
-	(*WatchNodeEventsResponse)(nil),     // 51: vigil.control.v1.WatchNodeEventsResponse
-	(*AcknowledgeIncidentResponse)(nil), // 52: vigil.control.v1.AcknowledgeIncidentResponse
-	(*ResolveIncidentResponse)(nil),     // 53: vigil.control.v1.ResolveIncidentResponse
-	(*ReopenIncidentResponse)(nil),      // 54: vigil.control.v1.ReopenIncidentResponse
-	(*AddNoteResponse)(nil),             // 55: vigil.control.v1.AddNoteResponse
+	(*RunEvent)(nil),                    // 43: vigil.control.v1.RunEvent
+	(v1.AfterCheckpoint)(0),             // 44: vigil.common.v1.AfterCheckpoint
+	(*CheckpointTask)(nil),              // 45: vigil.control.v1.CheckpointTask
+	(*GetNodeRequest)(nil),              // 46: vigil.control.v1.GetNodeRequest
+	(*WatchNodeEventsRequest)(nil),      // 47: vigil.control.v1.WatchNodeEventsRequest
+	(*AcknowledgeIncidentRequest)(nil),  // 48: vigil.control.v1.AcknowledgeIncidentRequest
+	(*ResolveIncidentRequest)(nil),      // 49: vigil.control.v1.ResolveIncidentRequest
+	(*ReopenIncidentRequest)(nil),       // 50: vigil.control.v1.ReopenIncidentRequest
+	(*AddNoteRequest)(nil),              // 51: vigil.control.v1.AddNoteRequest
+	(*GetNodeResponse)(nil),             // 52: vigil.control.v1.GetNodeResponse
+	(*WatchNodeEventsResponse)(nil),     // 53: vigil.control.v1.WatchNodeEventsResponse
+	(*AcknowledgeIncidentResponse)(nil), // 54: vigil.control.v1.AcknowledgeIncidentResponse
+	(*ResolveIncidentResponse)(nil),     // 55: vigil.control.v1.ResolveIncidentResponse
+	(*ReopenIncidentResponse)(nil),      // 56: vigil.control.v1.ReopenIncidentResponse
+	(*AddNoteResponse)(nil),             // 57: vigil.control.v1.AddNoteResponse
 }
 var file_vigil_control_v1_services_proto_depIdxs = []int32{
-	33, // 0: vigil.control.v1.ListNodesResponse.nodes:type_name -> vigil.control.v1.Node
-	34, // 1: vigil.control.v1.ListRunsResponse.runs:type_name -> vigil.control.v1.Run
-	34, // 2: vigil.control.v1.GetRunResponse.run:type_name -> vigil.control.v1.Run
-	35, // 3: vigil.control.v1.GetRunResponse.attempts:type_name -> vigil.control.v1.Attempt
-	36, // 4: vigil.control.v1.GetRunResponse.incidents:type_name -> vigil.control.v1.Incident
-	37, // 5: vigil.control.v1.GetRunResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
-	38, // 6: vigil.control.v1.GetRunResponse.advice:type_name -> vigil.control.v1.Advice
-	39, // 7: vigil.control.v1.WatchEventsResponse.event:type_name -> vigil.control.v1.RunEvent
-	36, // 8: vigil.control.v1.ListIncidentsResponse.incidents:type_name -> vigil.control.v1.Incident
-	36, // 9: vigil.control.v1.GetIncidentResponse.incident:type_name -> vigil.control.v1.Incident
-	37, // 10: vigil.control.v1.ListCheckpointsResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
-	40, // 11: vigil.control.v1.RequestCheckpointRequest.after:type_name -> vigil.common.v1.AfterCheckpoint
-	41, // 12: vigil.control.v1.RequestCheckpointRequest.timeout:type_name -> google.protobuf.Duration
-	37, // 13: vigil.control.v1.RequestCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
-	42, // 14: vigil.control.v1.RequestCheckpointResponse.deadline:type_name -> google.protobuf.Timestamp
-	37, // 15: vigil.control.v1.WatchCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
-	32, // 16: vigil.control.v1.GetStatusResponse.listeners:type_name -> vigil.control.v1.GetStatusResponse.ListenersEntry
-	42, // 17: vigil.control.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
-	37, // 18: vigil.control.v1.GetCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
-	43, // 19: vigil.control.v1.GetCheckpointResponse.tasks:type_name -> vigil.control.v1.CheckpointTask
-	43, // 20: vigil.control.v1.VerifyCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	43, // 21: vigil.control.v1.PinCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	43, // 22: vigil.control.v1.RemoveCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	43, // 23: vigil.control.v1.RestoreCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	43, // 24: vigil.control.v1.WatchCheckpointTaskResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	0,  // 25: vigil.control.v1.NodeService.ListNodes:input_type -> vigil.control.v1.ListNodesRequest
-	44, // 26: vigil.control.v1.NodeService.GetNode:input_type -> vigil.control.v1.GetNodeRequest
-	45, // 27: vigil.control.v1.NodeService.WatchNodeEvents:input_type -> vigil.control.v1.WatchNodeEventsRequest
-	2,  // 28: vigil.control.v1.RunService.ListRuns:input_type -> vigil.control.v1.ListRunsRequest
-	4,  // 29: vigil.control.v1.RunService.GetRun:input_type -> vigil.control.v1.GetRunRequest
-	6,  // 30: vigil.control.v1.RunService.WatchEvents:input_type -> vigil.control.v1.WatchEventsRequest
-	8,  // 31: vigil.control.v1.IncidentService.ListIncidents:input_type -> vigil.control.v1.ListIncidentsRequest
-	10, // 32: vigil.control.v1.IncidentService.GetIncident:input_type -> vigil.control.v1.GetIncidentRequest
-	46, // 33: vigil.control.v1.IncidentService.AcknowledgeIncident:input_type -> vigil.control.v1.AcknowledgeIncidentRequest
-	47, // 34: vigil.control.v1.IncidentService.ResolveIncident:input_type -> vigil.control.v1.ResolveIncidentRequest
-	48, // 35: vigil.control.v1.IncidentService.ReopenIncident:input_type -> vigil.control.v1.ReopenIncidentRequest
-	49, // 36: vigil.control.v1.IncidentService.AddNote:input_type -> vigil.control.v1.AddNoteRequest
-	12, // 37: vigil.control.v1.CheckpointService.ListCheckpoints:input_type -> vigil.control.v1.ListCheckpointsRequest
-	14, // 38: vigil.control.v1.CheckpointService.RequestCheckpoint:input_type -> vigil.control.v1.RequestCheckpointRequest
-	16, // 39: vigil.control.v1.CheckpointService.WatchCheckpoint:input_type -> vigil.control.v1.WatchCheckpointRequest
-	20, // 40: vigil.control.v1.CheckpointTaskService.GetCheckpoint:input_type -> vigil.control.v1.GetCheckpointRequest
-	22, // 41: vigil.control.v1.CheckpointTaskService.VerifyCheckpoint:input_type -> vigil.control.v1.VerifyCheckpointRequest
-	24, // 42: vigil.control.v1.CheckpointTaskService.PinCheckpoint:input_type -> vigil.control.v1.PinCheckpointRequest
-	26, // 43: vigil.control.v1.CheckpointTaskService.RemoveCheckpoint:input_type -> vigil.control.v1.RemoveCheckpointRequest
-	28, // 44: vigil.control.v1.CheckpointTaskService.RestoreCheckpoint:input_type -> vigil.control.v1.RestoreCheckpointRequest
-	30, // 45: vigil.control.v1.CheckpointTaskService.WatchCheckpointTask:input_type -> vigil.control.v1.WatchCheckpointTaskRequest
-	18, // 46: vigil.control.v1.SystemService.GetStatus:input_type -> vigil.control.v1.GetStatusRequest
-	1,  // 47: vigil.control.v1.NodeService.ListNodes:output_type -> vigil.control.v1.ListNodesResponse
-	50, // 48: vigil.control.v1.NodeService.GetNode:output_type -> vigil.control.v1.GetNodeResponse
-	51, // 49: vigil.control.v1.NodeService.WatchNodeEvents:output_type -> vigil.control.v1.WatchNodeEventsResponse
-	3,  // 50: vigil.control.v1.RunService.ListRuns:output_type -> vigil.control.v1.ListRunsResponse
-	5,  // 51: vigil.control.v1.RunService.GetRun:output_type -> vigil.control.v1.GetRunResponse
-	7,  // 52: vigil.control.v1.RunService.WatchEvents:output_type -> vigil.control.v1.WatchEventsResponse
-	9,  // 53: vigil.control.v1.IncidentService.ListIncidents:output_type -> vigil.control.v1.ListIncidentsResponse
-	11, // 54: vigil.control.v1.IncidentService.GetIncident:output_type -> vigil.control.v1.GetIncidentResponse
-	52, // 55: vigil.control.v1.IncidentService.AcknowledgeIncident:output_type -> vigil.control.v1.AcknowledgeIncidentResponse
-	53, // 56: vigil.control.v1.IncidentService.ResolveIncident:output_type -> vigil.control.v1.ResolveIncidentResponse
-	54, // 57: vigil.control.v1.IncidentService.ReopenIncident:output_type -> vigil.control.v1.ReopenIncidentResponse
-	55, // 58: vigil.control.v1.IncidentService.AddNote:output_type -> vigil.control.v1.AddNoteResponse
-	13, // 59: vigil.control.v1.CheckpointService.ListCheckpoints:output_type -> vigil.control.v1.ListCheckpointsResponse
-	15, // 60: vigil.control.v1.CheckpointService.RequestCheckpoint:output_type -> vigil.control.v1.RequestCheckpointResponse
-	17, // 61: vigil.control.v1.CheckpointService.WatchCheckpoint:output_type -> vigil.control.v1.WatchCheckpointResponse
-	21, // 62: vigil.control.v1.CheckpointTaskService.GetCheckpoint:output_type -> vigil.control.v1.GetCheckpointResponse
-	23, // 63: vigil.control.v1.CheckpointTaskService.VerifyCheckpoint:output_type -> vigil.control.v1.VerifyCheckpointResponse
-	25, // 64: vigil.control.v1.CheckpointTaskService.PinCheckpoint:output_type -> vigil.control.v1.PinCheckpointResponse
-	27, // 65: vigil.control.v1.CheckpointTaskService.RemoveCheckpoint:output_type -> vigil.control.v1.RemoveCheckpointResponse
-	29, // 66: vigil.control.v1.CheckpointTaskService.RestoreCheckpoint:output_type -> vigil.control.v1.RestoreCheckpointResponse
-	31, // 67: vigil.control.v1.CheckpointTaskService.WatchCheckpointTask:output_type -> vigil.control.v1.WatchCheckpointTaskResponse
-	19, // 68: vigil.control.v1.SystemService.GetStatus:output_type -> vigil.control.v1.GetStatusResponse
-	47, // [47:69] is the sub-list for method output_type
-	25, // [25:47] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	35, // 0: vigil.control.v1.ListNodesResponse.nodes:type_name -> vigil.control.v1.Node
+	36, // 1: vigil.control.v1.ListRunsResponse.runs:type_name -> vigil.control.v1.Run
+	36, // 2: vigil.control.v1.GetRunResponse.run:type_name -> vigil.control.v1.Run
+	37, // 3: vigil.control.v1.GetRunResponse.attempts:type_name -> vigil.control.v1.Attempt
+	38, // 4: vigil.control.v1.GetRunResponse.incidents:type_name -> vigil.control.v1.Incident
+	39, // 5: vigil.control.v1.GetRunResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
+	40, // 6: vigil.control.v1.GetRunResponse.advice:type_name -> vigil.control.v1.Advice
+	41, // 7: vigil.control.v1.ProfileRunRequest.timeout:type_name -> google.protobuf.Duration
+	42, // 8: vigil.control.v1.ProfileRunResponse.deadline:type_name -> google.protobuf.Timestamp
+	43, // 9: vigil.control.v1.WatchEventsResponse.event:type_name -> vigil.control.v1.RunEvent
+	38, // 10: vigil.control.v1.ListIncidentsResponse.incidents:type_name -> vigil.control.v1.Incident
+	38, // 11: vigil.control.v1.GetIncidentResponse.incident:type_name -> vigil.control.v1.Incident
+	39, // 12: vigil.control.v1.ListCheckpointsResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
+	44, // 13: vigil.control.v1.RequestCheckpointRequest.after:type_name -> vigil.common.v1.AfterCheckpoint
+	41, // 14: vigil.control.v1.RequestCheckpointRequest.timeout:type_name -> google.protobuf.Duration
+	39, // 15: vigil.control.v1.RequestCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
+	42, // 16: vigil.control.v1.RequestCheckpointResponse.deadline:type_name -> google.protobuf.Timestamp
+	39, // 17: vigil.control.v1.WatchCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
+	34, // 18: vigil.control.v1.GetStatusResponse.listeners:type_name -> vigil.control.v1.GetStatusResponse.ListenersEntry
+	42, // 19: vigil.control.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	39, // 20: vigil.control.v1.GetCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
+	45, // 21: vigil.control.v1.GetCheckpointResponse.tasks:type_name -> vigil.control.v1.CheckpointTask
+	45, // 22: vigil.control.v1.VerifyCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	45, // 23: vigil.control.v1.PinCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	45, // 24: vigil.control.v1.RemoveCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	45, // 25: vigil.control.v1.RestoreCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	45, // 26: vigil.control.v1.WatchCheckpointTaskResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	0,  // 27: vigil.control.v1.NodeService.ListNodes:input_type -> vigil.control.v1.ListNodesRequest
+	46, // 28: vigil.control.v1.NodeService.GetNode:input_type -> vigil.control.v1.GetNodeRequest
+	47, // 29: vigil.control.v1.NodeService.WatchNodeEvents:input_type -> vigil.control.v1.WatchNodeEventsRequest
+	2,  // 30: vigil.control.v1.RunService.ListRuns:input_type -> vigil.control.v1.ListRunsRequest
+	4,  // 31: vigil.control.v1.RunService.GetRun:input_type -> vigil.control.v1.GetRunRequest
+	8,  // 32: vigil.control.v1.RunService.WatchEvents:input_type -> vigil.control.v1.WatchEventsRequest
+	6,  // 33: vigil.control.v1.RunService.ProfileRun:input_type -> vigil.control.v1.ProfileRunRequest
+	10, // 34: vigil.control.v1.IncidentService.ListIncidents:input_type -> vigil.control.v1.ListIncidentsRequest
+	12, // 35: vigil.control.v1.IncidentService.GetIncident:input_type -> vigil.control.v1.GetIncidentRequest
+	48, // 36: vigil.control.v1.IncidentService.AcknowledgeIncident:input_type -> vigil.control.v1.AcknowledgeIncidentRequest
+	49, // 37: vigil.control.v1.IncidentService.ResolveIncident:input_type -> vigil.control.v1.ResolveIncidentRequest
+	50, // 38: vigil.control.v1.IncidentService.ReopenIncident:input_type -> vigil.control.v1.ReopenIncidentRequest
+	51, // 39: vigil.control.v1.IncidentService.AddNote:input_type -> vigil.control.v1.AddNoteRequest
+	14, // 40: vigil.control.v1.CheckpointService.ListCheckpoints:input_type -> vigil.control.v1.ListCheckpointsRequest
+	16, // 41: vigil.control.v1.CheckpointService.RequestCheckpoint:input_type -> vigil.control.v1.RequestCheckpointRequest
+	18, // 42: vigil.control.v1.CheckpointService.WatchCheckpoint:input_type -> vigil.control.v1.WatchCheckpointRequest
+	22, // 43: vigil.control.v1.CheckpointTaskService.GetCheckpoint:input_type -> vigil.control.v1.GetCheckpointRequest
+	24, // 44: vigil.control.v1.CheckpointTaskService.VerifyCheckpoint:input_type -> vigil.control.v1.VerifyCheckpointRequest
+	26, // 45: vigil.control.v1.CheckpointTaskService.PinCheckpoint:input_type -> vigil.control.v1.PinCheckpointRequest
+	28, // 46: vigil.control.v1.CheckpointTaskService.RemoveCheckpoint:input_type -> vigil.control.v1.RemoveCheckpointRequest
+	30, // 47: vigil.control.v1.CheckpointTaskService.RestoreCheckpoint:input_type -> vigil.control.v1.RestoreCheckpointRequest
+	32, // 48: vigil.control.v1.CheckpointTaskService.WatchCheckpointTask:input_type -> vigil.control.v1.WatchCheckpointTaskRequest
+	20, // 49: vigil.control.v1.SystemService.GetStatus:input_type -> vigil.control.v1.GetStatusRequest
+	1,  // 50: vigil.control.v1.NodeService.ListNodes:output_type -> vigil.control.v1.ListNodesResponse
+	52, // 51: vigil.control.v1.NodeService.GetNode:output_type -> vigil.control.v1.GetNodeResponse
+	53, // 52: vigil.control.v1.NodeService.WatchNodeEvents:output_type -> vigil.control.v1.WatchNodeEventsResponse
+	3,  // 53: vigil.control.v1.RunService.ListRuns:output_type -> vigil.control.v1.ListRunsResponse
+	5,  // 54: vigil.control.v1.RunService.GetRun:output_type -> vigil.control.v1.GetRunResponse
+	9,  // 55: vigil.control.v1.RunService.WatchEvents:output_type -> vigil.control.v1.WatchEventsResponse
+	7,  // 56: vigil.control.v1.RunService.ProfileRun:output_type -> vigil.control.v1.ProfileRunResponse
+	11, // 57: vigil.control.v1.IncidentService.ListIncidents:output_type -> vigil.control.v1.ListIncidentsResponse
+	13, // 58: vigil.control.v1.IncidentService.GetIncident:output_type -> vigil.control.v1.GetIncidentResponse
+	54, // 59: vigil.control.v1.IncidentService.AcknowledgeIncident:output_type -> vigil.control.v1.AcknowledgeIncidentResponse
+	55, // 60: vigil.control.v1.IncidentService.ResolveIncident:output_type -> vigil.control.v1.ResolveIncidentResponse
+	56, // 61: vigil.control.v1.IncidentService.ReopenIncident:output_type -> vigil.control.v1.ReopenIncidentResponse
+	57, // 62: vigil.control.v1.IncidentService.AddNote:output_type -> vigil.control.v1.AddNoteResponse
+	15, // 63: vigil.control.v1.CheckpointService.ListCheckpoints:output_type -> vigil.control.v1.ListCheckpointsResponse
+	17, // 64: vigil.control.v1.CheckpointService.RequestCheckpoint:output_type -> vigil.control.v1.RequestCheckpointResponse
+	19, // 65: vigil.control.v1.CheckpointService.WatchCheckpoint:output_type -> vigil.control.v1.WatchCheckpointResponse
+	23, // 66: vigil.control.v1.CheckpointTaskService.GetCheckpoint:output_type -> vigil.control.v1.GetCheckpointResponse
+	25, // 67: vigil.control.v1.CheckpointTaskService.VerifyCheckpoint:output_type -> vigil.control.v1.VerifyCheckpointResponse
+	27, // 68: vigil.control.v1.CheckpointTaskService.PinCheckpoint:output_type -> vigil.control.v1.PinCheckpointResponse
+	29, // 69: vigil.control.v1.CheckpointTaskService.RemoveCheckpoint:output_type -> vigil.control.v1.RemoveCheckpointResponse
+	31, // 70: vigil.control.v1.CheckpointTaskService.RestoreCheckpoint:output_type -> vigil.control.v1.RestoreCheckpointResponse
+	33, // 71: vigil.control.v1.CheckpointTaskService.WatchCheckpointTask:output_type -> vigil.control.v1.WatchCheckpointTaskResponse
+	21, // 72: vigil.control.v1.SystemService.GetStatus:output_type -> vigil.control.v1.GetStatusResponse
+	50, // [50:73] is the sub-list for method output_type
+	27, // [27:50] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_vigil_control_v1_services_proto_init() }
@@ -1958,7 +2155,7 @@ func file_vigil_control_v1_services_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_control_v1_services_proto_rawDesc), len(file_vigil_control_v1_services_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   33,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   6,
 		},

@@ -218,6 +218,7 @@ const (
 	RunService_ListRuns_FullMethodName    = "/vigil.control.v1.RunService/ListRuns"
 	RunService_GetRun_FullMethodName      = "/vigil.control.v1.RunService/GetRun"
 	RunService_WatchEvents_FullMethodName = "/vigil.control.v1.RunService/WatchEvents"
+	RunService_ProfileRun_FullMethodName  = "/vigil.control.v1.RunService/ProfileRun"
 )
 
 // RunServiceClient is the client API for RunService service.
@@ -233,6 +234,10 @@ type RunServiceClient interface {
 	// WatchEvents streams a run's events from its first one, then, where asked
 	// to follow, those that come, until the caller goes away.
 	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
+	// ProfileRun has ranks of a run record what they do for some steps. Events of
+	// the run say how it goes and where the traces are. It fails as
+	// RequestCheckpoint does.
+	ProfileRun(ctx context.Context, in *ProfileRunRequest, opts ...grpc.CallOption) (*ProfileRunResponse, error)
 }
 
 type runServiceClient struct {
@@ -282,6 +287,16 @@ func (c *runServiceClient) WatchEvents(ctx context.Context, in *WatchEventsReque
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RunService_WatchEventsClient = grpc.ServerStreamingClient[WatchEventsResponse]
 
+func (c *runServiceClient) ProfileRun(ctx context.Context, in *ProfileRunRequest, opts ...grpc.CallOption) (*ProfileRunResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ProfileRunResponse)
+	err := c.cc.Invoke(ctx, RunService_ProfileRun_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // RunServiceServer is the server API for RunService service.
 // All implementations must embed UnimplementedRunServiceServer
 // for forward compatibility.
@@ -295,6 +310,10 @@ type RunServiceServer interface {
 	// WatchEvents streams a run's events from its first one, then, where asked
 	// to follow, those that come, until the caller goes away.
 	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
+	// ProfileRun has ranks of a run record what they do for some steps. Events of
+	// the run say how it goes and where the traces are. It fails as
+	// RequestCheckpoint does.
+	ProfileRun(context.Context, *ProfileRunRequest) (*ProfileRunResponse, error)
 	mustEmbedUnimplementedRunServiceServer()
 }
 
@@ -313,6 +332,9 @@ func (UnimplementedRunServiceServer) GetRun(context.Context, *GetRunRequest) (*G
 }
 func (UnimplementedRunServiceServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchEvents not implemented")
+}
+func (UnimplementedRunServiceServer) ProfileRun(context.Context, *ProfileRunRequest) (*ProfileRunResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ProfileRun not implemented")
 }
 func (UnimplementedRunServiceServer) mustEmbedUnimplementedRunServiceServer() {}
 func (UnimplementedRunServiceServer) testEmbeddedByValue()                    {}
@@ -382,6 +404,24 @@ func _RunService_WatchEvents_Handler(srv interface{}, stream grpc.ServerStream) 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RunService_WatchEventsServer = grpc.ServerStreamingServer[WatchEventsResponse]
 
+func _RunService_ProfileRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProfileRunRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RunServiceServer).ProfileRun(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RunService_ProfileRun_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RunServiceServer).ProfileRun(ctx, req.(*ProfileRunRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // RunService_ServiceDesc is the grpc.ServiceDesc for RunService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -396,6 +436,10 @@ var RunService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetRun",
 			Handler:    _RunService_GetRun_Handler,
+		},
+		{
+			MethodName: "ProfileRun",
+			Handler:    _RunService_ProfileRun_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -80,6 +80,59 @@ func (SessionKind) EnumDescriptor() ([]byte, []int) {
 	return file_vigil_trainer_v1_trainer_proto_rawDescGZIP(), []int{0}
 }
 
+// TaskKind is what a task predicts.
+type TaskKind int32
+
+const (
+	// Not said: a class.
+	TaskKind_TASK_KIND_UNSPECIFIED TaskKind = 0
+	// A class; the loss is a cross-entropy.
+	TaskKind_TASK_KIND_CLASSIFICATION TaskKind = 1
+	// A number; the loss is a squared or absolute error.
+	TaskKind_TASK_KIND_REGRESSION TaskKind = 2
+)
+
+// Enum value maps for TaskKind.
+var (
+	TaskKind_name = map[int32]string{
+		0: "TASK_KIND_UNSPECIFIED",
+		1: "TASK_KIND_CLASSIFICATION",
+		2: "TASK_KIND_REGRESSION",
+	}
+	TaskKind_value = map[string]int32{
+		"TASK_KIND_UNSPECIFIED":    0,
+		"TASK_KIND_CLASSIFICATION": 1,
+		"TASK_KIND_REGRESSION":     2,
+	}
+)
+
+func (x TaskKind) Enum() *TaskKind {
+	p := new(TaskKind)
+	*p = x
+	return p
+}
+
+func (x TaskKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TaskKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_vigil_trainer_v1_trainer_proto_enumTypes[1].Descriptor()
+}
+
+func (TaskKind) Type() protoreflect.EnumType {
+	return &file_vigil_trainer_v1_trainer_proto_enumTypes[1]
+}
+
+func (x TaskKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TaskKind.Descriptor instead.
+func (TaskKind) EnumDescriptor() ([]byte, []int) {
+	return file_vigil_trainer_v1_trainer_proto_rawDescGZIP(), []int{1}
+}
+
 // RegisterRequest opens a session.
 type RegisterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -174,7 +227,9 @@ type RegisterResponse struct {
 	Hold *durationpb.Duration `protobuf:"bytes,3,opt,name=hold,proto3" json:"hold,omitempty"`
 	// For a supervisor: the attempt that it launches first, one above those of
 	// the run that this node has seen; 0 for a run that it has not seen.
-	NextAttempt   uint32 `protobuf:"varint,4,opt,name=next_attempt,json=nextAttempt,proto3" json:"next_attempt,omitempty"`
+	NextAttempt uint32 `protobuf:"varint,4,opt,name=next_attempt,json=nextAttempt,proto3" json:"next_attempt,omitempty"`
+	// Spans and logs of the process are wanted, as events of their own.
+	Telemetry     bool `protobuf:"varint,5,opt,name=telemetry,proto3" json:"telemetry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -235,6 +290,13 @@ func (x *RegisterResponse) GetNextAttempt() uint32 {
 		return x.NextAttempt
 	}
 	return 0
+}
+
+func (x *RegisterResponse) GetTelemetry() bool {
+	if x != nil {
+		return x.Telemetry
+	}
+	return false
 }
 
 // ReportRequest carries events of one session.
@@ -1213,6 +1275,278 @@ func (x *CheckpointStanding) GetStep() int64 {
 	return 0
 }
 
+// WeighedTask is one task and what was measured of it.
+type WeighedTask struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name; 1 to 128 bytes, unlike those of the others.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it predicts.
+	Kind TaskKind `protobuf:"varint,2,opt,name=kind,proto3,enum=vigil.trainer.v1.TaskKind" json:"kind,omitempty"`
+	// What its loss counts as having been before training; 0: what it is at the
+	// first step.
+	InitialLoss float64 `protobuf:"fixed64,3,opt,name=initial_loss,json=initialLoss,proto3" json:"initial_loss,omitempty"`
+	// Its loss on this step's batch, unweighted; a finite number.
+	Loss float64 `protobuf:"fixed64,4,opt,name=loss,proto3" json:"loss,omitempty"`
+	// L2 norm of its unweighted gradient on the shared parameters or the last
+	// shared layer; only methods that say so need it.
+	GradientNorm  float64 `protobuf:"fixed64,5,opt,name=gradient_norm,json=gradientNorm,proto3" json:"gradient_norm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WeighedTask) Reset() {
+	*x = WeighedTask{}
+	mi := &file_vigil_trainer_v1_trainer_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WeighedTask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WeighedTask) ProtoMessage() {}
+
+func (x *WeighedTask) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_trainer_v1_trainer_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WeighedTask.ProtoReflect.Descriptor instead.
+func (*WeighedTask) Descriptor() ([]byte, []int) {
+	return file_vigil_trainer_v1_trainer_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *WeighedTask) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *WeighedTask) GetKind() TaskKind {
+	if x != nil {
+		return x.Kind
+	}
+	return TaskKind_TASK_KIND_UNSPECIFIED
+}
+
+func (x *WeighedTask) GetInitialLoss() float64 {
+	if x != nil {
+		return x.InitialLoss
+	}
+	return 0
+}
+
+func (x *WeighedTask) GetLoss() float64 {
+	if x != nil {
+		return x.Loss
+	}
+	return 0
+}
+
+func (x *WeighedTask) GetGradientNorm() float64 {
+	if x != nil {
+		return x.GradientNorm
+	}
+	return 0
+}
+
+// WeightsRequest asks for the weights of one step.
+type WeightsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session. Of several ranks one asks, with losses that are the mean over
+	// all, and tells the others.
+	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// The method, for instance "gradnorm"; an unknown name is answered by the
+	// list of them.
+	Method string `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
+	// The method's settings as JSON or YAML, for instance {"alpha": 0.12}; empty:
+	// its defaults.
+	Settings string `protobuf:"bytes,3,opt,name=settings,proto3" json:"settings,omitempty"`
+	// Seed of methods that draw.
+	Seed uint64 `protobuf:"varint,4,opt,name=seed,proto3" json:"seed,omitempty"`
+	// The step that is about to be made, from 1.
+	Step int64 `protobuf:"varint,5,opt,name=step,proto3" json:"step,omitempty"`
+	// 1 to 256 tasks, at every step in the same order.
+	Tasks []*WeighedTask `protobuf:"bytes,6,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	// Dot products of the tasks' unweighted gradients on the shared parameters,
+	// row by row, tasks times tasks; only methods that say so need them.
+	DotProducts []float64 `protobuf:"fixed64,7,rep,packed,name=dot_products,json=dotProducts,proto3" json:"dot_products,omitempty"`
+	// State of the answer before, to go on from exactly there; empty: go on from
+	// what the agent remembers of this attempt and rank, or begin.
+	State         []byte `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WeightsRequest) Reset() {
+	*x = WeightsRequest{}
+	mi := &file_vigil_trainer_v1_trainer_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WeightsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WeightsRequest) ProtoMessage() {}
+
+func (x *WeightsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_trainer_v1_trainer_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WeightsRequest.ProtoReflect.Descriptor instead.
+func (*WeightsRequest) Descriptor() ([]byte, []int) {
+	return file_vigil_trainer_v1_trainer_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *WeightsRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *WeightsRequest) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *WeightsRequest) GetSettings() string {
+	if x != nil {
+		return x.Settings
+	}
+	return ""
+}
+
+func (x *WeightsRequest) GetSeed() uint64 {
+	if x != nil {
+		return x.Seed
+	}
+	return 0
+}
+
+func (x *WeightsRequest) GetStep() int64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *WeightsRequest) GetTasks() []*WeighedTask {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
+func (x *WeightsRequest) GetDotProducts() []float64 {
+	if x != nil {
+		return x.DotProducts
+	}
+	return nil
+}
+
+func (x *WeightsRequest) GetState() []byte {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+// WeightsResponse is the weights of one step.
+type WeightsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Weight of each task, in the order of the request.
+	Weights []float64 `protobuf:"fixed64,1,rep,packed,name=weights,proto3" json:"weights,omitempty"`
+	// What the method has learnt with this step: for the next request, and for
+	// the trainer's checkpoint.
+	State []byte `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	// Whether the method began with this step, knowing nothing from before.
+	Began bool `protobuf:"varint,3,opt,name=began,proto3" json:"began,omitempty"`
+	// Least cosine between two tasks' gradients; absent without dot products.
+	GradientCosine *float64 `protobuf:"fixed64,4,opt,name=gradient_cosine,json=gradientCosine,proto3,oneof" json:"gradient_cosine,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *WeightsResponse) Reset() {
+	*x = WeightsResponse{}
+	mi := &file_vigil_trainer_v1_trainer_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WeightsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WeightsResponse) ProtoMessage() {}
+
+func (x *WeightsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_trainer_v1_trainer_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WeightsResponse.ProtoReflect.Descriptor instead.
+func (*WeightsResponse) Descriptor() ([]byte, []int) {
+	return file_vigil_trainer_v1_trainer_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *WeightsResponse) GetWeights() []float64 {
+	if x != nil {
+		return x.Weights
+	}
+	return nil
+}
+
+func (x *WeightsResponse) GetState() []byte {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *WeightsResponse) GetBegan() bool {
+	if x != nil {
+		return x.Began
+	}
+	return false
+}
+
+func (x *WeightsResponse) GetGradientCosine() float64 {
+	if x != nil && x.GradientCosine != nil {
+		return *x.GradientCosine
+	}
+	return 0
+}
+
 var File_vigil_trainer_v1_trainer_proto protoreflect.FileDescriptor
 
 const file_vigil_trainer_v1_trainer_proto_rawDesc = "" +
@@ -1223,13 +1557,14 @@ const file_vigil_trainer_v1_trainer_proto_rawDesc = "" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x12\n" +
 	"\x04rank\x18\x03 \x01(\rR\x04rank\x121\n" +
 	"\x04kind\x18\x04 \x01(\x0e2\x1d.vigil.trainer.v1.SessionKindR\x04kind\x12<\n" +
-	"\atrainer\x18\x05 \x01(\v2\".vigil.common.v1.TrainerRegisteredR\atrainer\"\x97\x01\n" +
+	"\atrainer\x18\x05 \x01(\v2\".vigil.common.v1.TrainerRegisteredR\atrainer\"\xb5\x01\n" +
 	"\x10RegisterResponse\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12-\n" +
 	"\x04hold\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04hold\x12!\n" +
-	"\fnext_attempt\x18\x04 \x01(\rR\vnextAttempt\"x\n" +
+	"\fnext_attempt\x18\x04 \x01(\rR\vnextAttempt\x12\x1c\n" +
+	"\ttelemetry\x18\x05 \x01(\bR\ttelemetry\"x\n" +
 	"\rReportRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12.\n" +
@@ -1302,11 +1637,37 @@ const file_vigil_trainer_v1_trainer_proto_rawDesc = "" +
 	"\x12CheckpointStanding\x12#\n" +
 	"\rcheckpoint_id\x18\x01 \x01(\tR\fcheckpointId\x126\n" +
 	"\x05state\x18\x02 \x01(\x0e2 .vigil.common.v1.CheckpointStateR\x05state\x12\x12\n" +
-	"\x04step\x18\x03 \x01(\x03R\x04step*b\n" +
+	"\x04step\x18\x03 \x01(\x03R\x04step\"\xad\x01\n" +
+	"\vWeighedTask\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
+	"\x04kind\x18\x02 \x01(\x0e2\x1a.vigil.trainer.v1.TaskKindR\x04kind\x12!\n" +
+	"\finitial_loss\x18\x03 \x01(\x01R\vinitialLoss\x12\x12\n" +
+	"\x04loss\x18\x04 \x01(\x01R\x04loss\x12#\n" +
+	"\rgradient_norm\x18\x05 \x01(\x01R\fgradientNorm\"\xf9\x01\n" +
+	"\x0eWeightsRequest\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x16\n" +
+	"\x06method\x18\x02 \x01(\tR\x06method\x12\x1a\n" +
+	"\bsettings\x18\x03 \x01(\tR\bsettings\x12\x12\n" +
+	"\x04seed\x18\x04 \x01(\x04R\x04seed\x12\x12\n" +
+	"\x04step\x18\x05 \x01(\x03R\x04step\x123\n" +
+	"\x05tasks\x18\x06 \x03(\v2\x1d.vigil.trainer.v1.WeighedTaskR\x05tasks\x12!\n" +
+	"\fdot_products\x18\a \x03(\x01R\vdotProducts\x12\x14\n" +
+	"\x05state\x18\b \x01(\fR\x05state\"\x99\x01\n" +
+	"\x0fWeightsResponse\x12\x18\n" +
+	"\aweights\x18\x01 \x03(\x01R\aweights\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\fR\x05state\x12\x14\n" +
+	"\x05began\x18\x03 \x01(\bR\x05began\x12,\n" +
+	"\x0fgradient_cosine\x18\x04 \x01(\x01H\x00R\x0egradientCosine\x88\x01\x01B\x12\n" +
+	"\x10_gradient_cosine*b\n" +
 	"\vSessionKind\x12\x1c\n" +
 	"\x18SESSION_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14SESSION_KIND_TRAINER\x10\x01\x12\x1b\n" +
-	"\x17SESSION_KIND_SUPERVISOR\x10\x022\x99\x06\n" +
+	"\x17SESSION_KIND_SUPERVISOR\x10\x02*]\n" +
+	"\bTaskKind\x12\x19\n" +
+	"\x15TASK_KIND_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18TASK_KIND_CLASSIFICATION\x10\x01\x12\x18\n" +
+	"\x14TASK_KIND_REGRESSION\x10\x022\xe9\x06\n" +
 	"\x0eTrainerService\x12Q\n" +
 	"\bRegister\x12!.vigil.trainer.v1.RegisterRequest\x1a\".vigil.trainer.v1.RegisterResponse\x12K\n" +
 	"\x06Report\x12\x1f.vigil.trainer.v1.ReportRequest\x1a .vigil.trainer.v1.ReportResponse\x12h\n" +
@@ -1315,7 +1676,8 @@ const file_vigil_trainer_v1_trainer_proto_rawDesc = "" +
 	"\x10CommitCheckpoint\x12).vigil.trainer.v1.CommitCheckpointRequest\x1a*.vigil.trainer.v1.CommitCheckpointResponse\x12`\n" +
 	"\rResolveResume\x12&.vigil.trainer.v1.ResolveResumeRequest\x1a'.vigil.trainer.v1.ResolveResumeResponse\x12l\n" +
 	"\x11RequestCheckpoint\x12*.vigil.trainer.v1.RequestCheckpointRequest\x1a+.vigil.trainer.v1.RequestCheckpointResponse\x12Z\n" +
-	"\vGetStanding\x12$.vigil.trainer.v1.GetStandingRequest\x1a%.vigil.trainer.v1.GetStandingResponseB<Z:github.com/vigil-ml/vigil/proto/vigil/trainer/v1;trainerv1b\x06proto3"
+	"\vGetStanding\x12$.vigil.trainer.v1.GetStandingRequest\x1a%.vigil.trainer.v1.GetStandingResponse\x12N\n" +
+	"\aWeights\x12 .vigil.trainer.v1.WeightsRequest\x1a!.vigil.trainer.v1.WeightsResponseB<Z:github.com/vigil-ml/vigil/proto/vigil/trainer/v1;trainerv1b\x06proto3"
 
 var (
 	file_vigil_trainer_v1_trainer_proto_rawDescOnce sync.Once
@@ -1329,84 +1691,92 @@ func file_vigil_trainer_v1_trainer_proto_rawDescGZIP() []byte {
 	return file_vigil_trainer_v1_trainer_proto_rawDescData
 }
 
-var file_vigil_trainer_v1_trainer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_vigil_trainer_v1_trainer_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_vigil_trainer_v1_trainer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_vigil_trainer_v1_trainer_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_vigil_trainer_v1_trainer_proto_goTypes = []any{
 	(SessionKind)(0),                  // 0: vigil.trainer.v1.SessionKind
-	(*RegisterRequest)(nil),           // 1: vigil.trainer.v1.RegisterRequest
-	(*RegisterResponse)(nil),          // 2: vigil.trainer.v1.RegisterResponse
-	(*ReportRequest)(nil),             // 3: vigil.trainer.v1.ReportRequest
-	(*ReportResponse)(nil),            // 4: vigil.trainer.v1.ReportResponse
-	(*WatchDirectivesRequest)(nil),    // 5: vigil.trainer.v1.WatchDirectivesRequest
-	(*WatchDirectivesResponse)(nil),   // 6: vigil.trainer.v1.WatchDirectivesResponse
-	(*BeginCheckpointRequest)(nil),    // 7: vigil.trainer.v1.BeginCheckpointRequest
-	(*BeginCheckpointResponse)(nil),   // 8: vigil.trainer.v1.BeginCheckpointResponse
-	(*CommitCheckpointRequest)(nil),   // 9: vigil.trainer.v1.CommitCheckpointRequest
-	(*CommitCheckpointResponse)(nil),  // 10: vigil.trainer.v1.CommitCheckpointResponse
-	(*ResolveResumeRequest)(nil),      // 11: vigil.trainer.v1.ResolveResumeRequest
-	(*ResolveResumeResponse)(nil),     // 12: vigil.trainer.v1.ResolveResumeResponse
-	(*PassedOver)(nil),                // 13: vigil.trainer.v1.PassedOver
-	(*RequestCheckpointRequest)(nil),  // 14: vigil.trainer.v1.RequestCheckpointRequest
-	(*RequestCheckpointResponse)(nil), // 15: vigil.trainer.v1.RequestCheckpointResponse
-	(*GetStandingRequest)(nil),        // 16: vigil.trainer.v1.GetStandingRequest
-	(*GetStandingResponse)(nil),       // 17: vigil.trainer.v1.GetStandingResponse
-	(*CheckpointStanding)(nil),        // 18: vigil.trainer.v1.CheckpointStanding
-	(*v1.TrainerRegistered)(nil),      // 19: vigil.common.v1.TrainerRegistered
-	(*durationpb.Duration)(nil),       // 20: google.protobuf.Duration
-	(*v1.Event)(nil),                  // 21: vigil.common.v1.Event
-	(*v1.Directive)(nil),              // 22: vigil.common.v1.Directive
-	(v1.CheckpointReason)(0),          // 23: vigil.common.v1.CheckpointReason
-	(*v1.CheckpointMetadata)(nil),     // 24: vigil.common.v1.CheckpointMetadata
-	(v1.CheckpointState)(0),           // 25: vigil.common.v1.CheckpointState
-	(v1.RecoveryMode)(0),              // 26: vigil.common.v1.RecoveryMode
-	(*v1.CheckpointRef)(nil),          // 27: vigil.common.v1.CheckpointRef
-	(v1.AfterCheckpoint)(0),           // 28: vigil.common.v1.AfterCheckpoint
-	(*timestamppb.Timestamp)(nil),     // 29: google.protobuf.Timestamp
-	(*v1.NodeFault)(nil),              // 30: vigil.common.v1.NodeFault
+	(TaskKind)(0),                     // 1: vigil.trainer.v1.TaskKind
+	(*RegisterRequest)(nil),           // 2: vigil.trainer.v1.RegisterRequest
+	(*RegisterResponse)(nil),          // 3: vigil.trainer.v1.RegisterResponse
+	(*ReportRequest)(nil),             // 4: vigil.trainer.v1.ReportRequest
+	(*ReportResponse)(nil),            // 5: vigil.trainer.v1.ReportResponse
+	(*WatchDirectivesRequest)(nil),    // 6: vigil.trainer.v1.WatchDirectivesRequest
+	(*WatchDirectivesResponse)(nil),   // 7: vigil.trainer.v1.WatchDirectivesResponse
+	(*BeginCheckpointRequest)(nil),    // 8: vigil.trainer.v1.BeginCheckpointRequest
+	(*BeginCheckpointResponse)(nil),   // 9: vigil.trainer.v1.BeginCheckpointResponse
+	(*CommitCheckpointRequest)(nil),   // 10: vigil.trainer.v1.CommitCheckpointRequest
+	(*CommitCheckpointResponse)(nil),  // 11: vigil.trainer.v1.CommitCheckpointResponse
+	(*ResolveResumeRequest)(nil),      // 12: vigil.trainer.v1.ResolveResumeRequest
+	(*ResolveResumeResponse)(nil),     // 13: vigil.trainer.v1.ResolveResumeResponse
+	(*PassedOver)(nil),                // 14: vigil.trainer.v1.PassedOver
+	(*RequestCheckpointRequest)(nil),  // 15: vigil.trainer.v1.RequestCheckpointRequest
+	(*RequestCheckpointResponse)(nil), // 16: vigil.trainer.v1.RequestCheckpointResponse
+	(*GetStandingRequest)(nil),        // 17: vigil.trainer.v1.GetStandingRequest
+	(*GetStandingResponse)(nil),       // 18: vigil.trainer.v1.GetStandingResponse
+	(*CheckpointStanding)(nil),        // 19: vigil.trainer.v1.CheckpointStanding
+	(*WeighedTask)(nil),               // 20: vigil.trainer.v1.WeighedTask
+	(*WeightsRequest)(nil),            // 21: vigil.trainer.v1.WeightsRequest
+	(*WeightsResponse)(nil),           // 22: vigil.trainer.v1.WeightsResponse
+	(*v1.TrainerRegistered)(nil),      // 23: vigil.common.v1.TrainerRegistered
+	(*durationpb.Duration)(nil),       // 24: google.protobuf.Duration
+	(*v1.Event)(nil),                  // 25: vigil.common.v1.Event
+	(*v1.Directive)(nil),              // 26: vigil.common.v1.Directive
+	(v1.CheckpointReason)(0),          // 27: vigil.common.v1.CheckpointReason
+	(*v1.CheckpointMetadata)(nil),     // 28: vigil.common.v1.CheckpointMetadata
+	(v1.CheckpointState)(0),           // 29: vigil.common.v1.CheckpointState
+	(v1.RecoveryMode)(0),              // 30: vigil.common.v1.RecoveryMode
+	(*v1.CheckpointRef)(nil),          // 31: vigil.common.v1.CheckpointRef
+	(v1.AfterCheckpoint)(0),           // 32: vigil.common.v1.AfterCheckpoint
+	(*timestamppb.Timestamp)(nil),     // 33: google.protobuf.Timestamp
+	(*v1.NodeFault)(nil),              // 34: vigil.common.v1.NodeFault
 }
 var file_vigil_trainer_v1_trainer_proto_depIdxs = []int32{
 	0,  // 0: vigil.trainer.v1.RegisterRequest.kind:type_name -> vigil.trainer.v1.SessionKind
-	19, // 1: vigil.trainer.v1.RegisterRequest.trainer:type_name -> vigil.common.v1.TrainerRegistered
-	20, // 2: vigil.trainer.v1.RegisterResponse.hold:type_name -> google.protobuf.Duration
-	21, // 3: vigil.trainer.v1.ReportRequest.events:type_name -> vigil.common.v1.Event
-	22, // 4: vigil.trainer.v1.WatchDirectivesResponse.directive:type_name -> vigil.common.v1.Directive
-	23, // 5: vigil.trainer.v1.BeginCheckpointRequest.reason:type_name -> vigil.common.v1.CheckpointReason
-	24, // 6: vigil.trainer.v1.CommitCheckpointRequest.metadata:type_name -> vigil.common.v1.CheckpointMetadata
-	25, // 7: vigil.trainer.v1.CommitCheckpointResponse.state:type_name -> vigil.common.v1.CheckpointState
-	26, // 8: vigil.trainer.v1.ResolveResumeRequest.mode:type_name -> vigil.common.v1.RecoveryMode
-	27, // 9: vigil.trainer.v1.ResolveResumeResponse.checkpoint:type_name -> vigil.common.v1.CheckpointRef
-	13, // 10: vigil.trainer.v1.ResolveResumeResponse.passed_over:type_name -> vigil.trainer.v1.PassedOver
-	23, // 11: vigil.trainer.v1.RequestCheckpointRequest.reason:type_name -> vigil.common.v1.CheckpointReason
-	28, // 12: vigil.trainer.v1.RequestCheckpointRequest.after:type_name -> vigil.common.v1.AfterCheckpoint
-	20, // 13: vigil.trainer.v1.RequestCheckpointRequest.timeout:type_name -> google.protobuf.Duration
-	29, // 14: vigil.trainer.v1.GetStandingRequest.since:type_name -> google.protobuf.Timestamp
-	18, // 15: vigil.trainer.v1.GetStandingResponse.last:type_name -> vigil.trainer.v1.CheckpointStanding
-	18, // 16: vigil.trainer.v1.GetStandingResponse.asked:type_name -> vigil.trainer.v1.CheckpointStanding
-	20, // 17: vigil.trainer.v1.GetStandingResponse.stage_time:type_name -> google.protobuf.Duration
-	20, // 18: vigil.trainer.v1.GetStandingResponse.seal_time:type_name -> google.protobuf.Duration
-	30, // 19: vigil.trainer.v1.GetStandingResponse.faults:type_name -> vigil.common.v1.NodeFault
-	25, // 20: vigil.trainer.v1.CheckpointStanding.state:type_name -> vigil.common.v1.CheckpointState
-	1,  // 21: vigil.trainer.v1.TrainerService.Register:input_type -> vigil.trainer.v1.RegisterRequest
-	3,  // 22: vigil.trainer.v1.TrainerService.Report:input_type -> vigil.trainer.v1.ReportRequest
-	5,  // 23: vigil.trainer.v1.TrainerService.WatchDirectives:input_type -> vigil.trainer.v1.WatchDirectivesRequest
-	7,  // 24: vigil.trainer.v1.TrainerService.BeginCheckpoint:input_type -> vigil.trainer.v1.BeginCheckpointRequest
-	9,  // 25: vigil.trainer.v1.TrainerService.CommitCheckpoint:input_type -> vigil.trainer.v1.CommitCheckpointRequest
-	11, // 26: vigil.trainer.v1.TrainerService.ResolveResume:input_type -> vigil.trainer.v1.ResolveResumeRequest
-	14, // 27: vigil.trainer.v1.TrainerService.RequestCheckpoint:input_type -> vigil.trainer.v1.RequestCheckpointRequest
-	16, // 28: vigil.trainer.v1.TrainerService.GetStanding:input_type -> vigil.trainer.v1.GetStandingRequest
-	2,  // 29: vigil.trainer.v1.TrainerService.Register:output_type -> vigil.trainer.v1.RegisterResponse
-	4,  // 30: vigil.trainer.v1.TrainerService.Report:output_type -> vigil.trainer.v1.ReportResponse
-	6,  // 31: vigil.trainer.v1.TrainerService.WatchDirectives:output_type -> vigil.trainer.v1.WatchDirectivesResponse
-	8,  // 32: vigil.trainer.v1.TrainerService.BeginCheckpoint:output_type -> vigil.trainer.v1.BeginCheckpointResponse
-	10, // 33: vigil.trainer.v1.TrainerService.CommitCheckpoint:output_type -> vigil.trainer.v1.CommitCheckpointResponse
-	12, // 34: vigil.trainer.v1.TrainerService.ResolveResume:output_type -> vigil.trainer.v1.ResolveResumeResponse
-	15, // 35: vigil.trainer.v1.TrainerService.RequestCheckpoint:output_type -> vigil.trainer.v1.RequestCheckpointResponse
-	17, // 36: vigil.trainer.v1.TrainerService.GetStanding:output_type -> vigil.trainer.v1.GetStandingResponse
-	29, // [29:37] is the sub-list for method output_type
-	21, // [21:29] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	23, // 1: vigil.trainer.v1.RegisterRequest.trainer:type_name -> vigil.common.v1.TrainerRegistered
+	24, // 2: vigil.trainer.v1.RegisterResponse.hold:type_name -> google.protobuf.Duration
+	25, // 3: vigil.trainer.v1.ReportRequest.events:type_name -> vigil.common.v1.Event
+	26, // 4: vigil.trainer.v1.WatchDirectivesResponse.directive:type_name -> vigil.common.v1.Directive
+	27, // 5: vigil.trainer.v1.BeginCheckpointRequest.reason:type_name -> vigil.common.v1.CheckpointReason
+	28, // 6: vigil.trainer.v1.CommitCheckpointRequest.metadata:type_name -> vigil.common.v1.CheckpointMetadata
+	29, // 7: vigil.trainer.v1.CommitCheckpointResponse.state:type_name -> vigil.common.v1.CheckpointState
+	30, // 8: vigil.trainer.v1.ResolveResumeRequest.mode:type_name -> vigil.common.v1.RecoveryMode
+	31, // 9: vigil.trainer.v1.ResolveResumeResponse.checkpoint:type_name -> vigil.common.v1.CheckpointRef
+	14, // 10: vigil.trainer.v1.ResolveResumeResponse.passed_over:type_name -> vigil.trainer.v1.PassedOver
+	27, // 11: vigil.trainer.v1.RequestCheckpointRequest.reason:type_name -> vigil.common.v1.CheckpointReason
+	32, // 12: vigil.trainer.v1.RequestCheckpointRequest.after:type_name -> vigil.common.v1.AfterCheckpoint
+	24, // 13: vigil.trainer.v1.RequestCheckpointRequest.timeout:type_name -> google.protobuf.Duration
+	33, // 14: vigil.trainer.v1.GetStandingRequest.since:type_name -> google.protobuf.Timestamp
+	19, // 15: vigil.trainer.v1.GetStandingResponse.last:type_name -> vigil.trainer.v1.CheckpointStanding
+	19, // 16: vigil.trainer.v1.GetStandingResponse.asked:type_name -> vigil.trainer.v1.CheckpointStanding
+	24, // 17: vigil.trainer.v1.GetStandingResponse.stage_time:type_name -> google.protobuf.Duration
+	24, // 18: vigil.trainer.v1.GetStandingResponse.seal_time:type_name -> google.protobuf.Duration
+	34, // 19: vigil.trainer.v1.GetStandingResponse.faults:type_name -> vigil.common.v1.NodeFault
+	29, // 20: vigil.trainer.v1.CheckpointStanding.state:type_name -> vigil.common.v1.CheckpointState
+	1,  // 21: vigil.trainer.v1.WeighedTask.kind:type_name -> vigil.trainer.v1.TaskKind
+	20, // 22: vigil.trainer.v1.WeightsRequest.tasks:type_name -> vigil.trainer.v1.WeighedTask
+	2,  // 23: vigil.trainer.v1.TrainerService.Register:input_type -> vigil.trainer.v1.RegisterRequest
+	4,  // 24: vigil.trainer.v1.TrainerService.Report:input_type -> vigil.trainer.v1.ReportRequest
+	6,  // 25: vigil.trainer.v1.TrainerService.WatchDirectives:input_type -> vigil.trainer.v1.WatchDirectivesRequest
+	8,  // 26: vigil.trainer.v1.TrainerService.BeginCheckpoint:input_type -> vigil.trainer.v1.BeginCheckpointRequest
+	10, // 27: vigil.trainer.v1.TrainerService.CommitCheckpoint:input_type -> vigil.trainer.v1.CommitCheckpointRequest
+	12, // 28: vigil.trainer.v1.TrainerService.ResolveResume:input_type -> vigil.trainer.v1.ResolveResumeRequest
+	15, // 29: vigil.trainer.v1.TrainerService.RequestCheckpoint:input_type -> vigil.trainer.v1.RequestCheckpointRequest
+	17, // 30: vigil.trainer.v1.TrainerService.GetStanding:input_type -> vigil.trainer.v1.GetStandingRequest
+	21, // 31: vigil.trainer.v1.TrainerService.Weights:input_type -> vigil.trainer.v1.WeightsRequest
+	3,  // 32: vigil.trainer.v1.TrainerService.Register:output_type -> vigil.trainer.v1.RegisterResponse
+	5,  // 33: vigil.trainer.v1.TrainerService.Report:output_type -> vigil.trainer.v1.ReportResponse
+	7,  // 34: vigil.trainer.v1.TrainerService.WatchDirectives:output_type -> vigil.trainer.v1.WatchDirectivesResponse
+	9,  // 35: vigil.trainer.v1.TrainerService.BeginCheckpoint:output_type -> vigil.trainer.v1.BeginCheckpointResponse
+	11, // 36: vigil.trainer.v1.TrainerService.CommitCheckpoint:output_type -> vigil.trainer.v1.CommitCheckpointResponse
+	13, // 37: vigil.trainer.v1.TrainerService.ResolveResume:output_type -> vigil.trainer.v1.ResolveResumeResponse
+	16, // 38: vigil.trainer.v1.TrainerService.RequestCheckpoint:output_type -> vigil.trainer.v1.RequestCheckpointResponse
+	18, // 39: vigil.trainer.v1.TrainerService.GetStanding:output_type -> vigil.trainer.v1.GetStandingResponse
+	22, // 40: vigil.trainer.v1.TrainerService.Weights:output_type -> vigil.trainer.v1.WeightsResponse
+	32, // [32:41] is the sub-list for method output_type
+	23, // [23:32] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_vigil_trainer_v1_trainer_proto_init() }
@@ -1414,13 +1784,14 @@ func file_vigil_trainer_v1_trainer_proto_init() {
 	if File_vigil_trainer_v1_trainer_proto != nil {
 		return
 	}
+	file_vigil_trainer_v1_trainer_proto_msgTypes[20].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_trainer_v1_trainer_proto_rawDesc), len(file_vigil_trainer_v1_trainer_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   18,
+			NumEnums:      2,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,6 +30,7 @@ const (
 	TrainerService_ResolveResume_FullMethodName     = "/vigil.trainer.v1.TrainerService/ResolveResume"
 	TrainerService_RequestCheckpoint_FullMethodName = "/vigil.trainer.v1.TrainerService/RequestCheckpoint"
 	TrainerService_GetStanding_FullMethodName       = "/vigil.trainer.v1.TrainerService/GetStanding"
+	TrainerService_Weights_FullMethodName           = "/vigil.trainer.v1.TrainerService/Weights"
 )
 
 // TrainerServiceClient is the client API for TrainerService service.
@@ -59,6 +60,12 @@ type TrainerServiceClient interface {
 	// GetStanding tells how a run stands on this node: what was saved last, how
 	// long saving takes here, and what the node says is broken.
 	GetStanding(ctx context.Context, in *GetStandingRequest, opts ...grpc.CallOption) (*GetStandingResponse, error)
+	// Weights says how much each task's loss counts in the step that is about to
+	// be made, by one of the methods that vigil-trainer has too. The answer depends
+	// on nothing but the request where it carries the state of the answer before;
+	// so a trainer that keeps that, in memory and in its checkpoints, goes on
+	// exactly after a restart of the agent or of its own.
+	Weights(ctx context.Context, in *WeightsRequest, opts ...grpc.CallOption) (*WeightsResponse, error)
 }
 
 type trainerServiceClient struct {
@@ -158,6 +165,16 @@ func (c *trainerServiceClient) GetStanding(ctx context.Context, in *GetStandingR
 	return out, nil
 }
 
+func (c *trainerServiceClient) Weights(ctx context.Context, in *WeightsRequest, opts ...grpc.CallOption) (*WeightsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WeightsResponse)
+	err := c.cc.Invoke(ctx, TrainerService_Weights_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // TrainerServiceServer is the server API for TrainerService service.
 // All implementations must embed UnimplementedTrainerServiceServer
 // for forward compatibility.
@@ -185,6 +202,12 @@ type TrainerServiceServer interface {
 	// GetStanding tells how a run stands on this node: what was saved last, how
 	// long saving takes here, and what the node says is broken.
 	GetStanding(context.Context, *GetStandingRequest) (*GetStandingResponse, error)
+	// Weights says how much each task's loss counts in the step that is about to
+	// be made, by one of the methods that vigil-trainer has too. The answer depends
+	// on nothing but the request where it carries the state of the answer before;
+	// so a trainer that keeps that, in memory and in its checkpoints, goes on
+	// exactly after a restart of the agent or of its own.
+	Weights(context.Context, *WeightsRequest) (*WeightsResponse, error)
 	mustEmbedUnimplementedTrainerServiceServer()
 }
 
@@ -218,6 +241,9 @@ func (UnimplementedTrainerServiceServer) RequestCheckpoint(context.Context, *Req
 }
 func (UnimplementedTrainerServiceServer) GetStanding(context.Context, *GetStandingRequest) (*GetStandingResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetStanding not implemented")
+}
+func (UnimplementedTrainerServiceServer) Weights(context.Context, *WeightsRequest) (*WeightsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Weights not implemented")
 }
 func (UnimplementedTrainerServiceServer) mustEmbedUnimplementedTrainerServiceServer() {}
 func (UnimplementedTrainerServiceServer) testEmbeddedByValue()                        {}
@@ -377,6 +403,24 @@ func _TrainerService_GetStanding_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TrainerService_Weights_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WeightsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TrainerServiceServer).Weights(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TrainerService_Weights_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TrainerServiceServer).Weights(ctx, req.(*WeightsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // TrainerService_ServiceDesc is the grpc.ServiceDesc for TrainerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -411,6 +455,10 @@ var TrainerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetStanding",
 			Handler:    _TrainerService_GetStanding_Handler,
+		},
+		{
+			MethodName: "Weights",
+			Handler:    _TrainerService_Weights_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

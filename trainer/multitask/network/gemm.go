@@ -1,4 +1,4 @@
-package multitask
+package network
 
 import (
 	"gonum.org/v1/gonum/blas"
