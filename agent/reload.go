@@ -20,8 +20,8 @@ import (
 // what the control plane lays over it.
 type reloader struct {
 	*agent
-	written    Config // as the user wrote it; config has what follows from it too
-	latest     Config // as the user wrote it last
+	written    Config                           // as the user wrote it; config has what follows from it too
+	latest     Config                           // as the user wrote it last
 	settings   atomic.Pointer[agentv1.Settings] // that were taken last; run changes it
 	taken      *prometheus.CounterVec
 	told       chan *agentv1.Settings // holds the last that was not taken yet

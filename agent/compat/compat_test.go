@@ -63,7 +63,7 @@ func TestNodeIsNodeExporters(t *testing.T) {
 // absent is what docs/compat.md says is not there of dcgm-exporter's own list.
 func absent() []string {
 	return []string{
-		"DCGM_FI_DEV_PCIE_TX_THROUGHPUT", "DCGM_FI_DEV_PCIE_RX_THROUGHPUT", "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL",
+		"DCGM_FI_DEV_PCIE_TX_THROUGHPUT", "DCGM_FI_DEV_PCIE_RX_THROUGHPUT",
 		"DCGM_FI_DEV_VGPU_LICENSE_STATUS", "DCGM_FI_DEV_SYNC_BOOST_VIOLATION", "DCGM_FI_DEV_BOARD_LIMIT_VIOLATION",
 		"DCGM_FI_DEV_LOW_UTIL_VIOLATION", "DCGM_FI_DEV_RELIABILITY_VIOLATION",
 	}
@@ -136,7 +136,7 @@ func TestDCGM(t *testing.T) {
 		of(metric.GPUClockSM, 1.98e9), of(metric.GPUEnergy, 12.5), of(metric.GPUUtilization, 0.5),
 		of(metric.GPUMemoryTotal, 80<<30), of(metric.GPUMemoryUsed, 20<<30), of(metric.GPUMemoryReserved, 1<<30),
 		of(metric.GPUThrottled, 1, "power_cap"), of(metric.GPUThrottled, 0, "hardware_slowdown"), of(metric.GPUThrottled, 1, "hardware_thermal"),
-		of(metric.GPUThrottledSeconds, 0.25, "power"),
+		of(metric.GPUThrottledSeconds, 0.25, "power"), of(metric.GPUNVLinkSentTotal, 4<<20), of(metric.GPUNVLinkReceivedTotal, 1<<20),
 		of(metric.GPUXIDs, 2, "79"), of(metric.GPUXIDTime, 200, "79"), of(metric.GPUXIDTime, 100, "13"),
 		of(metric.GPUMIGMemoryUsed, 5<<30, "7", "1g.10gb"),
 		metric.Sample{Def: metric.GPUPower, Labels: []string{"4"}, Value: 9}, // a GPU without names
@@ -149,7 +149,7 @@ func TestDCGM(t *testing.T) {
 		"DCGM_FI_DEV_GPU_UTIL{" + gpu + "}": 50, "DCGM_FI_DEV_FB_TOTAL{" + gpu + "}": 81920, "DCGM_FI_DEV_FB_USED{" + gpu + "}": 20480,
 		"DCGM_FI_DEV_FB_RESERVED{" + gpu + "}": 1024, "DCGM_FI_DEV_FB_FREE{" + gpu + "}": 60416,
 		"DCGM_FI_DEV_CLOCK_THROTTLE_REASONS{" + gpu + "}": 0x44, "DCGM_FI_DEV_POWER_VIOLATION{" + gpu + "}": 250000,
-		"DCGM_FI_DEV_XID_ERRORS{" + gpu + "}": 79, "DCGM_FI_DEV_FB_USED{" + instance + "}": 5120,
+		"DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL{" + gpu + "}": 5120, "DCGM_FI_DEV_XID_ERRORS{" + gpu + "}": 79, "DCGM_FI_DEV_FB_USED{" + instance + "}": 5120,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(- want, + got):\n%s", diff)
@@ -176,6 +176,7 @@ func TestNode(t *testing.T) {
 		metric.Sample{Def: metric.HostHugeSize, Value: 2 << 20},
 		metric.Sample{Def: metric.HostHugeTotal, Value: 16 << 20},
 		metric.Sample{Def: metric.HostHugeFree, Value: 6 << 20},
+		metric.Sample{Def: metric.HostHugeReserved, Value: 4 << 20}, metric.Sample{Def: metric.HostHugeSurplus, Value: 0},
 		metric.Sample{Def: metric.HostNetSent, Labels: []string{"eth0"}, Value: 8},
 		metric.Sample{Def: metric.HostSwapIn, Value: 8192},
 		metric.Sample{Def: metric.FabricRate, Labels: []string{"mlx5_0", "1"}, Value: 4e11},
@@ -189,6 +190,7 @@ func TestNode(t *testing.T) {
 		"node_infiniband_rate_bytes_per_second{device=mlx5_0,port=1}": 5e10, "node_infiniband_symbol_error_total{device=mlx5_0,port=1}": 9,
 		"node_time_seconds{}": 1.8e9, "node_rapl_package_joules_total{index=1}": 10, "node_rapl_dram_joules_total{index=1}": 11,
 		"node_memory_Hugepagesize_bytes{}": 2 << 20, "node_memory_HugePages_Total{}": 8, "node_memory_HugePages_Free{}": 3,
+		"node_memory_HugePages_Rsvd{}": 2, "node_memory_HugePages_Surp{}": 0,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(- want, + got):\n%s", diff)

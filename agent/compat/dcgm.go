@@ -32,6 +32,7 @@ func ofGPU() []source {
 const (
 	percent = 100
 	mega    = 1e-6
+	kibi    = 1.0 / (1 << 10)
 	mebi    = 1.0 / (1 << 20)
 	milli   = 1e3
 	micro   = 1e6
@@ -113,6 +114,7 @@ func dcgmRules() []rule {
 }
 
 func dcgmHealth() []rule {
+	const links = "Data sent and received over all NVLinks (in KiB)."
 	rules := []rule{
 		counter(metric.GPUThrottledSeconds, micro, "DEV_POWER_VIOLATION", "Throttling duration due to power constraints (in us).").in("reason", "power"),
 		counter(metric.GPUThrottledSeconds, micro, "DEV_THERMAL_VIOLATION", "Throttling duration due to thermal constraints (in us).").in("reason", "thermal"),
@@ -131,6 +133,9 @@ func dcgmHealth() []rule {
 		counter(metric.GPUNVLinkErrors, 1, "DEV_NVLINK_CRC_DATA_ERROR_COUNT_TOTAL", "Total number of NVLink data CRC errors.").in("error", "crc_data"),
 		counter(metric.GPUNVLinkErrors, 1, "DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL", "Total number of NVLink retries.").in("error", "replay"),
 		counter(metric.GPUNVLinkErrors, 1, "DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL", "Total number of NVLink recovery errors.").in("error", "recovery"),
+		// NVML counts data in KiB, each way by itself.
+		counter(metric.GPUNVLinkSentTotal, kibi, "DEV_NVLINK_BANDWIDTH_TOTAL", links).needs(2),
+		counter(metric.GPUNVLinkReceivedTotal, kibi, "DEV_NVLINK_BANDWIDTH_TOTAL", links).needs(2),
 	}
 	// The bits are NVML's, which DCGM hands on.
 	for reason, bit := range map[string]float64{

@@ -183,16 +183,19 @@ func nodeExtra(samples []metric.Sample, k *known, p *page.Page) {
 		p.Add(page.Family{Name: "node_" + name, Type: metric.Gauge, Help: help}, nil, value)
 	}
 	add("time_seconds", "System time in seconds since epoch (1970).", float64(k.now.UnixNano())/1e9)
-	bytesOf := map[string]float64{}
+	size := 0.0 // of a huge page: they are counted in pages
 	for _, s := range samples {
-		switch s.Def.Name {
-		case metric.HostHugeSize.Name, metric.HostHugeTotal.Name, metric.HostHugeFree.Name:
-			bytesOf[s.Def.Name] = s.Value
+		if s.Def.Name == metric.HostHugeSize.Name {
+			size = s.Value
 		}
 	}
-	if size := bytesOf[metric.HostHugeSize.Name]; size > 0 { // they are counted in pages
-		add("memory_HugePages_Total", metric.HostHugeTotal.Help, bytesOf[metric.HostHugeTotal.Name]/size)
-		add("memory_HugePages_Free", metric.HostHugeFree.Help, bytesOf[metric.HostHugeFree.Name]/size)
+	pages := map[string]string{
+		metric.HostHugeTotal.Name: "Total", metric.HostHugeFree.Name: "Free", metric.HostHugeReserved.Name: "Rsvd", metric.HostHugeSurplus.Name: "Surp",
+	}
+	for _, s := range samples {
+		if name := pages[s.Def.Name]; name != "" && size > 0 {
+			add("memory_HugePages_"+name, s.Def.Help, s.Value/size)
+		}
 	}
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {
