@@ -22,6 +22,7 @@ import (
 	"github.com/vigil-ml/vigil/agent/localapi"
 	"github.com/vigil-ml/vigil/agent/page"
 	"github.com/vigil-ml/vigil/agent/vault"
+	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/serve"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	"github.com/vigil-ml/vigil/internal/version"
@@ -98,6 +99,12 @@ func registered(sessions *localapi.Sessions) func() []collect.Trainer {
 		for _, s := range sessions.Everyone() {
 			all = append(all, collect.Trainer{RunID: s.RunID, Attempt: s.Attempt, Rank: s.Rank, PID: s.PID})
 		}
+		// A command without the SDK is what its supervisor started.
+		for _, s := range sessions.Supervised() {
+			if !slices.ContainsFunc(all, func(t collect.Trainer) bool { return t.RunID == s.RunID }) {
+				all = append(all, collect.Trainer{RunID: s.RunID, Attempt: s.Attempt, PID: s.PID})
+			}
+		}
 		return all
 	}
 }
@@ -124,6 +131,19 @@ func (e eager) Commit(ctx context.Context, req vault.CommitRequest) error {
 func (e eager) Resolve(ctx context.Context, req vault.ResolveRequest) (*commonv1.CheckpointRef, []*trainerv1.PassedOver, error) {
 	e.raise()
 	return e.Vault.Resolve(ctx, req)
+}
+
+// busiestGPU gives the utilization of the node's busiest GPU out of the samples
+// that were taken last.
+func busiestGPU(latest func(yield func(metric.Sample) bool)) func() (busy float64, known bool) {
+	return func() (busy float64, known bool) {
+		for s := range latest {
+			if s.Def.Name == metric.GPUUtilization.Name {
+				busy, known = max(busy, s.Value), true
+			}
+		}
+		return busy, known
+	}
 }
 
 // heartbeat gives what says how this agent is.

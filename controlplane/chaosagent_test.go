@@ -27,6 +27,7 @@ type chaosAgent struct {
 	t       *testing.T
 	node    string
 	targets []string // addresses of the replicas
+	stays   bool     // where it is, until it is sent away
 	member  pki.Member
 
 	mu       sync.Mutex
@@ -60,16 +61,23 @@ func (a *chaosAgent) spool(run string, attempt uint32, bodies ...*commonv1.Event
 	}
 }
 
-// train makes runs until the time is over, and then ends the last one: each
-// meets a NaN, is launched again, and makes all its steps.
+// train makes runs until the time is over.
 func (a *chaosAgent) train(ctx context.Context, until time.Time, pace time.Duration) {
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	a.trainUntil(ctx, pace)
+}
+
+// trainUntil makes runs until ctx ends, and then goes on to the end of the last
+// one: each meets a NaN, is launched again, and makes all its steps.
+func (a *chaosAgent) trainUntil(ctx context.Context, pace time.Duration) {
 	const nan, last = 20, 40
-	for n := 0; ctx.Err() == nil && time.Now().Before(until); n++ {
+	for n := 0; ctx.Err() == nil; n++ {
 		run := fmt.Sprintf("%s-run%d", a.node, n)
 		for attempt, begin := range []int64{1, nan} {
 			a.spool(run, uint32(attempt), &commonv1.Event{Body: &commonv1.Event_TrainerRegistered{
 				TrainerRegistered: &commonv1.TrainerRegistered{WorldSize: 1, TotalSteps: last}}})
-			for step := begin; step <= last && life.Sleep(ctx, pace); step++ {
+			for step := begin; step <= last && life.Sleep(a.t.Context(), pace); step++ {
 				if attempt == 0 && step == nan {
 					a.spool(run, 0, &commonv1.Event{Body: &commonv1.Event_NonFinite{NonFinite: &commonv1.NonFinite{
 						Step: step, Quantity: commonv1.Quantity_QUANTITY_GRADIENT, Tensor: "w", NanCount: 1, TensorSize: 8, ParametersIntact: true}}},
@@ -149,6 +157,9 @@ func cmpErr(errs ...error) error {
 func (a *chaosAgent) send(ctx context.Context, stream agentv1.AgentService_ConnectClient, sent uint64, received <-chan error) error {
 	leave := time.NewTimer(2*time.Second + rand.N(6*time.Second))
 	defer leave.Stop()
+	if a.stays {
+		leave.Stop()
+	}
 	beat := time.NewTicker(500 * time.Millisecond)
 	defer beat.Stop()
 	for {

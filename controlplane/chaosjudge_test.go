@@ -39,7 +39,7 @@ type counts struct {
 
 // judge compares what is there with what was sent, and with what an undisturbed
 // control plane makes of it.
-func (c *chaos) judge(records *store.Store) {
+func (c *chaos) judge(records *store.Store) counts {
 	c.t.Helper()
 	var n counts
 	frames := c.frames(&n)
@@ -59,6 +59,7 @@ func (c *chaos) judge(records *store.Store) {
 	if n.lost+n.doubled > 0 || n.firing != n.incidents || n.resolved != n.incidents || n.incidents == 0 {
 		c.t.Error("something was lost, doubled, or not told of")
 	}
+	return n
 }
 
 // frames reads the whole bus and compares it with what the agents sent.

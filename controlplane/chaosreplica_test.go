@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -37,8 +39,10 @@ func replicaChild() bool {
 	if err == nil {
 		err = conf.Decode(path, text, &config)
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
 	if err == nil {
-		err = controlplane.Run(context.Background(), config, os.Stderr)
+		err = controlplane.Run(ctx, config, os.Stderr)
 	}
 	fmt.Fprintln(os.Stderr, "replica ends:", err)
 	return true
@@ -91,6 +95,27 @@ func (r *replica) kill() {
 		_ = r.process.Wait()
 		r.process = nil
 	}
+}
+
+// stop asks it to end, and waits until it has: kill -TERM.
+func (r *replica) stop(t *testing.T) {
+	t.Helper()
+	if err := r.process.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.process.Wait(); err != nil {
+		t.Errorf("a replica that was told to stop: %v", err)
+	}
+	r.process = nil
+}
+
+// ready tells whether it is, by /readyz.
+func (r *replica) ready() bool {
+	response, err := http.Get("http://" + r.api + "/readyz")
+	if err != nil {
+		return false
+	}
+	return response.Body.Close() == nil && response.StatusCode == http.StatusOK
 }
 
 func freeAddress(t *testing.T) string {

@@ -56,13 +56,13 @@ func (d *desk) trouble(ctx context.Context, kind, part, name string, e incident.
 	return d.store.Update(ctx, func(tx *store.Tx) error { return d.incidents.Externals(ctx, tx, e) })
 }
 
-// rules makes the alerts of rules into incidents.
+// rules makes the alerts of rules into findings and incidents.
 func (d *desk) rules(ctx context.Context, alerts []metrics.Alert) error {
-	var all []incident.External
+	var all []incident.Ruled
 	for _, a := range alerts {
-		all = append(all, incident.External{
+		all = append(all, incident.Ruled{Value: a.Value, External: incident.External{
 			Labels: a.Labels, Annotations: a.Annotations, Starts: a.Starts, Ends: a.Ends, GeneratorURL: a.GeneratorURL,
-		})
+		}})
 	}
-	return d.store.Update(ctx, func(tx *store.Tx) error { return d.incidents.Externals(ctx, tx, all...) })
+	return d.store.Update(ctx, func(tx *store.Tx) error { return d.incidents.Ruled(ctx, tx, all...) })
 }

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	trainerv1 "github.com/vigil-ml/vigil/proto/vigil/trainer/v1"
 )
 
 // maxClockOff is how far a trainer's clock may be off this node's.
@@ -78,10 +79,14 @@ func (a *API) learn(s *Session, event *commonv1.Event) {
 		a.sessions.finished(s, body.Step.GetStep(), event.GetTime().AsTime(), a.deps.Clock())
 	case *commonv1.Event_AttemptStarted:
 		a.book.launched(s.RunID, event.Attempt, body.AttemptStarted.GetPid(), a.deps.Clock())
+		if s.Kind == trainerv1.SessionKind_SESSION_KIND_SUPERVISOR {
+			a.sessions.launched(s, event.Attempt, body.AttemptStarted.GetPid())
+		}
 	case *commonv1.Event_AttemptEnded:
 		a.attempts.WithLabelValues(word(body.AttemptEnded)...).Inc()
 	case *commonv1.Event_RunEnded:
 		a.book.ended(s.RunID)
+		a.sessions.launched(s, event.Attempt, 0)
 	case *commonv1.Event_Checkpoint:
 		if body.Checkpoint.GetState() == commonv1.CheckpointState_CHECKPOINT_STATE_FAILED {
 			a.deps.Checkpoints.Abandon(s.RunID, body.Checkpoint.CheckpointId, s.Rank)

@@ -133,6 +133,9 @@ type Deps struct {
 	Sessions    *Sessions
 	Checkpoints Checkpoints
 	Orders      Orders
+	// GPUBusy gives the utilization of the node's busiest GPU, 0 to 1, where it is
+	// known; may be nil.
+	GPUBusy func() (busy float64, known bool)
 	// Standing remembers how runs stand; it is told events by whoever made it. Nil:
 	// one that is told nothing.
 	Standing *standing.Book

@@ -127,6 +127,11 @@ func (a *API) GetStanding(ctx context.Context, in *trainerv1.GetStandingRequest)
 	}
 	out := a.deps.Standing.Of(s.RunID, since, in.CheckpointId)
 	out.Encrypts = a.deps.Encrypts
+	if a.deps.GPUBusy != nil {
+		if busy, known := a.deps.GPUBusy(); known {
+			out.GpuUtilization = &busy
+		}
+	}
 	return out, nil
 }
 

@@ -39,6 +39,7 @@ type Session struct {
 	lastCall    uint64        // grows with each call, for the bound on sessions
 	watched     bool          // there was a watch
 	clamped     bool          // it was said that its times are off
+	supervised  Supervised    // of a supervisor: what it launched
 	steps       stepping      // how its steps go
 	reporting   int           // reports that are being written
 	conn        *connection   // of its last call but for the watch's; nil in a test
@@ -243,6 +244,35 @@ func (t *Sessions) Everyone() []*Session {
 		}
 	}
 	return found
+}
+
+// Supervised is a command that a supervisor launched.
+type Supervised struct {
+	RunID   string
+	Attempt uint32
+	PID     int64 // of the supervisor, whose descendant the command is
+}
+
+// Supervised gives what the supervisors that are there have launched, in no
+// order.
+func (t *Sessions) Supervised() []Supervised {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var found []Supervised
+	for _, s := range t.byID {
+		if s.supervised.PID != 0 && !s.away {
+			found = append(found, s.supervised)
+		}
+	}
+	return found
+}
+
+// launched takes note of what a supervisor launched; process 0: of nothing any
+// more.
+func (t *Sessions) launched(s *Session, attempt uint32, pid int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.supervised = Supervised{s.RunID, attempt, pid}
 }
 
 // Direct gives a directive to every training process of a run that is there, or

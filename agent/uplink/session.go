@@ -133,7 +133,7 @@ func (s *session) open(ctx context.Context, conn *grpc.ClientConn) error {
 	_ = stream.Send(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Hello{Hello: hello}})
 	first, err := stream.Recv()
 	if err != nil {
-		return fmt.Errorf("open session: %w", streamEnd(err))
+		return fmt.Errorf("open session: %w", s.streamEnd(err))
 	}
 	if s.welcome = first.GetWelcome(); s.welcome == nil {
 		return fault.New(fault.Internal, "open session: the first answer is %T, not Welcome", first.Message)
@@ -161,11 +161,11 @@ func (s *session) resume() error {
 }
 
 // streamEnd gives a stream's end its kind and the server's own text.
-func streamEnd(err error) error {
+func (s *session) streamEnd(err error) error {
 	if errors.Is(err, io.EOF) {
 		return fault.New(fault.Unavailable, "the control plane closed the stream")
 	}
-	return fromServer(err)
+	return fromServer(protocol.EndOf(s.stream, err))
 }
 
 // send sends one message. When the stream has ended it waits for receive to
@@ -179,7 +179,7 @@ func (s *session) send(ctx context.Context, message *agentv1.ConnectRequest) err
 		return ctx.Err()
 	}
 	if err != nil {
-		return streamEnd(err)
+		return fromServer(err)
 	}
 	return nil
 }
@@ -188,7 +188,7 @@ func (s *session) receive(context.Context) error {
 	for {
 		response, err := s.stream.Recv()
 		if err != nil {
-			return streamEnd(err)
+			return s.streamEnd(err)
 		}
 		switch m := response.Message.(type) {
 		case *agentv1.ConnectResponse_Ack:

@@ -370,7 +370,7 @@ func TestMemoryStaging(t *testing.T) {
 func TestConfigCheck(t *testing.T) {
 	var keys []string
 	vault.Config{Retries: -1}.Check(func(key, _ string, _ ...any) { keys = append(keys, key) })
-	if len(keys) != 8 {
+	if len(keys) != 9 {
 		t.Errorf("reported %v", keys)
 	}
 	vault.Defaults("d").Check(func(key, format string, _ ...any) { t.Errorf("defaults: %s %s", key, format) })

@@ -15,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/tlog"
 
-	"github.com/vigil-ml/vigil/controlplane/audit"
 	"github.com/vigil-ml/vigil/controlplane/audit/trail"
 	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/fault"
@@ -38,8 +37,11 @@ func auditVerify(a *app) *cobra.Command {
 		Short: "Check a copy of the log, record by record, without any control plane",
 		Long: `Check that every record of a copy is as it was written, and that none is missing, put
 in, or moved; the first that is not is named. COPY is a file that agentctl audit export
-wrote, or a directory of audit.copies. Without COPY the log of the control plane is
-checked, also against its head as it was when it was checked last from here.
+wrote, a directory of audit.copies, s3://BUCKET/PREFIX of audit.buckets (the AWS_
+variables have keys and endpoint), or elastic:https://HOST:9200/NAMESPACE of an exporter
+(ELASTIC_API_KEY, or ELASTIC_USERNAME and ELASTIC_PASSWORD). Without COPY the log of the
+control plane is checked, also against its head as it was when it was checked last from
+here; with --copy it shows what was cut off or changed since that copy was made.
 
 A copy alone cannot show that its end was cut off: give a checkpoint that was kept
 elsewhere (--checkpoint), or a second copy (--copy). Give the log's key (--key) if you
@@ -47,7 +49,7 @@ have it from elsewhere; else the copy's own word is taken for it.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
-				return a.verifyCopy(args[0], flags)
+				return a.verifyCopy(cmd.Context(), args[0], flags)
 			}
 			return a.stream(cmd.Context(), "audit verify", func(ctx context.Context, c *client) error {
 				return a.verifyLog(ctx, c, flags)
@@ -61,7 +63,7 @@ have it from elsewhere; else the copy's own word is taken for it.`,
 }
 
 // options reads what a copy is checked against. Close closes what it opened.
-func (f verifyFlags) options() (options trail.Options, closeAll func(), err error) {
+func (f verifyFlags) options(ctx context.Context) (options trail.Options, closeAll func(), err error) {
 	closeAll = func() {}
 	options.Key = f.key
 	for _, path := range f.checkpoints {
@@ -74,37 +76,29 @@ func (f verifyFlags) options() (options trail.Options, closeAll func(), err erro
 	if f.other == "" {
 		return options, closeAll, nil
 	}
-	path, note, err := audit.CopyFiles(f.other)
+	file, note, err := openCopy(ctx, f.other, f.key)
 	if err != nil {
-		return options, closeAll, err
+		return options, closeAll, fmt.Errorf("open second copy: %w", err)
 	}
 	if note != "" {
 		options.Checkpoints = append(options.Checkpoints, note)
-	}
-	file, err := os.Open(path)
-	if err != nil {
-		return options, closeAll, fmt.Errorf("open second copy: %w", err)
 	}
 	options.Copy = file
 	return options, func() { _ = file.Close() }, nil
 }
 
-func (a *app) verifyCopy(path string, flags verifyFlags) error {
-	options, closeAll, err := flags.options()
+func (a *app) verifyCopy(ctx context.Context, path string, flags verifyFlags) error {
+	options, closeAll, err := flags.options(ctx)
 	if err != nil {
 		return err
 	}
 	defer closeAll()
-	records, note, err := audit.CopyFiles(path)
+	file, note, err := openCopy(ctx, path, flags.key)
 	if err != nil {
 		return err
 	}
 	if note != "" {
 		options.Checkpoints = append(options.Checkpoints, note)
-	}
-	file, err := os.Open(records)
-	if err != nil {
-		return fmt.Errorf("open audit copy: %w", err)
 	}
 	defer func() { _ = file.Close() }()
 	report, err := trail.Verify(file, options)
@@ -143,7 +137,7 @@ func (a *app) tellReport(what string, r trail.Report) error {
 // verifyLog checks the log of the control plane while it is handed out, and
 // remembers its head for the next time.
 func (a *app) verifyLog(ctx context.Context, c *client, flags verifyFlags) error {
-	options, closeAll, err := flags.options()
+	options, closeAll, err := flags.options(ctx)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/vigil-ml/vigil/internal/fault"
@@ -78,10 +79,17 @@ preempted or should go on on another node.`,
 	flags.IntVar(&config.Output.Files, "log-files", config.Output.Files, "files that are kept in --log-dir")
 	flags.StringSliceVar(&more.notices, "notices", nil, "clouds whose metadata service is asked for preemption notices: aws, gcp, azure")
 	flags.StringVar(&more.metadataURL, "metadata-url", "", "`address` of that service; empty: the cloud's own")
+	watchFlags(flags, &config)
+	return cmd
+}
+
+// watchFlags are about how the command is watched and held in.
+func watchFlags(flags *pflag.FlagSet, config *supervise.Config) {
+	flags.DurationVar(&config.Health.SilentAfter, "silent-after", config.Health.SilentAfter, "time after which a command that tells no steps counts as hanging when it prints nothing, uses no CPU, moves no data and no GPU is busy; 0: never")
+	flags.BoolVar(&config.DrainNode, "drain-node", false, "have SLURM drain this node (scontrol update) when the run is given up here and its policy says exclude_node; needs an operator's rights")
 	flags.BoolVar(&config.ControlGroup, "control-group", true, "give each attempt's processes a control group of their own, where one can be made")
 	flags.Int64Var(&config.Limits.MemoryBytes, "max-memory-bytes", 0, "memory of the host that the command's processes may use together; 0: no limit. Needs a control group")
 	flags.DurationVar(&config.Health.HangAfter, "hang-after", 0, "time without a step after which the run counts as hanging; 0: it follows from the steps before")
-	return cmd
 }
 
 // runFlags is what flags say that is not yet the supervisor's configuration.

@@ -40,7 +40,7 @@ func open(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{T: t, dir: t.TempDir(), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
 	var err error
-	if b.store, err = store.Open(t.Context(), store.Config{Path: b.db()}, store.Deps{Log: testkit.Logger(t)}); err != nil {
+	if b.store, err = store.Open(t.Context(), storeAt(b.db()), store.Deps{Log: testkit.Logger(t)}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = b.store.Close() })
@@ -98,7 +98,12 @@ func (b *bench) verify(options trail.Options) trail.Report {
 // sql runs a statement behind the store's back.
 func (b *bench) sql(statement string, args ...any) {
 	b.Helper()
-	db, err := sql.Open("sqlite", b.db())
+	driver, at := "sqlite", b.db()
+	if url := os.Getenv(storeURL); url != "" {
+		driver, at = "pgx", url
+		statement = inPostgres(statement)
+	}
+	db, err := sql.Open(driver, at)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -186,7 +191,10 @@ func TestRecordsRideWithChanges(t *testing.T) {
 }
 
 // Whoever changes the store is found, by the first record that is wrong.
-func TestAStoreThatWasChangedIsFound(t *testing.T) {
+func TestAStoreThatWasChangedIsFound(t *testing.T) { testChangesAreFound(t, func(*testing.T) {}) }
+
+// testChangesAreFound changes a new store each time.
+func testChangesAreFound(t *testing.T, fresh func(*testing.T)) {
 	for name, tc := range map[string]struct {
 		statement string
 		bad       uint64
@@ -199,6 +207,7 @@ func TestAStoreThatWasChangedIsFound(t *testing.T) {
 		"changed leaf": {`UPDATE audit_records SET body = replace(body, 'u0', 'u9') WHERE seq = 6`, 6},
 	} {
 		t.Run(name, func(t *testing.T) {
+			fresh(t)
 			b := open(t)
 			b.write(12)
 			b.sql(tc.statement)
@@ -208,6 +217,7 @@ func TestAStoreThatWasChangedIsFound(t *testing.T) {
 		})
 	}
 	t.Run("another key", func(t *testing.T) {
+		fresh(t)
 		b := open(t)
 		b.write(3)
 		if err := os.Remove(filepath.Join(b.dir, "audit/signing.key")); err != nil {
@@ -417,7 +427,7 @@ func TestConfig(t *testing.T) {
 }
 
 func BenchmarkAudit(b *testing.B) {
-	s, err := store.Open(b.Context(), store.Config{Path: filepath.Join(b.TempDir(), "vigil.db")}, store.Deps{Log: testkit.Logger(b)})
+	s, err := store.Open(b.Context(), storeAt(filepath.Join(b.TempDir(), "vigil.db")), store.Deps{Log: testkit.Logger(b)})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -22,6 +22,8 @@ type Config struct {
 	// Copies are directories that get a copy of every record; best on a machine,
 	// or at least a disk, other than the store's.
 	Copies []string `yaml:"copies"`
+	// Buckets are copies in object stores.
+	Buckets []BucketConfig `yaml:"buckets"`
 	// Reads has calls that only read recorded too.
 	Reads bool `yaml:"reads"`
 	// Flags says for which rules the records of a class count: GDPR, HIPAA, SOX,

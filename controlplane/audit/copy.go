@@ -122,8 +122,11 @@ func (d *directory) write(text []byte) error {
 	return d.file.Sync()
 }
 
-// add writes entries, which follow those that are there, and the head.
-func (d *directory) add(entries []trail.Entry, note string) error {
+// end gives the place behind the last record, and that record.
+func (d *directory) end() (next uint64, last trail.Entry) { return d.next, d.last }
+
+// add writes entries, which follow those that are there.
+func (d *directory) add(_ context.Context, entries []trail.Entry) error {
 	var text []byte
 	for _, e := range entries {
 		text = trail.AppendEntry(text, e)
@@ -133,6 +136,11 @@ func (d *directory) add(entries []trail.Entry, note string) error {
 	}
 	d.last = entries[len(entries)-1]
 	d.next = d.last.Seq + 1
+	return nil
+}
+
+// mark writes the signed head.
+func (d *directory) mark(_ context.Context, note string) error {
 	return durable.WriteFile(durable.OS{}, filepath.Join(d.path, checkpointName), []byte(note), 0o600)
 }
 
@@ -159,76 +167,6 @@ func CopyFiles(path string) (records, checkpoint string, err error) {
 		return "", "", fmt.Errorf("read checkpoint: %w", err)
 	}
 	return filepath.Join(path, copyName), string(text), nil
-}
-
-// Run brings every record to the copies until ctx ends, and lets go of those
-// whose time has come. A copy that cannot be written is tried again; what it
-// lacks is in the store.
-func (l *Log) Run(ctx context.Context) error {
-	copies := make([]*directory, len(l.config.Copies))
-	defer func() {
-		for _, d := range copies {
-			if d != nil {
-				_ = d.close()
-			}
-		}
-	}()
-	said := make([]string, len(copies))
-	for ctx.Err() == nil {
-		changed := l.deps.Store.Changed(store.TopicAudit)
-		for i, path := range l.config.Copies {
-			err := l.bring(ctx, path, &copies[i])
-			text := ""
-			if err != nil && ctx.Err() == nil {
-				text = err.Error()
-			}
-			if text != "" && text != said[i] {
-				l.deps.Log.Error("audit copy is behind; trying again", "copy", path, "error", err)
-			}
-			said[i] = text
-		}
-		if err := l.LetGo(ctx); err != nil && ctx.Err() == nil {
-			l.deps.Log.Error("let go of audit records", "error", err)
-		}
-		if !l.rest(ctx, changed) {
-			return nil
-		}
-	}
-	return nil
-}
-
-// bring brings a copy up to the log. One that has what the log has not says that
-// the log was cut off or changed.
-func (l *Log) bring(ctx context.Context, path string, d **directory) (err error) {
-	if *d == nil {
-		if *d, err = openDirectory(path, l.public); err != nil {
-			*d = nil
-			return err
-		}
-	}
-	astray := l.astray.WithLabelValues(path)
-	for {
-		entries, err := l.entries(ctx, (*d).next, copyBatch, (*d).last)
-		if fault.Is(err, fault.Corrupt) {
-			astray.Set(1)
-		}
-		if err != nil {
-			return err
-		}
-		astray.Set(0)
-		if len(entries) == 0 {
-			return nil
-		}
-		note, err := l.noteAt(ctx, entries[len(entries)-1])
-		if err != nil {
-			return err
-		}
-		if err := (*d).add(entries, note); err != nil {
-			_ = (*d).close()
-			*d = nil
-			return err
-		}
-	}
 }
 
 // entries gives the records from a place on. The one before must be the last

@@ -11,11 +11,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/audit/trail"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/fault"
-	"github.com/vigil-ml/vigil/internal/life"
 )
-
-// keepEvery is how often records whose time has come are let go of.
-const keepEvery = time.Hour
 
 // read gives records as copies have them.
 func (l *Log) read(tx *store.Tx, q store.AuditQuery) ([]trail.Entry, error) {
@@ -199,21 +195,3 @@ func rangesOf(places []uint64) string {
 	}
 	return strings.Join(parts, ",")
 }
-
-// rest waits for a record or the time to look for expired ones; false when ctx
-// ended.
-func (l *Log) rest(ctx context.Context, changed <-chan struct{}) bool {
-	timer := time.NewTimer(keepEvery)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-changed:
-		return life.Sleep(ctx, copyPause)
-	case <-timer.C:
-		return true
-	}
-}
-
-// copyPause gathers records that come together; a copy is behind by no more.
-const copyPause = 100 * time.Millisecond

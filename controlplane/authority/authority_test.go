@@ -84,7 +84,7 @@ func open(t *testing.T) *port {
 	t.Helper()
 	p := &port{T: t, dir: t.TempDir(), clock: &clock{}}
 	var err error
-	if p.store, err = store.Open(t.Context(), store.Config{Path: filepath.Join(p.dir, "vigil.db")}, store.Deps{Log: testkit.Logger(t)}); err != nil {
+	if p.store, err = store.Open(t.Context(), storeAt(filepath.Join(p.dir, "vigil.db")), store.Deps{Log: testkit.Logger(t)}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = p.store.Close() })

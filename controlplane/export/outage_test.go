@@ -1,6 +1,7 @@
 package export_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -26,6 +28,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/export/elastic"
 	"github.com/vigil-ml/vigil/controlplane/export/elastic/elastictest"
 	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/testkit"
 )
@@ -258,6 +261,43 @@ func TestNothingIsLostOrDoubledOverAnOutage(t *testing.T) {
 		if got := at(line, path); got != want {
 			t.Errorf("%s is %v, want %v", path, got, want)
 		}
+	}
+}
+
+// TestElasticsearchHoldsACopyOfTheAuditLog holds that the audit stream is a copy
+// that a verifier takes, and that shows what was cut off the log.
+func TestElasticsearchHoldsACopyOfTheAuditLog(t *testing.T) {
+	fake, p := elastictest.New(t), newWholePlane(t)
+	p.start(elasticAt(t, fake.URL()), time.Now)
+	for range 3 {
+		p.publish(1)
+	}
+	testkit.Eventually(t, "the records", func() bool { _, n := fake.Documents("logs-vigil.audit-default"); return n == 3 })
+	config := elastic.Defaults()
+	config.Addresses = []string{fake.URL()}
+	var copied, log bytes.Buffer
+	if err := elastic.ReadAudit(t.Context(), config, "", &copied); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.audit.Export(t.Context(), func(text []byte) error { _, err := log.Write(text); return err }); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(log.String(), copied.String()); diff != "" {
+		t.Errorf("the copy is not the log:\n%s", diff)
+	}
+	lines := bytes.SplitAfter(log.Bytes(), []byte("\n"))
+	cut := bytes.Join(lines[:3], nil)
+	for what, tc := range map[string]struct {
+		log []byte
+		bad bool
+	}{"whole": {log.Bytes(), false}, "cut off": {cut, true}} {
+		report, err := trail.Verify(bytes.NewReader(tc.log), trail.Options{Key: p.audit.PublicKey(), Copy: bytes.NewReader(copied.Bytes())})
+		if err != nil || (report.Bad != nil) != tc.bad || tc.bad && report.Bad.Index != 2 {
+			t.Errorf("the log %s, against the copy: %+v, %v", what, report, err)
+		}
+	}
+	if err := elastic.ReadAudit(t.Context(), config, "vigil/audit/another+0+A", &copied); !fault.Is(err, fault.NotFound) {
+		t.Errorf("a log that is not there: %v", err)
 	}
 }
 

@@ -43,6 +43,8 @@ func (e *Engine) answer(ctx context.Context, tx *store.Tx, event *commonv1.Event
 const (
 	nonFinite  = "nonfinite"
 	divergence = "divergence"
+	// gaveUp is of a failure that the supervisor wants a person to look at.
+	gaveUp = "failed"
 )
 
 // save has the run saved and restarted, once for each time that the problem

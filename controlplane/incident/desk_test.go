@@ -43,6 +43,7 @@ type desk struct {
 	spans    *tracetest.SpanRecorder
 	now      time.Time
 	saveErr  error // what Save gives instead of working
+	judged   []*commonv1.CheckpointJudgement
 	sequence uint64
 	over     detect.Standing // what ends with the next events
 }
@@ -69,9 +70,9 @@ func newDesk(t testing.TB) *desk {
 	router := routing.New(routing.Deps{Plan: plan, Store: d.store, Clock: clock, Log: testkit.Logger(t)})
 	d.router = router
 	d.engine = incident.New(incident.Defaults(), incident.Deps{
-		Router: router, Save: d.save, Store: d.store, Clock: clock, Log: testkit.Logger(t), Tracer: tracer, Metrics: d.registry,
+		Router: router, Save: d.save, Judge: d.judge, Store: d.store, Clock: clock, Log: testkit.Logger(t), Tracer: tracer, Metrics: d.registry,
 	})
-	d.bank = detect.NewBank([]detect.Rule{rules.NonFinite(), rules.Divergence(rules.Defaults().Divergence)})
+	d.bank = detect.NewBank([]detect.Rule{rules.NonFinite(), rules.Divergence(rules.Defaults().Divergence), rules.Failed()})
 	return d
 }
 
@@ -80,6 +81,11 @@ func (d *desk) save(tx *store.Tx, request fleet.SaveRequest) (*controlv1.Checkpo
 		return nil, d.saveErr
 	}
 	return d.fleet.RequestCheckpoint(tx, request)
+}
+
+func (d *desk) judge(_ *store.Tx, j *commonv1.CheckpointJudgement) error {
+	d.judged = append(d.judged, j)
+	return nil
 }
 
 // event completes an event of run "r" on node "n1", one millisecond later.

@@ -33,8 +33,46 @@ func (e *Engine) follow(ctx context.Context, tx *store.Tx, event *commonv1.Event
 		return e.runEnded(ctx, tx, event)
 	case *commonv1.Event_RunEnded:
 		return e.runEnded(ctx, tx, event)
+	case *commonv1.Event_CheckpointChanged:
+		return e.judged(tx, event, body.CheckpointChanged)
 	}
 	return nil
+}
+
+// judged notes that a checkpoint is not to be trusted any more in the incidents
+// of its run: why a restart goes on from an earlier one.
+func (e *Engine) judged(tx *store.Tx, event *commonv1.Event, c *commonv1.CheckpointChanged) error {
+	if c.GetChange() != commonv1.CheckpointChange_CHECKPOINT_CHANGE_JUDGED || c.GetHealth() < commonv1.CheckpointHealth_CHECKPOINT_HEALTH_SUSPECT {
+		return nil
+	}
+	open, err := tx.OpenIncidents(event.GetRunId())
+	if err != nil {
+		return err
+	}
+	word := strings.ToLower(strings.TrimPrefix(c.GetHealth().String(), "CHECKPOINT_HEALTH_"))
+	text := fmt.Sprintf("Checkpoint %s of step %d is %s.", c.GetCheckpointId(), c.GetStep(), word)
+	for _, record := range open {
+		i, err := tx.Incident(record.Incident.GetIncidentId())
+		if err != nil {
+			return err
+		}
+		// Every node that has a rank of it says so.
+		if slices.ContainsFunc(i.GetTimeline(), func(t *controlv1.TimelineEntry) bool { return strings.HasPrefix(t.GetText(), text) }) {
+			continue
+		}
+		why := strings.TrimSuffix(strings.Join(c.GetReasons(), "; "), ".")
+		if err := note(tx, i.GetIncidentId(), event.GetTime().AsTime(), "checkpoint", text+" "+upperFirst(why)+"."); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func upperFirst(s string) string {
+	if s == "" {
+		return "No reason was given"
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
 }
 
 // checkpoint notes the states that an awaited checkpoint reached, each once,
@@ -210,11 +248,27 @@ func (e *Engine) runEnded(ctx context.Context, tx *store.Tx, event *commonv1.Eve
 		} else if still {
 			continue
 		}
+		if called, err := callsSomebody(tx, record); err != nil {
+			return err
+		} else if called && run.GetState() == controlv1.RunState_RUN_STATE_FAILED {
+			continue // that it failed is the problem
+		}
 		if err := e.resolve(ctx, tx, event.GetTime().AsTime(), record, endReason(run.GetState(), record.Incident.GetKind()), ""); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// callsSomebody tells whether the supervisor called a person for an incident.
+func callsSomebody(tx *store.Tx, record store.IncidentRecord) (bool, error) {
+	whole, err := tx.Incident(record.Incident.GetIncidentId())
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(whole.GetFindings(), func(f *controlv1.Finding) bool {
+		return f.GetKind() == gaveUp && f.GetSeverity() == commonv1.Severity_SEVERITY_CRITICAL
+	}), nil
 }
 
 // endReason says why a run's end resolves an incident. That a run made all its

@@ -231,6 +231,8 @@ func (e *Engine) open(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 func (e *Engine) join(ctx context.Context, tx *store.Tx, event *commonv1.Event, f *controlv1.Finding, record store.IncidentRecord) error {
 	i := record.Incident
 	worse := f.GetSeverity() > i.GetSeverity()
+	// That nothing more is tried is news, however severe what led to it was.
+	news := worse || (f.GetKind() == gaveUp && !quiet(i))
 	i.Severity = max(i.GetSeverity(), f.GetSeverity())
 	record.OnsetStep = max(record.OnsetStep, f.GetOnsetStep())
 	record.Findings++
@@ -260,7 +262,7 @@ func (e *Engine) join(ctx context.Context, tx *store.Tx, event *commonv1.Event, 
 			return err
 		}
 	}
-	if err := tx.PutIncident(record); err != nil || !worse {
+	if err := tx.PutIncident(record); err != nil || !news {
 		return err
 	}
 	return e.deps.Router.Alert(ctx, tx, record)

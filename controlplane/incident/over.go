@@ -13,8 +13,9 @@ import (
 
 // lasting tells of a kind that is not over because its detector sees it no
 // more: a run that met a NaN is well when a later attempt gets past it, and
-// whether a loss came back is for a person to judge.
-func lasting(kind string) bool { return kind == nonFinite || kind == divergence }
+// whether a loss came back is for a person to judge. What a supervisor calls a
+// person for is such a kind too.
+func lasting(kind string) bool { return kind == nonFinite || kind == divergence || kind == gaveUp }
 
 // SeenNoMore takes in that problems ended, as an event shows: the incidents of the
 // same attempt are over that had one of them and of whose others none goes on.

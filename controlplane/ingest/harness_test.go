@@ -206,7 +206,7 @@ func (a *agent) hear() *agentv1.ConnectResponse {
 func (a *agent) end() error {
 	for {
 		if _, err := a.stream.Recv(); err != nil {
-			return fault.FromGRPC(err)
+			return fault.FromGRPC(protocol.EndOf(a.stream, err))
 		}
 	}
 }

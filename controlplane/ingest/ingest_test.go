@@ -433,7 +433,7 @@ func TestDrain(t *testing.T) {
 	if drain := a.hear().GetDrain(); drain == nil || drain.ReconnectAfter.AsDuration() != Defaults().ReconnectAfter {
 		t.Errorf("Drain %v", drain)
 	}
-	if err := a.end(); err == nil || !strings.Contains(err.Error(), "EOF") {
+	if err := a.end(); err == nil || !strings.Contains(err.Error(), "sent the agent away") {
 		t.Errorf("after Drain: %v", err)
 	}
 	for _, late := range []*agent{silent, p.dial()} {

@@ -1,8 +1,8 @@
 // Package ingest is the control plane's end of the agents' streams. It takes
 // their frames, has them stored, and acknowledges what is stored.
 //
-// Each stream is one session, worked by one goroutine that reads what another
-// receives: what it takes, acknowledges and sends happens in one order. An event
+// Each stream is one session, worked by one goroutine that receives and, with a
+// worker's help, takes and acknowledges one message after the other. An event
 // frame is acknowledged when the bus has made it durable, a sample frame when
 // the TSDB has it.
 //
@@ -37,6 +37,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/tap"
 
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -45,7 +46,6 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/load"
 	"github.com/vigil-ml/vigil/controlplane/metrics"
 	"github.com/vigil-ml/vigil/internal/fault"
-	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/protocol"
 )
@@ -169,22 +169,28 @@ type Service struct {
 	resent prometheus.Counter
 
 	buffers chan *buffers // one for each frame of samples that is stored at once
-	readers *life.Group
-	drain   chan struct{} // closed when the control plane goes away
-	mu      sync.Mutex    // held to close drain and to start a reader
+	workers *workers
+
+	goAway    context.CancelFunc
+	whenGoing func(do func()) (stop func() bool) // has something done when the control plane goes away
+	mu        sync.Mutex                         // held to go away and to begin a session
+	gone      bool
+	open      sync.WaitGroup
 }
 
 // New makes the service. Its owner registers it at a gRPC server that was made
 // with [ServerOptions], and runs it.
 func New(config Config, deps Deps) *Service {
+	going, goAway := context.WithCancel(context.Background())
 	s := &Service{
 		config:      config,
 		deps:        deps,
 		frameCount:  metric.NewCounter(deps.Metrics, metric.ControlFrames),
 		sampleCount: metric.NewCounter(deps.Metrics, metric.ControlSamples),
 		buffers:     newBuffers(2 * runtime.GOMAXPROCS(0)),
-		readers:     life.NewGroup(context.Background()),
-		drain:       make(chan struct{}),
+		workers:     newWorkers(),
+		goAway:      goAway,
+		whenGoing:   func(do func()) func() bool { return context.AfterFunc(going, do) },
 		resent:      metric.NewCounter(deps.Metrics, metric.ControlSettings).WithLabelValues(),
 	}
 	s.told.Store(newTold(config.Collectors))
@@ -196,9 +202,11 @@ func New(config Config, deps Deps) *Service {
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessageBytes),
-		// For each of ten thousand connections, what is read ahead; the buffer for
-		// writing is there only while something is written.
-		grpc.ReadBufferSize(bufferBytes), grpc.WriteBufferSize(bufferBytes),
+		// For each of ten thousand connections: nothing is read ahead, since TLS
+		// reads a record at a time anyway; the buffer for writing is there only
+		// while something is written.
+		grpc.ReadBufferSize(0), grpc.WriteBufferSize(bufferBytes),
+		grpc.InTapHandle(endable),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingInterval, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
 	}
@@ -209,20 +217,26 @@ func ServerOptions() []grpc.ServerOption {
 func (s *Service) Run(ctx context.Context) error {
 	<-ctx.Done()
 	s.mu.Lock()
-	if !s.draining() {
-		close(s.drain)
-	}
+	s.gone = true
 	s.mu.Unlock()
-	return s.readers.Wait()
+	s.goAway()
+	s.open.Wait()
+	return s.workers.stop()
 }
 
-func (s *Service) draining() bool {
-	select {
-	case <-s.drain:
-		return true
-	default:
-		return false
+// enter begins a session, unless the control plane goes away.
+func (s *Service) enter() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone {
+		return errGoing()
 	}
+	s.open.Add(1)
+	return nil
+}
+
+func errGoing() error {
+	return fault.New(fault.Unavailable, "the control plane is going away; connect again later")
 }
 
 // stream is one agent's stream.
@@ -238,24 +252,34 @@ func (s *Service) Connect(stream stream) error {
 }
 
 func (s *Service) serve(stream stream) error {
-	in, err := s.receive(stream)
-	if err != nil {
+	if err := s.enter(); err != nil {
 		return err
 	}
-	hello, err := s.hello(stream.Context(), in)
+	defer s.open.Done()
+	cut, ok := stream.Context().Value(endKey{}).(context.CancelCauseFunc)
+	if !ok {
+		return fault.New(fault.Internal, "open session: the server lacks the ingest service's options")
+	}
+	end := func(why error) {
+		protocol.SetEnd(stream, fault.GRPC(why))
+		cut(why)
+	}
+	hello, err := s.hello(stream, end)
 	if err != nil {
 		s.deps.Log.Warn("agent was refused", "error", err)
 		return err
 	}
 	x := &session{
-		Service: s, stream: stream, in: in, node: hello.Node, id: uuid.NewString(),
-		commands: make(chan *agentv1.ConnectResponse),
-		series:   map[uint32]series{}, seed: maphash.MakeSeed(),
+		Service: s, stream: stream, end: end, node: hello.Node, id: uuid.NewString(),
+		series: map[uint32]series{}, seed: maphash.MakeSeed(),
 	}
+	defer x.close()
 	// Before Welcome: an agent that has Welcome may connect again at once, and
 	// that later session must be the one that stays.
-	live, release := s.deps.Fleet.Connected(stream.Context(), hello, x.send(stream.Context()))
-	defer release()
+	var live context.Context
+	var release func()
+	s.workers.do(func() { live, release = s.deps.Fleet.Connected(stream.Context(), hello, x.send) })
+	defer s.workers.do(release)
 	err = x.run(live)
 	s.deps.Log.Info("agent's session ended", "node", x.node, "session", x.id, "reason", ending(err))
 	return err
@@ -272,59 +296,37 @@ func ending(err error) string {
 	return err.Error()
 }
 
-// received is what one call of Recv gave.
-type received struct {
-	request *agentv1.ConnectRequest
-	err     error
-}
+// endKey is where a stream's context has what ends it.
+type endKey struct{}
 
-// receive reads the stream, one message ahead of whoever takes from the
-// channel. It ends when the stream does, which is when Connect returns at the
-// latest; nothing else ends a Recv.
-func (s *Service) receive(stream stream) (<-chan received, error) {
-	in := make(chan received)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.draining() {
-		return nil, fault.New(fault.Unavailable, "the control plane is going away; connect again later")
+// endable gives an agent's stream a context that its session can end: nothing
+// else ends a Recv, and a goroutine for each stream that only waits in Recv would
+// take more memory than the rest of the session.
+func endable(ctx context.Context, info *tap.Info) (context.Context, error) {
+	if info.FullMethodName != agentv1.AgentService_Connect_FullMethodName {
+		return ctx, nil
 	}
-	s.readers.Go("receive from agent", func(context.Context) error {
-		for {
-			request, err := stream.Recv()
-			select {
-			case in <- received{request, err}:
-			case <-stream.Context().Done():
-				return nil
-			}
-			if err != nil {
-				return nil
-			}
-		}
-	})
-	return in, nil
+	ctx, end := context.WithCancelCause(ctx)
+	return context.WithValue(ctx, endKey{}, end), nil
 }
 
 // hello waits for the first message and checks who it is from.
-func (s *Service) hello(ctx context.Context, in <-chan received) (*agentv1.Hello, error) {
-	late := time.NewTimer(helloTimeout)
+func (s *Service) hello(stream stream, end func(error)) (*agentv1.Hello, error) {
+	ctx := stream.Context()
+	late := time.AfterFunc(helloTimeout, func() {
+		end(fault.New(fault.Deadline, "open session: no Hello within %s", helloTimeout))
+	})
 	defer late.Stop()
-	var first received
-	select {
-	case first = <-in:
-	case <-late.C:
-		return nil, fault.New(fault.Deadline, "open session: no Hello within %s", helloTimeout)
-	case <-s.drain:
-		return nil, fault.New(fault.Unavailable, "the control plane is going away; connect again later")
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	stay := s.whenGoing(func() { end(errGoing()) })
+	defer stay()
+	first, err := stream.Recv()
+	if err != nil {
+		return nil, whyEnded(ctx, err)
 	}
-	if first.err != nil {
-		return nil, first.err
-	}
-	hello := first.request.GetHello()
+	hello := first.GetHello()
 	switch {
 	case hello == nil:
-		return nil, fault.New(fault.Invalid, "open session: the first message is %T; say Hello first", first.request.Message)
+		return nil, fault.New(fault.Invalid, "open session: the first message is %T; say Hello first", first.Message)
 	case hello.Revision != protocol.Revision:
 		return nil, fault.WithHint(
 			fault.New(fault.Precondition, "open session: agent %q (version %q) speaks protocol revision %d, this control plane speaks %d",
@@ -343,4 +345,12 @@ func (s *Service) hello(ctx context.Context, in <-chan received) (*agentv1.Hello
 		}
 	}
 	return hello, nil
+}
+
+// whyEnded prefers why a stream was ended here to what the end looked like.
+func whyEnded(ctx context.Context, err error) error {
+	if why := context.Cause(ctx); why != nil && !errors.Is(why, context.Canceled) {
+		return why
+	}
+	return err
 }

@@ -3,8 +3,10 @@ package ingest
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"hash/maphash"
+	"sync"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -15,23 +17,27 @@ import (
 	"github.com/vigil-ml/vigil/internal/protocol"
 )
 
-// framesPerAck is how many frames that come without a pause are acknowledged
-// together.
-const framesPerAck = 16
+// errDrained is why a stream ends whose agent was sent away.
+var errDrained = fault.New(fault.Canceled, "this control plane stops, and sent the agent away")
 
-// session is one stream behind its Hello. Its goroutine alone uses it, but for
-// send.
+// session is one stream behind its Hello. Its goroutine alone uses it, or the
+// worker that it waits for, but for what send and drain use.
 type session struct {
 	*Service
-	stream   stream
-	in       <-chan received
-	commands chan *agentv1.ConnectResponse
+	stream stream
+	end    func(why error) // ends the stream's context, and thereby Recv
+
+	taking  sync.Mutex // held while a message is taken
+	sending sync.Mutex // grpc allows one Send at a time
+	closed  bool       // nothing can be sent anymore; under sending
+
+	known    *told       // what Welcome told the agent
+	unfollow func() bool // ends follow; under sending
 
 	id      string
 	node    string
 	durable *agentv1.Position // of the event frame that is known to be stored
 
-	told            *told // what the agent knows
 	events, samples lane
 	series          map[uint32]series
 	seed            maphash.Seed // of their definitions' hashes
@@ -48,37 +54,51 @@ type lane struct {
 // run welcomes the agent and works the session until the stream ends, a newer
 // session of the node takes over, the control plane goes away, or the agent
 // sends what it must not.
-func (x *session) run(live context.Context) error {
-	if err := x.welcome(live); err != nil {
+func (x *session) run(live context.Context) (err error) {
+	if x.workers.do(func() { err = x.welcome(live) }); err != nil {
 		return err
 	}
+	taken := context.AfterFunc(live, func() { x.end(context.Cause(live)) })
+	defer taken()
+	stay := x.whenGoing(x.drain)
+	defer stay()
+	x.follow(x.known)
 	for {
-		select {
-		case <-live.Done():
-			return context.Cause(live)
-		case <-x.drain:
-			return x.stream.Send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Drain{
-				Drain: &agentv1.Drain{ReconnectAfter: durationpb.New(x.config.ReconnectAfter)},
-			}})
-		case <-x.told.changed:
-			if err := x.retell(); err != nil {
-				return err
-			}
-		case command := <-x.commands:
-			if err := x.stream.Send(command); err != nil {
-				return err
-			}
-		case next := <-x.in:
-			takeErr := x.takeAll(live, next)
-			if live.Err() != nil {
-				return context.Cause(live)
-			}
-			// What came before a mistake is stored and acknowledged.
-			if err := cmp.Or(takeErr, x.acknowledge()); err != nil {
-				return err
-			}
+		request, err := x.stream.Recv()
+		if err == nil {
+			x.workers.do(func() { err = x.answer(live, request) })
 		}
+		if err == nil {
+			continue
+		}
+		if live.Err() != nil {
+			err = context.Cause(live)
+		}
+		if err = whyEnded(x.stream.Context(), err); errors.Is(err, errDrained) {
+			return nil
+		}
+		return err
 	}
+}
+
+// answer takes a message and acknowledges what it can.
+func (x *session) answer(ctx context.Context, request *agentv1.ConnectRequest) error {
+	x.taking.Lock()
+	defer x.taking.Unlock()
+	if err := x.take(ctx, request); err != nil {
+		return err
+	}
+	return x.acknowledge()
+}
+
+// drain sends the agent away, once the message that is being taken is.
+func (x *session) drain() {
+	x.taking.Lock()
+	defer x.taking.Unlock()
+	_ = x.send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Drain{
+		Drain: &agentv1.Drain{ReconnectAfter: durationpb.New(x.config.ReconnectAfter)},
+	}}) // where it fails the agent is gone
+	x.end(errDrained)
 }
 
 // welcome tells the agent where its events go on.
@@ -86,46 +106,39 @@ func (x *session) welcome(ctx context.Context) (err error) {
 	if x.durable, err = x.deps.Bus.Last(ctx, x.node); err != nil {
 		return err
 	}
-	x.told = x.Service.told.Load()
+	x.known = x.told.Load()
 	x.deps.Log.Info("agent connected", "node", x.node, "session", x.id, "events_from", position(x.durable))
-	return x.stream.Send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Welcome{Welcome: &agentv1.Welcome{
+	return x.send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Welcome{Welcome: &agentv1.Welcome{
 		Revision:          protocol.Revision,
 		SessionId:         x.id,
 		Events:            x.durable,
 		HeartbeatInterval: durationpb.New(x.config.HeartbeatInterval),
-		Settings:          x.told.settings,
+		Settings:          x.known.settings,
 	}}})
 }
 
-// send gives the function that the fleet sends with. It waits until the
-// session's goroutine takes the message, and fails with [fault.Unavailable]
-// once the stream has ended.
-func (x *session) send(ctx context.Context) func(*agentv1.ConnectResponse) error {
-	return func(response *agentv1.ConnectResponse) error {
-		select {
-		case x.commands <- response:
-			return nil
-		case <-ctx.Done():
-			return fault.New(fault.Unavailable, "send to node %s: its session has ended", x.node)
-		}
+// send sends a message. It fails with [fault.Unavailable] once the session has
+// ended. It is safe for concurrent use.
+func (x *session) send(response *agentv1.ConnectResponse) error {
+	x.sending.Lock()
+	defer x.sending.Unlock()
+	if x.closed {
+		return fault.New(fault.Unavailable, "send to node %s: its session has ended", x.node)
 	}
+	if err := x.stream.Send(response); err != nil {
+		return fault.New(fault.Unavailable, "send to node %s: %w", x.node, err)
+	}
+	return nil
 }
 
-// takeAll takes a message and those that have come meanwhile, so that they are
-// acknowledged together. Its error is io.EOF when the agent is done.
-func (x *session) takeAll(ctx context.Context, next received) error {
-	for n := 1; ; n++ {
-		if next.err != nil {
-			return next.err
-		}
-		if err := x.take(ctx, next.request); err != nil || n == framesPerAck {
-			return err
-		}
-		select {
-		case next = <-x.in:
-		default:
-			return nil
-		}
+// close has what is sent from now on fail: a stream whose handler has returned is
+// not to be used.
+func (x *session) close() {
+	x.sending.Lock()
+	defer x.sending.Unlock()
+	x.closed = true
+	if x.unfollow != nil {
+		x.unfollow()
 	}
 }
 
@@ -219,7 +232,7 @@ func (x *session) pay(class agentv1.FrameClass, of *lane) error {
 	}
 	ack := &agentv1.Ack{Class: class, Position: of.owing}
 	of.owing = nil
-	return x.stream.Send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Ack{Ack: ack}})
+	return x.send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Ack{Ack: ack}})
 }
 
 func compare(a, b *agentv1.Position) int {

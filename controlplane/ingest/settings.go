@@ -1,6 +1,8 @@
 package ingest
 
 import (
+	"context"
+
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -10,11 +12,13 @@ import (
 // told is what agents are told of their collectors, until it changes.
 type told struct {
 	settings *agentv1.Settings
-	changed  chan struct{} // closed when there is another
+	changed  context.Context //nolint:containedctx // ends when there is another
+	change   context.CancelFunc
 }
 
 func newTold(collectors map[string]Collector) *told {
-	return &told{settings: settingsOf(collectors), changed: make(chan struct{})}
+	changed, change := context.WithCancel(context.Background())
+	return &told{settings: settingsOf(collectors), changed: changed, change: change}
 }
 
 // settingsOf is collectors as agents are told of them.
@@ -41,15 +45,26 @@ func (s *Service) SetCollectors(collectors map[string]Collector) bool {
 			return false
 		}
 		if s.told.CompareAndSwap(before, next) {
-			close(before.changed)
+			before.change()
 			return true
 		}
 	}
 }
 
-// retell tells the agent what is set now.
-func (x *session) retell() error {
-	x.told = x.Service.told.Load()
-	x.resent.Inc()
-	return x.stream.Send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Settings{Settings: x.told.settings}})
+// follow tells the agent what is set, whenever that is something else than it
+// knows, until the session is closed. Nothing waits for it meanwhile.
+func (x *session) follow(known *told) {
+	x.sending.Lock()
+	defer x.sending.Unlock()
+	if x.closed {
+		return
+	}
+	x.unfollow = context.AfterFunc(known.changed, func() {
+		next := x.told.Load()
+		response := &agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Settings{Settings: next.settings}}
+		if x.send(response) == nil {
+			x.resent.Inc()
+			x.follow(next)
+		}
+	})
 }

@@ -190,7 +190,7 @@ func TestRulesRecordAndTell(t *testing.T) {
 	}
 	testkit.Eventually(t, "the alert", func() bool { _, ok := last(); return ok })
 	a, _ := last()
-	if a.Labels["alertname"] != "LoadHigh" || a.Labels["node"] != "a" || a.Annotations["summary"] != "load of a is 5" || !a.Ends.After(time.Now()) {
+	if a.Labels["alertname"] != "LoadHigh" || a.Labels["node"] != "a" || a.Value != 5 || a.Annotations["summary"] != "load of a is 5" || !a.Ends.After(time.Now()) {
 		t.Errorf("alert %+v", a)
 	}
 	testkit.Eventually(t, "the recorded series", func() bool { return db.count(t, "node:load:double") > 0 })

@@ -22,6 +22,7 @@ const reloadEvery = 30 * time.Second
 // again while it fires, and when it is over.
 type Alert struct {
 	Labels, Annotations map[string]string
+	Value               float64 // of the rule's expression, when it was evaluated last
 	Starts              time.Time
 	// Ends is when it was over, or until when it is to be believed.
 	Ends         time.Time
@@ -110,7 +111,7 @@ func (r *Rules) tell(ctx context.Context, expr string, alerts ...*rules.Alert) {
 	var all []Alert
 	for _, a := range alerts {
 		one := Alert{
-			Labels: a.Labels.Map(), Annotations: a.Annotations.Map(), Starts: a.FiredAt, Ends: a.ValidUntil,
+			Labels: a.Labels.Map(), Annotations: a.Annotations.Map(), Value: a.Value, Starts: a.FiredAt, Ends: a.ValidUntil,
 			GeneratorURL: r.deps.ExternalURL + "/api/v1/query?query=" + url.QueryEscape(expr),
 		}
 		if !a.ResolvedAt.IsZero() {

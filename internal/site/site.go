@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -210,7 +211,12 @@ func (s *Site) Train(run string, args ...string) (*Process, error) {
 // Supervise starts a command under a supervisor, with more of an environment as
 // NAME=value; its output goes to <run>.log.
 func (s *Site) Supervise(run string, environ []string, command ...string) (*Process, error) {
-	args := append([]string{"run", "--socket", s.Socket, "--run-id", run, "--"}, command...)
+	return s.SuperviseWith(run, nil, environ, command...)
+}
+
+// SuperviseWith is Supervise with more flags of the supervisor's.
+func (s *Site) SuperviseWith(run string, flags, environ []string, command ...string) (*Process, error) {
+	args := slices.Concat([]string{"run", "--socket", s.Socket, "--run-id", run}, flags, []string{"--"}, command)
 	return start(s.Path(run+".log"), environ, filepath.Join(s.Bin, "vigil-trainer"), args...)
 }
 

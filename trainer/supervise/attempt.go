@@ -102,7 +102,7 @@ func (s *supervisor) attempt(ctx context.Context, path string, number uint32, af
 		Command: s.sayable(s.config.Command), Pid: int64(os.Getpid()), AfterFailure: after, Recovery: s.asked,
 	}}})
 	s.deps.Log.Debug("launched", "attempt", number, "pid", p.cmd.Process.Pid, "command", s.config.Command)
-	w := s.watch(ctx, p, exitFile, launched)
+	w := s.watch(ctx, p, exitFile, launched, losses.pulse)
 	s.machine.to(Sweeping)
 	if strays := p.end(); strays > 0 {
 		s.deps.Log.Info("ended processes that had left the command's group", "count", strays)

@@ -105,7 +105,7 @@ func TestComplaintTimeoutsMustBeOrderedByHand(t *testing.T) {
 	}
 	began := time.Now()
 	for pause := time.Second; pause < 48*time.Hour; pause *= 2 {
-		h := newHealth(Defaults(), 0, "", began)
+		h := newHealth(Defaults(), 0, "", began, &pulse{})
 		h.known, h.longest = true, pause
 		if h.patience() <= pause {
 			t.Errorf("a pause of %s is usual, and a hang after %s", pause, h.patience())

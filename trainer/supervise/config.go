@@ -41,6 +41,9 @@ type Config struct {
 	NoResume bool
 	// NeedEncryption refuses to run unless the agent's vault encrypts.
 	NeedEncryption bool
+	// DrainNode has SLURM give this node to nobody any more where the run is given
+	// up here and its policy asks for another node.
+	DrainNode bool
 	// ControlGroup gives the processes of each attempt a control group of their
 	// own, where one can be made.
 	ControlGroup bool
@@ -57,6 +60,10 @@ type Health struct {
 	// HangAfter is how long no step may finish; 0: it follows from the steps, see
 	// hangPatience.
 	HangAfter time.Duration
+	// SilentAfter is how long a command that tells no steps at all may print
+	// nothing, use no processor, move no data and leave the GPUs idle; 0: for ever.
+	// It needs CPU.
+	SilentAfter time.Duration
 	// FirstStep is how long the first step of an attempt may take.
 	FirstStep time.Duration
 	// CPU and Memory have the processes' use of them measured, as evidence and to
@@ -78,7 +85,7 @@ func Defaults() Config {
 	return Config{
 		Policy: policy.Defaults(), Output: output.Defaults(),
 		Grace: 30 * time.Second, KillWait: 5 * time.Second, ControlGroup: true,
-		Health: Health{Interval: 5 * time.Second, FirstStep: time.Hour, CPU: true, Memory: true, GPUMemory: true},
+		Health: Health{Interval: 5 * time.Second, FirstStep: time.Hour, SilentAfter: 30 * time.Minute, CPU: true, Memory: true, GPUMemory: true},
 	}
 }
 
@@ -88,7 +95,7 @@ func (c Config) check() error {
 		return fault.New(fault.Invalid, "supervise: there is no command")
 	case c.RunID == "":
 		return fault.New(fault.Invalid, "supervise: the run has no id")
-	case c.Grace < 0 || c.KillWait < 0 || c.Health.HangAfter < 0 || c.Health.FirstStep < 0:
+	case c.Grace < 0 || c.KillWait < 0 || c.Health.HangAfter < 0 || c.Health.SilentAfter < 0 || c.Health.FirstStep < 0:
 		return fault.New(fault.Invalid, "supervise: periods must not be negative")
 	case c.Health.Interval <= 0:
 		return fault.New(fault.Invalid, "supervise: health is looked at every %s; want a positive duration", c.Health.Interval)

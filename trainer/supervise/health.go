@@ -35,6 +35,10 @@ type health struct {
 	grows   int           // looks in a row with more memory
 	from    int64         // bytes at the first of them
 	warned  bool
+
+	pulse       *pulse
+	activity    activity
+	utilization func() (busy float64, known bool) // of the node's GPUs; nil: nobody knows
 }
 
 // finding is what a look found; at most one of limit, hang and warning is set.
@@ -43,8 +47,8 @@ type finding struct {
 	evidence             []string
 }
 
-func newHealth(config Config, pid int, exitFile string, launched time.Time) health {
-	return health{config: config, pid: pid, exitFile: exitFile, since: launched}
+func newHealth(config Config, pid int, exitFile string, launched time.Time, pulse *pulse) health {
+	return health{config: config, pid: pid, exitFile: exitFile, since: launched, pulse: pulse, activity: activity{since: launched}}
 }
 
 // patience is how long no step may finish now. Before the first step it is the
@@ -63,6 +67,9 @@ func (h *health) patience() time.Duration {
 // look looks once.
 func (h *health) look(now time.Time) finding {
 	progress, known := trainer.ReadProgress(h.exitFile)
+	if step := h.pulse.step.Load(); !known && step > 0 {
+		progress.Step, known = step, true
+	}
 	if known && (!h.known || progress.Step != h.step) {
 		if h.known {
 			h.longest = max(h.longest, now.Sub(h.since))
@@ -72,9 +79,12 @@ func (h *health) look(now time.Time) finding {
 	if limit := h.config.Limits.GPUMemoryBytes; h.config.Health.GPUMemory && limit > 0 && progress.GPUBytes > limit {
 		return finding{limit: fmt.Sprintf("limits.max_gpu_memory_gb: the process uses %d bytes of GPU memory, %d are allowed", progress.GPUBytes, limit)}
 	}
-	warning := h.measure()
-	// A command that never tells a step cannot be told to hang.
-	if idle := now.Sub(h.since); known && h.patience() > 0 && idle > h.patience() {
+	warning := h.measure(now)
+	if !known {
+		// A command that never tells a step hangs when nothing can be seen of it.
+		return finding{hang: h.silent(now), warning: warning}
+	}
+	if idle := now.Sub(h.since); h.patience() > 0 && idle > h.patience() {
 		f := finding{hang: fmt.Sprintf("no step has finished for %s, after step %d; the longest pause before was %s",
 			idle.Round(time.Second), h.step, h.longest.Round(time.Second))}
 		if h.config.Health.CPU {
@@ -87,21 +97,24 @@ func (h *health) look(now time.Time) finding {
 
 // measure measures the processes' use of the machine and gives a warning when
 // their memory only grows.
-func (h *health) measure() string {
+func (h *health) measure(now time.Time) string {
 	if !h.config.Health.CPU && !h.config.Health.Memory {
 		return ""
 	}
-	now, ok := usageOf(h.pid)
+	is, ok := usageOf(h.pid)
 	if !ok {
 		return ""
 	}
 	was := h.usage
-	h.usage = now
-	h.idleCPU += max(0, now.cpu-was.cpu)
+	h.usage = is
+	h.idleCPU += max(0, is.cpu-was.cpu)
+	if h.config.Health.CPU {
+		h.activity.seen(now, time.Unix(0, h.pulse.printed.Load()), h.config.Health.Interval, was, is)
+	}
 	if !h.config.Health.Memory || was.resident == 0 {
 		return ""
 	}
-	if now.resident <= was.resident {
+	if is.resident <= was.resident {
 		h.grows = 0
 		return ""
 	}
@@ -109,15 +122,16 @@ func (h *health) measure() string {
 		h.from = was.resident
 	}
 	h.grows++
-	if h.warned || h.grows < leakLooks || float64(now.resident) < leakGrowth*float64(h.from) {
+	if h.warned || h.grows < leakLooks || float64(is.resident) < leakGrowth*float64(h.from) {
 		return ""
 	}
 	h.warned = true
-	return fmt.Sprintf("resident memory of the command only grows: from %d to %d bytes in %d looks", h.from, now.resident, h.grows)
+	return fmt.Sprintf("resident memory of the command only grows: from %d to %d bytes in %d looks", h.from, is.resident, h.grows)
 }
 
 // usage is what a process and its descendants use.
 type usage struct {
 	cpu      time.Duration
 	resident int64 // bytes
+	moved    int64 // bytes that were read and written, files and all else
 }

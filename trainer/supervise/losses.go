@@ -12,17 +12,19 @@ import (
 // is told by the progress that every SDK leaves.
 type losses struct {
 	reader *logline.Reader
+	pulse  *pulse
 }
 
 func (s *supervisor) losses(exitFile string) losses {
-	silent := false
-	return losses{logline.NewReader(func(found logline.Found) {
+	silent, p := false, &pulse{}
+	return losses{pulse: p, reader: logline.NewReader(func(found logline.Found) {
 		if !silent {
 			_, silent = trainer.ReadProgress(exitFile)
 		}
 		switch {
 		case silent:
 		case found.Step != nil:
+			p.stepped(found.Step.Step)
 			s.session.Step(*found.Step)
 		default:
 			s.session.Evaluated(*found.Evaluation)
@@ -31,4 +33,6 @@ func (s *supervisor) losses(exitFile string) losses {
 }
 
 // with shows an output also to the reader.
-func (l losses) with(also io.Writer) io.Writer { return io.MultiWriter(also, l.reader.Stream()) }
+func (l losses) with(also io.Writer) io.Writer {
+	return io.MultiWriter(also, l.pulse, l.reader.Stream())
+}

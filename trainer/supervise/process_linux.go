@@ -68,8 +68,11 @@ func descendants(marker string, adopted bool) []int {
 		environ, _ := os.ReadFile(filepath.Join(dir, "environ"))
 		marked := bytes.Contains(environ, []byte(marker)) || (adopted && parent == own)
 		if state == 'Z' && parent == own {
-			// Not the command itself: that is waited for before the sweep.
-			_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+			// Not the command itself: that is waited for before the sweep. Where
+			// nobody is adopted it is a child of somebody else in this process.
+			if adopted {
+				_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+			}
 			continue
 		}
 		if state == 'Z' || state == 'X' {

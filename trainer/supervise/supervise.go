@@ -130,6 +130,7 @@ func (s *supervisor) run(ctx context.Context, path string) (Result, error) {
 		}
 		s.machine.to(Judging)
 		decision := s.judge(&ended)
+		s.exclude(ctx, &decision)
 		s.session.Report(&commonv1.Event{Body: &commonv1.Event_AttemptEnded{AttemptEnded: ended.event(decision)}})
 		if decision.Restart {
 			s.deps.Log.Warn("restarting", "attempt", number, "cause", ended.Explanation, "in", decision.Wait.Round(time.Millisecond), "decision", decision.Why)

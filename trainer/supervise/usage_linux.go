@@ -30,6 +30,7 @@ func usageOf(pid int) (usage, bool) {
 			if more, ok := usageOf(child); ok {
 				u.cpu += more.cpu
 				u.resident += more.resident
+				u.moved += more.moved
 			}
 		}
 	}
@@ -54,6 +55,20 @@ func usageOfOne(pid int) (usage, bool) {
 	}
 	pages, _ := strconv.ParseInt(fields[resident], 10, 64)
 	return usage{
-		cpu: time.Duration(ticks) * time.Second / ticksPerSecond, resident: pages * int64(os.Getpagesize()),
+		cpu: time.Duration(ticks) * time.Second / ticksPerSecond, resident: pages * int64(os.Getpagesize()), moved: movedBy(dir),
 	}, true
+}
+
+// movedBy gives how many bytes a process read and wrote, of its ended children
+// too; 0 where that may not be read.
+func movedBy(dir string) (bytes int64) {
+	text, _ := os.ReadFile(filepath.Join(dir, "io"))
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		if name == "rchar" || name == "wchar" {
+			n, _ := strconv.ParseInt(value, 10, 64)
+			bytes += n
+		}
+	}
+	return bytes
 }

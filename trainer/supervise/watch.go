@@ -30,16 +30,17 @@ type watching struct {
 
 // watch waits for the end of a command and does what signals, notices, limits
 // and its health ask for.
-func (s *supervisor) watch(ctx context.Context, p *process, exitFile string, launched time.Time) *watching {
+func (s *supervisor) watch(ctx context.Context, p *process, exitFile string, launched time.Time, pulse *pulse) *watching {
 	w := &watching{
 		supervisor: s, process: p, timer: time.NewTimer(time.Hour),
-		health:   newHealth(s.config, p.cmd.Process.Pid, exitFile, launched),
+		health:   newHealth(s.config, p.cmd.Process.Pid, exitFile, launched, pulse),
 		requests: life.NewGroup(context.WithoutCancel(ctx)), answers: make(chan answer, 4),
 	}
 	defer func() {
 		w.requests.Stop()
 		_ = w.requests.Wait()
 	}()
+	w.health.utilization = s.utilization(ctx)
 	defer w.timer.Stop()
 	w.timer.Stop()
 	look := time.NewTicker(s.config.Health.Interval)

@@ -23,6 +23,7 @@ func list(s Settings) []detect.Rule {
 		Straggler(s.Straggler),
 		Hang(s.Hang),
 		Crash(),
+		Failed(),
 		Parameters(),
 		Overfitting(s.Overfitting),
 		DeadUnits(s.DeadUnits),

@@ -81,6 +81,10 @@ func randomRun(run string, random *rand.Rand, n int) []*commonv1.Event {
 			now += 30 // and a tick tells of it
 			e.Body = &commonv1.Event_Tick{Tick: &commonv1.Tick{LastStep: step}}
 		}
+		if i%900 == 898 {
+			e.Body = &commonv1.Event_AttemptEnded{AttemptEnded: &commonv1.AttemptEnded{
+				Restarting: true, Recovery: &commonv1.Recovery{Page: true, Decision: "again"}}}
+		}
 		e.Time = timestamppb.New(time.UnixMilli(int64(now * 1000)))
 		loss, norm := bad.loss*(1+random.Float64()/8), bad.gradient*(1+random.Float64())
 		seconds, data := bad.step*(0.1+random.Float64()/100), 0.001*bad.data

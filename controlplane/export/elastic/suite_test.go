@@ -121,6 +121,8 @@ func suite(t *testing.T, start func(*testing.T) server) {
 		"long ids and nothing but ids":    testIDs,
 		"a thousand ids are asked for":    testManyUncertain,
 		"numbers and names can be sought": testSearch,
+		"logs and the audit log":          testLogsAndAudit,
+		"the audit log can be read again": testReadAudit,
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) { test(t, start(t)) })

@@ -249,24 +249,26 @@ func (d *dataStream) search(body []byte) (int, any) {
 				Values []string `json:"values"`
 			} `json:"ids"`
 			Term map[string]any `json:"term"`
+			All  *object        `json:"match_all"`
 		} `json:"query"`
+		order
 	}
-	if err := json.Unmarshal(body, &q); err != nil || q.Query.IDs.Values == nil && len(q.Query.Term) != 1 {
-		return mistake("parsing_exception", "the fake finds by ids or one term only")
+	if err := json.Unmarshal(body, &q); err != nil || q.Query.IDs.Values == nil && len(q.Query.Term) != 1 && q.Query.All == nil {
+		return mistake("parsing_exception", "the fake finds all, by ids or by one term only")
 	}
-	hits := []any{}
+	hits := []object{}
 	for i, index := range d.indices {
 		for id, document := range index {
-			found := slices.Contains(q.Query.IDs.Values, id)
+			found := slices.Contains(q.Query.IDs.Values, id) || q.Query.All != nil
 			for field, value := range q.Query.Term {
 				found = found || has(document, strings.Split(field, "."), value)
 			}
 			if found {
-				hits = append(hits, object{"_index": fmt.Sprintf(".ds-%06d", i+1), "_id": id})
+				hits = append(hits, object{"_index": fmt.Sprintf(".ds-%06d", i+1), "_id": id, "_source": document})
 			}
 		}
 	}
-	return http.StatusOK, object{"_shards": object{"failed": 0}, "hits": object{"hits": hits}}
+	return http.StatusOK, object{"_shards": object{"failed": 0}, "hits": object{"hits": q.apply(hits)}}
 }
 
 // Policy gives the lifecycle policy that a template names; "" when there is none

@@ -1134,9 +1134,11 @@ type GetStandingResponse struct {
 	// What the node said is broken that can concern the run.
 	Faults []*v1.NodeFault `protobuf:"bytes,5,rep,name=faults,proto3" json:"faults,omitempty"`
 	// Whether the vault encrypts.
-	Encrypts      bool `protobuf:"varint,6,opt,name=encrypts,proto3" json:"encrypts,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Encrypts bool `protobuf:"varint,6,opt,name=encrypts,proto3" json:"encrypts,omitempty"`
+	// The utilization of the node's busiest GPU, 0 to 1; absent when not known.
+	GpuUtilization *float64 `protobuf:"fixed64,7,opt,name=gpu_utilization,json=gpuUtilization,proto3,oneof" json:"gpu_utilization,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *GetStandingResponse) Reset() {
@@ -1209,6 +1211,13 @@ func (x *GetStandingResponse) GetEncrypts() bool {
 		return x.Encrypts
 	}
 	return false
+}
+
+func (x *GetStandingResponse) GetGpuUtilization() float64 {
+	if x != nil && x.GpuUtilization != nil {
+		return *x.GpuUtilization
+	}
+	return 0
 }
 
 // CheckpointStanding is how far a checkpoint is.
@@ -1625,7 +1634,7 @@ const file_vigil_trainer_v1_trainer_proto_rawDesc = "" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12#\n" +
-	"\rcheckpoint_id\x18\x03 \x01(\tR\fcheckpointId\"\xcd\x02\n" +
+	"\rcheckpoint_id\x18\x03 \x01(\tR\fcheckpointId\"\x8f\x03\n" +
 	"\x13GetStandingResponse\x128\n" +
 	"\x04last\x18\x01 \x01(\v2$.vigil.trainer.v1.CheckpointStandingR\x04last\x12:\n" +
 	"\x05asked\x18\x02 \x01(\v2$.vigil.trainer.v1.CheckpointStandingR\x05asked\x128\n" +
@@ -1633,7 +1642,9 @@ const file_vigil_trainer_v1_trainer_proto_rawDesc = "" +
 	"stage_time\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\tstageTime\x126\n" +
 	"\tseal_time\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bsealTime\x122\n" +
 	"\x06faults\x18\x05 \x03(\v2\x1a.vigil.common.v1.NodeFaultR\x06faults\x12\x1a\n" +
-	"\bencrypts\x18\x06 \x01(\bR\bencrypts\"\x85\x01\n" +
+	"\bencrypts\x18\x06 \x01(\bR\bencrypts\x12,\n" +
+	"\x0fgpu_utilization\x18\a \x01(\x01H\x00R\x0egpuUtilization\x88\x01\x01B\x12\n" +
+	"\x10_gpu_utilization\"\x85\x01\n" +
 	"\x12CheckpointStanding\x12#\n" +
 	"\rcheckpoint_id\x18\x01 \x01(\tR\fcheckpointId\x126\n" +
 	"\x05state\x18\x02 \x01(\x0e2 .vigil.common.v1.CheckpointStateR\x05state\x12\x12\n" +
@@ -1784,6 +1795,7 @@ func file_vigil_trainer_v1_trainer_proto_init() {
 	if File_vigil_trainer_v1_trainer_proto != nil {
 		return
 	}
+	file_vigil_trainer_v1_trainer_proto_msgTypes[16].OneofWrappers = []any{}
 	file_vigil_trainer_v1_trainer_proto_msgTypes[20].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
