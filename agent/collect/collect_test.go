@@ -169,6 +169,58 @@ func TestCollectorsDoNotMeasureInStep(t *testing.T) {
 	}
 }
 
+// prompt is a collector that is told when there is something.
+type prompt struct {
+	*collector
+	news chan struct{}
+}
+
+func (p prompt) Await(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-p.news:
+	}
+}
+
+func TestPromptCollectorIsCalledWhenThereIsSomething(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := prompt{emits(1), make(chan struct{})}
+		r, err := NewRunner([]Source{{Name: "kernel", Collector: p, Interval: time.Minute}}, RunnerDeps{
+			Record: func(context.Context, []metric.Sample) error { return nil },
+			Log:    slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Clock: time.Now,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		stopped := make(chan error)
+		go func() { stopped <- r.Run(ctx) }()
+		time.Sleep(10 * time.Second)
+		p.news <- struct{}{}
+		synctest.Wait()
+		if n := p.calls.Load(); n != 2 {
+			t.Errorf("%d calls, want one at the start and one at once when there is something", n)
+		}
+		for range 3 { // a flood is one call a second
+			p.news <- struct{}{}
+			time.Sleep(promptGap)
+		}
+		synctest.Wait()
+		if n := p.calls.Load(); n != 5 {
+			t.Errorf("%d calls after three more in three seconds, want 5", n)
+		}
+		time.Sleep(3 * time.Minute)
+		synctest.Wait()
+		if n := p.calls.Load(); n < 7 || n > 9 {
+			t.Errorf("%d calls three minutes later, want one for each", n)
+		}
+		cancel()
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestTimeOfTheCollectorIsKept(t *testing.T) {
 	at := time.Unix(5, 0)
 	c := &collector{collect: func(_ context.Context, emit func(metric.Sample)) (Status, error) {
