@@ -20,6 +20,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/incident"
 	"github.com/vigil-ml/vigil/controlplane/ingest"
 	"github.com/vigil-ml/vigil/controlplane/metrics"
+	"github.com/vigil-ml/vigil/controlplane/retain"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/localkey"
 	"github.com/vigil-ml/vigil/internal/serve"
@@ -48,13 +49,15 @@ type Config struct {
 
 	// Replicas is about other control planes on the same PostgreSQL and the same
 	// NATS cluster: docs/fleet.md.
-	Replicas duty.Config     `yaml:"replicas"`
-	Store    store.Config    `yaml:"store"`
-	Bus      bus.Config      `yaml:"bus"`
-	Metrics  metrics.Config  `yaml:"metrics"`
-	Ingest   ingest.Config   `yaml:"ingest"`
-	Fleet    fleet.Config    `yaml:"fleet"`
-	Incident incident.Config `yaml:"incident"`
+	Replicas duty.Config  `yaml:"replicas"`
+	Store    store.Config `yaml:"store"`
+	// Retention is how long records are kept; docs/fleet.md.
+	Retention retain.Config   `yaml:"retention"`
+	Bus       bus.Config      `yaml:"bus"`
+	Metrics   metrics.Config  `yaml:"metrics"`
+	Ingest    ingest.Config   `yaml:"ingest"`
+	Fleet     fleet.Config    `yaml:"fleet"`
+	Incident  incident.Config `yaml:"incident"`
 	// Detection is the settings of the detection rules, for all runs, for
 	// projects and for single runs; docs/detection.md.
 	Detection profile.Config  `yaml:"detection"`
@@ -178,6 +181,7 @@ func Defaults() Config {
 		Authority: authority.Defaults("authority"),
 		Replicas:  duty.Defaults(),
 		Store:     store.Config{Path: "vigil.db"},
+		Retention: retain.Defaults(),
 		Bus:       bus.Defaults("bus"),
 		Metrics:   metrics.Defaults("metrics"),
 		Ingest:    ingest.Defaults(),

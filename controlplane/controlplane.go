@@ -207,7 +207,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group, reload r
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
 	events := pipeline.Partitioned(pipeline.Deps{
-		Store: c.store, Incidents: incidents,
+		Store: c.store, Incidents: incidents, Audit: c.keyUsed,
 		NewBank: func() pipeline.Bank { return detect.NewBankOf(profiles.Choose).WatchNodes(profiles.Nodes()) },
 		Clock:   time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
 	}, c.bus)
@@ -219,18 +219,19 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group, reload r
 		Bus: c.bus, Samples: c.samples, Fleet: nodes, Load: c.load, Admit: doors.authority.Admit,
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
+	old := c.retention()
 	operatorAPI := api.New(api.Deps{
 		Listener: operators, TLS: doors.tls, HTTP: c.web(events, incidents, router, alerts, doors), Store: c.store, Saver: nodes, Incidents: incidents, Router: router,
 		History: c.bus, Profiles: profiles, Receivers: alerts, Exports: exports,
 		Guard: doors.guard, Load: c.load, Audit: c.audit, Tokens: doors.tokens, Nodes: doors.authority,
-		Version: version.String(), Listeners: listeners,
+		Version: version.String(), Listeners: listeners, Retention: old.Kept(),
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
 
 	services.Go("alerting", alerts.Run)
 	services.Go("fleet", nodes.Run)
 	services.Go("hints", func(ctx context.Context) error { return c.hear(ctx, nodes) })
-	services.Go("duties", c.duties(events, incidents, router, nodes, exports).Run)
+	services.Go("duties", c.duties(events, incidents, router, nodes, exports, old).Run)
 	services.Go("audit", c.audit.Run)
 	services.Go("ingest", frames.Run)
 	services.Go("reload", func(ctx context.Context) error { return reload.run(ctx, frames, c.log) })
@@ -251,7 +252,7 @@ func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engi
 	mux.Handle("/api/v1/", shedding(c.load, ofMetrics, c.samples.Handler()))
 	mux.Handle(notify.CallbackPath, told.Callbacks())
 	alerts := alertapi.New(alertapi.Deps{
-		Store: c.store, Incidents: incidents, Router: router, Clock: time.Now, Log: c.log, Version: version.String(),
+		Store: c.store, Incidents: incidents, Router: router, Config: router.Config, Clock: time.Now, Log: c.log, Version: version.String(),
 	})
 	mux.Handle("/api/v2/", shedding(c.load, ofOperators, alerts))
 	mux.Handle("/ping/", alerts)

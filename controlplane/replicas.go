@@ -14,6 +14,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/fleet"
 	"github.com/vigil-ml/vigil/controlplane/incident"
 	"github.com/vigil-ml/vigil/controlplane/pipeline"
+	"github.com/vigil-ml/vigil/controlplane/retain"
 	"github.com/vigil-ml/vigil/controlplane/routing"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/life"
@@ -37,10 +38,11 @@ func (c *controlPlane) sharedID() string {
 }
 
 // duties is what one of the replicas does at a time.
-func (c *controlPlane) duties(events []*pipeline.Pipeline, incidents *incident.Engine, router *routing.Router, nodes *fleet.Fleet, exports export.Set) *duty.Roster {
+func (c *controlPlane) duties(events []*pipeline.Pipeline, incidents *incident.Engine, router *routing.Router, nodes *fleet.Fleet, exports export.Set, old *retain.Retention) *duty.Roster {
 	all := []duty.Duty{{Name: "timers", Run: func(ctx context.Context) error {
 		return life.All(ctx, life.Task{Name: "incidents", Run: incidents.Run}, life.Task{Name: "routing", Run: router.Run})
 	}}}
+	all = append(all, duty.Duty{Name: "retention", Run: old.Run})
 	for _, p := range events {
 		all = append(all, duty.Duty{Name: p.Name(), Run: p.Run})
 	}
@@ -51,6 +53,14 @@ func (c *controlPlane) duties(events []*pipeline.Pipeline, incidents *incident.E
 		all = append(all, duty.Duty{Name: "nodes", Run: nodes.Watch})
 	}
 	return duty.New(c.config.Replicas, duty.Deps{Store: c.store, Self: c.self, Log: c.log, Metrics: c.metrics}, all...)
+}
+
+// retention is what lets go of old records.
+func (c *controlPlane) retention() *retain.Retention {
+	return retain.New(c.config.Retention, retain.Deps{
+		Store: c.store, Log: c.log, Metrics: c.metrics, Clock: time.Now,
+		Others: []retain.Kept{{Records: "events", For: c.config.Bus.MaxAge}, {Records: "samples", For: c.config.Metrics.Retention}},
+	})
 }
 
 // healthy gives what keeps any of the pipelines that run here from going on.

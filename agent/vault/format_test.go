@@ -49,7 +49,7 @@ func TestManifestIsAsDocumented(t *testing.T) {
 	}
 	writeFiles(t, files, map[string]string{"state.bin": "hello"})
 	err = v.Commit(t.Context(), vault.CommitRequest{RunID: "digits-1", CheckpointID: id, Metadata: &commonv1.CheckpointMetadata{
-		Step: 120, DataPosition: 3840, WorldSize: 1, NonfiniteParameters: proto.Int64(0), Format: "vigil-multitask/1"}})
+		Step: 120, DataPosition: 3840, WorldSize: 1, NonfiniteParameters: proto.Int64(0), Format: "vigil-multitask/2"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/vigil-ml/vigil/internal/version"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
@@ -32,8 +33,24 @@ func versionCommand(a *app) *cobra.Command {
 				return a.show(out, func(p *page) {
 					p.write("control plane  %s  agent protocol %d  up %s  at %s\n",
 						orNone(out.Version), out.AgentRevision, age(time.Now(), out.Started), a.server)
+					for _, kept := range out.Retention {
+						p.write("  keeps        %-9s %s\n", kept.Records, keptFor(kept.KeptFor))
+					}
 				})
 			})
 		},
+	}
+}
+
+// keptFor is how long records are kept, in days where it is some.
+func keptFor(d *durationpb.Duration) string {
+	const day = 24 * time.Hour
+	switch kept := d.AsDuration(); {
+	case d == nil:
+		return "for good"
+	case kept%day == 0:
+		return fmt.Sprintf("%d days", kept/day)
+	default:
+		return kept.String()
 	}
 }

@@ -63,6 +63,9 @@ preempted or should go on on another node.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			config.Command, config.Socket = args, a.socket
 			config.RunID = cmp.Or(config.RunID, newRunID("run"))
+			if !cmd.Flags().Changed("silent-after") && supervise.RunsElsewhere(args, os.Environ()) {
+				config.Health.SilentAfter = 0
+			}
 			return a.supervise(cmd, config, more)
 		},
 	}
@@ -85,7 +88,7 @@ preempted or should go on on another node.`,
 
 // watchFlags are about how the command is watched and held in.
 func watchFlags(flags *pflag.FlagSet, config *supervise.Config) {
-	flags.DurationVar(&config.Health.SilentAfter, "silent-after", config.Health.SilentAfter, "time after which a command that tells no steps counts as hanging when it prints nothing, uses no CPU, moves no data and no GPU is busy; 0: never")
+	flags.DurationVar(&config.Health.SilentAfter, "silent-after", config.Health.SilentAfter, "time after which a command that tells no steps counts as hanging when it prints nothing, uses no CPU, moves no data and no GPU is busy; 0: never, as for srun, mpirun and others whose processes are elsewhere unless it is given")
 	flags.BoolVar(&config.DrainNode, "drain-node", false, "have SLURM drain this node (scontrol update) when the run is given up here and its policy says exclude_node; needs an operator's rights")
 	flags.BoolVar(&config.ControlGroup, "control-group", true, "give each attempt's processes a control group of their own, where one can be made")
 	flags.Int64Var(&config.Limits.MemoryBytes, "max-memory-bytes", 0, "memory of the host that the command's processes may use together; 0: no limit. Needs a control group")

@@ -58,9 +58,11 @@ type Deps struct {
 	Store     *store.Store
 	Incidents Incidents
 	Router    Router
-	Clock     func() time.Time
-	Log       *slog.Logger
-	Version   string
+	// Config gives who is told of what as an alertmanager.yml says it.
+	Config  func() (string, error)
+	Clock   func() time.Time
+	Log     *slog.Logger
+	Version string
 }
 
 // API answers requests. Make one with [New].
@@ -163,9 +165,13 @@ type named struct {
 }
 
 func (a *API) status(*http.Request) (any, error) {
+	config, err := a.deps.Config()
+	if err != nil {
+		return nil, err
+	}
 	return map[string]any{
 		"cluster": map[string]any{"status": "disabled", "peers": []any{}},
-		"config":  map[string]string{"original": "# Vigil's own: agentctl routes test shows where an alert goes.\nroute:\n  receiver: vigil\nreceivers:\n- name: vigil\n"},
+		"config":  map[string]string{"original": config},
 		"uptime":  a.started.UTC().Format(time.RFC3339Nano),
 		"versionInfo": map[string]string{
 			"version": a.deps.Version, "goVersion": runtime.Version(), "branch": "", "buildDate": "", "buildUser": "", "revision": "",

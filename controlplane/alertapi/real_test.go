@@ -69,6 +69,39 @@ alerting:
 	}
 }
 
+// TestAmtoolRoutes has the real amtool ask where alerts go: it gets the tree that
+// Vigil goes by, in all that a tree may have.
+func TestAmtoolRoutes(t *testing.T) {
+	program := testkit.Require(t, "amtool")
+	w := newWorld(t, t.TempDir(), `
+alerting:
+  receivers: [{name: a, webhook: {url: 'http://127.0.0.1:1/s3cret'}}, {name: b, log: {}}]
+  route:
+    receiver: a
+    group_by: [alertname, run]
+    group_wait: 0s
+    routes:
+    - {receivers: [a, b], matchers: ['severity="critical"', 'node=~"gpu-.*"'], continue: true, group_interval: 90s}
+    - {receiver: nobody, matchers: ['job="batch"'], mute_time_intervals: [nights]}
+    - {receiver: b, matchers: ['team=vision'], group_by: ["..."], repeat_interval: 1h}
+  inhibit_rules: [{source_matchers: [severity="critical"], target_matchers: [severity="warning"], equal: [run]}]
+  time_intervals: [{name: nights, time_intervals: [{times: [{start_time: "22:00", end_time: "24:00"}], weekdays: ["monday:friday"], location: Europe/Berlin}]}]
+`)
+	for labels, want := range map[string]string{
+		"severity=critical node=gpu-1 team=vision": "a, b,b", "job=batch": "nobody", "team=vision": "b", "team=other": "a",
+	} {
+		args := append([]string{"config", "routes", "test", "--alertmanager.url=" + w.URL}, strings.Fields(labels)...)
+		text, err := exec.CommandContext(t.Context(), program, args...).CombinedOutput()
+		if got := strings.TrimSpace(string(text)); err != nil || got != want {
+			t.Errorf("%s goes to %q (%v), want %q", labels, got, err, want)
+		}
+	}
+	text, err := exec.CommandContext(t.Context(), program, "config", "show", "--alertmanager.url="+w.URL).CombinedOutput()
+	if err != nil || strings.Contains(string(text), "s3cret") || !strings.Contains(string(text), "Europe/Berlin") {
+		t.Errorf("config show: %v\n%s", err, text)
+	}
+}
+
 // TestAmtool has the real amtool list alerts and make, list and end silences.
 func TestAmtool(t *testing.T) {
 	program := testkit.Require(t, "amtool")
@@ -105,7 +138,6 @@ func TestAmtool(t *testing.T) {
 		t.Errorf("an expired silence is listed:\n%s", text)
 	}
 	has(amtool("silence", "query", "--expired"), id)
-	has(amtool("config", "show"), "receiver: vigil")
 	for _, path := range []string{"/api/v2/alerts/groups", "/api/v2/receivers", "/api/v2/status", "/-/ready", "/api/v2/alerts?filter=alertname%3D%22Slow%22&receiver=a"} {
 		status, text := call(t, http.MethodGet, w.URL+path, nil)
 		if status != http.StatusOK || text == "[]\n" {

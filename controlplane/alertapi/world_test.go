@@ -120,7 +120,7 @@ func newWorld(t testing.TB, dir, config string) *world {
 	group.Go("routing", router.Run)
 	group.Go("incidents", engine.Run)
 	w := &world{store: s, Server: httptest.NewServer(alertapi.New(alertapi.Deps{
-		Store: s, Incidents: engine, Router: router, Clock: time.Now, Log: log, Version: "0.25.0",
+		Store: s, Incidents: engine, Router: router, Config: router.Config, Clock: time.Now, Log: log, Version: "0.25.0",
 	}))}
 	w.stop = sync.OnceFunc(func() {
 		w.Close()

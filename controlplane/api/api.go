@@ -26,6 +26,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/detect/profile"
 	"github.com/vigil-ml/vigil/controlplane/fleet"
 	"github.com/vigil-ml/vigil/controlplane/load"
+	"github.com/vigil-ml/vigil/controlplane/retain"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/serve"
 	gateway "github.com/vigil-ml/vigil/proto/gateway/vigil/control/v1"
@@ -48,6 +49,9 @@ type Saver interface {
 	RequestCheckpoint(tx *store.Tx, request fleet.SaveRequest) (*controlv1.Checkpoint, error)
 	// RequestTask does the same for what is to be done with a checkpoint.
 	RequestTask(tx *store.Tx, checkpointID string, action commonv1.CheckpointAction, reason string) (*controlv1.CheckpointTask, error)
+	// RequestKeyTask does the same for what is to be done with the keys of the vault
+	// that has a checkpoint.
+	RequestKeyTask(tx *store.Tx, c *controlv1.Checkpoint, action commonv1.CheckpointAction) (*controlv1.CheckpointTask, error)
 	// RequestProfile does the same for a profile of a run.
 	RequestProfile(tx *store.Tx, request fleet.ProfileRequest) (*controlv1.ProfileRunResponse, error)
 }
@@ -95,6 +99,7 @@ type Deps struct {
 	Exports   Exports
 	Version   string            // of the control plane
 	Listeners map[string]string // addresses by purpose, for GetStatus
+	Retention []retain.Kept     // how long records are kept, for GetStatus
 	Log       *slog.Logger
 	Metrics   prometheus.Registerer
 	Tracer    trace.Tracer
@@ -166,6 +171,6 @@ func (a *API) register(to grpc.ServiceRegistrar) {
 	controlv1.RegisterExportServiceServer(to, &exports{exports: a.deps.Exports})
 	controlv1.RegisterIdentityServiceServer(to, &nodeIdentities{store: a.deps.Store, nodes: a.deps.Nodes, address: a.deps.Listeners["agents"]})
 	controlv1.RegisterSystemServiceServer(to, &system{
-		version: a.deps.Version, listeners: a.deps.Listeners, started: a.started,
+		version: a.deps.Version, listeners: a.deps.Listeners, started: a.started, kept: a.deps.Retention,
 	})
 }

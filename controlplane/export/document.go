@@ -134,6 +134,8 @@ func describe(fields, facts object, event *commonv1.Event) {
 		fields["message"] = body.NodeFault.GetTitle()
 		fields["log"] = object{"logger": body.NodeFault.GetSource(), "level": enumText(body.NodeFault.GetSeverity(), "FAULT_SEVERITY_")}
 		fields["event"].(object)["original"] = body.NodeFault.GetMessage()
+	case *commonv1.Event_KeyUsed:
+		fields["message"] = fmt.Sprintf("key %s was used: %s", body.KeyUsed.GetKekId(), body.KeyUsed.GetUse())
 	case *commonv1.Event_AttemptEnded:
 		fields["message"] = body.AttemptEnded.GetExplanation()
 	}

@@ -41,6 +41,9 @@ func (r *Router) ReceiversOf(labels map[string]string) []string {
 	return all
 }
 
+// Config gives who is told of what as an alertmanager.yml says it.
+func (r *Router) Config() (string, error) { return r.plan.Alertmanager() }
+
 // Explain gives the way of an alert with some labels through the tree.
 func (r *Router) Explain(labels map[string]string) []route.Step { return r.plan.Tree.Explain(labels) }
 

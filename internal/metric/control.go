@@ -12,6 +12,8 @@ var (
 	ControlMemoryLive      = Def{"vigil_control_memory_live_bytes", "bytes", Gauge, nil, "Memory that is in use, garbage left out; near the limit work is refused."}
 	ControlMemoryLevel     = Def{"vigil_control_memory_level", "1", Gauge, nil, "0 while memory suffices, 1 while it is short and samples and queries are refused, 2 while it is nearly gone and all work is."}
 	ControlRefused         = Def{"vigil_control_refused_total", "1", Counter, []string{"work"}, "Work that was refused for want of memory, by kind: sessions, events, samples, queries, calls."}
+	ControlRetention       = Def{"vigil_control_retention_seconds", "seconds", Gauge, []string{"records"}, "How long records are kept: incidents, findings, runs, events, samples; 0 is for good. Events and samples may go sooner, by size."}
+	ControlExpired         = Def{"vigil_control_expired_total", "1", Counter, []string{"records"}, "Records that were let go of because they were old enough, by kind."}
 	ControlEvents          = Def{"vigil_control_events_total", "1", Counter, nil, "Events that went through the pipeline."}
 	ControlPipelineLag     = Def{"vigil_control_pipeline_lag_seconds", "seconds", Histogram, nil, "Time from an event's arrival until its effects are committed."}
 	ControlFindings        = Def{"vigil_control_findings_total", "1", Counter, []string{"kind", "severity", "mode"}, "Findings by kind, severity and the rule's mode: on, or shadow, which opens no incident."}
@@ -33,7 +35,7 @@ var (
 
 func controlDefs() []Def {
 	return []Def{
-		ControlAgents, ControlFrames, ControlSamples, ControlSettings, ControlBusSkipped, ControlBusSync, ControlMemoryLimit, ControlMemoryLive, ControlMemoryLevel, ControlRefused, ControlEvents, ControlPipelineLag,
+		ControlAgents, ControlFrames, ControlSamples, ControlSettings, ControlBusSkipped, ControlBusSync, ControlMemoryLimit, ControlMemoryLive, ControlMemoryLevel, ControlRefused, ControlRetention, ControlExpired, ControlEvents, ControlPipelineLag,
 		ControlFindings, ControlDetectSeconds, ControlDuties, ControlIncidentsFiring, ControlNotifications,
 		ControlNotifySeconds, ControlRolledUp, ControlReceiverFailing, ControlCommands, ControlRequests, ControlRequestSeconds,
 		ControlDenied, ControlAuditRecords, ControlAuditRefused, ControlAuditAstray,

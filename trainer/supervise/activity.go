@@ -3,6 +3,9 @@ package supervise
 import (
 	"context"
 	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -31,6 +34,9 @@ func (p *pulse) Write(text []byte) (int, error) {
 	return len(text), nil
 }
 
+// last gives when it printed last; long ago when it never did.
+func (p *pulse) last() time.Time { return time.Unix(0, p.printed.Load()) }
+
 // stepped takes note of a step that was printed.
 func (p *pulse) stepped(step int64) { p.step.Store(step) }
 
@@ -56,6 +62,20 @@ func (a *activity) seen(now time.Time, printed time.Time, interval time.Duration
 	}
 	a.cpu += cpu
 	a.bytes += moved
+}
+
+// RunsElsewhere tells whether a command's processes cannot be seen to be its
+// descendants on this machine: it is a launcher that has them started by another
+// program, or a scheduler's job in which it may call one. Its silence means
+// nothing then.
+func RunsElsewhere(command, environ []string) bool {
+	launchers := []string{"srun", "mpirun", "mpiexec", "prun", "jsrun", "aprun", "flux", "ssh", "pdsh", "clush", "ray", "kubectl"}
+	if len(command) > 0 && slices.Contains(launchers, filepath.Base(command[0])) {
+		return true
+	}
+	return slices.ContainsFunc([]string{"SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID"}, func(name string) bool {
+		return slices.ContainsFunc(environ, func(entry string) bool { return strings.HasPrefix(entry, name+"=") })
+	})
 }
 
 // silent says that the command hangs, as far as can be seen from outside; empty:

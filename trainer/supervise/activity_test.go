@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -48,6 +49,44 @@ func TestACommandThatTellsNothingHangs(t *testing.T) {
 		if !strings.Contains(got, want) {
 			t.Errorf("told by %s, want %q", got, want)
 		}
+	}
+}
+
+// Of a command that prints some of its steps it is not known at once how often,
+// and evaluations that print something else are no hang.
+func TestPrintedStepsAreWaitedForWithPatience(t *testing.T) {
+	start := time.Now()
+	p := &pulse{}
+	h := newHealth(Defaults(), 0, filepath.Join(t.TempDir(), "none"), start, p)
+	at := func(minutes int) finding { return h.look(start.Add(time.Duration(minutes) * time.Minute)) }
+	for i, minutes := range []int{0, 20, 40, 60} {
+		p.stepped(int64(i + 1))
+		if f := at(minutes); f.hang != "" {
+			t.Errorf("minute %d: %s", minutes, f.hang)
+		}
+	}
+	p.printed.Store(start.Add(90 * time.Minute).UnixNano()) // an evaluation's progress
+	if f := at(60 + 200); f.hang != "" {
+		t.Errorf("ten times the longest pause have not passed since it printed: %s", f.hang)
+	}
+	if f := at(90 + 201); !strings.Contains(f.hang, "after step 4") {
+		t.Errorf("they have: %+v", f)
+	}
+}
+
+func TestWhoseProcessesRunElsewhere(t *testing.T) {
+	for want, commands := range map[bool][][]string{
+		true:  {{"/usr/bin/srun", "train.sh"}, {"mpirun", "-n", "2", "train"}, {"ssh", "gpu-01"}},
+		false: {{"python", "train.py"}, {"torchrun", "train.py"}, {"./srun-train.sh"}, nil},
+	} {
+		for _, command := range commands {
+			if got := RunsElsewhere(command, []string{"HOME=/", "SLURM_CONF=/x"}); got != want {
+				t.Errorf("%v: %v, want %v", command, got, want)
+			}
+		}
+	}
+	if !RunsElsewhere([]string{"sh", "train.sh"}, []string{"SLURM_JOB_ID=7"}) {
+		t.Error("in a job of a scheduler's a script may start anything elsewhere")
 	}
 }
 

@@ -14,6 +14,12 @@ const (
 	// hangFloor is the least patience: what has not been seen yet may take longer
 	// than what was.
 	hangFloor = 10 * time.Minute
+	// printedFloor is the least patience with a command whose steps are read off
+	// what it prints: it prints of some, and of evaluations perhaps nothing.
+	printedFloor = 30 * time.Minute
+	// printedPauses is how many pauses between printed steps must be known before
+	// the patience follows from them.
+	printedPauses = 3
 	// leakLooks is how many looks in a row must each show more memory than the one
 	// before to call it a leak, and leakGrowth what they must come to.
 	leakLooks  = 60
@@ -35,6 +41,8 @@ type health struct {
 	grows   int           // looks in a row with more memory
 	from    int64         // bytes at the first of them
 	warned  bool
+	printed bool // its steps are read off what it prints
+	pauses  int  // between two steps so far
 
 	pulse       *pulse
 	activity    activity
@@ -61,18 +69,26 @@ func (h *health) patience() time.Duration {
 	case h.config.Health.HangAfter > 0:
 		return h.config.Health.HangAfter
 	}
-	return max(hangFloor, hangFactor*h.longest)
+	if !h.printed {
+		return max(hangFloor, hangFactor*h.longest)
+	}
+	if h.pauses < printedPauses {
+		return max(printedFloor, h.config.Health.FirstStep)
+	}
+	return max(printedFloor, hangFactor*h.longest)
 }
 
 // look looks once.
 func (h *health) look(now time.Time) finding {
 	progress, known := trainer.ReadProgress(h.exitFile)
+	h.printed = false
 	if step := h.pulse.step.Load(); !known && step > 0 {
-		progress.Step, known = step, true
+		progress.Step, known, h.printed = step, true, true
 	}
 	if known && (!h.known || progress.Step != h.step) {
 		if h.known {
 			h.longest = max(h.longest, now.Sub(h.since))
+			h.pauses++
 		}
 		h.step, h.known, h.since, h.idleCPU = progress.Step, true, now, 0
 	}
@@ -84,7 +100,11 @@ func (h *health) look(now time.Time) finding {
 		// A command that never tells a step hangs when nothing can be seen of it.
 		return finding{hang: h.silent(now), warning: warning}
 	}
-	if idle := now.Sub(h.since); h.patience() > 0 && idle > h.patience() {
+	idle := now.Sub(h.since)
+	if h.printed { // what it prints besides is a sign of life
+		idle = min(idle, now.Sub(h.pulse.last()))
+	}
+	if h.patience() > 0 && idle > h.patience() {
 		f := finding{hang: fmt.Sprintf("no step has finished for %s, after step %d; the longest pause before was %s",
 			idle.Round(time.Second), h.step, h.longest.Round(time.Second))}
 		if h.config.Health.CPU {
@@ -109,7 +129,7 @@ func (h *health) measure(now time.Time) string {
 	h.usage = is
 	h.idleCPU += max(0, is.cpu-was.cpu)
 	if h.config.Health.CPU {
-		h.activity.seen(now, time.Unix(0, h.pulse.printed.Load()), h.config.Health.Interval, was, is)
+		h.activity.seen(now, h.pulse.last(), h.config.Health.Interval, was, is)
 	}
 	if !h.config.Health.Memory || was.resident == 0 {
 		return ""

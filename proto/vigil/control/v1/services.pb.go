@@ -1175,7 +1175,9 @@ type GetStatusResponse struct {
 	// Where it listens, by purpose.
 	Listeners map[string]string `protobuf:"bytes,3,rep,name=listeners,proto3" json:"listeners,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// When it was started.
-	Started       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=started,proto3" json:"started,omitempty"`
+	Started *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=started,proto3" json:"started,omitempty"`
+	// How long records are kept.
+	Retention     []*Retention `protobuf:"bytes,5,rep,name=retention,proto3" json:"retention,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1238,6 +1240,68 @@ func (x *GetStatusResponse) GetStarted() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *GetStatusResponse) GetRetention() []*Retention {
+	if x != nil {
+		return x.Retention
+	}
+	return nil
+}
+
+// Retention is how long one kind of records is kept.
+type Retention struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The kind: incidents, findings, runs, events, samples.
+	Records string `protobuf:"bytes,1,opt,name=records,proto3" json:"records,omitempty"`
+	// How long; absent is for good. Events and samples may go sooner, by size.
+	KeptFor       *durationpb.Duration `protobuf:"bytes,2,opt,name=kept_for,json=keptFor,proto3" json:"kept_for,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Retention) Reset() {
+	*x = Retention{}
+	mi := &file_vigil_control_v1_services_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Retention) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Retention) ProtoMessage() {}
+
+func (x *Retention) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_services_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Retention.ProtoReflect.Descriptor instead.
+func (*Retention) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Retention) GetRecords() string {
+	if x != nil {
+		return x.Records
+	}
+	return ""
+}
+
+func (x *Retention) GetKeptFor() *durationpb.Duration {
+	if x != nil {
+		return x.KeptFor
+	}
+	return nil
+}
+
 // GetCheckpointRequest asks for one checkpoint.
 type GetCheckpointRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1249,7 +1313,7 @@ type GetCheckpointRequest struct {
 
 func (x *GetCheckpointRequest) Reset() {
 	*x = GetCheckpointRequest{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[22]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1261,7 +1325,7 @@ func (x *GetCheckpointRequest) String() string {
 func (*GetCheckpointRequest) ProtoMessage() {}
 
 func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[22]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1274,7 +1338,7 @@ func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*GetCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{22}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetCheckpointRequest) GetCheckpointId() string {
@@ -1297,7 +1361,7 @@ type GetCheckpointResponse struct {
 
 func (x *GetCheckpointResponse) Reset() {
 	*x = GetCheckpointResponse{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[23]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1309,7 +1373,7 @@ func (x *GetCheckpointResponse) String() string {
 func (*GetCheckpointResponse) ProtoMessage() {}
 
 func (x *GetCheckpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[23]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1322,7 +1386,7 @@ func (x *GetCheckpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointResponse.ProtoReflect.Descriptor instead.
 func (*GetCheckpointResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{23}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetCheckpointResponse) GetCheckpoint() *Checkpoint {
@@ -1350,7 +1414,7 @@ type VerifyCheckpointRequest struct {
 
 func (x *VerifyCheckpointRequest) Reset() {
 	*x = VerifyCheckpointRequest{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[24]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1362,7 +1426,7 @@ func (x *VerifyCheckpointRequest) String() string {
 func (*VerifyCheckpointRequest) ProtoMessage() {}
 
 func (x *VerifyCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[24]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1375,7 +1439,7 @@ func (x *VerifyCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*VerifyCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{24}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *VerifyCheckpointRequest) GetCheckpointId() string {
@@ -1396,7 +1460,7 @@ type VerifyCheckpointResponse struct {
 
 func (x *VerifyCheckpointResponse) Reset() {
 	*x = VerifyCheckpointResponse{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[25]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1408,7 +1472,7 @@ func (x *VerifyCheckpointResponse) String() string {
 func (*VerifyCheckpointResponse) ProtoMessage() {}
 
 func (x *VerifyCheckpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[25]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +1485,7 @@ func (x *VerifyCheckpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyCheckpointResponse.ProtoReflect.Descriptor instead.
 func (*VerifyCheckpointResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{25}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *VerifyCheckpointResponse) GetTask() *CheckpointTask {
@@ -1446,7 +1510,7 @@ type PinCheckpointRequest struct {
 
 func (x *PinCheckpointRequest) Reset() {
 	*x = PinCheckpointRequest{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[26]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1458,7 +1522,7 @@ func (x *PinCheckpointRequest) String() string {
 func (*PinCheckpointRequest) ProtoMessage() {}
 
 func (x *PinCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[26]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1471,7 +1535,7 @@ func (x *PinCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*PinCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{26}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PinCheckpointRequest) GetCheckpointId() string {
@@ -1506,7 +1570,7 @@ type PinCheckpointResponse struct {
 
 func (x *PinCheckpointResponse) Reset() {
 	*x = PinCheckpointResponse{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[27]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +1582,7 @@ func (x *PinCheckpointResponse) String() string {
 func (*PinCheckpointResponse) ProtoMessage() {}
 
 func (x *PinCheckpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[27]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +1595,7 @@ func (x *PinCheckpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinCheckpointResponse.ProtoReflect.Descriptor instead.
 func (*PinCheckpointResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{27}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PinCheckpointResponse) GetTask() *CheckpointTask {
@@ -1554,7 +1618,7 @@ type RemoveCheckpointRequest struct {
 
 func (x *RemoveCheckpointRequest) Reset() {
 	*x = RemoveCheckpointRequest{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[28]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1566,7 +1630,7 @@ func (x *RemoveCheckpointRequest) String() string {
 func (*RemoveCheckpointRequest) ProtoMessage() {}
 
 func (x *RemoveCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[28]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1579,7 +1643,7 @@ func (x *RemoveCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*RemoveCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{28}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RemoveCheckpointRequest) GetCheckpointId() string {
@@ -1607,7 +1671,7 @@ type RemoveCheckpointResponse struct {
 
 func (x *RemoveCheckpointResponse) Reset() {
 	*x = RemoveCheckpointResponse{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[29]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1619,7 +1683,7 @@ func (x *RemoveCheckpointResponse) String() string {
 func (*RemoveCheckpointResponse) ProtoMessage() {}
 
 func (x *RemoveCheckpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[29]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1632,7 +1696,7 @@ func (x *RemoveCheckpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveCheckpointResponse.ProtoReflect.Descriptor instead.
 func (*RemoveCheckpointResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{29}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RemoveCheckpointResponse) GetTask() *CheckpointTask {
@@ -1655,7 +1719,7 @@ type RestoreCheckpointRequest struct {
 
 func (x *RestoreCheckpointRequest) Reset() {
 	*x = RestoreCheckpointRequest{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[30]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +1731,7 @@ func (x *RestoreCheckpointRequest) String() string {
 func (*RestoreCheckpointRequest) ProtoMessage() {}
 
 func (x *RestoreCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[30]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +1744,7 @@ func (x *RestoreCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*RestoreCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{30}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RestoreCheckpointRequest) GetCheckpointId() string {
@@ -1708,7 +1772,7 @@ type RestoreCheckpointResponse struct {
 
 func (x *RestoreCheckpointResponse) Reset() {
 	*x = RestoreCheckpointResponse{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[31]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1720,7 +1784,7 @@ func (x *RestoreCheckpointResponse) String() string {
 func (*RestoreCheckpointResponse) ProtoMessage() {}
 
 func (x *RestoreCheckpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[31]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1733,12 +1797,105 @@ func (x *RestoreCheckpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreCheckpointResponse.ProtoReflect.Descriptor instead.
 func (*RestoreCheckpointResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{31}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RestoreCheckpointResponse) GetTask() *CheckpointTask {
 	if x != nil {
 		return x.Task
+	}
+	return nil
+}
+
+// RotateKeysRequest says which keys are replaced.
+type RotateKeysRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Adds a key to each vault, which is used for what is saved from then on. Without
+	// it only the outer key is replaced.
+	NewDataKey    bool `protobuf:"varint,1,opt,name=new_data_key,json=newDataKey,proto3" json:"new_data_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateKeysRequest) Reset() {
+	*x = RotateKeysRequest{}
+	mi := &file_vigil_control_v1_services_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateKeysRequest) ProtoMessage() {}
+
+func (x *RotateKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_services_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateKeysRequest.ProtoReflect.Descriptor instead.
+func (*RotateKeysRequest) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *RotateKeysRequest) GetNewDataKey() bool {
+	if x != nil {
+		return x.NewDataKey
+	}
+	return false
+}
+
+// RotateKeysResponse has the tasks.
+type RotateKeysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One for each node.
+	Tasks         []*CheckpointTask `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateKeysResponse) Reset() {
+	*x = RotateKeysResponse{}
+	mi := &file_vigil_control_v1_services_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateKeysResponse) ProtoMessage() {}
+
+func (x *RotateKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_services_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateKeysResponse.ProtoReflect.Descriptor instead.
+func (*RotateKeysResponse) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *RotateKeysResponse) GetTasks() []*CheckpointTask {
+	if x != nil {
+		return x.Tasks
 	}
 	return nil
 }
@@ -1754,7 +1911,7 @@ type WatchCheckpointTaskRequest struct {
 
 func (x *WatchCheckpointTaskRequest) Reset() {
 	*x = WatchCheckpointTaskRequest{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[32]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +1923,7 @@ func (x *WatchCheckpointTaskRequest) String() string {
 func (*WatchCheckpointTaskRequest) ProtoMessage() {}
 
 func (x *WatchCheckpointTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[32]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +1936,7 @@ func (x *WatchCheckpointTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCheckpointTaskRequest.ProtoReflect.Descriptor instead.
 func (*WatchCheckpointTaskRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{32}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WatchCheckpointTaskRequest) GetTaskId() string {
@@ -1800,7 +1957,7 @@ type WatchCheckpointTaskResponse struct {
 
 func (x *WatchCheckpointTaskResponse) Reset() {
 	*x = WatchCheckpointTaskResponse{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[33]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1812,7 +1969,7 @@ func (x *WatchCheckpointTaskResponse) String() string {
 func (*WatchCheckpointTaskResponse) ProtoMessage() {}
 
 func (x *WatchCheckpointTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[33]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1825,7 +1982,7 @@ func (x *WatchCheckpointTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCheckpointTaskResponse.ProtoReflect.Descriptor instead.
 func (*WatchCheckpointTaskResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{33}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WatchCheckpointTaskResponse) GetTask() *CheckpointTask {
@@ -1907,15 +2064,19 @@ const file_vigil_control_v1_services_proto_rawDesc = "" +
 	"\n" +
 	"checkpoint\x18\x01 \x01(\v2\x1c.vigil.control.v1.CheckpointR\n" +
 	"checkpoint\"\x12\n" +
-	"\x10GetStatusRequest\"\x9a\x02\n" +
+	"\x10GetStatusRequest\"\xd5\x02\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12%\n" +
 	"\x0eagent_revision\x18\x02 \x01(\rR\ragentRevision\x12P\n" +
 	"\tlisteners\x18\x03 \x03(\v22.vigil.control.v1.GetStatusResponse.ListenersEntryR\tlisteners\x124\n" +
-	"\astarted\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x1a<\n" +
+	"\astarted\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x129\n" +
+	"\tretention\x18\x05 \x03(\v2\x1b.vigil.control.v1.RetentionR\tretention\x1a<\n" +
 	"\x0eListenersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\";\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"[\n" +
+	"\tRetention\x12\x18\n" +
+	"\arecords\x18\x01 \x01(\tR\arecords\x124\n" +
+	"\bkept_for\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\akeptFor\";\n" +
 	"\x14GetCheckpointRequest\x12#\n" +
 	"\rcheckpoint_id\x18\x01 \x01(\tR\fcheckpointId\"\x8d\x01\n" +
 	"\x15GetCheckpointResponse\x12<\n" +
@@ -1943,6 +2104,11 @@ const file_vigil_control_v1_services_proto_rawDesc = "" +
 	"\aarchive\x18\x02 \x01(\bR\aarchive\"Q\n" +
 	"\x19RestoreCheckpointResponse\x124\n" +
 	"\x04task\x18\x01 \x01(\v2 .vigil.control.v1.CheckpointTaskR\x04task\"5\n" +
+	"\x11RotateKeysRequest\x12 \n" +
+	"\fnew_data_key\x18\x01 \x01(\bR\n" +
+	"newDataKey\"L\n" +
+	"\x12RotateKeysResponse\x126\n" +
+	"\x05tasks\x18\x01 \x03(\v2 .vigil.control.v1.CheckpointTaskR\x05tasks\"5\n" +
 	"\x1aWatchCheckpointTaskRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\"S\n" +
 	"\x1bWatchCheckpointTaskResponse\x124\n" +
@@ -1976,13 +2142,15 @@ const file_vigil_control_v1_services_proto_rawDesc = "" +
 	"\x11RequestCheckpoint\x12*.vigil.control.v1.RequestCheckpointRequest\x1a+.vigil.control.v1.RequestCheckpointResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x02\x10\x02\x18\x01\x12t\n" +
 	"\x0fWatchCheckpoint\x12(.vigil.control.v1.WatchCheckpointRequest\x1a).vigil.control.v1.WatchCheckpointResponse\"\n" +
-	"\xca\xf3\x18\x06\b\x01\x10\x01\x18\x010\x012\xd4\x05\n" +
+	"\xca\xf3\x18\x06\b\x01\x10\x01\x18\x010\x012\xb7\x06\n" +
 	"\x15CheckpointTaskService\x12m\n" +
 	"\rGetCheckpoint\x12&.vigil.control.v1.GetCheckpointRequest\x1a'.vigil.control.v1.GetCheckpointResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12s\n" +
 	"\x10VerifyCheckpoint\x12).vigil.control.v1.VerifyCheckpointRequest\x1a*.vigil.control.v1.VerifyCheckpointResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x02\x12j\n" +
 	"\rPinCheckpoint\x12&.vigil.control.v1.PinCheckpointRequest\x1a'.vigil.control.v1.PinCheckpointResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x02\x12s\n" +
 	"\x10RemoveCheckpoint\x12).vigil.control.v1.RemoveCheckpointRequest\x1a*.vigil.control.v1.RemoveCheckpointResponse\"\b\xca\xf3\x18\x04\b\x03\x10\x02\x12v\n" +
-	"\x11RestoreCheckpoint\x12*.vigil.control.v1.RestoreCheckpointRequest\x1a+.vigil.control.v1.RestoreCheckpointResponse\"\b\xca\xf3\x18\x04\b\x03\x10\x02\x12~\n" +
+	"\x11RestoreCheckpoint\x12*.vigil.control.v1.RestoreCheckpointRequest\x1a+.vigil.control.v1.RestoreCheckpointResponse\"\b\xca\xf3\x18\x04\b\x03\x10\x02\x12a\n" +
+	"\n" +
+	"RotateKeys\x12#.vigil.control.v1.RotateKeysRequest\x1a$.vigil.control.v1.RotateKeysResponse\"\b\xca\xf3\x18\x04\b\x04\x10\x04\x12~\n" +
 	"\x13WatchCheckpointTask\x12,.vigil.control.v1.WatchCheckpointTaskRequest\x1a-.vigil.control.v1.WatchCheckpointTaskResponse\"\b\xca\xf3\x18\x04\b\x01\x10\x010\x012t\n" +
 	"\rSystemService\x12c\n" +
 	"\tGetStatus\x12\".vigil.control.v1.GetStatusRequest\x1a#.vigil.control.v1.GetStatusResponse\"\r\xca\xf3\x18\x06\b\x01\x10\x01\x18\x03\x90\x02\x01B<Z:github.com/vigil-ml/vigil/proto/vigil/control/v1;controlv1b\x06proto3"
@@ -1999,7 +2167,7 @@ func file_vigil_control_v1_services_proto_rawDescGZIP() []byte {
 	return file_vigil_control_v1_services_proto_rawDescData
 }
 
-var file_vigil_control_v1_services_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_vigil_control_v1_services_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_vigil_control_v1_services_proto_goTypes = []any{
 	(*ListNodesRequest)(nil),            // 0: vigil.control.v1.ListNodesRequest
 	(*ListNodesResponse)(nil),           // 1: vigil.control.v1.ListNodesResponse
@@ -2023,122 +2191,130 @@ var file_vigil_control_v1_services_proto_goTypes = []any{
 	(*WatchCheckpointResponse)(nil),     // 19: vigil.control.v1.WatchCheckpointResponse
 	(*GetStatusRequest)(nil),            // 20: vigil.control.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),           // 21: vigil.control.v1.GetStatusResponse
-	(*GetCheckpointRequest)(nil),        // 22: vigil.control.v1.GetCheckpointRequest
-	(*GetCheckpointResponse)(nil),       // 23: vigil.control.v1.GetCheckpointResponse
-	(*VerifyCheckpointRequest)(nil),     // 24: vigil.control.v1.VerifyCheckpointRequest
-	(*VerifyCheckpointResponse)(nil),    // 25: vigil.control.v1.VerifyCheckpointResponse
-	(*PinCheckpointRequest)(nil),        // 26: vigil.control.v1.PinCheckpointRequest
-	(*PinCheckpointResponse)(nil),       // 27: vigil.control.v1.PinCheckpointResponse
-	(*RemoveCheckpointRequest)(nil),     // 28: vigil.control.v1.RemoveCheckpointRequest
-	(*RemoveCheckpointResponse)(nil),    // 29: vigil.control.v1.RemoveCheckpointResponse
-	(*RestoreCheckpointRequest)(nil),    // 30: vigil.control.v1.RestoreCheckpointRequest
-	(*RestoreCheckpointResponse)(nil),   // 31: vigil.control.v1.RestoreCheckpointResponse
-	(*WatchCheckpointTaskRequest)(nil),  // 32: vigil.control.v1.WatchCheckpointTaskRequest
-	(*WatchCheckpointTaskResponse)(nil), // 33: vigil.control.v1.WatchCheckpointTaskResponse
-	nil,                                 // 34: vigil.control.v1.GetStatusResponse.ListenersEntry
-	(*Node)(nil),                        // 35: vigil.control.v1.Node
-	(*Run)(nil),                         // 36: vigil.control.v1.Run
-	(*Attempt)(nil),                     // 37: vigil.control.v1.Attempt
-	(*Incident)(nil),                    // 38: vigil.control.v1.Incident
-	(*Checkpoint)(nil),                  // 39: vigil.control.v1.Checkpoint
-	(*Advice)(nil),                      // 40: vigil.control.v1.Advice
-	(*durationpb.Duration)(nil),         // 41: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),       // 42: google.protobuf.Timestamp
-	(*RunEvent)(nil),                    // 43: vigil.control.v1.RunEvent
-	(v1.AfterCheckpoint)(0),             // 44: vigil.common.v1.AfterCheckpoint
-	(*CheckpointTask)(nil),              // 45: vigil.control.v1.CheckpointTask
-	(*GetNodeRequest)(nil),              // 46: vigil.control.v1.GetNodeRequest
-	(*WatchNodeEventsRequest)(nil),      // 47: vigil.control.v1.WatchNodeEventsRequest
-	(*AcknowledgeIncidentRequest)(nil),  // 48: vigil.control.v1.AcknowledgeIncidentRequest
-	(*ResolveIncidentRequest)(nil),      // 49: vigil.control.v1.ResolveIncidentRequest
-	(*ReopenIncidentRequest)(nil),       // 50: vigil.control.v1.ReopenIncidentRequest
-	(*AddNoteRequest)(nil),              // 51: vigil.control.v1.AddNoteRequest
-	(*GetNodeResponse)(nil),             // 52: vigil.control.v1.GetNodeResponse
-	(*WatchNodeEventsResponse)(nil),     // 53: vigil.control.v1.WatchNodeEventsResponse
-	(*AcknowledgeIncidentResponse)(nil), // 54: vigil.control.v1.AcknowledgeIncidentResponse
-	(*ResolveIncidentResponse)(nil),     // 55: vigil.control.v1.ResolveIncidentResponse
-	(*ReopenIncidentResponse)(nil),      // 56: vigil.control.v1.ReopenIncidentResponse
-	(*AddNoteResponse)(nil),             // 57: vigil.control.v1.AddNoteResponse
+	(*Retention)(nil),                   // 22: vigil.control.v1.Retention
+	(*GetCheckpointRequest)(nil),        // 23: vigil.control.v1.GetCheckpointRequest
+	(*GetCheckpointResponse)(nil),       // 24: vigil.control.v1.GetCheckpointResponse
+	(*VerifyCheckpointRequest)(nil),     // 25: vigil.control.v1.VerifyCheckpointRequest
+	(*VerifyCheckpointResponse)(nil),    // 26: vigil.control.v1.VerifyCheckpointResponse
+	(*PinCheckpointRequest)(nil),        // 27: vigil.control.v1.PinCheckpointRequest
+	(*PinCheckpointResponse)(nil),       // 28: vigil.control.v1.PinCheckpointResponse
+	(*RemoveCheckpointRequest)(nil),     // 29: vigil.control.v1.RemoveCheckpointRequest
+	(*RemoveCheckpointResponse)(nil),    // 30: vigil.control.v1.RemoveCheckpointResponse
+	(*RestoreCheckpointRequest)(nil),    // 31: vigil.control.v1.RestoreCheckpointRequest
+	(*RestoreCheckpointResponse)(nil),   // 32: vigil.control.v1.RestoreCheckpointResponse
+	(*RotateKeysRequest)(nil),           // 33: vigil.control.v1.RotateKeysRequest
+	(*RotateKeysResponse)(nil),          // 34: vigil.control.v1.RotateKeysResponse
+	(*WatchCheckpointTaskRequest)(nil),  // 35: vigil.control.v1.WatchCheckpointTaskRequest
+	(*WatchCheckpointTaskResponse)(nil), // 36: vigil.control.v1.WatchCheckpointTaskResponse
+	nil,                                 // 37: vigil.control.v1.GetStatusResponse.ListenersEntry
+	(*Node)(nil),                        // 38: vigil.control.v1.Node
+	(*Run)(nil),                         // 39: vigil.control.v1.Run
+	(*Attempt)(nil),                     // 40: vigil.control.v1.Attempt
+	(*Incident)(nil),                    // 41: vigil.control.v1.Incident
+	(*Checkpoint)(nil),                  // 42: vigil.control.v1.Checkpoint
+	(*Advice)(nil),                      // 43: vigil.control.v1.Advice
+	(*durationpb.Duration)(nil),         // 44: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),       // 45: google.protobuf.Timestamp
+	(*RunEvent)(nil),                    // 46: vigil.control.v1.RunEvent
+	(v1.AfterCheckpoint)(0),             // 47: vigil.common.v1.AfterCheckpoint
+	(*CheckpointTask)(nil),              // 48: vigil.control.v1.CheckpointTask
+	(*GetNodeRequest)(nil),              // 49: vigil.control.v1.GetNodeRequest
+	(*WatchNodeEventsRequest)(nil),      // 50: vigil.control.v1.WatchNodeEventsRequest
+	(*AcknowledgeIncidentRequest)(nil),  // 51: vigil.control.v1.AcknowledgeIncidentRequest
+	(*ResolveIncidentRequest)(nil),      // 52: vigil.control.v1.ResolveIncidentRequest
+	(*ReopenIncidentRequest)(nil),       // 53: vigil.control.v1.ReopenIncidentRequest
+	(*AddNoteRequest)(nil),              // 54: vigil.control.v1.AddNoteRequest
+	(*GetNodeResponse)(nil),             // 55: vigil.control.v1.GetNodeResponse
+	(*WatchNodeEventsResponse)(nil),     // 56: vigil.control.v1.WatchNodeEventsResponse
+	(*AcknowledgeIncidentResponse)(nil), // 57: vigil.control.v1.AcknowledgeIncidentResponse
+	(*ResolveIncidentResponse)(nil),     // 58: vigil.control.v1.ResolveIncidentResponse
+	(*ReopenIncidentResponse)(nil),      // 59: vigil.control.v1.ReopenIncidentResponse
+	(*AddNoteResponse)(nil),             // 60: vigil.control.v1.AddNoteResponse
 }
 var file_vigil_control_v1_services_proto_depIdxs = []int32{
-	35, // 0: vigil.control.v1.ListNodesResponse.nodes:type_name -> vigil.control.v1.Node
-	36, // 1: vigil.control.v1.ListRunsResponse.runs:type_name -> vigil.control.v1.Run
-	36, // 2: vigil.control.v1.GetRunResponse.run:type_name -> vigil.control.v1.Run
-	37, // 3: vigil.control.v1.GetRunResponse.attempts:type_name -> vigil.control.v1.Attempt
-	38, // 4: vigil.control.v1.GetRunResponse.incidents:type_name -> vigil.control.v1.Incident
-	39, // 5: vigil.control.v1.GetRunResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
-	40, // 6: vigil.control.v1.GetRunResponse.advice:type_name -> vigil.control.v1.Advice
-	41, // 7: vigil.control.v1.ProfileRunRequest.timeout:type_name -> google.protobuf.Duration
-	42, // 8: vigil.control.v1.ProfileRunResponse.deadline:type_name -> google.protobuf.Timestamp
-	43, // 9: vigil.control.v1.WatchEventsResponse.event:type_name -> vigil.control.v1.RunEvent
-	38, // 10: vigil.control.v1.ListIncidentsResponse.incidents:type_name -> vigil.control.v1.Incident
-	38, // 11: vigil.control.v1.GetIncidentResponse.incident:type_name -> vigil.control.v1.Incident
-	39, // 12: vigil.control.v1.ListCheckpointsResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
-	44, // 13: vigil.control.v1.RequestCheckpointRequest.after:type_name -> vigil.common.v1.AfterCheckpoint
-	41, // 14: vigil.control.v1.RequestCheckpointRequest.timeout:type_name -> google.protobuf.Duration
-	39, // 15: vigil.control.v1.RequestCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
-	42, // 16: vigil.control.v1.RequestCheckpointResponse.deadline:type_name -> google.protobuf.Timestamp
-	39, // 17: vigil.control.v1.WatchCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
-	34, // 18: vigil.control.v1.GetStatusResponse.listeners:type_name -> vigil.control.v1.GetStatusResponse.ListenersEntry
-	42, // 19: vigil.control.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
-	39, // 20: vigil.control.v1.GetCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
-	45, // 21: vigil.control.v1.GetCheckpointResponse.tasks:type_name -> vigil.control.v1.CheckpointTask
-	45, // 22: vigil.control.v1.VerifyCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	45, // 23: vigil.control.v1.PinCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	45, // 24: vigil.control.v1.RemoveCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	45, // 25: vigil.control.v1.RestoreCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	45, // 26: vigil.control.v1.WatchCheckpointTaskResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	0,  // 27: vigil.control.v1.NodeService.ListNodes:input_type -> vigil.control.v1.ListNodesRequest
-	46, // 28: vigil.control.v1.NodeService.GetNode:input_type -> vigil.control.v1.GetNodeRequest
-	47, // 29: vigil.control.v1.NodeService.WatchNodeEvents:input_type -> vigil.control.v1.WatchNodeEventsRequest
-	2,  // 30: vigil.control.v1.RunService.ListRuns:input_type -> vigil.control.v1.ListRunsRequest
-	4,  // 31: vigil.control.v1.RunService.GetRun:input_type -> vigil.control.v1.GetRunRequest
-	8,  // 32: vigil.control.v1.RunService.WatchEvents:input_type -> vigil.control.v1.WatchEventsRequest
-	6,  // 33: vigil.control.v1.RunService.ProfileRun:input_type -> vigil.control.v1.ProfileRunRequest
-	10, // 34: vigil.control.v1.IncidentService.ListIncidents:input_type -> vigil.control.v1.ListIncidentsRequest
-	12, // 35: vigil.control.v1.IncidentService.GetIncident:input_type -> vigil.control.v1.GetIncidentRequest
-	48, // 36: vigil.control.v1.IncidentService.AcknowledgeIncident:input_type -> vigil.control.v1.AcknowledgeIncidentRequest
-	49, // 37: vigil.control.v1.IncidentService.ResolveIncident:input_type -> vigil.control.v1.ResolveIncidentRequest
-	50, // 38: vigil.control.v1.IncidentService.ReopenIncident:input_type -> vigil.control.v1.ReopenIncidentRequest
-	51, // 39: vigil.control.v1.IncidentService.AddNote:input_type -> vigil.control.v1.AddNoteRequest
-	14, // 40: vigil.control.v1.CheckpointService.ListCheckpoints:input_type -> vigil.control.v1.ListCheckpointsRequest
-	16, // 41: vigil.control.v1.CheckpointService.RequestCheckpoint:input_type -> vigil.control.v1.RequestCheckpointRequest
-	18, // 42: vigil.control.v1.CheckpointService.WatchCheckpoint:input_type -> vigil.control.v1.WatchCheckpointRequest
-	22, // 43: vigil.control.v1.CheckpointTaskService.GetCheckpoint:input_type -> vigil.control.v1.GetCheckpointRequest
-	24, // 44: vigil.control.v1.CheckpointTaskService.VerifyCheckpoint:input_type -> vigil.control.v1.VerifyCheckpointRequest
-	26, // 45: vigil.control.v1.CheckpointTaskService.PinCheckpoint:input_type -> vigil.control.v1.PinCheckpointRequest
-	28, // 46: vigil.control.v1.CheckpointTaskService.RemoveCheckpoint:input_type -> vigil.control.v1.RemoveCheckpointRequest
-	30, // 47: vigil.control.v1.CheckpointTaskService.RestoreCheckpoint:input_type -> vigil.control.v1.RestoreCheckpointRequest
-	32, // 48: vigil.control.v1.CheckpointTaskService.WatchCheckpointTask:input_type -> vigil.control.v1.WatchCheckpointTaskRequest
-	20, // 49: vigil.control.v1.SystemService.GetStatus:input_type -> vigil.control.v1.GetStatusRequest
-	1,  // 50: vigil.control.v1.NodeService.ListNodes:output_type -> vigil.control.v1.ListNodesResponse
-	52, // 51: vigil.control.v1.NodeService.GetNode:output_type -> vigil.control.v1.GetNodeResponse
-	53, // 52: vigil.control.v1.NodeService.WatchNodeEvents:output_type -> vigil.control.v1.WatchNodeEventsResponse
-	3,  // 53: vigil.control.v1.RunService.ListRuns:output_type -> vigil.control.v1.ListRunsResponse
-	5,  // 54: vigil.control.v1.RunService.GetRun:output_type -> vigil.control.v1.GetRunResponse
-	9,  // 55: vigil.control.v1.RunService.WatchEvents:output_type -> vigil.control.v1.WatchEventsResponse
-	7,  // 56: vigil.control.v1.RunService.ProfileRun:output_type -> vigil.control.v1.ProfileRunResponse
-	11, // 57: vigil.control.v1.IncidentService.ListIncidents:output_type -> vigil.control.v1.ListIncidentsResponse
-	13, // 58: vigil.control.v1.IncidentService.GetIncident:output_type -> vigil.control.v1.GetIncidentResponse
-	54, // 59: vigil.control.v1.IncidentService.AcknowledgeIncident:output_type -> vigil.control.v1.AcknowledgeIncidentResponse
-	55, // 60: vigil.control.v1.IncidentService.ResolveIncident:output_type -> vigil.control.v1.ResolveIncidentResponse
-	56, // 61: vigil.control.v1.IncidentService.ReopenIncident:output_type -> vigil.control.v1.ReopenIncidentResponse
-	57, // 62: vigil.control.v1.IncidentService.AddNote:output_type -> vigil.control.v1.AddNoteResponse
-	15, // 63: vigil.control.v1.CheckpointService.ListCheckpoints:output_type -> vigil.control.v1.ListCheckpointsResponse
-	17, // 64: vigil.control.v1.CheckpointService.RequestCheckpoint:output_type -> vigil.control.v1.RequestCheckpointResponse
-	19, // 65: vigil.control.v1.CheckpointService.WatchCheckpoint:output_type -> vigil.control.v1.WatchCheckpointResponse
-	23, // 66: vigil.control.v1.CheckpointTaskService.GetCheckpoint:output_type -> vigil.control.v1.GetCheckpointResponse
-	25, // 67: vigil.control.v1.CheckpointTaskService.VerifyCheckpoint:output_type -> vigil.control.v1.VerifyCheckpointResponse
-	27, // 68: vigil.control.v1.CheckpointTaskService.PinCheckpoint:output_type -> vigil.control.v1.PinCheckpointResponse
-	29, // 69: vigil.control.v1.CheckpointTaskService.RemoveCheckpoint:output_type -> vigil.control.v1.RemoveCheckpointResponse
-	31, // 70: vigil.control.v1.CheckpointTaskService.RestoreCheckpoint:output_type -> vigil.control.v1.RestoreCheckpointResponse
-	33, // 71: vigil.control.v1.CheckpointTaskService.WatchCheckpointTask:output_type -> vigil.control.v1.WatchCheckpointTaskResponse
-	21, // 72: vigil.control.v1.SystemService.GetStatus:output_type -> vigil.control.v1.GetStatusResponse
-	50, // [50:73] is the sub-list for method output_type
-	27, // [27:50] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	38, // 0: vigil.control.v1.ListNodesResponse.nodes:type_name -> vigil.control.v1.Node
+	39, // 1: vigil.control.v1.ListRunsResponse.runs:type_name -> vigil.control.v1.Run
+	39, // 2: vigil.control.v1.GetRunResponse.run:type_name -> vigil.control.v1.Run
+	40, // 3: vigil.control.v1.GetRunResponse.attempts:type_name -> vigil.control.v1.Attempt
+	41, // 4: vigil.control.v1.GetRunResponse.incidents:type_name -> vigil.control.v1.Incident
+	42, // 5: vigil.control.v1.GetRunResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
+	43, // 6: vigil.control.v1.GetRunResponse.advice:type_name -> vigil.control.v1.Advice
+	44, // 7: vigil.control.v1.ProfileRunRequest.timeout:type_name -> google.protobuf.Duration
+	45, // 8: vigil.control.v1.ProfileRunResponse.deadline:type_name -> google.protobuf.Timestamp
+	46, // 9: vigil.control.v1.WatchEventsResponse.event:type_name -> vigil.control.v1.RunEvent
+	41, // 10: vigil.control.v1.ListIncidentsResponse.incidents:type_name -> vigil.control.v1.Incident
+	41, // 11: vigil.control.v1.GetIncidentResponse.incident:type_name -> vigil.control.v1.Incident
+	42, // 12: vigil.control.v1.ListCheckpointsResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
+	47, // 13: vigil.control.v1.RequestCheckpointRequest.after:type_name -> vigil.common.v1.AfterCheckpoint
+	44, // 14: vigil.control.v1.RequestCheckpointRequest.timeout:type_name -> google.protobuf.Duration
+	42, // 15: vigil.control.v1.RequestCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
+	45, // 16: vigil.control.v1.RequestCheckpointResponse.deadline:type_name -> google.protobuf.Timestamp
+	42, // 17: vigil.control.v1.WatchCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
+	37, // 18: vigil.control.v1.GetStatusResponse.listeners:type_name -> vigil.control.v1.GetStatusResponse.ListenersEntry
+	45, // 19: vigil.control.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	22, // 20: vigil.control.v1.GetStatusResponse.retention:type_name -> vigil.control.v1.Retention
+	44, // 21: vigil.control.v1.Retention.kept_for:type_name -> google.protobuf.Duration
+	42, // 22: vigil.control.v1.GetCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
+	48, // 23: vigil.control.v1.GetCheckpointResponse.tasks:type_name -> vigil.control.v1.CheckpointTask
+	48, // 24: vigil.control.v1.VerifyCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	48, // 25: vigil.control.v1.PinCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	48, // 26: vigil.control.v1.RemoveCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	48, // 27: vigil.control.v1.RestoreCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	48, // 28: vigil.control.v1.RotateKeysResponse.tasks:type_name -> vigil.control.v1.CheckpointTask
+	48, // 29: vigil.control.v1.WatchCheckpointTaskResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	0,  // 30: vigil.control.v1.NodeService.ListNodes:input_type -> vigil.control.v1.ListNodesRequest
+	49, // 31: vigil.control.v1.NodeService.GetNode:input_type -> vigil.control.v1.GetNodeRequest
+	50, // 32: vigil.control.v1.NodeService.WatchNodeEvents:input_type -> vigil.control.v1.WatchNodeEventsRequest
+	2,  // 33: vigil.control.v1.RunService.ListRuns:input_type -> vigil.control.v1.ListRunsRequest
+	4,  // 34: vigil.control.v1.RunService.GetRun:input_type -> vigil.control.v1.GetRunRequest
+	8,  // 35: vigil.control.v1.RunService.WatchEvents:input_type -> vigil.control.v1.WatchEventsRequest
+	6,  // 36: vigil.control.v1.RunService.ProfileRun:input_type -> vigil.control.v1.ProfileRunRequest
+	10, // 37: vigil.control.v1.IncidentService.ListIncidents:input_type -> vigil.control.v1.ListIncidentsRequest
+	12, // 38: vigil.control.v1.IncidentService.GetIncident:input_type -> vigil.control.v1.GetIncidentRequest
+	51, // 39: vigil.control.v1.IncidentService.AcknowledgeIncident:input_type -> vigil.control.v1.AcknowledgeIncidentRequest
+	52, // 40: vigil.control.v1.IncidentService.ResolveIncident:input_type -> vigil.control.v1.ResolveIncidentRequest
+	53, // 41: vigil.control.v1.IncidentService.ReopenIncident:input_type -> vigil.control.v1.ReopenIncidentRequest
+	54, // 42: vigil.control.v1.IncidentService.AddNote:input_type -> vigil.control.v1.AddNoteRequest
+	14, // 43: vigil.control.v1.CheckpointService.ListCheckpoints:input_type -> vigil.control.v1.ListCheckpointsRequest
+	16, // 44: vigil.control.v1.CheckpointService.RequestCheckpoint:input_type -> vigil.control.v1.RequestCheckpointRequest
+	18, // 45: vigil.control.v1.CheckpointService.WatchCheckpoint:input_type -> vigil.control.v1.WatchCheckpointRequest
+	23, // 46: vigil.control.v1.CheckpointTaskService.GetCheckpoint:input_type -> vigil.control.v1.GetCheckpointRequest
+	25, // 47: vigil.control.v1.CheckpointTaskService.VerifyCheckpoint:input_type -> vigil.control.v1.VerifyCheckpointRequest
+	27, // 48: vigil.control.v1.CheckpointTaskService.PinCheckpoint:input_type -> vigil.control.v1.PinCheckpointRequest
+	29, // 49: vigil.control.v1.CheckpointTaskService.RemoveCheckpoint:input_type -> vigil.control.v1.RemoveCheckpointRequest
+	31, // 50: vigil.control.v1.CheckpointTaskService.RestoreCheckpoint:input_type -> vigil.control.v1.RestoreCheckpointRequest
+	33, // 51: vigil.control.v1.CheckpointTaskService.RotateKeys:input_type -> vigil.control.v1.RotateKeysRequest
+	35, // 52: vigil.control.v1.CheckpointTaskService.WatchCheckpointTask:input_type -> vigil.control.v1.WatchCheckpointTaskRequest
+	20, // 53: vigil.control.v1.SystemService.GetStatus:input_type -> vigil.control.v1.GetStatusRequest
+	1,  // 54: vigil.control.v1.NodeService.ListNodes:output_type -> vigil.control.v1.ListNodesResponse
+	55, // 55: vigil.control.v1.NodeService.GetNode:output_type -> vigil.control.v1.GetNodeResponse
+	56, // 56: vigil.control.v1.NodeService.WatchNodeEvents:output_type -> vigil.control.v1.WatchNodeEventsResponse
+	3,  // 57: vigil.control.v1.RunService.ListRuns:output_type -> vigil.control.v1.ListRunsResponse
+	5,  // 58: vigil.control.v1.RunService.GetRun:output_type -> vigil.control.v1.GetRunResponse
+	9,  // 59: vigil.control.v1.RunService.WatchEvents:output_type -> vigil.control.v1.WatchEventsResponse
+	7,  // 60: vigil.control.v1.RunService.ProfileRun:output_type -> vigil.control.v1.ProfileRunResponse
+	11, // 61: vigil.control.v1.IncidentService.ListIncidents:output_type -> vigil.control.v1.ListIncidentsResponse
+	13, // 62: vigil.control.v1.IncidentService.GetIncident:output_type -> vigil.control.v1.GetIncidentResponse
+	57, // 63: vigil.control.v1.IncidentService.AcknowledgeIncident:output_type -> vigil.control.v1.AcknowledgeIncidentResponse
+	58, // 64: vigil.control.v1.IncidentService.ResolveIncident:output_type -> vigil.control.v1.ResolveIncidentResponse
+	59, // 65: vigil.control.v1.IncidentService.ReopenIncident:output_type -> vigil.control.v1.ReopenIncidentResponse
+	60, // 66: vigil.control.v1.IncidentService.AddNote:output_type -> vigil.control.v1.AddNoteResponse
+	15, // 67: vigil.control.v1.CheckpointService.ListCheckpoints:output_type -> vigil.control.v1.ListCheckpointsResponse
+	17, // 68: vigil.control.v1.CheckpointService.RequestCheckpoint:output_type -> vigil.control.v1.RequestCheckpointResponse
+	19, // 69: vigil.control.v1.CheckpointService.WatchCheckpoint:output_type -> vigil.control.v1.WatchCheckpointResponse
+	24, // 70: vigil.control.v1.CheckpointTaskService.GetCheckpoint:output_type -> vigil.control.v1.GetCheckpointResponse
+	26, // 71: vigil.control.v1.CheckpointTaskService.VerifyCheckpoint:output_type -> vigil.control.v1.VerifyCheckpointResponse
+	28, // 72: vigil.control.v1.CheckpointTaskService.PinCheckpoint:output_type -> vigil.control.v1.PinCheckpointResponse
+	30, // 73: vigil.control.v1.CheckpointTaskService.RemoveCheckpoint:output_type -> vigil.control.v1.RemoveCheckpointResponse
+	32, // 74: vigil.control.v1.CheckpointTaskService.RestoreCheckpoint:output_type -> vigil.control.v1.RestoreCheckpointResponse
+	34, // 75: vigil.control.v1.CheckpointTaskService.RotateKeys:output_type -> vigil.control.v1.RotateKeysResponse
+	36, // 76: vigil.control.v1.CheckpointTaskService.WatchCheckpointTask:output_type -> vigil.control.v1.WatchCheckpointTaskResponse
+	21, // 77: vigil.control.v1.SystemService.GetStatus:output_type -> vigil.control.v1.GetStatusResponse
+	54, // [54:78] is the sub-list for method output_type
+	30, // [30:54] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_vigil_control_v1_services_proto_init() }
@@ -2155,7 +2331,7 @@ func file_vigil_control_v1_services_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_control_v1_services_proto_rawDesc), len(file_vigil_control_v1_services_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   6,
 		},
