@@ -7,8 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +21,7 @@ import (
 
 // machine is one of eight cores on which the agent takes what it is told to.
 type machine struct {
+	mu    sync.Mutex
 	cores []int // as they were set
 	frees int
 	took  time.Duration
@@ -29,8 +32,21 @@ func govern(t *testing.T, body func(m *machine, g *Governor)) {
 		m := &machine{}
 		g := &Governor{
 			idle: 1, all: 8, log: slog.New(slog.DiscardHandler),
-			set: func(cores int) { m.cores = append(m.cores, cores) }, free: func() { m.frees++ },
-			used: func() time.Duration { return m.took },
+			set: func(cores int) {
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				m.cores = append(m.cores, cores)
+			},
+			free: func() {
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				m.frees++
+			},
+			used: func() time.Duration {
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				return m.took
+			},
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		stopped := make(chan error, 1)
@@ -48,29 +64,45 @@ func govern(t *testing.T, body func(m *machine, g *Governor)) {
 func (m *machine) work(share float64, length time.Duration) {
 	for range int(length / time.Second) {
 		time.Sleep(time.Second)
+		m.mu.Lock()
 		m.took += time.Duration(share * float64(time.Second))
+		m.mu.Unlock()
 	}
 	synctest.Wait()
+}
+
+// was gives how the cores were set, and how often memory was given back.
+func (m *machine) was() (cores []int, frees int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.cores), m.frees
+}
+
+// differs tells how the cores were set otherwise than wanted.
+func (m *machine) differs(want []int) string {
+	cores, _ := m.was()
+	return cmp.Diff(want, cores)
 }
 
 func TestCoresForACheckpointAndNoLonger(t *testing.T) {
 	govern(t, func(m *machine, g *Governor) {
 		m.work(0.01, time.Minute)
-		if m.cores != nil || m.frees != 1 {
-			t.Errorf("cores set to %v, memory given back %d times; want it once, after the start", m.cores, m.frees)
+		if cores, frees := m.was(); cores != nil || frees != 1 {
+			t.Errorf("cores set to %v, memory given back %d times; want it once, after the start", cores, frees)
 		}
 		g.Raise()
 		g.Raise()
-		if diff := cmp.Diff([]int{8}, m.cores); diff != "" {
+		if diff := m.differs([]int{8}); diff != "" {
 			t.Error(diff)
 		}
 		m.work(3, time.Minute)
-		if diff := cmp.Diff([]int{8}, m.cores); diff != "" {
+		if diff := m.differs([]int{8}); diff != "" {
 			t.Errorf("in the middle of the work: %s", diff)
 		}
 		m.work(0.01, time.Minute)
-		if diff := cmp.Diff([]int{8, 1}, m.cores); diff != "" || m.frees != 2 {
-			t.Errorf("after it: memory given back %d times; %s", m.frees, diff)
+		cores, frees := m.was()
+		if diff := cmp.Diff([]int{8, 1}, cores); diff != "" || frees != 2 {
+			t.Errorf("after it: memory given back %d times; %s", frees, diff)
 		}
 	})
 }
@@ -78,16 +110,16 @@ func TestCoresForACheckpointAndNoLonger(t *testing.T) {
 func TestCoresForWorkThatNobodyAnnounced(t *testing.T) {
 	govern(t, func(m *machine, _ *Governor) {
 		m.work(0.4, time.Minute)
-		if m.cores != nil {
-			t.Errorf("cores set to %v for less than half of one", m.cores)
+		if cores, _ := m.was(); cores != nil {
+			t.Errorf("cores set to %v for less than half of one", cores)
 		}
 		m.work(0.9, time.Minute)
 		m.work(0.3, time.Minute)
-		if diff := cmp.Diff([]int{8}, m.cores); diff != "" {
+		if diff := m.differs([]int{8}); diff != "" {
 			t.Error(diff)
 		}
 		m.work(0.1, time.Minute)
-		if diff := cmp.Diff([]int{8, 1}, m.cores); diff != "" {
+		if diff := m.differs([]int{8, 1}); diff != "" {
 			t.Error(diff)
 		}
 	})
