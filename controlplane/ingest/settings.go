@@ -12,13 +12,16 @@ import (
 // told is what agents are told of their collectors, until it changes.
 type told struct {
 	settings *agentv1.Settings
-	changed  context.Context //nolint:containedctx // ends when there is another
-	change   context.CancelFunc
+	change   context.CancelFunc                 // there is another
+	whenever func(do func()) (stop func() bool) // has something done when there is
 }
 
 func newTold(collectors map[string]Collector) *told {
 	changed, change := context.WithCancel(context.Background())
-	return &told{settings: settingsOf(collectors), changed: changed, change: change}
+	return &told{
+		settings: settingsOf(collectors), change: change,
+		whenever: func(do func()) func() bool { return context.AfterFunc(changed, do) },
+	}
 }
 
 // settingsOf is collectors as agents are told of them.
@@ -59,7 +62,7 @@ func (x *session) follow(known *told) {
 	if x.closed {
 		return
 	}
-	x.unfollow = context.AfterFunc(known.changed, func() {
+	x.unfollow = known.whenever(func() {
 		next := x.told.Load()
 		response := &agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Settings{Settings: next.settings}}
 		if x.send(response) == nil {
