@@ -1,5 +1,5 @@
 // Package page writes metrics as Prometheus reads them: its text format, version
-// 0.0.4.
+// 0.0.4, and OpenMetrics for who asks for it.
 //
 // What the agent measures is some thousand series, read every few seconds for as
 // long as the machine lives. Through client_golang each of them is a handful of
@@ -22,9 +22,6 @@ import (
 
 	"github.com/vigil-ml/vigil/internal/metric"
 )
-
-// ContentType is what a page is.
-const ContentType = "text/plain; version=0.0.4; charset=utf-8"
 
 // Family is what series of one name have in common.
 type Family struct {
@@ -144,7 +141,25 @@ func appendValue(text []byte, value float64) []byte {
 }
 
 // WriteTo writes what was added, families in the order in which they came.
-func (p *Page) WriteTo(w io.Writer) (int64, error) {
+func (p *Page) WriteTo(w io.Writer) (int64, error) { return p.write(w, Family.head) }
+
+// head is what a family is called above its lines, and its type.
+func (f Family) head() (name string, kind metric.Type) { return f.Name, f.Type }
+
+// openHead is head in OpenMetrics, where counters are called without _total; one
+// of another exporter's that has another name is of no type there.
+func (f Family) openHead() (name string, kind metric.Type) {
+	name, total := strings.CutSuffix(f.Name, "_total")
+	switch {
+	case f.Type == metric.Gauge:
+		return f.Name, f.Type
+	case f.Type == metric.Counter && total:
+		return name, f.Type
+	}
+	return f.Name, "unknown"
+}
+
+func (p *Page) write(w io.Writer, headOf func(Family) (string, metric.Type)) (int64, error) {
 	var sum int64
 	put := func(part []byte) error {
 		n, err := w.Write(part)
@@ -155,9 +170,10 @@ func (p *Page) WriteTo(w io.Writer) (int64, error) {
 	}
 	var head []byte
 	for _, f := range p.order {
-		head = append(append(append(head[:0], "# HELP "...), f.Name...), ' ')
-		head = append(append(append(appendEscaped(head, f.Help, false), "\n# TYPE "...), f.Name...), ' ')
-		if err := put(append(append(head, f.Type...), '\n')); err != nil {
+		name, kind := headOf(f.Family)
+		head = append(append(append(head[:0], "# HELP "...), name...), ' ')
+		head = append(append(append(appendEscaped(head, f.Help, false), "\n# TYPE "...), name...), ' ')
+		if err := put(append(append(head, kind...), '\n')); err != nil {
 			return sum, err
 		}
 		for at := f.first; at >= 0; at = p.lines[at].next {
@@ -177,16 +193,21 @@ type Source func(*Page)
 // that costs more than it saves.
 func Handler(own prometheus.Gatherer, sources ...Source) http.Handler {
 	var lineCount, sizeBytes atomic.Int64 // of the last page
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		families, err := own.Gather()
 		if err != nil {
 			http.Error(w, fmt.Sprintf("gather metrics: %v", err), http.StatusInternalServerError)
 			return
 		}
-		w.Header().Set("Content-Type", ContentType)
+		format, headOf := expfmt.NewFormat(expfmt.TypeTextPlain), Family.head
+		if asked := expfmt.NegotiateIncludingOpenMetrics(r.Header); asked.FormatType() == expfmt.TypeOpenMetrics {
+			format, headOf = asked, Family.openHead // it has exemplars
+		}
+		w.Header().Set("Content-Type", string(format))
 		// What fails from here on is the way to whoever asked.
+		encoder := expfmt.NewEncoder(w, format)
 		for _, f := range families {
-			_, _ = expfmt.MetricFamilyToText(w, f)
+			_ = encoder.Encode(f)
 		}
 		p := New(int(lineCount.Load()), int(sizeBytes.Load()))
 		for _, add := range sources {
@@ -194,6 +215,9 @@ func Handler(own prometheus.Gatherer, sources ...Source) http.Handler {
 		}
 		lineCount.Store(int64(len(p.lines)))
 		sizeBytes.Store(int64(len(p.text)))
-		_, _ = p.WriteTo(w)
+		_, _ = p.write(w, headOf)
+		if closer, ok := encoder.(expfmt.Closer); ok {
+			_ = closer.Close() // OpenMetrics has an end
+		}
 	})
 }

@@ -108,13 +108,40 @@ func TestHandler(t *testing.T) {
 	}
 	w := httptest.NewRecorder()
 	Handler(own, show("one"), show("two")).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
-	if kind := w.Header().Get("Content-Type"); w.Code != 200 || kind != ContentType {
+	if kind := w.Header().Get("Content-Type"); w.Code != 200 || !strings.HasPrefix(kind, "text/plain; version=0.0.4") {
 		t.Errorf("status %d, %s", w.Code, kind)
 	}
 	for _, line := range []string{"vigil_agent_uplink_connected 1\n", "one 7\n", "two 7\n"} {
 		if !strings.Contains(w.Body.String(), line) {
 			t.Errorf("%q is not in\n%s", line, w.Body)
 		}
+	}
+}
+
+func TestOpenMetricsForWhoAsks(t *testing.T) {
+	own := prometheus.NewRegistry()
+	counter := prometheus.NewCounter(prometheus.CounterOpts{Name: "own_total", Help: "h"})
+	own.MustRegister(counter)
+	counter.(prometheus.ExemplarAdder).AddWithExemplar(3, prometheus.Labels{"trace_id": "abc"})
+	show := func(p *Page) {
+		p.Add(Family{"reads_total", "h", metric.Counter, nil}, nil, 7)
+		p.Add(Family{"DCGM_ERRORS", "h", metric.Counter, nil}, nil, 8)
+		p.Add(Family{"watts", "h", metric.Gauge, nil}, nil, 9)
+	}
+	r := httptest.NewRequest("GET", "/metrics", nil)
+	r.Header.Set("Accept", "application/openmetrics-text; version=1.0.0")
+	w := httptest.NewRecorder()
+	Handler(own, show).ServeHTTP(w, r)
+	text := w.Body.String()
+	for _, part := range []string{
+		`own_total 3.0 # {trace_id="abc"} 3.0`, "# TYPE reads counter\nreads_total 7\n", "# TYPE DCGM_ERRORS unknown\nDCGM_ERRORS 8\n", "# TYPE watts gauge\nwatts 9\n",
+	} {
+		if !strings.Contains(text, part) {
+			t.Errorf("%q is not in\n%s", part, text)
+		}
+	}
+	if !strings.HasSuffix(text, "\n# EOF\n") || !strings.HasPrefix(w.Header().Get("Content-Type"), "application/openmetrics-text") {
+		t.Errorf("%s:\n%s", w.Header().Get("Content-Type"), text)
 	}
 }
 
