@@ -62,6 +62,7 @@ func TestHungGPU(t *testing.T) {
 	}
 	h := open(t, "", fmt.Sprintf(`gpu: "simulated=2xH100,script=%s"
 collectors:
+  kernel: {off: true}
   host: {interval: %s}
   nvml: {interval: %s, settings: {hang_after: 400ms}}
 `, script, interval, interval))
