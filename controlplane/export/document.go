@@ -2,6 +2,7 @@ package export
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -24,10 +25,12 @@ const ecsVersion = "8.17"
 type object = map[string]any
 
 // eventDocuments gives the documents of a frame: one for each event, or for
-// each line, span and so on of what a program says of itself.
+// each line, span and so on of what a program says of itself. An event that cannot
+// be read is left out, and the error says so.
 func eventDocuments(frame bus.Delivery) ([]Document, error) {
 	events := frame.Batch.GetEvents()
 	documents := make([]Document, 0, len(events))
+	var wrong []error
 	for _, event := range events {
 		var of []Document
 		var err error
@@ -44,11 +47,12 @@ func eventDocuments(frame bus.Delivery) ([]Document, error) {
 			of[0], err = eventDocument(frame.Received, event)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("write event %s: %w", event.GetEventId(), err)
+			wrong = append(wrong, fmt.Errorf("write event %s: %w", event.GetEventId(), err))
+			continue
 		}
 		documents = append(documents, of...)
 	}
-	return documents, nil
+	return documents, errors.Join(wrong...)
 }
 
 // eventDocument gives the document of an event. What it carries is below
