@@ -121,7 +121,7 @@ func (h *house) node(name, vault string) (*site.Site, func() *site.Process) {
 	}
 	return s, func() *site.Process {
 		h.t.Helper()
-		p, err := s.Agent(h.ctx, fmt.Sprintf("node: %s\nvault: {dir: %s}\n", name, vault))
+		p, err := s.Agent(h.ctx, fmt.Sprintf("node: %s\nvault: {dir: %s}\n", name, vault)+noKernel)
 		if err != nil {
 			h.t.Fatal(err)
 		}
