@@ -105,6 +105,9 @@ BENCH_STEPS ?= 300
 bench-ingest: agentctl vigil-controlplane ## Samples a CPU-second: the whole path from agents, beside VictoriaMetrics and Prometheus
 	@internal/tools/bench-ingest.sh $(BIN) $(BENCH_HOSTS) $(BENCH_STEPS)
 
+bench-access: ## What mTLS, the access check and the audit log add to a call that changes something, and to samples
+	@go test ./controlplane/api ./controlplane/ingest -p 1 -run '^$$' -bench 'BenchmarkAccess$$' -benchtime 1x 2>/dev/null | grep -vE '^[[:space:]]*(testkit.go|goos|goarch|pkg|cpu|ok|PASS|Benchmark|---|\.\.\.)|level='
+
 BENCH_AGENTS ?= 10000
 bench-fleet: agentctl vigil-controlplane ## BENCH_AGENTS (10000) simulated agents on one control plane, and all of them again at once
 	@internal/tools/bench-fleet.sh $(BIN) $(BENCH_AGENTS)

@@ -144,7 +144,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	}
 	checkpoints, err = vault.New(a.config.Vault, vault.Deps{
 		Log: a.log, Metrics: a.metrics, Tracer: a.tracer, Clock: time.Now, FS: durable.OS{}, Node: a.config.Node,
-		Events: a.journal.Events, Observe: observe, Replica: second,
+		Events: a.journal.Events, Observe: observe, Replica: second, KeyUsed: a.keyUsed,
 		Meet: func(ctx context.Context, in *agentv1.MeetRequest) (*agentv1.MeetResponse, error) {
 			return up.Meet(ctx, in)
 		},

@@ -199,7 +199,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
 	events := pipeline.Partitioned(pipeline.Deps{
-		Store: c.store, Incidents: incidents,
+		Store: c.store, Incidents: incidents, Audit: c.keyUsed,
 		NewBank: func() pipeline.Bank { return detect.NewBankOf(profiles.Choose).WatchNodes(profiles.Nodes()) },
 		Clock:   time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
 	}, c.bus)

@@ -3,14 +3,10 @@ package controlplane
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -60,16 +56,7 @@ func TestWhereThePortSpeaksTLS(t *testing.T) {
 	}
 }
 
-// freePort gives an address on loopback that nothing listens on.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
+func free(t *testing.T) string { return net.JoinHostPort("127.0.0.1", testkit.FreePort(t)) }
 
 // runs starts a control plane and waits until it answers.
 func runs(t *testing.T, c Config) {
@@ -88,35 +75,20 @@ func runs(t *testing.T, c Config) {
 	})
 }
 
-// selfSigned writes a certificate of its own for a host, and gives it.
-func selfSigned(t *testing.T, dir, host string) *x509.Certificate {
+// siteCertificate writes a certificate of a site's own, and gives it.
+func siteCertificate(t *testing.T, dir, host string) *x509.Certificate {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	pair, _ := testkit.SelfSigned(t, host)
+	secret, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), DNSNames: []string{host}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, block := range map[string]*pem.Block{"site.pem": {Type: "CERTIFICATE", Bytes: der}, "site.key": {Type: "PRIVATE KEY", Bytes: secret}} {
+	for name, block := range map[string]*pem.Block{"site.pem": {Type: "CERTIFICATE", Bytes: pair.Leaf.Raw}, "site.key": {Type: "PRIVATE KEY", Bytes: secret}} {
 		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert
+	return pair.Leaf
 }
 
 func poolOf(certs ...*x509.Certificate) *x509.CertPool {
@@ -133,12 +105,12 @@ func poolOf(certs ...*x509.Certificate) *x509.CertPool {
 func TestOperatorsOverTLS(t *testing.T) {
 	t.Setenv("XDG_STATE_HOME", t.TempDir())
 	dir := t.TempDir()
-	site := selfSigned(t, dir, "vigil.example.org")
+	site := siteCertificate(t, dir, "vigil.example.org")
 	c, err := decode("api: {tls: {cert_file: " + dir + "/site.pem, key_file: " + dir + "/site.key, names: [control-1]}}\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.StateDir, c.API.Listen, c.Agents.Listen = filepath.Join(dir, "state"), freePort(t), freePort(t)
+	c.StateDir, c.API.Listen, c.Agents.Listen = filepath.Join(dir, "state"), free(t), free(t)
 	runs(t, c)
 	secret, err := localkey.Find(c.API.Listen, localkey.Operator)
 	if err != nil {
@@ -185,7 +157,7 @@ func TestOperatorsOverTLS(t *testing.T) {
 	}
 	overHTTPS(t, c.API.Listen, secret, site)
 
-	renewed := selfSigned(t, dir, "vigil.example.org")
+	renewed := siteCertificate(t, dir, "vigil.example.org")
 	testkit.Eventually(t, "the renewed certificate", func() bool {
 		conn, err := tls.Dial("tcp", c.API.Listen, &tls.Config{ServerName: "vigil.example.org", RootCAs: poolOf(site, renewed)})
 		if err != nil {

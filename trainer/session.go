@@ -2,6 +2,7 @@ package trainer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/life"
+	"github.com/vigil-ml/vigil/internal/scratch"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	trainerv1 "github.com/vigil-ml/vigil/proto/vigil/trainer/v1"
 )
@@ -35,7 +37,8 @@ type Session struct {
 	doubted chan string   // holds a session that the agent may not know any more
 
 	group *life.Group
-	step  atomic.Int64 // the last step reported or resumed from; unknownStep: none
+	files *scratch.Writer // of checkpoints
+	step  atomic.Int64    // the last step reported or resumed from; unknownStep: none
 
 	standing standing // what a supervisor is told
 	recorder *recorder
@@ -66,7 +69,7 @@ func Connect(ctx context.Context, config Config, deps Deps) (*Session, error) {
 		config: config, deps: deps.filled(),
 		queue: newQueue(config.QueueSteps), orders: newMailbox(), link: newLink(), recorder: newRecorder(),
 		urgent: make(chan struct{}, 1), doubted: make(chan string, 1),
-		flushed: make(chan struct{}), over: make(chan struct{}),
+		flushed: make(chan struct{}), over: make(chan struct{}), files: scratch.NewWriter(),
 	}
 	s.allSent = sync.OnceFunc(func() { close(s.flushed) })
 	s.attempt.Store(config.Attempt)
@@ -161,7 +164,7 @@ func (s *Session) Report(event *commonv1.Event) {
 // fault.Unavailable when not all could be sent. Closing again gives the first
 // result.
 func (s *Session) Close(ctx context.Context) error {
-	s.closeOnce.Do(func() { s.closeErr = s.close(ctx) })
+	s.closeOnce.Do(func() { s.closeErr = errors.Join(s.close(ctx), s.files.Close()) })
 	return s.closeErr
 }
 

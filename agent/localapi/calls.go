@@ -187,7 +187,7 @@ func checkEvent(event *commonv1.Event) error {
 		return vault.CheckCheckpointID(body.Profile.GetProfileId())
 	case *commonv1.Event_CommandResult:
 		return fault.New(fault.Invalid, "a trainer does not report command results")
-	case *commonv1.Event_NodeReport, *commonv1.Event_NodeFault, *commonv1.Event_NodeLink:
+	case *commonv1.Event_NodeReport, *commonv1.Event_NodeFault, *commonv1.Event_NodeLink, *commonv1.Event_KeyUsed:
 		return fault.New(fault.Invalid, "a trainer does not report on its node")
 	case *commonv1.Event_Logs:
 		return checkLogs(body.Logs)

@@ -86,7 +86,7 @@ func (v *Vault) stage(req BeginRequest) (*staging, error) {
 	if err := v.room(req); err != nil {
 		return nil, err
 	}
-	root, reserved := v.stagingRoot(cmp.Or(req.SizeBytes, v.sizes[key{runID: req.RunID, rank: req.Rank}]))
+	root, reserved := v.stagingRoot(key{runID: req.RunID, rank: req.Rank}, req.SizeBytes)
 	s := &staging{dir: stagingPath(root, k), reservedBytes: reserved, ticket: ticket{
 		RunID: req.RunID, CheckpointID: req.CheckpointID, Attempt: req.Attempt, Rank: req.Rank,
 		Reason: req.Reason, Failure: req.Failure, CommandID: req.CommandID, Ordered: req.Ordered,
@@ -101,13 +101,17 @@ func (v *Vault) stage(req BeginRequest) (*staging, error) {
 	if err := s.note(v.deps.FS, beginName, s.ticket); err != nil {
 		return nil, err
 	}
+	v.giveSpares(s)
 	v.staged[k] = s
 	return s, nil
 }
 
 // stagingRoot chooses memory where the bytes fit twice beside what others will
-// write; a number of bytes that nobody knows goes to disk.
-func (v *Vault) stagingRoot(sizeBytes int64) (root string, reservedBytes int64) {
+// write; a number of bytes that nobody knows goes to disk. What is kept of the
+// rank's last checkpoint counts as free, since it is written over; where memory is
+// short all that is kept is given back.
+func (v *Vault) stagingRoot(rank key, sizeBytes int64) (root string, reservedBytes int64) {
+	sizeBytes = cmp.Or(sizeBytes, v.sizes[rank])
 	if v.memory == "" || sizeBytes == 0 {
 		return v.disk, 0
 	}
@@ -118,10 +122,18 @@ func (v *Vault) stagingRoot(sizeBytes int64) (root string, reservedBytes int64) 
 	for _, s := range v.staged {
 		free -= s.reservedBytes
 	}
-	if sizeBytes > free/2 || v.claimMemory() != nil {
+	own := int64(0)
+	if kept := v.spared[rank]; kept != nil {
+		own = kept.sizeBytes
+	}
+	if sizeBytes > (free+own)/2 {
+		v.dropSpares(func(key, *spares) bool { return true }) // for the next one
 		return v.disk, 0
 	}
-	return v.memory, sizeBytes
+	if v.claimMemory() != nil {
+		return v.disk, 0
+	}
+	return v.memory, max(0, sizeBytes-own)
 }
 
 // room refuses what would take the others' places: one rank and one run have

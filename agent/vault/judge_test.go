@@ -3,6 +3,8 @@ package vault_test
 import (
 	"encoding/binary"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -12,7 +14,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/vigil-ml/vigil/agent/vault"
+	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/testkit"
 	"github.com/vigil-ml/vigil/internal/testkit/faultfs"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
@@ -135,6 +139,72 @@ func TestOnlySuspectOnes(t *testing.T) {
 	ref, _, err := b.Resolve(t.Context(), vault.ResolveRequest{RunID: "run", WorldSize: 1})
 	if err != nil || ref.GetCheckpointId() != "only" || ref.GetHealth() != commonv1.CheckpointHealth_CHECKPOINT_HEALTH_SUSPECT || ref.GetHealthReason() != "r" {
 		t.Errorf("resolved %v, %v", ref, err)
+	}
+}
+
+// A file that torch.save wrote is looked into while it is sealed.
+func TestTorchFileWithNaNIsPoisoned(t *testing.T) {
+	file, err := os.ReadFile("testdata/nan.pt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := healthy("bad", 2)
+	bad.nonfinite, bad.files = nil, map[string]string{"state.pt": string(file)}
+	b := saved(t, healthy("good", 1), bad)
+	list, err := b.List("run")
+	if err != nil || len(list) != 2 || list[0].Health != commonv1.CheckpointHealth_CHECKPOINT_HEALTH_POISONED || !strings.Contains(list[0].HealthReason, "state.pt: model.w") {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if id, _ := b.resolve(0, 1); id != "good" {
+		t.Errorf("training goes on from %q", id)
+	}
+}
+
+// A probation outlives the agent: what was gone on from is blamed for what the
+// next agent hears, unless it had proved good.
+func TestProbationSurvivesARestart(t *testing.T) {
+	for name, c := range map[string]struct {
+		before []int64 // steps that the first agent heard of
+		next   string
+	}{
+		"not proved good": {[]int64{101, 110}, "old"},
+		"nothing heard":   {nil, "old"},
+		"proved good":     {[]int64{110, 121}, "new"},
+		"just not proved": {[]int64{120}, "old"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			first := open(t, dir, durable.OS{})
+			stop := first.run()
+			first.mustSave(healthy("old", 50), healthy("new", 100))
+			first.wait("new", "VERIFIED")
+			resolve := func(b *bench, attempt uint32) string {
+				ref, _, err := b.Resolve(t.Context(), vault.ResolveRequest{RunID: "run", Attempt: attempt, WorldSize: 1})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return ref.GetCheckpointId()
+			}
+			if id := resolve(first, 1); id != "new" {
+				t.Fatalf("resolved %q", id)
+			}
+			for _, step := range c.before {
+				first.Observe(&commonv1.Event{RunId: "run", Attempt: 1, Body: &commonv1.Event_Step{Step: &commonv1.StepReport{Step: step}}})
+			}
+			if c.next == "new" {
+				testkit.Eventually(t, "the mark", func() bool {
+					_, err := os.Lstat(filepath.Join(dir, "vault", "run", "new", "proved.json"))
+					return err == nil
+				})
+			}
+			stop()
+			second := open(t, dir, durable.OS{})
+			second.run()
+			second.Observe(&commonv1.Event{RunId: "run", Attempt: 1, Body: &commonv1.Event_NonFinite{NonFinite: &commonv1.NonFinite{Step: 103}}})
+			if id := resolve(second, 2); id != c.next {
+				t.Errorf("the next attempt goes on from %q, want %q", id, c.next)
+			}
+		})
 	}
 }
 

@@ -14,6 +14,10 @@ import (
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
+// finishWait bounds how long Saved waits for what was staged to be removed: the
+// checkpoint is in the vault, whether or not it is.
+const finishWait = time.Second
+
 // Checkpoint is what a directory of the vault says of itself.
 type Checkpoint struct {
 	ID      string
@@ -150,14 +154,21 @@ func (v *Vault) Saved(runID, checkpointID string) bool {
 	if CheckRunID(runID) != nil || CheckCheckpointID(checkpointID) != nil {
 		return false
 	}
-	v.mu.Lock()
-	for k := range v.staged {
-		if k.runID == runID && k.checkpointID == checkpointID {
-			v.mu.Unlock()
+	for {
+		onItsWay, done, changed := v.onItsWay(runID, checkpointID)
+		if !onItsWay {
+			break
+		}
+		if !done {
 			return false
 		}
+		select {
+		case <-changed: // it has been told, and what was staged is being removed
+			continue
+		case <-time.After(finishWait):
+		}
+		break
 	}
-	v.mu.Unlock()
 	c := survey(v.runDir(runID), checkpointID)
 	return len(c.Ranks) > 0 && c.Problem == ""
 }
@@ -170,4 +181,18 @@ func readLatest(runDir string) (string, error) {
 	}
 	id := strings.TrimSuffix(string(data), "\n")
 	return id, CheckCheckpointID(id)
+}
+
+// onItsWay tells whether a checkpoint is staged here, whether all ranks of it that
+// are have been verified, and what is closed when that changes.
+func (v *Vault) onItsWay(runID, checkpointID string) (staged, verified bool, changed <-chan struct{}) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	verified = true
+	for k, s := range v.staged {
+		if k.runID == runID && k.checkpointID == checkpointID {
+			staged, verified = true, verified && s.verified
+		}
+	}
+	return staged, verified, v.changed
 }

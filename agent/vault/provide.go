@@ -24,7 +24,7 @@ func (v *Vault) provide(ctx context.Context, k key, m *Manifest, asks uint32) (s
 		return filepath.Join(rankDir, filesName), v.checkFiles(ctx, rankDir, m)
 	}
 	v.mu.Lock()
-	root, _ := v.stagingRoot(m.SizeBytes)
+	root, _ := v.stagingRoot(key{}, m.SizeBytes)
 	v.mu.Unlock()
 	to := filepath.Join(restorePath(root, k.runID, asks), k.checkpointID)
 	if k.rank != asks {

@@ -112,6 +112,7 @@ func (v *Vault) finish(s *staging, remove bool) {
 	defer v.mu.Unlock()
 	v.queue = slices.DeleteFunc(v.queue, func(other *staging) bool { return other == s })
 	if remove {
+		v.keepSpares(s)
 		v.discard(s)
 	}
 	delete(v.staged, s.key())
@@ -182,6 +183,7 @@ func (v *Vault) scan() error {
 	if n := len(v.queue); n > 0 {
 		v.deps.Log.Info("seal checkpoints that an earlier agent left", "count", n)
 	}
+	v.clearSpares()
 	v.sweep()
 	return nil
 }
@@ -204,6 +206,7 @@ func (v *Vault) sweep() {
 	v.sweepRestored()
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.dropSpares(func(_ key, kept *spares) bool { return v.deps.Clock().Sub(kept.kept) > spareTime })
 	for _, s := range v.staged {
 		if s.committed || s.committing || v.deps.Clock().Sub(lastWrite(s)) < v.config.AbandonedAfter {
 			continue

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/vigil-ml/vigil/agent/vault/seal"
 	"github.com/vigil-ml/vigil/internal/conf"
 	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/fault"
@@ -50,7 +51,11 @@ func (v *Vault) replicateAll(ctx context.Context) error {
 		v.waiting.WithLabelValues().Set(float64(len(waiting)))
 		failed := false
 		for _, k := range waiting {
-			if err := v.replicate(ctx, k); err != nil && ctx.Err() == nil {
+			err := v.replicate(ctx, k)
+			if fault.Is(err, fault.Corrupt) {
+				err = v.unfit(k, err)
+			}
+			if err != nil && ctx.Err() == nil {
 				failed = true
 				v.copies.WithLabelValues("failed").Inc()
 				v.deps.Log.Warn("copy checkpoint into the second store; it is tried again", "run", k.runID, "checkpoint", k.checkpointID,
@@ -80,6 +85,15 @@ func (v *Vault) replicateAll(ctx context.Context) error {
 	return nil
 }
 
+// unfit takes the mark from a rank that is damaged here: it is not copied, those
+// behind it are, and nobody goes on from it until it is whole again.
+func (v *Vault) unfit(k key, cause error) error {
+	v.copies.WithLabelValues("damaged").Inc()
+	v.deps.Log.Error("copy checkpoint into the second store: it is damaged here and is not copied", "run", k.runID,
+		"checkpoint", k.checkpointID, "rank", k.rank, "error", cause)
+	return v.deps.FS.RemoveAll(filepath.Join(v.rankDir(k), verifiedName))
+}
+
 // unreplicated gives the ranks that are verified and have no copy, the oldest
 // checkpoint of each run first.
 func (v *Vault) unreplicated() []key {
@@ -90,7 +104,10 @@ func (v *Vault) unreplicated() []key {
 		k := key{runID: filepath.Base(filepath.Dir(filepath.Dir(rankDir))), checkpointID: filepath.Base(filepath.Dir(rankDir))}
 		rank, ok := parseRank(filepath.Base(rankDir))
 		k.rank = rank
-		if ok && CheckRunID(k.runID) == nil && CheckCheckpointID(k.checkpointID) == nil && !exists(filepath.Join(rankDir, replicatedName)) {
+		if !ok || CheckRunID(k.runID) != nil || CheckCheckpointID(k.checkpointID) != nil || exists(filepath.Join(rankDir, replicatedName)) {
+			continue
+		}
+		if _, digest, err := readManifest(rankDir); err == nil && wasVerified(rankDir, digest) { // else the mark does not count
 			waiting = append(waiting, k)
 		}
 	}
@@ -117,14 +134,20 @@ func (v *Vault) replicate(ctx context.Context, k key) error {
 			return err
 		}
 	}
-	for _, f := range m.Files {
-		if err := v.putFile(ctx, blobKey(k, filesName+"/"+f.Name), filepath.Join(rankDir, filesName, filepath.FromSlash(f.Name))); err != nil {
-			return err
-		}
+	err = v.readFiles(rankDir, m, func(f File, in *os.File) error {
+		checked := seal.Checked(in, m.encoded(f))
+		return errors.Join(v.deps.Replica.Put(ctx, blobKey(k, filesName+"/"+f.Name), checked, f.StoredBytes), checked.Wrong())
+	})
+	if err != nil {
+		return err
+	}
+	// Once more, as both may have been damaged meanwhile.
+	if _, now, err := readManifest(rankDir); err != nil || now != digest || !wasVerified(rankDir, digest) {
+		return fault.New(fault.Corrupt, "the manifest or its mark is not as it was")
 	}
 	for _, name := range []string{manifestName, verifiedName} {
 		if err := v.putFile(ctx, blobKey(k, name), filepath.Join(rankDir, name)); err != nil {
-			return err
+			return missingIsCorrupt(err, "%s", name)
 		}
 	}
 	mark := fmt.Sprintf("{\"manifest_sha256\":%q,\"time\":%q}\n", digest, v.deps.Clock().UTC().Format(time.RFC3339Nano))

@@ -3,6 +3,7 @@ package vault_test
 import (
 	"context"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -110,6 +111,51 @@ func TestReplicaThatIsDamaged(t *testing.T) {
 			other.run()
 			if id, passed := other.resolve(0, 1); id != "old" {
 				t.Errorf("resolved %q, passed over %v", id, passed)
+			}
+		})
+	}
+}
+
+// What is damaged here is not copied, loses its mark, and does not keep those
+// behind it from being copied.
+func TestDamageIsNotCopied(t *testing.T) {
+	for name, harm := range map[string]func(path string) error{
+		"flipped bit": func(path string) error {
+			return os.WriteFile(filepath.Join(path, "files", "weights.bin"), []byte(strings.Repeat("x", 3000)+"bad"), 0o600)
+		},
+		"cut file":         func(path string) error { return os.Truncate(filepath.Join(path, "files", "weights.bin"), 10) },
+		"missing file":     func(path string) error { return os.Remove(filepath.Join(path, "files", "optimizer", "state")) },
+		"missing manifest": func(path string) error { return os.Remove(filepath.Join(path, "manifest.json")) },
+		"damaged mark": func(path string) error {
+			return os.WriteFile(filepath.Join(path, "verified.json"), []byte(`{"manifest_sha256":"00"}`), 0o600)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			home := t.TempDir()
+			second := replica(t, filepath.Join(home, "second"))
+			second.away.Store(true)
+			one := openReplicated(t, filepath.Join(home, "one"), second)
+			one.run()
+			one.mustSave(healthy("bad", 1))
+			one.wait("bad", "VERIFIED")
+			rankDir := filepath.Join(home, "one", "vault", "run", "bad", "rank-00000")
+			if err := harm(rankDir); err != nil {
+				t.Fatal(err)
+			}
+			second.away.Store(false)
+			one.mustSave(healthy("good", 2))
+			testkit.Eventually(t, "the one behind to be copied", func() bool { return strings.Contains(one.states("good"), "REPLICATED") })
+			if _, err := second.Get(t.Context(), "run/bad/rank-00000/verified.json"); !fault.Is(err, fault.NotFound) {
+				t.Errorf("the damaged one is in the second store: %v", err)
+			}
+			list, err := one.List("run")
+			if err != nil || len(list) != 2 {
+				t.Fatalf("%+v, %v", list, err)
+			}
+			for _, c := range list {
+				if damaged := c.Problem != ""; damaged == (c.ID == "good") {
+					t.Errorf("%s has the problem %q", c.ID, c.Problem)
+				}
 			}
 		})
 	}

@@ -49,6 +49,9 @@ func (v *Vault) sealAndVerify(ctx context.Context, s *staging) error {
 		// The checkpoint is good without it, and Resolve does not read it.
 		v.deps.Log.Warn("point latest at a checkpoint", "run", s.RunID, "checkpoint", s.CheckpointID, "error", err)
 	}
+	v.mu.Lock()
+	s.verified = true
+	v.mu.Unlock()
 	v.tell(verifyCtx, s, commonv1.CheckpointState_CHECKPOINT_STATE_VERIFIED, v.where(s, m, digest))
 	return nil
 }
@@ -177,8 +180,7 @@ func (v *Vault) encodeFiles(ctx context.Context, s *staging, to string) (*Manife
 		if err := v.deps.FS.MkdirAll(filepath.Dir(target), 0o700); err != nil {
 			return nil, err
 		}
-		look := finite.New(file.info.Size())
-		f, err := v.encodeFile(ctx, codec, root, file, target, m.binding(file.name), look)
+		f, look, err := v.encodeFile(ctx, codec, root, file, target, m.binding(file.name))
 		if err != nil {
 			return nil, fmt.Errorf("seal file %q: %w", file.name, err)
 		}
@@ -197,26 +199,27 @@ func (v *Vault) encodeFiles(ctx context.Context, s *staging, to string) (*Manife
 	return m, nil
 }
 
-// encodeFile stores one file; what it holds goes by look too.
-func (v *Vault) encodeFile(ctx context.Context, codec seal.Codec, root *os.Root, file stagedFile, target, binding string, look io.Writer) (_ File, err error) {
+// encodeFile stores one file, and looks at what goes by.
+func (v *Vault) encodeFile(ctx context.Context, codec seal.Codec, root *os.Root, file stagedFile, target, binding string) (_ File, look *finite.Scanner, err error) {
 	in, err := openStaged(root, file)
 	if err != nil {
-		return File{}, err
+		return File{}, nil, err
 	}
 	defer func() { _ = in.Close() }()
+	look = finite.New(in, file.info.Size())
 	out, err := v.deps.FS.OpenFile(target, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
 	if err != nil {
-		return File{}, err
+		return File{}, nil, err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	e, err := codec.Encode(ctx, startWriting(out), io.TeeReader(in, look), binding)
+	e, err := codec.Encode(ctx, writing(out), io.TeeReader(in, look), binding)
 	if err != nil {
-		return File{}, err
+		return File{}, nil, err
 	}
 	if err := out.Sync(); err != nil {
-		return File{}, err
+		return File{}, nil, err
 	}
-	return File{Name: file.name, SizeBytes: e.SizeBytes, StoredBytes: e.StoredBytes, BLAKE3: e.BLAKE3, Compression: e.Compression}, nil
+	return File{Name: file.name, SizeBytes: e.SizeBytes, StoredBytes: e.StoredBytes, BLAKE3: e.BLAKE3, Compression: e.Compression}, look, nil
 }
 
 // manifest is the staging's manifest but for the files.

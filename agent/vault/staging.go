@@ -62,6 +62,8 @@ type staging struct {
 	sealing       bool // a worker has it
 	tries         int
 	notBefore     time.Time
+	verified      bool // and about to be finished
+	spares        int  // files that were given with it, to be written over
 	metadata      *commonv1.CheckpointMetadata
 }
 

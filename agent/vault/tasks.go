@@ -31,6 +31,12 @@ func (v *Vault) Do(ctx context.Context, task *commonv1.CheckpointTask, progress 
 	if err := errors.Join(CheckRunID(runID), CheckCheckpointID(id)); err != nil {
 		return "", err
 	}
+	switch task.GetAction() {
+	case commonv1.CheckpointAction_CHECKPOINT_ACTION_REWRAP_KEYS:
+		return v.RotateKeys(ctx, false, progress)
+	case commonv1.CheckpointAction_CHECKPOINT_ACTION_ROTATE_KEYS:
+		return v.RotateKeys(ctx, true, progress)
+	}
 	list, err := v.List(runID)
 	if err != nil {
 		return "", err
@@ -107,9 +113,10 @@ func (v *Vault) verifyAgain(ctx context.Context, runID string, c Checkpoint, pro
 	for _, rank := range ranks {
 		dir := v.rankDir(key{runID, c.ID, rank})
 		err := v.readFiles(dir, c.Ranks[rank], func(f File, in *os.File) error {
-			dropCache(in)
 			files++
-			return v.codec.Decode(ctx, io.Discard, m.reading(in), c.Ranks[rank].encoded(f), c.Ranks[rank].binding(f.Name))
+			from, closed := fromDisk(ctx, in, f.StoredBytes)
+			defer closed()
+			return v.codec.Decode(ctx, io.Discard, m.reading(from), c.Ranks[rank].encoded(f), c.Ranks[rank].binding(f.Name))
 		})
 		if fault.Is(err, fault.Corrupt) {
 			err = errors.Join(err, v.deps.FS.RemoveAll(filepath.Join(dir, verifiedName)))

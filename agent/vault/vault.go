@@ -154,6 +154,7 @@ type Vault struct {
 
 	agreements *prometheus.CounterVec
 	waiting    *prometheus.GaugeVec
+	spare      *prometheus.GaugeVec
 	wake       chan struct{}
 	codec      seal.Codec
 
@@ -162,14 +163,21 @@ type Vault struct {
 	queue   []*staging       // committed, in the order of commits
 	changed chan struct{}    // closed and replaced whenever queue shrinks
 	sizes   map[key]int64    // bytes of each rank's last checkpoint, which the key leaves out
+	// What is kept in memory for each rank's next checkpoint, the ranks that take
+	// nothing of it, and what of it is to be removed.
+	spared  map[key]*spares
+	unaware map[key]bool
+	dropped []string
 	// What runs went on from and has not proved good, and the verdicts on those
 	// that proved bad.
 	onProbation map[string]*probation
 	verdicts    []*commonv1.CheckpointJudgement
+	proved      []provedGood      // and has to be written down
 	kept        map[string]string // why each checkpoint is kept, as it was told
 
 	judged   chan struct{} // holds a token when there are verdicts
 	verified chan struct{} // holds a token when there is something to copy
+	dropping chan struct{} // holds a token when there is something to remove
 	judging  sync.Mutex    // held while verdicts are written down
 	keeping  sync.Mutex    // held while a retention policy is applied
 	pointing sync.Mutex    // held while latest is moved
@@ -192,10 +200,11 @@ func New(config Config, deps Deps) (*Vault, error) {
 		removed: metric.NewCounter(deps.Metrics, metric.AgentVaultRemoved),
 		copies:  metric.NewCounter(deps.Metrics, metric.AgentVaultCopies),
 		waiting: metric.NewGauge(deps.Metrics, metric.AgentVaultWaiting),
+		spare:   metric.NewGauge(deps.Metrics, metric.AgentVaultSpare),
 		wake:    make(chan struct{}, max(config.Workers, 1)),
 		staged:  map[key]*staging{},
 		changed: make(chan struct{}),
-		sizes:   map[key]int64{},
+		sizes:   map[key]int64{}, spared: map[key]*spares{}, unaware: map[key]bool{}, dropping: make(chan struct{}, 1),
 
 		agreements:  metric.NewCounter(deps.Metrics, metric.AgentVaultAgreements),
 		onProbation: map[string]*probation{}, kept: map[string]string{}, judged: make(chan struct{}, 1), verified: make(chan struct{}, 1),
@@ -224,6 +233,7 @@ func New(config Config, deps Deps) (*Vault, error) {
 	if err := v.scan(); err != nil {
 		return nil, fmt.Errorf("open vault: %w", err)
 	}
+	v.resumeProbations()
 	return v, nil
 }
 
@@ -232,10 +242,12 @@ func New(config Config, deps Deps) (*Vault, error) {
 // is told with a FAILED event and never ends Run.
 func (v *Vault) Run(ctx context.Context) error {
 	defer v.leaveMemory()
+	defer v.clearSpares()
 	tasks := []life.Task{
 		{Name: "probations", Run: v.pass},
 		{Name: "sweep", Run: v.sweepEvery},
 		{Name: "copy", Run: v.replicateAll},
+		{Name: "remove", Run: v.removeDropped},
 	}
 	for range v.config.Workers {
 		tasks = append(tasks, life.Task{Name: "seal", Run: v.sealAll})

@@ -48,8 +48,9 @@ func (v *Vault) withdraw(k key) error {
 func (v *Vault) checkFiles(ctx context.Context, rankDir string, m *Manifest) error {
 	return v.readFiles(rankDir, m, func(f File, in *os.File) error {
 		// Without this, what is read is the memory that was just written.
-		dropCache(in)
-		return v.codec.Decode(ctx, io.Discard, in, m.encoded(f), m.binding(f.Name))
+		from, closed := fromDisk(ctx, in, f.StoredBytes)
+		defer closed()
+		return v.codec.Decode(ctx, io.Discard, from, m.encoded(f), m.binding(f.Name))
 	})
 }
 

@@ -233,8 +233,19 @@ func (a *app) task(ctx context.Context, what, checkpointID string, ask askTask) 
 	if err != nil {
 		return err
 	}
-	shown := ""
-	err = a.stream(ctx, what, func(ctx context.Context, c *client) error {
+	if err := a.follow(ctx, what, &task); err != nil {
+		return err
+	}
+	if task.GetError() != "" {
+		return fault.WithHint(fault.New(fault.Internal, "%s: %s", what, task.GetError()), "agentctl checkpoints show "+checkpointID)
+	}
+	return nil
+}
+
+// follow shows how far a task is until it has ended.
+func (a *app) follow(ctx context.Context, what string, of **controlv1.CheckpointTask) error {
+	task, shown := *of, ""
+	return a.stream(ctx, what, func(ctx context.Context, c *client) error {
 		stream, err := controlv1.NewCheckpointTaskServiceClient(c).WatchCheckpointTask(ctx, &controlv1.WatchCheckpointTaskRequest{TaskId: task.TaskId})
 		if err != nil {
 			return err
@@ -244,7 +255,7 @@ func (a *app) task(ctx context.Context, what, checkpointID string, ask askTask) 
 			if err != nil {
 				return err
 			}
-			task = update.Task
+			task, *of = update.Task, update.Task
 			err = a.showNext(update, func(p *page) {
 				if line := taskLine(task); line != shown {
 					shown = line
@@ -257,13 +268,6 @@ func (a *app) task(ctx context.Context, what, checkpointID string, ask askTask) 
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	if task.GetError() != "" {
-		return fault.WithHint(fault.New(fault.Internal, "%s: %s", what, task.GetError()), "agentctl checkpoints show "+checkpointID)
-	}
-	return nil
 }
 
 // taskLine says how far a task is.
@@ -272,6 +276,8 @@ func taskLine(t *controlv1.CheckpointTask) string {
 	switch {
 	case t.GetDetail() != "":
 		return fmt.Sprintf("%-8s  %s", word(t.State), t.Detail)
+	case t.GetTotalBytes() > 0 && t.GetEnded() == nil && ofKeys(t):
+		return fmt.Sprintf("%s  %d of %d ranks of checkpoints", line, t.DoneBytes, t.TotalBytes)
 	case t.GetTotalBytes() > 0 && t.GetEnded() == nil:
 		return fmt.Sprintf("%s  %s of %s  %.0f %%", line, size(t.DoneBytes), size(t.TotalBytes), 100*float64(t.DoneBytes)/float64(t.TotalBytes))
 	}

@@ -30,6 +30,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 		checkpointCommand(a),
 		profileCommand(a),
 		checkpointsCommand(a),
+		keysCommand(a),
 		detectCommand(a),
 		findingsCommand(a),
 		runsCommand(a),

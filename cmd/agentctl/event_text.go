@@ -38,6 +38,8 @@ func eventText(event *commonv1.Event) (string, style) {
 		return nodeReportText(body.NodeReport), plainStyle
 	case *commonv1.Event_NodeFault:
 		return nodeFaultText(body.NodeFault)
+	case *commonv1.Event_KeyUsed:
+		return fmt.Sprintf("used key %s of checkpoints: %s", body.KeyUsed.KekId, body.KeyUsed.Use), plainStyle
 	case *commonv1.Event_NodeLink:
 		return nodeLinkText(body.NodeLink)
 	case *commonv1.Event_Evaluation:

@@ -32,13 +32,7 @@ type signedInWith struct {
 }
 
 func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	return net.JoinHostPort("127.0.0.1", testkit.FreePort(t))
 }
 
 func openSignIn(t *testing.T, more string) *signedInWith {

@@ -60,6 +60,7 @@ func TestHungGPU(t *testing.T) {
 	}
 	h := open(t, "", fmt.Sprintf(`gpu: "simulated=2xH100,script=%s"
 collectors:
+  kernel: {off: true}
   host: {interval: %s}
   nvml: {interval: %s, settings: {hang_after: 400ms}}
 `, script, interval, interval))
@@ -111,7 +112,7 @@ collectors:
 // TestControlPlaneSetsCollectors has the control plane's configuration switch a
 // collector of the agent's off and another to a shorter interval.
 func TestControlPlaneSetsCollectors(t *testing.T) {
-	h := open(t, "ingest: {collectors: {tasks: {off: true}, host: {interval: 100ms}}}\n", "collectors: {host: {interval: 10m}}\n")
+	h := open(t, "ingest: {collectors: {tasks: {off: true}, host: {interval: 100ms}}}\n", "collectors: {kernel: {off: true}, host: {interval: 10m}}\n")
 	h.until("the control plane's settings", func() bool {
 		now := exposed(h.Site)
 		_, tasks := now[`vigil_agent_collector_up{collector="tasks",status="ok"}`]

@@ -24,7 +24,7 @@ func TestKilledPartsLoseAndDoubleNothing(t *testing.T) {
 		}},
 		"agent": {"killed-agent", func(h *house) {
 			h.agent.Kill()
-			p, err := h.Agent(h.ctx, "")
+			p, err := h.Agent(h.ctx, noKernel)
 			if err != nil {
 				h.t.Fatal(err)
 			}

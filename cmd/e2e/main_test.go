@@ -50,6 +50,10 @@ func withPrograms(run func() int) int {
 
 const binVariable = "VIGIL_E2E_BIN"
 
+// noKernel keeps an agent's eyes off the machine's own kernel log: other tests have
+// processes killed for want of memory, and that is no business of these.
+const noKernel = "collectors: {kernel: {off: true}}\n"
+
 // house is a site under test.
 type house struct {
 	*site.Site
@@ -75,6 +79,9 @@ func open(t *testing.T, controlMore, agentMore string) *house {
 		cancel()
 	})
 	h.startControlPlane()
+	if !strings.Contains(agentMore, "collectors:") {
+		agentMore += noKernel
+	}
 	if h.agent, err = s.Agent(ctx, agentMore); err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/site"
+	"github.com/vigil-ml/vigil/internal/testkit"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	"github.com/vigil-ml/vigil/trainer"
 )
@@ -116,17 +116,12 @@ func (h *house) node(name, vault string) (*site.Site, func() *site.Process) {
 		h.t.Fatal(err)
 	}
 	h.t.Cleanup(func() { _ = os.RemoveAll(socketDir) })
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	s := &site.Site{Dir: dir, Bin: h.Bin, API: h.API, Agents: h.Agents, Metrics: l.Addr().String(), Socket: filepath.Join(socketDir, "agent.sock")}
-	if err := l.Close(); err != nil {
-		h.t.Fatal(err)
+	s := &site.Site{
+		Dir: dir, Bin: h.Bin, API: h.API, Agents: h.Agents, Metrics: "127.0.0.1:" + testkit.FreePort(h.t), Socket: filepath.Join(socketDir, "agent.sock"),
 	}
 	return s, func() *site.Process {
 		h.t.Helper()
-		p, err := s.Agent(h.ctx, fmt.Sprintf("node: %s\nvault: {dir: %s}\n", name, vault))
+		p, err := s.Agent(h.ctx, fmt.Sprintf("node: %s\nvault: {dir: %s}\n", name, vault)+noKernel)
 		if err != nil {
 			h.t.Fatal(err)
 		}

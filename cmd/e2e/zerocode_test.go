@@ -59,6 +59,29 @@ func TestZeroCode(t *testing.T) {
 	}
 }
 
+// A program at fault: the supervisor gives up at the same exception, and somebody is
+// told. That the run ended does not end the incident.
+func TestPage(t *testing.T) {
+	python := testkit.Require(t, "python3")
+	h := open(t, "", "")
+	const run = "at-fault"
+	p, err := h.Supervise(run, nil, python, "-c", "raise ValueError('wrong')")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Kill)
+	r := h.await(run, func(r *controlv1.GetRunResponse) bool {
+		return r.Run.State == controlv1.RunState_RUN_STATE_FAILED && len(r.Incidents) == 1 && len(r.Incidents[0].Notifications) > 0
+	})
+	i := r.Incidents[0]
+	if i.Kind != "failed" || i.Severity != commonv1.Severity_SEVERITY_CRITICAL || i.State != controlv1.IncidentState_INCIDENT_STATE_FIRING {
+		t.Errorf("the incident is %s, %v and %v", i.Kind, i.Severity, i.State)
+	}
+	if want := "(user error) and no other follows: the same exception 2 times"; !strings.Contains(i.Summary, want) {
+		t.Errorf("the summary is %q, want %q", i.Summary, want)
+	}
+}
+
 func scrape(t *testing.T, url string) string {
 	t.Helper()
 	client := http.Client{Timeout: 10 * time.Second}

@@ -49,6 +49,9 @@ type Saver interface {
 	RequestCheckpoint(tx *store.Tx, request fleet.SaveRequest) (*controlv1.Checkpoint, error)
 	// RequestTask does the same for what is to be done with a checkpoint.
 	RequestTask(tx *store.Tx, checkpointID string, action commonv1.CheckpointAction, reason string) (*controlv1.CheckpointTask, error)
+	// RequestKeyTask does the same for what is to be done with the keys of the vault
+	// that has a checkpoint.
+	RequestKeyTask(tx *store.Tx, c *controlv1.Checkpoint, action commonv1.CheckpointAction) (*controlv1.CheckpointTask, error)
 	// RequestProfile does the same for a profile of a run.
 	RequestProfile(tx *store.Tx, request fleet.ProfileRequest) (*controlv1.ProfileRunResponse, error)
 }

@@ -48,7 +48,7 @@ type installation struct {
 	stop     func() // ends the API and the fleet
 }
 
-func install(t *testing.T) *installation {
+func install(t testing.TB) *installation {
 	t.Helper()
 	dir := t.TempDir()
 	in := &installation{metrics: prometheus.NewRegistry()}

@@ -38,13 +38,16 @@ func updating() bool {
 var _ = flag.Bool("update", false, "write docs/reference/access.md")
 
 // token makes a token; "" has no role.
-func (in *installation) token(t *testing.T, lifetime time.Duration, projects []string, roles ...commonv1.Role) (id, secret string) {
+func (in *installation) token(t testing.TB, lifetime time.Duration, projects []string, roles ...commonv1.Role) (id, secret string) {
 	t.Helper()
 	token := &controlv1.Token{Name: "test", Roles: roles, Projects: projects}
-	in.update(t, func(tx *store.Tx) (err error) {
+	err := in.store.Update(t.Context(), func(tx *store.Tx) (err error) {
 		secret, err = in.doors.Tokens.Create(tx, token, lifetime, "local/admin")
 		return err
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	return token.TokenId, secret
 }
 

@@ -87,6 +87,40 @@ func (s *tasks) RestoreCheckpoint(ctx context.Context, in *controlv1.RestoreChec
 	return &controlv1.RestoreCheckpointResponse{Task: task}, nil
 }
 
+// RotateKeys has the keys of every vault encrypted anew. A node's checkpoint names
+// its vault.
+func (s *tasks) RotateKeys(ctx context.Context, in *controlv1.RotateKeysRequest) (*controlv1.RotateKeysResponse, error) {
+	action := commonv1.CheckpointAction_CHECKPOINT_ACTION_REWRAP_KEYS
+	if in.NewDataKey {
+		action = commonv1.CheckpointAction_CHECKPOINT_ACTION_ROTATE_KEYS
+	}
+	out := &controlv1.RotateKeysResponse{}
+	err := s.store.Update(ctx, func(tx *store.Tx) error {
+		out.Tasks = nil // it may be run again
+		all, err := tx.Checkpoints("", 0)
+		if err != nil {
+			return err
+		}
+		asked := map[string]bool{"": true}
+		for _, c := range all {
+			if asked[c.GetNode()] || c.GetRemoved() != nil {
+				continue
+			}
+			asked[c.GetNode()] = true
+			task, err := s.saver.RequestKeyTask(tx, c, action)
+			if err != nil {
+				return err
+			}
+			out.Tasks = append(out.Tasks, task)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (s *tasks) ask(ctx context.Context, checkpointID string, action commonv1.CheckpointAction, reason string) (task *controlv1.CheckpointTask, err error) {
 	if err := required("checkpoint_id", checkpointID, hintCheckpoints); err != nil {
 		return nil, err

@@ -43,7 +43,7 @@ func NewBankOf(choose Choose) *Bank {
 // for the caller, since a bank has no clock.
 func (b *Bank) Observe(event *commonv1.Event) []*controlv1.Finding {
 	b.nodes.ended, b.now = nil, Standing{}
-	if protocol.OfEither(event) {
+	if protocol.OfEither(event) || event.GetKeyUsed() != nil {
 		return nil
 	}
 	if isOfNode(event) {

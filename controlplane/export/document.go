@@ -2,6 +2,7 @@ package export
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -24,10 +25,12 @@ const ecsVersion = "8.17"
 type object = map[string]any
 
 // eventDocuments gives the documents of a frame: one for each event, or for
-// each line, span and so on of what a program says of itself.
+// each line, span and so on of what a program says of itself. An event that cannot
+// be read is left out, and the error says so.
 func eventDocuments(frame bus.Delivery) ([]Document, error) {
 	events := frame.Batch.GetEvents()
 	documents := make([]Document, 0, len(events))
+	var wrong []error
 	for _, event := range events {
 		var of []Document
 		var err error
@@ -44,11 +47,12 @@ func eventDocuments(frame bus.Delivery) ([]Document, error) {
 			of[0], err = eventDocument(frame.Received, event)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("write event %s: %w", event.GetEventId(), err)
+			wrong = append(wrong, fmt.Errorf("write event %s: %w", event.GetEventId(), err))
+			continue
 		}
 		documents = append(documents, of...)
 	}
-	return documents, nil
+	return documents, errors.Join(wrong...)
 }
 
 // eventDocument gives the document of an event. What it carries is below
@@ -134,6 +138,8 @@ func describe(fields, facts object, event *commonv1.Event) {
 		fields["message"] = body.NodeFault.GetTitle()
 		fields["log"] = object{"logger": body.NodeFault.GetSource(), "level": enumText(body.NodeFault.GetSeverity(), "FAULT_SEVERITY_")}
 		fields["event"].(object)["original"] = body.NodeFault.GetMessage()
+	case *commonv1.Event_KeyUsed:
+		fields["message"] = fmt.Sprintf("key %s was used: %s", body.KeyUsed.GetKekId(), body.KeyUsed.GetUse())
 	case *commonv1.Event_AttemptEnded:
 		fields["message"] = body.AttemptEnded.GetExplanation()
 	}

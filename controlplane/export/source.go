@@ -77,8 +77,7 @@ func exportEvents(ctx context.Context, r *Runner) error {
 		for _, frame := range frames {
 			of, err := eventDocuments(frame)
 			if err != nil {
-				r.deps.Log.Error("frame cannot be exported and is skipped", "exporter", r.deps.Name, "sequence", frame.Sequence, "error", err)
-				continue
+				r.deps.Log.Error("what of a frame cannot be exported is skipped", "exporter", r.deps.Name, "sequence", frame.Sequence, "error", err)
 			}
 			documents = append(documents, r.wanted(of)...)
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -45,6 +46,7 @@ func (o origin) document(stream string, n int) Document {
 }
 
 // mark adds to a resource where it comes from, in words that a collector keeps.
+// What the program itself says of that does not count.
 func (o origin) mark(resource *otlpresource.Resource) *otlpresource.Resource {
 	marked := proto.CloneOf(resource)
 	if marked == nil {
@@ -52,6 +54,7 @@ func (o origin) mark(resource *otlpresource.Resource) *otlpresource.Resource {
 	}
 	add := func(key, value string) {
 		if value != "" {
+			marked.Attributes = slices.DeleteFunc(marked.Attributes, func(a *otlpcommon.KeyValue) bool { return a.GetKey() == key })
 			marked.Attributes = append(marked.Attributes, textAttribute(key, value))
 		}
 	}
@@ -170,7 +173,9 @@ func otlpLogFields(from origin, d Document, resource *otlpresource.Resource, log
 		case "host.name":
 			fields["host"] = object{"name": value}
 		case "vigil.run":
-			set(facts, "run", value)
+			if from.node == "" {
+				set(facts, "run", value)
+			}
 		}
 	}
 	if from.node != "" {
@@ -181,7 +186,7 @@ func otlpLogFields(from origin, d Document, resource *otlpresource.Resource, log
 		attributes[a.GetKey()] = anyText(a.GetValue())
 	}
 	lift(fields, attributes)
-	if text, ok := attributes["run"].(string); ok && from.run == "" {
+	if text, ok := attributes["run"].(string); ok && from.run == "" && facts["run"] == nil {
 		facts["run"] = text
 	}
 	if len(attributes) > 0 {

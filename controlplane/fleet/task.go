@@ -22,6 +22,8 @@ const (
 	// judgeTime is how long an agent that is away is waited for: it may come back
 	// with the run that the judgement is about.
 	judgeTime = 24 * time.Hour
+	// keyTime is the same for keys that are to be replaced.
+	keyTime = 7 * 24 * time.Hour
 )
 
 // RequestTask writes something that an agent shall do with a saved checkpoint
@@ -43,14 +45,25 @@ func (f *Fleet) RequestTask(tx *store.Tx, checkpointID string, action commonv1.C
 	if err != nil {
 		return nil, err
 	}
+	return f.putTask(tx, checkpoint, node, action, reason, taskTime)
+}
+
+// RequestKeyTask writes something that an agent shall do with the keys of the vault
+// that has a checkpoint. An agent that is away is waited for: a key that was
+// replaced must not stay in use on one node.
+func (f *Fleet) RequestKeyTask(tx *store.Tx, c *controlv1.Checkpoint, action commonv1.CheckpointAction) (*controlv1.CheckpointTask, error) {
+	return f.putTask(tx, c, c.GetNode(), action, "", keyTime)
+}
+
+func (f *Fleet) putTask(tx *store.Tx, c *controlv1.Checkpoint, node string, action commonv1.CheckpointAction, reason string, most time.Duration) (*controlv1.CheckpointTask, error) {
 	now := f.deps.Clock()
 	task := &controlv1.CheckpointTask{
-		TaskId: uuid.Must(uuid.NewV7()).String(), RunId: checkpoint.GetRunId(), CheckpointId: checkpointID,
+		TaskId: uuid.Must(uuid.NewV7()).String(), RunId: c.GetRunId(), CheckpointId: c.GetCheckpointId(),
 		Action: action, Reason: reason, Node: node, State: controlv1.TaskState_TASK_STATE_PENDING, Created: timestamppb.New(now),
 	}
-	command := order(task.GetTaskId(), task.GetTaskId(), node, checkpoint.GetRunId(), now, taskTime)
+	command := order(task.GetTaskId(), task.GetTaskId(), node, c.GetRunId(), now, most)
 	command.Wire.Verb = &agentv1.Command_CheckpointTask{CheckpointTask: &commonv1.CheckpointTask{
-		RunId: checkpoint.GetRunId(), CheckpointId: checkpointID, Action: action, Reason: reason,
+		RunId: c.GetRunId(), CheckpointId: c.GetCheckpointId(), Action: action, Reason: reason,
 	}}
 	if _, err := tx.InsertCommand(command); err != nil {
 		return nil, err

@@ -198,6 +198,12 @@ func (b *batch) event(ctx context.Context, tx *store.Tx, sequence uint64, owned 
 	if protocol.OfEither(event) {
 		return nil // it is for exporters
 	}
+	if event.GetKeyUsed() != nil {
+		if !owned || b.deps.Audit == nil {
+			return nil
+		}
+		return b.deps.Audit(tx, event)
+	}
 	if event.GetTraceparent() != "" || len(seen.findings) > 0 {
 		spanCtx, span := b.deps.Tracer.Start(telemetry.WithTraceparent(ctx, event.GetTraceparent()), "vigil.detect")
 		ctx = spanCtx

@@ -90,7 +90,7 @@ type Incidents interface {
 	Over(ctx context.Context, tx *store.Tx, event *commonv1.Event, ended []*controlv1.Finding) error
 }
 
-// Deps is what a pipeline needs; all of it but Partition and Owns.
+// Deps is what a pipeline needs; all of it but Partition, Owns and Audit.
 type Deps struct {
 	Bus Bus
 	// Partition names the part of the bus that it reads; empty for all of it.
@@ -101,10 +101,13 @@ type Deps struct {
 	Store     Store
 	NewBank   func() Bank // gives an empty one
 	Incidents Incidents
-	Clock     func() time.Time
-	Log       *slog.Logger
-	Tracer    trace.Tracer
-	Metrics   prometheus.Registerer
+	// Audit writes an event that is to be seen in the audit log into the same
+	// transaction; nil where there is no such log.
+	Audit   func(*store.Tx, *commonv1.Event) error
+	Clock   func() time.Time
+	Log     *slog.Logger
+	Tracer  trace.Tracer
+	Metrics prometheus.Registerer
 }
 
 // Pipeline is the one reader of the bus, or of a partition of it, that writes

@@ -30,8 +30,9 @@ var (
 	AgentVaultSealed     = Def{"vigil_agent_vault_checkpoints_total", "1", Counter, []string{"result"}, "Checkpoints by result: verified, failed."}
 	AgentVaultSealTime   = Def{"vigil_agent_vault_seal_seconds", "seconds", Histogram, []string{"stage"}, "Time from commit to a state: durable, verified."}
 	AgentVaultRemoved    = Def{"vigil_agent_vault_removed_checkpoints_total", "1", Counter, nil, "Checkpoints that the retention policy or a person removed."}
-	AgentVaultCopies     = Def{"vigil_agent_vault_copies_total", "1", Counter, []string{"result"}, "Tries to copy a rank's checkpoint into the second store, by result: done, failed."}
+	AgentVaultCopies     = Def{"vigil_agent_vault_copies_total", "1", Counter, []string{"result"}, "Tries to copy a rank's checkpoint into the second store, by result: done, failed, damaged (here, and not copied)."}
 	AgentVaultWaiting    = Def{"vigil_agent_vault_waiting_copies", "1", Gauge, nil, "Ranks' checkpoints that wait to be copied into the second store."}
+	AgentVaultSpare      = Def{"vigil_agent_vault_spare_bytes", "bytes", Gauge, nil, "Memory that is held for the next checkpoints of ranks: files of sealed ones, to be written over."}
 	AgentVaultAgreements = Def{"vigil_agent_vault_agreements_total", "1", Counter, []string{"by"}, "Agreements of a rank with the others on where to go on, by what they used: control plane, files."}
 	AgentVaultSealBytes  = Def{"vigil_agent_vault_sealed_bytes_total", "bytes", Counter, nil, "Bytes that were sealed."}
 )
@@ -43,6 +44,6 @@ func agentDefs() []Def {
 		AgentEventsRepeated, AgentEventsRefused, AgentPeersRefused, AgentEventsClamped, AgentRunsLost, AgentTicks, AgentAttemptsEnded, AgentWeights,
 		AgentUplinkConnected, AgentUplinkSessions,
 		AgentTrainerEvents, AgentTrainerDropped, AgentTrainerSessions, AgentCommands,
-		AgentReflexes, AgentReflexDropped, AgentVaultSealed, AgentVaultSealTime, AgentVaultSealBytes, AgentVaultRemoved, AgentVaultCopies, AgentVaultWaiting, AgentVaultAgreements,
+		AgentReflexes, AgentReflexDropped, AgentVaultSealed, AgentVaultSealTime, AgentVaultSealBytes, AgentVaultRemoved, AgentVaultCopies, AgentVaultWaiting, AgentVaultSpare, AgentVaultAgreements,
 	}
 }

@@ -6,7 +6,7 @@ import commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 // to no run, and its run_id is empty.
 func OfNode(event *commonv1.Event) bool {
 	switch event.GetBody().(type) {
-	case *commonv1.Event_NodeReport, *commonv1.Event_NodeFault:
+	case *commonv1.Event_NodeReport, *commonv1.Event_NodeFault, *commonv1.Event_KeyUsed:
 		return true
 	}
 	return false

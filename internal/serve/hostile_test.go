@@ -3,14 +3,10 @@ package serve_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"strings"
@@ -21,6 +17,7 @@ import (
 
 	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/serve"
+	"github.com/vigil-ml/vigil/internal/testkit"
 	trainergw "github.com/vigil-ml/vigil/proto/gateway/vigil/trainer/v1"
 	trainerv1 "github.com/vigil-ml/vigil/proto/vigil/trainer/v1"
 )
@@ -34,22 +31,7 @@ const (
 // startTLS serves on loopback over TLS and gives where, and how to come in.
 func startTLS(t *testing.T) (string, *tls.Config) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: []string{"v"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
+	cert, pool := testkit.SelfSigned(t, "v")
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +42,7 @@ func startTLS(t *testing.T) (string, *tls.Config) {
 	group.Go("serve", func(ctx context.Context) error {
 		return serve.Both(ctx, listener, serve.Options{
 			GRPC: g, JSON: []serve.Register{trainergw.RegisterTrainerServiceHandler}, Wait: patience, BodyTime: patience,
-			TLS: &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, NextProtos: serve.Protocols()},
+			TLS: &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: serve.Protocols()},
 			HTTP: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				_, err := io.Copy(io.Discard, r.Body)
 				_, _ = fmt.Fprint(w, "read: ", err)
@@ -73,8 +55,6 @@ func startTLS(t *testing.T) (string, *tls.Config) {
 			t.Errorf("serve: %v", err)
 		}
 	})
-	pool := x509.NewCertPool()
-	pool.AddCert(cert)
 	return listener.Addr().String(), &tls.Config{RootCAs: pool, ServerName: "v"}
 }
 

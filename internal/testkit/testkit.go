@@ -2,6 +2,8 @@
 package testkit
 
 import (
+	"bytes"
+	"encoding/json"
 	"log/slog"
 	"net"
 	"os"
@@ -34,6 +36,27 @@ func Torch(t testing.TB) string {
 		lacks(t, "torch")
 	}
 	return "/usr/bin/python3"
+}
+
+// AskTorch has a Python script answer a question with PyTorch, as [Torch] has it:
+// JSON on its standard input, JSON on its standard output.
+func AskTorch(t testing.TB, script string, question, answer any) {
+	t.Helper()
+	python := Torch(t)
+	text, err := json.Marshal(question)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), python, "-W", "ignore", script)
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(text), &said
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", script, err, said.String())
+	}
+	if err := json.Unmarshal(out, answer); err != nil {
+		t.Fatalf("%s answers %.200s: %v", script, out, err)
+	}
 }
 
 // lacks skips a test for want of something, or fails it.

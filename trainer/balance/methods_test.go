@@ -226,6 +226,23 @@ func TestRandomDependsOnSeedAndStep(t *testing.T) {
 	}
 }
 
+// TestRandomIsOfItsDistribution: the logarithm of two weights' ratio is the
+// difference of two standard normal numbers.
+func TestRandomIsOfItsDistribution(t *testing.T) {
+	b := made(t, "random", "{}", tasks(2))
+	const steps = 20000
+	sum, square := 0.0, 0.0
+	for step := range int64(steps) {
+		w := weigh(t, b, Observation{Step: step + 1, Losses: []float64{1, 1}})
+		x := math.Log(w[0] / w[1])
+		sum += x / steps
+		square += x * x / steps
+	}
+	if math.Abs(sum) > 0.05 || math.Abs(square-2) > 0.1 {
+		t.Errorf("mean %.3f and mean square %.3f, want 0 and 2", sum, square)
+	}
+}
+
 func TestGeometricIsTheGradientOfTheMean(t *testing.T) {
 	losses := []float64{0.5, 8, 2}
 	value := func(l []float64) float64 { return 3 * math.Cbrt(l[0]*l[1]*l[2]) }

@@ -1,10 +1,7 @@
 package balance
 
 import (
-	"bytes"
-	"encoding/json"
 	"math/rand/v2"
-	"os/exec"
 	"testing"
 
 	"github.com/vigil-ml/vigil/internal/testkit"
@@ -36,7 +33,6 @@ type torchAnswer struct {
 // with those of a second implementation on tensors. Random loss weighting has
 // other random numbers there; what it draws is held by tests of its own.
 func TestAgainstPyTorch(t *testing.T) {
-	python := testkit.Torch(t)
 	var cases []torchCase
 	for _, name := range Methods().Names() {
 		if name == "random" {
@@ -46,7 +42,12 @@ func TestAgainstPyTorch(t *testing.T) {
 			cases = append(cases, torchCaseOf(t, name, n))
 		}
 	}
-	for i, steps := range askTorch(t, python, cases) {
+	var answers [][]torchAnswer
+	testkit.AskTorch(t, "testdata/reference.py", cases, &answers)
+	if len(answers) != len(cases) {
+		t.Fatalf("%d answers for %d cases", len(answers), len(cases))
+	}
+	for i, steps := range answers {
 		c := cases[i]
 		b := made(t, c.Method, c.settings, tasks(c.Tasks))
 		for k, want := range steps {
@@ -98,23 +99,4 @@ func torchCaseOf(t *testing.T, name string, n int) torchCase {
 		c.Steps = append(c.Steps, torchStep{Losses: seen.Losses, Gradients: gradients, Order: order})
 	}
 	return c
-}
-
-func askTorch(t *testing.T, python string, cases []torchCase) (answers [][]torchAnswer) {
-	t.Helper()
-	question, err := json.Marshal(cases)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var said bytes.Buffer
-	cmd := exec.CommandContext(t.Context(), python, "-W", "ignore", "testdata/reference.py")
-	cmd.Stdin, cmd.Stderr = bytes.NewReader(question), &said
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, said.String())
-	}
-	if err := json.Unmarshal(out, &answers); err != nil || len(answers) != len(cases) {
-		t.Fatalf("%d answers for %d cases: %v", len(answers), len(cases), err)
-	}
-	return answers
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -299,7 +298,7 @@ func (l *loop) write(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, StateFile), state, 0o600); err != nil {
+	if err := l.deps.Session.WriteFile(dir, StateFile, state); err != nil {
 		return fmt.Errorf("write training state: %w", err)
 	}
 	return nil

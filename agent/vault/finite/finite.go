@@ -1,14 +1,15 @@
 // Package finite looks for values that are not finite in the tensors of a file
 // while its bytes go by, in one pass and with bounded memory.
 //
-// It knows the formats of which the place and type of every value can be read
-// from the beginning of the file: safetensors, NumPy's .npy, and the reference
-// trainer's own. A file of any other format is not looked at, and the result
+// It knows safetensors, NumPy's .npy, the reference trainer's own and what
+// torch.save writes. Where the values lie is read from the beginning of the file or,
+// of PyTorch's, from the directory at its end; nothing of the file is run. A file of any other format is not looked at, and the result
 // says so: that nobody looked is not that all is well.
 package finite
 
 import (
 	"cmp"
+	"io"
 	"slices"
 )
 
@@ -38,6 +39,7 @@ type tensor struct {
 // with [New]. It is not safe for concurrent use.
 type Scanner struct {
 	sizeBytes int64
+	file      io.ReaderAt
 	head      []byte // until the format is known
 	known     bool   // the format was looked for
 	result    Result
@@ -47,8 +49,11 @@ type Scanner struct {
 	carried   int
 }
 
-// New makes a scanner for a file of a size.
-func New(sizeBytes int64) *Scanner { return &Scanner{sizeBytes: sizeBytes} }
+// New makes a scanner for a file of a size. Where file is not nil, formats are
+// known too whose layout is not at the beginning; it is the same file.
+func New(file io.ReaderAt, sizeBytes int64) *Scanner {
+	return &Scanner{file: file, sizeBytes: sizeBytes}
+}
 
 // Result gives what was found in what was written so far, and false for a file
 // that was not looked at.
@@ -62,7 +67,7 @@ func (s *Scanner) Write(p []byte) (int, error) {
 		return n, nil
 	}
 	s.head = append(s.head, p...)
-	layout, more := recognize(s.head, s.sizeBytes)
+	layout, more := s.recognize()
 	if more && int64(len(s.head)) < min(s.sizeBytes, maxHeaderBytes) {
 		return n, nil
 	}
@@ -75,6 +80,20 @@ func (s *Scanner) Write(p []byte) (int, error) {
 		s.scan(head)
 	}
 	return n, nil
+}
+
+// recognize reads what is there of the file's beginning, and where that says so its
+// directory.
+func (s *Scanner) recognize() (l layout, more bool) {
+	has, more := begins(s.head, zipMagic)
+	if !has && !more {
+		return recognize(s.head, s.sizeBytes)
+	}
+	if has && s.file != nil {
+		// What cannot be read is of a format that is not known.
+		l, _ = torchFile(s.file, s.sizeBytes)
+	}
+	return l, more
 }
 
 // scan takes bytes of a file whose format is known.

@@ -19,7 +19,7 @@ import (
 
 // look gives what a scanner finds when the bytes come in pieces of a size.
 func look(data []byte, piece int) (Result, bool) {
-	s := New(int64(len(data)))
+	s := New(bytes.NewReader(data), int64(len(data)))
 	for len(data) > 0 {
 		n := min(piece, len(data))
 		_, _ = s.Write(data[:n])

@@ -11,6 +11,7 @@
 package seal
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -25,6 +26,9 @@ import (
 
 const (
 	chunkBytes = 1 << 20
+	// readBytes is read at a time: what goes from one stage to the next stays in the
+	// processor's cache.
+	readBytes = 128 << 10
 	// worthwhile is how small the first chunk must become for a file to be
 	// compressed: float weights do not shrink at all, and zstd costs more than
 	// everything else here together.
@@ -67,46 +71,61 @@ func (e Encoded) Plain() bool { return e.KeyID == "" && e.Compression == "" }
 func (c Codec) Encode(ctx context.Context, out io.Writer, in io.Reader, name string) (Encoded, error) {
 	c = c.Snapshot()
 	digest := blake3.New()
+	stored := &counter{to: io.MultiWriter(digest, out)}
 	first := make([]byte, chunkBytes)
 	n, err := io.ReadFull(in, first)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return Encoded{}, err
 	}
-	first = first[:n]
-	stored := &counter{to: io.MultiWriter(digest, out)}
-	end := func() error { return nil }
-	var sink io.Writer = stored
-	if n == chunkBytes { // a small file is not worth a task
-		written := newBehind(ctx, stored)
-		defer func() { _ = written.end() }()
-		sink, end = written, written.Close
-	}
 	var e Encoded
-	if c.Compress && shrinks(first) {
+	if c.Compress && shrinks(first[:n]) {
 		e.Compression = zstdName
-	}
-	to, closeAll, err := c.writers(sink, e.Compression, name)
-	if err != nil {
-		return Encoded{}, err
-	}
-	content := &counter{to: to}
-	if _, err := content.Write(first); err != nil {
-		return Encoded{}, err
-	}
-	if n == chunkBytes {
-		if err := copyUntil(ctx, content, in, first); err != nil {
-			return Encoded{}, err
-		}
-	}
-	if err := errors.Join(closeAll(), end()); err != nil {
-		return Encoded{}, err
 	}
 	if c.Keys != nil {
 		e.KeyID = c.Keys.ID()
 	}
-	e.SizeBytes, e.StoredBytes = content.bytes, stored.bytes
+	if n < chunkBytes { // a small file is not worth a task
+		e.SizeBytes, err = c.stages(ctx, stored, bytes.NewReader(first[:n]), e, name)
+	} else {
+		e.SizeBytes, err = c.pipeline(ctx, stored, io.MultiReader(bytes.NewReader(first), in), e, name)
+	}
+	if err != nil {
+		return Encoded{}, err
+	}
+	e.StoredBytes = stored.bytes
 	e.BLAKE3 = hex.EncodeToString(digest.Sum(nil))
 	return e, nil
+}
+
+// pipeline has what the stages make digested and written on a task of its own. It
+// gives the number of bytes read.
+func (c Codec) pipeline(ctx context.Context, stored io.Writer, in io.Reader, e Encoded, name string) (int64, error) {
+	written := newBehind(ctx, stored)
+	defer func() { _ = written.end() }()
+	var size int64
+	var err error
+	if e.Plain() {
+		size, err = written.fill(ctx, in)
+	} else {
+		size, err = c.stages(ctx, written, in, e, name)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return size, written.Close()
+}
+
+// stages compresses and encrypts what is read, as e says, into sink.
+func (c Codec) stages(ctx context.Context, sink io.Writer, in io.Reader, e Encoded, name string) (int64, error) {
+	to, closeAll, err := c.writers(sink, e.Compression, name)
+	if err != nil {
+		return 0, err
+	}
+	content := &counter{to: to}
+	if err := copyUntil(ctx, content, in, make([]byte, readBytes)); err != nil {
+		return 0, err
+	}
+	return content.bytes, closeAll()
 }
 
 // writers puts compression before encryption before out.
@@ -156,6 +175,40 @@ func Check(ctx context.Context, in io.Reader, e Encoded) error {
 	return e.compare(count.bytes, digest)
 }
 
+// Checking gives the bytes of a stored file as long as they agree with what is
+// said of it: where they do not, the last of them are kept back.
+type Checking struct {
+	in     io.Reader
+	e      Encoded
+	digest *blake3.Hasher
+	read   int64
+	wrong  error
+}
+
+// Checked checks what is read.
+func Checked(in io.Reader, e Encoded) *Checking {
+	return &Checking{in: in, e: e, digest: blake3.New()}
+}
+
+// Read reads. A disagreement is an error of kind [fault.Corrupt].
+func (c *Checking) Read(p []byte) (int, error) {
+	if c.wrong != nil {
+		return 0, c.wrong
+	}
+	n, err := c.in.Read(p)
+	_, _ = c.digest.Write(p[:n]) // never fails
+	c.read += int64(n)
+	if c.read >= c.e.StoredBytes || err == io.EOF {
+		if c.wrong = c.e.compare(c.read, c.digest); c.wrong != nil {
+			return 0, c.wrong
+		}
+	}
+	return n, err
+}
+
+// Wrong gives the disagreement that was found, for who reads through others.
+func (c *Checking) Wrong() error { return c.wrong }
+
 func (e Encoded) compare(stored int64, digest *blake3.Hasher) error {
 	if stored != e.StoredBytes {
 		return fault.New(fault.Corrupt, "it has %d bytes, its manifest says %d", stored, e.StoredBytes)
@@ -180,7 +233,7 @@ func (c Codec) Decode(ctx context.Context, out io.Writer, in io.Reader, e Encode
 		return ctxErr
 	}
 	// The digest says more than a stage that met bytes which it does not know.
-	if rest := copyUntil(ctx, io.Discard, tee, make([]byte, chunkBytes)); rest != nil {
+	if rest := copyUntil(ctx, io.Discard, tee, make([]byte, readBytes)); rest != nil {
 		return rest
 	}
 	if wrong := e.compare(stored.bytes, digest); wrong != nil && !fault.Is(err, fault.Denied) {

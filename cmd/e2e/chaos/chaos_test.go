@@ -77,7 +77,7 @@ func undisturbed(t *testing.T) string {
 // tally is what came of all runs.
 type tally struct {
 	runs, ended, attempts, resumptions, failed int
-	refused                                    int
+	refused, copies                            int
 	blows                                      map[kind]int
 }
 
@@ -92,12 +92,12 @@ func TestChaos(t *testing.T) {
 		one(t, draw(play.seed, run), want, &total)
 	}
 	var blows []string
-	for _, k := range kinds() {
+	for _, k := range append(kinds(), outages()...) {
 		blows = append(blows, fmt.Sprintf("%s %d", k, total.blows[k]))
 	}
 	// Printed, not logged: a run of many is watched.
-	fmt.Printf("chaos: seed %d: %d runs in %s, %d ended, %d failed; %d attempts, %d resumptions, %d checkpoints that the trainer itself refused\n",
-		play.seed, total.runs, time.Since(began).Round(time.Second), total.ended, total.failed, total.attempts, total.resumptions, total.refused)
+	fmt.Printf("chaos: seed %d: %d runs in %s, %d ended, %d failed; %d attempts, %d resumptions, %d checkpoints that the trainer itself refused, %d copies in the second store\n",
+		play.seed, total.runs, time.Since(began).Round(time.Second), total.ended, total.failed, total.attempts, total.resumptions, total.refused, total.copies)
 	fmt.Printf("chaos: blows that fell: %s\n", strings.Join(blows, ", "))
 }
 
@@ -130,6 +130,8 @@ func one(t *testing.T, p plan, want string, total *tally) {
 	}
 	wrong = append(wrong, w.bad(s)...)
 	wrong = append(wrong, w.leftBehind()...)
+	wrong = append(wrong, w.uncopied()...)
+	total.copies += w.copies
 	if len(wrong) == 0 {
 		return
 	}
@@ -176,7 +178,7 @@ func TestASeedGivesOnePlan(t *testing.T) {
 			seen[b.kind] = true
 		}
 	}
-	if len(seen) != len(kinds()) {
-		t.Errorf("only %d of %d kinds are drawn", len(seen), len(kinds()))
+	if all := len(kinds()) + len(outages()); len(seen) != all {
+		t.Errorf("only %d of %d kinds are drawn", len(seen), all)
 	}
 }

@@ -60,9 +60,10 @@ func (w *world) damage(b blow) bool {
 	name, _ := filepath.Rel(run, path)
 	checkpoint, _, inside := strings.Cut(name, "/")
 	// What is being sealed is no checkpoint yet: it is sealed again when it does
-	// not read back. The mark that says that a checkpoint was read back is not
-	// part of it, and it is read once more before it is named.
-	if inside && !strings.Contains(checkpoint, ".partial-") && filepath.Base(path) != "verified.json" {
+	// not read back. The marks, that it was read back, copied or gone on from, are
+	// not part of a checkpoint: it is read once more before it is named.
+	part := filepath.Base(path) == "manifest.json" || strings.Contains(name, "/files/")
+	if inside && !strings.Contains(checkpoint, ".partial-") && part {
 		w.ledger = append(w.ledger, damage{checkpoint: checkpoint, file: name, at: time.Now(), path: path, left: digestOf(path)})
 	}
 	return true

@@ -6,9 +6,11 @@
 // trainer, supervisor or agent, files of checkpoints that are torn, flipped or
 // removed, a full disk, NaN in a gradient, NaN in a parameter. Whoever is
 // killed comes back after a while, as a service manager or a scheduler would
-// have it. Three things must hold of every run: training ends; no checkpoint
-// that was damaged or holds NaN is resumed from; and the final parameters are
-// bit for bit those of a run that nobody disturbed.
+// have it. The second store is a real S3 server, which is killed, refuses or
+// hangs. Four things must hold of every run: training ends; no checkpoint that was
+// damaged or holds NaN is resumed from; the final parameters are bit for bit those
+// of a run that nobody disturbed; and afterwards all that is verified has a whole
+// copy in the second store, and no copy there is damaged.
 //
 // One seed gives one plan. The moments are measured by the clock, so that what
 // a blow meets differs a little from one playing to the next.

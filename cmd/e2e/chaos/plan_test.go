@@ -30,6 +30,9 @@ const (
 	fillDisk       kind = "fill disk"
 	nanGradient    kind = "NaN gradient"
 	nanParameter   kind = "NaN parameter"
+	killSecond     kind = "kill S3 server"
+	refuseSecond   kind = "S3 server refuses"
+	stopSecond     kind = "S3 server hangs"
 )
 
 // kinds is every kind of blow. Faults that the trainer injects come first in the
@@ -39,6 +42,9 @@ func kinds() []kind {
 		killTrainer, killSupervisor, killAgent, killAll, flipBit, tearFile, removeFile, fillDisk, nanGradient, nanParameter,
 	}
 }
+
+// outages is what happens to the second store.
+func outages() []kind { return []kind{killSecond, refuseSecond, stopSecond} }
 
 // blow is one thing that goes wrong.
 type blow struct {
@@ -72,6 +78,15 @@ func draw(seed uint64, run int) plan {
 			step: 1 + random.Int64N(steps-1), quiet: random.IntN(2) == 0, draw: random.Uint64(),
 		}
 		p.blows = append(p.blows, b)
+	}
+	// Drawn apart, so that a seed has what it had before there was a second store.
+	random = rand.New(rand.NewPCG(seed, uint64(run)|1<<32))
+	for range random.IntN(3) {
+		p.blows = append(p.blows, blow{
+			kind: outages()[random.IntN(len(outages()))],
+			at:   time.Duration(random.Int64N(int64(undisturbe * 3 / 2))),
+			away: time.Duration(random.Int64N(int64(600 * time.Millisecond))),
+		})
 	}
 	slices.SortStableFunc(p.blows, func(a, b blow) int { return int(a.at - b.at) })
 	return p

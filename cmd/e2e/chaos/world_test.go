@@ -74,6 +74,8 @@ type world struct {
 	agent  *part
 	boss   *part // the supervisor
 	mounts bool  // the vault has a file system of its own
+	second *second
+	copies int // ranks of checkpoints that the second store has
 
 	ledger []damage
 	counts map[kind]int
@@ -101,12 +103,13 @@ func build(t *testing.T, p plan) *world {
 		t.Fatal(err)
 	}
 	w.mounts = syscall.Mount("tmpfs", w.vault(), "tmpfs", 0, fmt.Sprintf("size=%d", vaultBytes)) == nil
+	w.second = openSecond(dir)
 	config := fmt.Sprintf(`node: chaos
 state_dir: %[1]s/agent
 listen: "127.0.0.1:0"
 trainers: {socket: %[1]s/s}
 uplink: {address: "127.0.0.1:1"}
-vault: {dir: %[1]s/vault, retry_delay: 50ms}
+vault: {dir: %[1]s/vault, retry_delay: 50ms%[2]s}
 reflex: {wait: 10ms}
 log: {level: debug}
 collectors:
@@ -118,7 +121,7 @@ collectors:
   kernel: {off: true}
   fabric: {off: true}
   nvml: {off: true}
-`, dir)
+`, dir, w.second.settings())
 	if err := os.WriteFile(filepath.Join(dir, "agent.yaml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -145,6 +148,9 @@ func (w *world) close() {
 		if err := syscall.Unmount(w.vault(), syscall.MNT_DETACH); err != nil {
 			w.t.Errorf("unmount: %v", err)
 		}
+	}
+	if w.second != nil {
+		w.second.close()
 	}
 	_ = os.RemoveAll(w.dir)
 }
@@ -185,7 +191,7 @@ func (w *world) startAgent() {
 
 func (w *world) launchAgent() {
 	var err error
-	w.agent, err = launch(filepath.Join(w.dir, "agent.log"), nil, program("vigil-agent"), "--config", filepath.Join(w.dir, "agent.yaml"))
+	w.agent, err = launch(filepath.Join(w.dir, "agent.log"), w.second.environ(), program("vigil-agent"), "--config", filepath.Join(w.dir, "agent.yaml"))
 	if err != nil {
 		w.t.Error(err)
 	}
@@ -261,6 +267,11 @@ func (w *world) strike(b blow) {
 			w.counts[b.kind]++
 			w.rest(b.away)
 			_ = os.Remove(w.filler())
+		}
+	case killSecond, refuseSecond, stopSecond:
+		if w.second != nil {
+			w.second.fail(b.kind, func() { w.rest(b.away) })
+			w.counts[b.kind]++
 		}
 	case nanGradient, nanParameter:
 		w.counts[b.kind]++ // the trainer does it, and the log must say so

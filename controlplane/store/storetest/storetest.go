@@ -66,6 +66,7 @@ func Run(t *testing.T, open Open) {
 		{"dead letters", testDeadLetters},
 		{"receiver memory", testMemory},
 		{"export records", testExports},
+		{"telemetry is bounded", testTelemetry},
 		{"old records", testExpire},
 		{"nothing is found", testNotFound},
 		{"rollback", testRollback},

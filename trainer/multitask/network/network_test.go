@@ -1,11 +1,8 @@
 package network
 
 import (
-	"bytes"
-	"encoding/json"
 	"math"
 	"math/rand/v2"
-	"os/exec"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -65,7 +62,6 @@ type torchAnswer struct {
 // TestAgainstPyTorch compares outputs, gradients and running statistics of every
 // trunk with those of PyTorch's modules.
 func TestAgainstPyTorch(t *testing.T) {
-	python := testkit.Torch(t)
 	random := rand.New(rand.NewPCG(5, 6))
 	normal := func(n int) []float32 {
 		list := make([]float32, n)
@@ -94,7 +90,12 @@ func TestAgainstPyTorch(t *testing.T) {
 			cases = append(cases, c)
 		}
 	}
-	for i, want := range askTorch(t, python, cases) {
+	var answers []torchAnswer
+	testkit.AskTorch(t, "testdata/reference.py", cases, &answers)
+	if len(answers) != len(cases) {
+		t.Fatalf("%d answers for %d cases", len(answers), len(cases))
+	}
+	for i, want := range answers {
 		got := answer(t, cases[i])
 		agree(t, cases[i], "output", got.Outputs, want.Outputs)
 		agree(t, cases[i], "gradient", got.Gradients, want.Gradients)
@@ -139,25 +140,6 @@ func agree(t *testing.T, c torchCase, what string, got, want [][]float32) {
 			}
 		}
 	}
-}
-
-func askTorch(t *testing.T, python string, cases []torchCase) (answers []torchAnswer) {
-	t.Helper()
-	question, err := json.Marshal(cases)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var said bytes.Buffer
-	cmd := exec.CommandContext(t.Context(), python, "-W", "ignore", "testdata/reference.py")
-	cmd.Stdin, cmd.Stderr = bytes.NewReader(question), &said
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, said.String())
-	}
-	if err := json.Unmarshal(out, &answers); err != nil || len(answers) != len(cases) {
-		t.Fatalf("%d answers for %d cases: %v", len(answers), len(cases), err)
-	}
-	return answers
 }
 
 // TestDropout: about the share that was asked for is dropped, the mean stays, the

@@ -1,11 +1,8 @@
 package optimize
 
 import (
-	"bytes"
-	"encoding/json"
 	"math"
 	"math/rand/v2"
-	"os/exec"
 	"testing"
 
 	"github.com/vigil-ml/vigil/internal/fault"
@@ -35,7 +32,6 @@ func torchCases() []torchCase {
 
 // TestAgainstPyTorch makes the same updates with PyTorch's optimizers.
 func TestAgainstPyTorch(t *testing.T) {
-	python := testkit.Torch(t)
 	const size, steps, rate = 7, 20, 0.1
 	random := rand.New(rand.NewPCG(1, 1))
 	draw := func() []float32 {
@@ -52,7 +48,12 @@ func TestAgainstPyTorch(t *testing.T) {
 			cases[i].Gradients = append(cases[i].Gradients, draw())
 		}
 	}
-	for i, want := range askTorch(t, python, cases) {
+	var answers [][][]float32
+	testkit.AskTorch(t, "testdata/reference.py", cases, &answers)
+	if len(answers) != len(cases) {
+		t.Fatalf("%d answers for %d cases", len(answers), len(cases))
+	}
+	for i, want := range answers {
 		config := Defaults()
 		config.Kind = cases[i].Kind
 		cases[i].change(&config)
@@ -70,24 +71,6 @@ func TestAgainstPyTorch(t *testing.T) {
 			}
 		}
 	}
-}
-
-func askTorch(t *testing.T, python string, cases []torchCase) (answers [][][]float32) {
-	t.Helper()
-	question, err := json.Marshal(cases)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), python, "-W", "ignore", "testdata/reference.py")
-	cmd.Stdin = bytes.NewReader(question)
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(out, &answers); err != nil || len(answers) != len(cases) {
-		t.Fatalf("%d answers: %v", len(answers), err)
-	}
-	return answers
 }
 
 func TestWrongConfigurations(t *testing.T) {

@@ -76,11 +76,15 @@ func curveOf(o Outcome) curve {
 	return c
 }
 
-// axes draws lines at 1, 2 and 5 of every power of ten, and at fifths of the
-// steps.
+// axes draws lines at 1, 2 and 5 of every power of ten, or where there is less than
+// one at more of them, and at fifths of the steps.
 func axes(b *bytes.Buffer, x, y func(float64) float64, most, lowest, highest float64) {
+	digits := []float64{1, 2, 5}
+	if highest < 10*lowest {
+		digits = []float64{1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9}
+	}
 	for power := math.Floor(math.Log10(lowest)); power <= math.Ceil(math.Log10(highest)); power++ {
-		for _, digit := range []float64{1, 2, 5} {
+		for _, digit := range digits {
 			if value := digit * math.Pow(10, power); value >= lowest && value <= highest {
 				_, _ = fmt.Fprintf(b, `<line x1="%d" x2="%d" y1="%.1f" y2="%.1f" stroke="#ddd"/><text x="%d" y="%.1f" text-anchor="end">%g</text>`+"\n",
 					left, width-right, y(value), y(value), left-8, y(value)+4, value)
@@ -109,14 +113,19 @@ func draw(b *bytes.Buffer, i int, c curve, x, y func(float64) float64, name stri
 		strings.TrimSpace(line.String()), colour, dash)
 	at := top + 6 + i*legendLine
 	_, _ = fmt.Fprintf(b, `<line x1="%d" x2="%d" y1="%d" y2="%d" stroke="%s" stroke-width="2" stroke-dasharray="%s"/><text x="%d" y="%d" font-size="11">%s</text>`+"\n",
-		width-right+12, width-right+36, at, at, colour, dash, width-right+42, at+4, escape(name))
+		width-right+12, width-right+36, at, at, colour, dash, width-right+42, at+4, escape(short(name)))
 }
 
-// escape makes text fit for SVG, and short enough for the legend.
-func escape(text string) string {
-	const most = 60
+// short cuts text to what the legend has room for.
+func short(text string) string {
+	const most = 34
 	if len(text) > most {
-		text = text[:most] + "..."
+		return text[:most] + "..."
 	}
+	return text
+}
+
+// escape makes text fit for SVG.
+func escape(text string) string {
 	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(text)
 }

@@ -40,6 +40,11 @@ const (
 	CheckpointAction_CHECKPOINT_ACTION_RESTORE CheckpointAction = 5
 	// The same as one tar file.
 	CheckpointAction_CHECKPOINT_ACTION_EXPORT CheckpointAction = 6
+	// Encrypt the keys of the vault that has it with the outer key that its agent is
+	// configured with now.
+	CheckpointAction_CHECKPOINT_ACTION_REWRAP_KEYS CheckpointAction = 7
+	// The same, and add a key that is used for what is saved from then on.
+	CheckpointAction_CHECKPOINT_ACTION_ROTATE_KEYS CheckpointAction = 8
 )
 
 // Enum value maps for CheckpointAction.
@@ -52,6 +57,8 @@ var (
 		4: "CHECKPOINT_ACTION_REMOVE",
 		5: "CHECKPOINT_ACTION_RESTORE",
 		6: "CHECKPOINT_ACTION_EXPORT",
+		7: "CHECKPOINT_ACTION_REWRAP_KEYS",
+		8: "CHECKPOINT_ACTION_ROTATE_KEYS",
 	}
 	CheckpointAction_value = map[string]int32{
 		"CHECKPOINT_ACTION_UNSPECIFIED": 0,
@@ -61,6 +68,8 @@ var (
 		"CHECKPOINT_ACTION_REMOVE":      4,
 		"CHECKPOINT_ACTION_RESTORE":     5,
 		"CHECKPOINT_ACTION_EXPORT":      6,
+		"CHECKPOINT_ACTION_REWRAP_KEYS": 7,
+		"CHECKPOINT_ACTION_ROTATE_KEYS": 8,
 	}
 )
 
@@ -595,7 +604,7 @@ const file_vigil_common_v1_directive_proto_rawDesc = "" +
 	" \x01(\v2 .vigil.common.v1.CheckpointOrderH\x00R\n" +
 	"checkpoint\x129\n" +
 	"\aprofile\x18\v \x01(\v2\x1d.vigil.common.v1.ProfileOrderH\x00R\aprofileB\x06\n" +
-	"\x04verb*\xe6\x01\n" +
+	"\x04verb*\xac\x02\n" +
 	"\x10CheckpointAction\x12!\n" +
 	"\x1dCHECKPOINT_ACTION_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18CHECKPOINT_ACTION_VERIFY\x10\x01\x12\x19\n" +
@@ -603,7 +612,9 @@ const file_vigil_common_v1_directive_proto_rawDesc = "" +
 	"\x17CHECKPOINT_ACTION_UNPIN\x10\x03\x12\x1c\n" +
 	"\x18CHECKPOINT_ACTION_REMOVE\x10\x04\x12\x1d\n" +
 	"\x19CHECKPOINT_ACTION_RESTORE\x10\x05\x12\x1c\n" +
-	"\x18CHECKPOINT_ACTION_EXPORT\x10\x06B:Z8github.com/vigil-ml/vigil/proto/vigil/common/v1;commonv1b\x06proto3"
+	"\x18CHECKPOINT_ACTION_EXPORT\x10\x06\x12!\n" +
+	"\x1dCHECKPOINT_ACTION_REWRAP_KEYS\x10\a\x12!\n" +
+	"\x1dCHECKPOINT_ACTION_ROTATE_KEYS\x10\bB:Z8github.com/vigil-ml/vigil/proto/vigil/common/v1;commonv1b\x06proto3"
 
 var (
 	file_vigil_common_v1_directive_proto_rawDescOnce sync.Once

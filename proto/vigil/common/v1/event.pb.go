@@ -544,6 +544,7 @@ type Event struct {
 	//	*Event_Profile
 	//	*Event_Telemetry
 	//	*Event_Logs
+	//	*Event_KeyUsed
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -842,6 +843,15 @@ func (x *Event) GetLogs() *LogBatch {
 	return nil
 }
 
+func (x *Event) GetKeyUsed() *KeyUsed {
+	if x != nil {
+		if x, ok := x.Body.(*Event_KeyUsed); ok {
+			return x.KeyUsed
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -962,6 +972,11 @@ type Event_Logs struct {
 	Logs *LogBatch `protobuf:"bytes,32,opt,name=logs,proto3,oneof"`
 }
 
+type Event_KeyUsed struct {
+	// The node used the key that encrypts the keys of its checkpoints.
+	KeyUsed *KeyUsed `protobuf:"bytes,33,opt,name=key_used,json=keyUsed,proto3,oneof"`
+}
+
 func (*Event_TrainerRegistered) isEvent_Body() {}
 
 func (*Event_Step) isEvent_Body() {}
@@ -1007,6 +1022,8 @@ func (*Event_Profile) isEvent_Body() {}
 func (*Event_Telemetry) isEvent_Body() {}
 
 func (*Event_Logs) isEvent_Body() {}
+
+func (*Event_KeyUsed) isEvent_Body() {}
 
 // TrainerRegistered says that a training process met its agent.
 type TrainerRegistered struct {
@@ -2520,7 +2537,7 @@ var File_vigil_common_v1_event_proto protoreflect.FileDescriptor
 
 const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x1bvigil/common/v1/event.proto\x12\x0fvigil.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1dvigil/common/v1/failure.proto\x1a\x1avigil/common/v1/node.proto\x1a\x1fvigil/common/v1/telemetry.proto\"\x90\r\n" +
+	"\x1bvigil/common/v1/event.proto\x12\x0fvigil.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1dvigil/common/v1/failure.proto\x1a\x1avigil/common/v1/node.proto\x1a\x1fvigil/common/v1/telemetry.proto\"\xc7\r\n" +
 	"\x05Event\x12\x19\n" +
 	"\bevent_id\x18\x01 \x01(\tR\aeventId\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x15\n" +
@@ -2562,7 +2579,8 @@ const file_vigil_common_v1_event_proto_rawDesc = "" +
 	"\x0frecovery_answer\x18\x1d \x01(\v2\x1f.vigil.common.v1.RecoveryAnswerH\x00R\x0erecoveryAnswer\x12<\n" +
 	"\aprofile\x18\x1e \x01(\v2 .vigil.common.v1.ProfileProgressH\x00R\aprofile\x12:\n" +
 	"\ttelemetry\x18\x1f \x01(\v2\x1a.vigil.common.v1.TelemetryH\x00R\ttelemetry\x12/\n" +
-	"\x04logs\x18  \x01(\v2\x19.vigil.common.v1.LogBatchH\x00R\x04logsB\x06\n" +
+	"\x04logs\x18  \x01(\v2\x19.vigil.common.v1.LogBatchH\x00R\x04logs\x125\n" +
+	"\bkey_used\x18! \x01(\v2\x18.vigil.common.v1.KeyUsedH\x00R\akeyUsedB\x06\n" +
 	"\x04body\"\xa2\x02\n" +
 	"\x11TrainerRegistered\x12\x1d\n" +
 	"\n" +
@@ -2849,7 +2867,8 @@ var file_vigil_common_v1_event_proto_goTypes = []any{
 	(*CheckpointChanged)(nil),     // 39: vigil.common.v1.CheckpointChanged
 	(*Telemetry)(nil),             // 40: vigil.common.v1.Telemetry
 	(*LogBatch)(nil),              // 41: vigil.common.v1.LogBatch
-	(FailureKind)(0),              // 42: vigil.common.v1.FailureKind
+	(*KeyUsed)(nil),               // 42: vigil.common.v1.KeyUsed
+	(FailureKind)(0),              // 43: vigil.common.v1.FailureKind
 }
 var file_vigil_common_v1_event_proto_depIdxs = []int32{
 	34, // 0: vigil.common.v1.Event.time:type_name -> google.protobuf.Timestamp
@@ -2876,33 +2895,34 @@ var file_vigil_common_v1_event_proto_depIdxs = []int32{
 	25, // 21: vigil.common.v1.Event.profile:type_name -> vigil.common.v1.ProfileProgress
 	40, // 22: vigil.common.v1.Event.telemetry:type_name -> vigil.common.v1.Telemetry
 	41, // 23: vigil.common.v1.Event.logs:type_name -> vigil.common.v1.LogBatch
-	26, // 24: vigil.common.v1.TrainerRegistered.settings:type_name -> vigil.common.v1.TrainerRegistered.SettingsEntry
-	27, // 25: vigil.common.v1.StepReport.task_losses:type_name -> vigil.common.v1.StepReport.TaskLossesEntry
-	28, // 26: vigil.common.v1.StepReport.task_weights:type_name -> vigil.common.v1.StepReport.TaskWeightsEntry
-	29, // 27: vigil.common.v1.StepReport.dead_ratios:type_name -> vigil.common.v1.StepReport.DeadRatiosEntry
-	30, // 28: vigil.common.v1.StepReport.saturated_ratios:type_name -> vigil.common.v1.StepReport.SaturatedRatiosEntry
-	31, // 29: vigil.common.v1.StepReport.metrics:type_name -> vigil.common.v1.StepReport.MetricsEntry
-	32, // 30: vigil.common.v1.Evaluation.metrics:type_name -> vigil.common.v1.Evaluation.MetricsEntry
-	33, // 31: vigil.common.v1.Evaluation.task_losses:type_name -> vigil.common.v1.Evaluation.TaskLossesEntry
-	42, // 32: vigil.common.v1.TrainerException.failure:type_name -> vigil.common.v1.FailureKind
-	34, // 33: vigil.common.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
-	0,  // 34: vigil.common.v1.Tick.activity:type_name -> vigil.common.v1.Activity
-	1,  // 35: vigil.common.v1.Phase.kind:type_name -> vigil.common.v1.PhaseKind
-	2,  // 36: vigil.common.v1.Phase.edge:type_name -> vigil.common.v1.PhaseEdge
-	3,  // 37: vigil.common.v1.NonFinite.quantity:type_name -> vigil.common.v1.Quantity
-	4,  // 38: vigil.common.v1.CommandResult.stage:type_name -> vigil.common.v1.CommandStage
-	42, // 39: vigil.common.v1.AttemptStarted.after_failure:type_name -> vigil.common.v1.FailureKind
-	20, // 40: vigil.common.v1.AttemptStarted.recovery:type_name -> vigil.common.v1.Recovery
-	5,  // 41: vigil.common.v1.Recovery.resume_from:type_name -> vigil.common.v1.ResumeFrom
-	42, // 42: vigil.common.v1.AttemptEnded.failure:type_name -> vigil.common.v1.FailureKind
-	20, // 43: vigil.common.v1.AttemptEnded.recovery:type_name -> vigil.common.v1.Recovery
-	6,  // 44: vigil.common.v1.RunEnded.outcome:type_name -> vigil.common.v1.Outcome
-	7,  // 45: vigil.common.v1.ProfileProgress.state:type_name -> vigil.common.v1.ProfileState
-	46, // [46:46] is the sub-list for method output_type
-	46, // [46:46] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	42, // 24: vigil.common.v1.Event.key_used:type_name -> vigil.common.v1.KeyUsed
+	26, // 25: vigil.common.v1.TrainerRegistered.settings:type_name -> vigil.common.v1.TrainerRegistered.SettingsEntry
+	27, // 26: vigil.common.v1.StepReport.task_losses:type_name -> vigil.common.v1.StepReport.TaskLossesEntry
+	28, // 27: vigil.common.v1.StepReport.task_weights:type_name -> vigil.common.v1.StepReport.TaskWeightsEntry
+	29, // 28: vigil.common.v1.StepReport.dead_ratios:type_name -> vigil.common.v1.StepReport.DeadRatiosEntry
+	30, // 29: vigil.common.v1.StepReport.saturated_ratios:type_name -> vigil.common.v1.StepReport.SaturatedRatiosEntry
+	31, // 30: vigil.common.v1.StepReport.metrics:type_name -> vigil.common.v1.StepReport.MetricsEntry
+	32, // 31: vigil.common.v1.Evaluation.metrics:type_name -> vigil.common.v1.Evaluation.MetricsEntry
+	33, // 32: vigil.common.v1.Evaluation.task_losses:type_name -> vigil.common.v1.Evaluation.TaskLossesEntry
+	43, // 33: vigil.common.v1.TrainerException.failure:type_name -> vigil.common.v1.FailureKind
+	34, // 34: vigil.common.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
+	0,  // 35: vigil.common.v1.Tick.activity:type_name -> vigil.common.v1.Activity
+	1,  // 36: vigil.common.v1.Phase.kind:type_name -> vigil.common.v1.PhaseKind
+	2,  // 37: vigil.common.v1.Phase.edge:type_name -> vigil.common.v1.PhaseEdge
+	3,  // 38: vigil.common.v1.NonFinite.quantity:type_name -> vigil.common.v1.Quantity
+	4,  // 39: vigil.common.v1.CommandResult.stage:type_name -> vigil.common.v1.CommandStage
+	43, // 40: vigil.common.v1.AttemptStarted.after_failure:type_name -> vigil.common.v1.FailureKind
+	20, // 41: vigil.common.v1.AttemptStarted.recovery:type_name -> vigil.common.v1.Recovery
+	5,  // 42: vigil.common.v1.Recovery.resume_from:type_name -> vigil.common.v1.ResumeFrom
+	43, // 43: vigil.common.v1.AttemptEnded.failure:type_name -> vigil.common.v1.FailureKind
+	20, // 44: vigil.common.v1.AttemptEnded.recovery:type_name -> vigil.common.v1.Recovery
+	6,  // 45: vigil.common.v1.RunEnded.outcome:type_name -> vigil.common.v1.Outcome
+	7,  // 46: vigil.common.v1.ProfileProgress.state:type_name -> vigil.common.v1.ProfileState
+	47, // [47:47] is the sub-list for method output_type
+	47, // [47:47] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_vigil_common_v1_event_proto_init() }
@@ -2938,6 +2958,7 @@ func file_vigil_common_v1_event_proto_init() {
 		(*Event_Profile)(nil),
 		(*Event_Telemetry)(nil),
 		(*Event_Logs)(nil),
+		(*Event_KeyUsed)(nil),
 	}
 	file_vigil_common_v1_event_proto_msgTypes[2].OneofWrappers = []any{}
 	file_vigil_common_v1_event_proto_msgTypes[3].OneofWrappers = []any{}

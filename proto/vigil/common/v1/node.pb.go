@@ -1180,6 +1180,89 @@ func (x *NodeLink) GetClockAheadSeconds() float64 {
 	return 0
 }
 
+// KeyUsed says that an agent used the key that encrypts the keys of checkpoints.
+// It names keys and shows none; the control plane writes it into its audit log.
+type KeyUsed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What for: "open", "make", "rewrap" or "add".
+	Use string `protobuf:"bytes,1,opt,name=use,proto3" json:"use,omitempty"`
+	// The id of the outer key; with "rewrap" of the new one.
+	KekId string `protobuf:"bytes,2,opt,name=kek_id,json=kekId,proto3" json:"kek_id,omitempty"`
+	// The id of the key that is used for what is saved from then on.
+	KeyId string `protobuf:"bytes,3,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// How many keys there are.
+	Keys uint32 `protobuf:"varint,4,opt,name=keys,proto3" json:"keys,omitempty"`
+	// The file that has them.
+	Path          string `protobuf:"bytes,5,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyUsed) Reset() {
+	*x = KeyUsed{}
+	mi := &file_vigil_common_v1_node_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyUsed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyUsed) ProtoMessage() {}
+
+func (x *KeyUsed) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_common_v1_node_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyUsed.ProtoReflect.Descriptor instead.
+func (*KeyUsed) Descriptor() ([]byte, []int) {
+	return file_vigil_common_v1_node_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *KeyUsed) GetUse() string {
+	if x != nil {
+		return x.Use
+	}
+	return ""
+}
+
+func (x *KeyUsed) GetKekId() string {
+	if x != nil {
+		return x.KekId
+	}
+	return ""
+}
+
+func (x *KeyUsed) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *KeyUsed) GetKeys() uint32 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+func (x *KeyUsed) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
 var File_vigil_common_v1_node_proto protoreflect.FileDescriptor
 
 const file_vigil_common_v1_node_proto_rawDesc = "" +
@@ -1309,7 +1392,13 @@ const file_vigil_common_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"last_heard\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tlastHeard\x123\n" +
 	"\x13clock_ahead_seconds\x18\x03 \x01(\x01H\x00R\x11clockAheadSeconds\x88\x01\x01B\x16\n" +
-	"\x14_clock_ahead_seconds*\x84\x02\n" +
+	"\x14_clock_ahead_seconds\"q\n" +
+	"\aKeyUsed\x12\x10\n" +
+	"\x03use\x18\x01 \x01(\tR\x03use\x12\x15\n" +
+	"\x06kek_id\x18\x02 \x01(\tR\x05kekId\x12\x15\n" +
+	"\x06key_id\x18\x03 \x01(\tR\x05keyId\x12\x12\n" +
+	"\x04keys\x18\x04 \x01(\rR\x04keys\x12\x12\n" +
+	"\x04path\x18\x05 \x01(\tR\x04path*\x84\x02\n" +
 	"\x0eThrottleReason\x12\x1f\n" +
 	"\x1bTHROTTLE_REASON_UNSPECIFIED\x10\x00\x12$\n" +
 	" THROTTLE_REASON_HARDWARE_THERMAL\x10\x01\x12$\n" +
@@ -1355,7 +1444,7 @@ func file_vigil_common_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_vigil_common_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_vigil_common_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_vigil_common_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_vigil_common_v1_node_proto_goTypes = []any{
 	(ThrottleReason)(0),           // 0: vigil.common.v1.ThrottleReason
 	(FaultKind)(0),                // 1: vigil.common.v1.FaultKind
@@ -1368,21 +1457,22 @@ var file_vigil_common_v1_node_proto_goTypes = []any{
 	(*ProcessReport)(nil),         // 8: vigil.common.v1.ProcessReport
 	(*NodeFault)(nil),             // 9: vigil.common.v1.NodeFault
 	(*NodeLink)(nil),              // 10: vigil.common.v1.NodeLink
-	nil,                           // 11: vigil.common.v1.NodeReport.CollectorsEntry
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*KeyUsed)(nil),               // 11: vigil.common.v1.KeyUsed
+	nil,                           // 12: vigil.common.v1.NodeReport.CollectorsEntry
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
 }
 var file_vigil_common_v1_node_proto_depIdxs = []int32{
 	5,  // 0: vigil.common.v1.NodeReport.file_systems:type_name -> vigil.common.v1.FileSystemReport
 	6,  // 1: vigil.common.v1.NodeReport.gpus:type_name -> vigil.common.v1.GpuReport
 	7,  // 2: vigil.common.v1.NodeReport.ports:type_name -> vigil.common.v1.PortReport
 	8,  // 3: vigil.common.v1.NodeReport.processes:type_name -> vigil.common.v1.ProcessReport
-	11, // 4: vigil.common.v1.NodeReport.collectors:type_name -> vigil.common.v1.NodeReport.CollectorsEntry
+	12, // 4: vigil.common.v1.NodeReport.collectors:type_name -> vigil.common.v1.NodeReport.CollectorsEntry
 	0,  // 5: vigil.common.v1.GpuReport.throttle:type_name -> vigil.common.v1.ThrottleReason
 	1,  // 6: vigil.common.v1.NodeFault.kind:type_name -> vigil.common.v1.FaultKind
 	2,  // 7: vigil.common.v1.NodeFault.severity:type_name -> vigil.common.v1.FaultSeverity
-	12, // 8: vigil.common.v1.NodeFault.time:type_name -> google.protobuf.Timestamp
+	13, // 8: vigil.common.v1.NodeFault.time:type_name -> google.protobuf.Timestamp
 	3,  // 9: vigil.common.v1.NodeLink.state:type_name -> vigil.common.v1.LinkState
-	12, // 10: vigil.common.v1.NodeLink.last_heard:type_name -> google.protobuf.Timestamp
+	13, // 10: vigil.common.v1.NodeLink.last_heard:type_name -> google.protobuf.Timestamp
 	11, // [11:11] is the sub-list for method output_type
 	11, // [11:11] is the sub-list for method input_type
 	11, // [11:11] is the sub-list for extension type_name
@@ -1407,7 +1497,7 @@ func file_vigil_common_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_common_v1_node_proto_rawDesc), len(file_vigil_common_v1_node_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

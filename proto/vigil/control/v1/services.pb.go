@@ -1807,6 +1807,99 @@ func (x *RestoreCheckpointResponse) GetTask() *CheckpointTask {
 	return nil
 }
 
+// RotateKeysRequest says which keys are replaced.
+type RotateKeysRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Adds a key to each vault, which is used for what is saved from then on. Without
+	// it only the outer key is replaced.
+	NewDataKey    bool `protobuf:"varint,1,opt,name=new_data_key,json=newDataKey,proto3" json:"new_data_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateKeysRequest) Reset() {
+	*x = RotateKeysRequest{}
+	mi := &file_vigil_control_v1_services_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateKeysRequest) ProtoMessage() {}
+
+func (x *RotateKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_services_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateKeysRequest.ProtoReflect.Descriptor instead.
+func (*RotateKeysRequest) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *RotateKeysRequest) GetNewDataKey() bool {
+	if x != nil {
+		return x.NewDataKey
+	}
+	return false
+}
+
+// RotateKeysResponse has the tasks.
+type RotateKeysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One for each node.
+	Tasks         []*CheckpointTask `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateKeysResponse) Reset() {
+	*x = RotateKeysResponse{}
+	mi := &file_vigil_control_v1_services_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateKeysResponse) ProtoMessage() {}
+
+func (x *RotateKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_services_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateKeysResponse.ProtoReflect.Descriptor instead.
+func (*RotateKeysResponse) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *RotateKeysResponse) GetTasks() []*CheckpointTask {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
 // WatchCheckpointTaskRequest asks for a task.
 type WatchCheckpointTaskRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1818,7 +1911,7 @@ type WatchCheckpointTaskRequest struct {
 
 func (x *WatchCheckpointTaskRequest) Reset() {
 	*x = WatchCheckpointTaskRequest{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[33]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1830,7 +1923,7 @@ func (x *WatchCheckpointTaskRequest) String() string {
 func (*WatchCheckpointTaskRequest) ProtoMessage() {}
 
 func (x *WatchCheckpointTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[33]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1843,7 +1936,7 @@ func (x *WatchCheckpointTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCheckpointTaskRequest.ProtoReflect.Descriptor instead.
 func (*WatchCheckpointTaskRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{33}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WatchCheckpointTaskRequest) GetTaskId() string {
@@ -1864,7 +1957,7 @@ type WatchCheckpointTaskResponse struct {
 
 func (x *WatchCheckpointTaskResponse) Reset() {
 	*x = WatchCheckpointTaskResponse{}
-	mi := &file_vigil_control_v1_services_proto_msgTypes[34]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1876,7 +1969,7 @@ func (x *WatchCheckpointTaskResponse) String() string {
 func (*WatchCheckpointTaskResponse) ProtoMessage() {}
 
 func (x *WatchCheckpointTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_services_proto_msgTypes[34]
+	mi := &file_vigil_control_v1_services_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1889,7 +1982,7 @@ func (x *WatchCheckpointTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCheckpointTaskResponse.ProtoReflect.Descriptor instead.
 func (*WatchCheckpointTaskResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{34}
+	return file_vigil_control_v1_services_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WatchCheckpointTaskResponse) GetTask() *CheckpointTask {
@@ -2011,6 +2104,11 @@ const file_vigil_control_v1_services_proto_rawDesc = "" +
 	"\aarchive\x18\x02 \x01(\bR\aarchive\"Q\n" +
 	"\x19RestoreCheckpointResponse\x124\n" +
 	"\x04task\x18\x01 \x01(\v2 .vigil.control.v1.CheckpointTaskR\x04task\"5\n" +
+	"\x11RotateKeysRequest\x12 \n" +
+	"\fnew_data_key\x18\x01 \x01(\bR\n" +
+	"newDataKey\"L\n" +
+	"\x12RotateKeysResponse\x126\n" +
+	"\x05tasks\x18\x01 \x03(\v2 .vigil.control.v1.CheckpointTaskR\x05tasks\"5\n" +
 	"\x1aWatchCheckpointTaskRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\"S\n" +
 	"\x1bWatchCheckpointTaskResponse\x124\n" +
@@ -2044,13 +2142,15 @@ const file_vigil_control_v1_services_proto_rawDesc = "" +
 	"\x11RequestCheckpoint\x12*.vigil.control.v1.RequestCheckpointRequest\x1a+.vigil.control.v1.RequestCheckpointResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x02\x10\x02\x18\x01\x12t\n" +
 	"\x0fWatchCheckpoint\x12(.vigil.control.v1.WatchCheckpointRequest\x1a).vigil.control.v1.WatchCheckpointResponse\"\n" +
-	"\xca\xf3\x18\x06\b\x01\x10\x01\x18\x010\x012\xd4\x05\n" +
+	"\xca\xf3\x18\x06\b\x01\x10\x01\x18\x010\x012\xb7\x06\n" +
 	"\x15CheckpointTaskService\x12m\n" +
 	"\rGetCheckpoint\x12&.vigil.control.v1.GetCheckpointRequest\x1a'.vigil.control.v1.GetCheckpointResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12s\n" +
 	"\x10VerifyCheckpoint\x12).vigil.control.v1.VerifyCheckpointRequest\x1a*.vigil.control.v1.VerifyCheckpointResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x02\x12j\n" +
 	"\rPinCheckpoint\x12&.vigil.control.v1.PinCheckpointRequest\x1a'.vigil.control.v1.PinCheckpointResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x02\x12s\n" +
 	"\x10RemoveCheckpoint\x12).vigil.control.v1.RemoveCheckpointRequest\x1a*.vigil.control.v1.RemoveCheckpointResponse\"\b\xca\xf3\x18\x04\b\x03\x10\x02\x12v\n" +
-	"\x11RestoreCheckpoint\x12*.vigil.control.v1.RestoreCheckpointRequest\x1a+.vigil.control.v1.RestoreCheckpointResponse\"\b\xca\xf3\x18\x04\b\x03\x10\x02\x12~\n" +
+	"\x11RestoreCheckpoint\x12*.vigil.control.v1.RestoreCheckpointRequest\x1a+.vigil.control.v1.RestoreCheckpointResponse\"\b\xca\xf3\x18\x04\b\x03\x10\x02\x12a\n" +
+	"\n" +
+	"RotateKeys\x12#.vigil.control.v1.RotateKeysRequest\x1a$.vigil.control.v1.RotateKeysResponse\"\b\xca\xf3\x18\x04\b\x04\x10\x04\x12~\n" +
 	"\x13WatchCheckpointTask\x12,.vigil.control.v1.WatchCheckpointTaskRequest\x1a-.vigil.control.v1.WatchCheckpointTaskResponse\"\b\xca\xf3\x18\x04\b\x01\x10\x010\x012t\n" +
 	"\rSystemService\x12c\n" +
 	"\tGetStatus\x12\".vigil.control.v1.GetStatusRequest\x1a#.vigil.control.v1.GetStatusResponse\"\r\xca\xf3\x18\x06\b\x01\x10\x01\x18\x03\x90\x02\x01B<Z:github.com/vigil-ml/vigil/proto/vigil/control/v1;controlv1b\x06proto3"
@@ -2067,7 +2167,7 @@ func file_vigil_control_v1_services_proto_rawDescGZIP() []byte {
 	return file_vigil_control_v1_services_proto_rawDescData
 }
 
-var file_vigil_control_v1_services_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_vigil_control_v1_services_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_vigil_control_v1_services_proto_goTypes = []any{
 	(*ListNodesRequest)(nil),            // 0: vigil.control.v1.ListNodesRequest
 	(*ListNodesResponse)(nil),           // 1: vigil.control.v1.ListNodesResponse
@@ -2102,114 +2202,119 @@ var file_vigil_control_v1_services_proto_goTypes = []any{
 	(*RemoveCheckpointResponse)(nil),    // 30: vigil.control.v1.RemoveCheckpointResponse
 	(*RestoreCheckpointRequest)(nil),    // 31: vigil.control.v1.RestoreCheckpointRequest
 	(*RestoreCheckpointResponse)(nil),   // 32: vigil.control.v1.RestoreCheckpointResponse
-	(*WatchCheckpointTaskRequest)(nil),  // 33: vigil.control.v1.WatchCheckpointTaskRequest
-	(*WatchCheckpointTaskResponse)(nil), // 34: vigil.control.v1.WatchCheckpointTaskResponse
-	nil,                                 // 35: vigil.control.v1.GetStatusResponse.ListenersEntry
-	(*Node)(nil),                        // 36: vigil.control.v1.Node
-	(*Run)(nil),                         // 37: vigil.control.v1.Run
-	(*Attempt)(nil),                     // 38: vigil.control.v1.Attempt
-	(*Incident)(nil),                    // 39: vigil.control.v1.Incident
-	(*Checkpoint)(nil),                  // 40: vigil.control.v1.Checkpoint
-	(*Advice)(nil),                      // 41: vigil.control.v1.Advice
-	(*durationpb.Duration)(nil),         // 42: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),       // 43: google.protobuf.Timestamp
-	(*RunEvent)(nil),                    // 44: vigil.control.v1.RunEvent
-	(v1.AfterCheckpoint)(0),             // 45: vigil.common.v1.AfterCheckpoint
-	(*CheckpointTask)(nil),              // 46: vigil.control.v1.CheckpointTask
-	(*GetNodeRequest)(nil),              // 47: vigil.control.v1.GetNodeRequest
-	(*WatchNodeEventsRequest)(nil),      // 48: vigil.control.v1.WatchNodeEventsRequest
-	(*AcknowledgeIncidentRequest)(nil),  // 49: vigil.control.v1.AcknowledgeIncidentRequest
-	(*ResolveIncidentRequest)(nil),      // 50: vigil.control.v1.ResolveIncidentRequest
-	(*ReopenIncidentRequest)(nil),       // 51: vigil.control.v1.ReopenIncidentRequest
-	(*AddNoteRequest)(nil),              // 52: vigil.control.v1.AddNoteRequest
-	(*GetNodeResponse)(nil),             // 53: vigil.control.v1.GetNodeResponse
-	(*WatchNodeEventsResponse)(nil),     // 54: vigil.control.v1.WatchNodeEventsResponse
-	(*AcknowledgeIncidentResponse)(nil), // 55: vigil.control.v1.AcknowledgeIncidentResponse
-	(*ResolveIncidentResponse)(nil),     // 56: vigil.control.v1.ResolveIncidentResponse
-	(*ReopenIncidentResponse)(nil),      // 57: vigil.control.v1.ReopenIncidentResponse
-	(*AddNoteResponse)(nil),             // 58: vigil.control.v1.AddNoteResponse
+	(*RotateKeysRequest)(nil),           // 33: vigil.control.v1.RotateKeysRequest
+	(*RotateKeysResponse)(nil),          // 34: vigil.control.v1.RotateKeysResponse
+	(*WatchCheckpointTaskRequest)(nil),  // 35: vigil.control.v1.WatchCheckpointTaskRequest
+	(*WatchCheckpointTaskResponse)(nil), // 36: vigil.control.v1.WatchCheckpointTaskResponse
+	nil,                                 // 37: vigil.control.v1.GetStatusResponse.ListenersEntry
+	(*Node)(nil),                        // 38: vigil.control.v1.Node
+	(*Run)(nil),                         // 39: vigil.control.v1.Run
+	(*Attempt)(nil),                     // 40: vigil.control.v1.Attempt
+	(*Incident)(nil),                    // 41: vigil.control.v1.Incident
+	(*Checkpoint)(nil),                  // 42: vigil.control.v1.Checkpoint
+	(*Advice)(nil),                      // 43: vigil.control.v1.Advice
+	(*durationpb.Duration)(nil),         // 44: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),       // 45: google.protobuf.Timestamp
+	(*RunEvent)(nil),                    // 46: vigil.control.v1.RunEvent
+	(v1.AfterCheckpoint)(0),             // 47: vigil.common.v1.AfterCheckpoint
+	(*CheckpointTask)(nil),              // 48: vigil.control.v1.CheckpointTask
+	(*GetNodeRequest)(nil),              // 49: vigil.control.v1.GetNodeRequest
+	(*WatchNodeEventsRequest)(nil),      // 50: vigil.control.v1.WatchNodeEventsRequest
+	(*AcknowledgeIncidentRequest)(nil),  // 51: vigil.control.v1.AcknowledgeIncidentRequest
+	(*ResolveIncidentRequest)(nil),      // 52: vigil.control.v1.ResolveIncidentRequest
+	(*ReopenIncidentRequest)(nil),       // 53: vigil.control.v1.ReopenIncidentRequest
+	(*AddNoteRequest)(nil),              // 54: vigil.control.v1.AddNoteRequest
+	(*GetNodeResponse)(nil),             // 55: vigil.control.v1.GetNodeResponse
+	(*WatchNodeEventsResponse)(nil),     // 56: vigil.control.v1.WatchNodeEventsResponse
+	(*AcknowledgeIncidentResponse)(nil), // 57: vigil.control.v1.AcknowledgeIncidentResponse
+	(*ResolveIncidentResponse)(nil),     // 58: vigil.control.v1.ResolveIncidentResponse
+	(*ReopenIncidentResponse)(nil),      // 59: vigil.control.v1.ReopenIncidentResponse
+	(*AddNoteResponse)(nil),             // 60: vigil.control.v1.AddNoteResponse
 }
 var file_vigil_control_v1_services_proto_depIdxs = []int32{
-	36, // 0: vigil.control.v1.ListNodesResponse.nodes:type_name -> vigil.control.v1.Node
-	37, // 1: vigil.control.v1.ListRunsResponse.runs:type_name -> vigil.control.v1.Run
-	37, // 2: vigil.control.v1.GetRunResponse.run:type_name -> vigil.control.v1.Run
-	38, // 3: vigil.control.v1.GetRunResponse.attempts:type_name -> vigil.control.v1.Attempt
-	39, // 4: vigil.control.v1.GetRunResponse.incidents:type_name -> vigil.control.v1.Incident
-	40, // 5: vigil.control.v1.GetRunResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
-	41, // 6: vigil.control.v1.GetRunResponse.advice:type_name -> vigil.control.v1.Advice
-	42, // 7: vigil.control.v1.ProfileRunRequest.timeout:type_name -> google.protobuf.Duration
-	43, // 8: vigil.control.v1.ProfileRunResponse.deadline:type_name -> google.protobuf.Timestamp
-	44, // 9: vigil.control.v1.WatchEventsResponse.event:type_name -> vigil.control.v1.RunEvent
-	39, // 10: vigil.control.v1.ListIncidentsResponse.incidents:type_name -> vigil.control.v1.Incident
-	39, // 11: vigil.control.v1.GetIncidentResponse.incident:type_name -> vigil.control.v1.Incident
-	40, // 12: vigil.control.v1.ListCheckpointsResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
-	45, // 13: vigil.control.v1.RequestCheckpointRequest.after:type_name -> vigil.common.v1.AfterCheckpoint
-	42, // 14: vigil.control.v1.RequestCheckpointRequest.timeout:type_name -> google.protobuf.Duration
-	40, // 15: vigil.control.v1.RequestCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
-	43, // 16: vigil.control.v1.RequestCheckpointResponse.deadline:type_name -> google.protobuf.Timestamp
-	40, // 17: vigil.control.v1.WatchCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
-	35, // 18: vigil.control.v1.GetStatusResponse.listeners:type_name -> vigil.control.v1.GetStatusResponse.ListenersEntry
-	43, // 19: vigil.control.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	38, // 0: vigil.control.v1.ListNodesResponse.nodes:type_name -> vigil.control.v1.Node
+	39, // 1: vigil.control.v1.ListRunsResponse.runs:type_name -> vigil.control.v1.Run
+	39, // 2: vigil.control.v1.GetRunResponse.run:type_name -> vigil.control.v1.Run
+	40, // 3: vigil.control.v1.GetRunResponse.attempts:type_name -> vigil.control.v1.Attempt
+	41, // 4: vigil.control.v1.GetRunResponse.incidents:type_name -> vigil.control.v1.Incident
+	42, // 5: vigil.control.v1.GetRunResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
+	43, // 6: vigil.control.v1.GetRunResponse.advice:type_name -> vigil.control.v1.Advice
+	44, // 7: vigil.control.v1.ProfileRunRequest.timeout:type_name -> google.protobuf.Duration
+	45, // 8: vigil.control.v1.ProfileRunResponse.deadline:type_name -> google.protobuf.Timestamp
+	46, // 9: vigil.control.v1.WatchEventsResponse.event:type_name -> vigil.control.v1.RunEvent
+	41, // 10: vigil.control.v1.ListIncidentsResponse.incidents:type_name -> vigil.control.v1.Incident
+	41, // 11: vigil.control.v1.GetIncidentResponse.incident:type_name -> vigil.control.v1.Incident
+	42, // 12: vigil.control.v1.ListCheckpointsResponse.checkpoints:type_name -> vigil.control.v1.Checkpoint
+	47, // 13: vigil.control.v1.RequestCheckpointRequest.after:type_name -> vigil.common.v1.AfterCheckpoint
+	44, // 14: vigil.control.v1.RequestCheckpointRequest.timeout:type_name -> google.protobuf.Duration
+	42, // 15: vigil.control.v1.RequestCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
+	45, // 16: vigil.control.v1.RequestCheckpointResponse.deadline:type_name -> google.protobuf.Timestamp
+	42, // 17: vigil.control.v1.WatchCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
+	37, // 18: vigil.control.v1.GetStatusResponse.listeners:type_name -> vigil.control.v1.GetStatusResponse.ListenersEntry
+	45, // 19: vigil.control.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
 	22, // 20: vigil.control.v1.GetStatusResponse.retention:type_name -> vigil.control.v1.Retention
-	42, // 21: vigil.control.v1.Retention.kept_for:type_name -> google.protobuf.Duration
-	40, // 22: vigil.control.v1.GetCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
-	46, // 23: vigil.control.v1.GetCheckpointResponse.tasks:type_name -> vigil.control.v1.CheckpointTask
-	46, // 24: vigil.control.v1.VerifyCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	46, // 25: vigil.control.v1.PinCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	46, // 26: vigil.control.v1.RemoveCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	46, // 27: vigil.control.v1.RestoreCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	46, // 28: vigil.control.v1.WatchCheckpointTaskResponse.task:type_name -> vigil.control.v1.CheckpointTask
-	0,  // 29: vigil.control.v1.NodeService.ListNodes:input_type -> vigil.control.v1.ListNodesRequest
-	47, // 30: vigil.control.v1.NodeService.GetNode:input_type -> vigil.control.v1.GetNodeRequest
-	48, // 31: vigil.control.v1.NodeService.WatchNodeEvents:input_type -> vigil.control.v1.WatchNodeEventsRequest
-	2,  // 32: vigil.control.v1.RunService.ListRuns:input_type -> vigil.control.v1.ListRunsRequest
-	4,  // 33: vigil.control.v1.RunService.GetRun:input_type -> vigil.control.v1.GetRunRequest
-	8,  // 34: vigil.control.v1.RunService.WatchEvents:input_type -> vigil.control.v1.WatchEventsRequest
-	6,  // 35: vigil.control.v1.RunService.ProfileRun:input_type -> vigil.control.v1.ProfileRunRequest
-	10, // 36: vigil.control.v1.IncidentService.ListIncidents:input_type -> vigil.control.v1.ListIncidentsRequest
-	12, // 37: vigil.control.v1.IncidentService.GetIncident:input_type -> vigil.control.v1.GetIncidentRequest
-	49, // 38: vigil.control.v1.IncidentService.AcknowledgeIncident:input_type -> vigil.control.v1.AcknowledgeIncidentRequest
-	50, // 39: vigil.control.v1.IncidentService.ResolveIncident:input_type -> vigil.control.v1.ResolveIncidentRequest
-	51, // 40: vigil.control.v1.IncidentService.ReopenIncident:input_type -> vigil.control.v1.ReopenIncidentRequest
-	52, // 41: vigil.control.v1.IncidentService.AddNote:input_type -> vigil.control.v1.AddNoteRequest
-	14, // 42: vigil.control.v1.CheckpointService.ListCheckpoints:input_type -> vigil.control.v1.ListCheckpointsRequest
-	16, // 43: vigil.control.v1.CheckpointService.RequestCheckpoint:input_type -> vigil.control.v1.RequestCheckpointRequest
-	18, // 44: vigil.control.v1.CheckpointService.WatchCheckpoint:input_type -> vigil.control.v1.WatchCheckpointRequest
-	23, // 45: vigil.control.v1.CheckpointTaskService.GetCheckpoint:input_type -> vigil.control.v1.GetCheckpointRequest
-	25, // 46: vigil.control.v1.CheckpointTaskService.VerifyCheckpoint:input_type -> vigil.control.v1.VerifyCheckpointRequest
-	27, // 47: vigil.control.v1.CheckpointTaskService.PinCheckpoint:input_type -> vigil.control.v1.PinCheckpointRequest
-	29, // 48: vigil.control.v1.CheckpointTaskService.RemoveCheckpoint:input_type -> vigil.control.v1.RemoveCheckpointRequest
-	31, // 49: vigil.control.v1.CheckpointTaskService.RestoreCheckpoint:input_type -> vigil.control.v1.RestoreCheckpointRequest
-	33, // 50: vigil.control.v1.CheckpointTaskService.WatchCheckpointTask:input_type -> vigil.control.v1.WatchCheckpointTaskRequest
-	20, // 51: vigil.control.v1.SystemService.GetStatus:input_type -> vigil.control.v1.GetStatusRequest
-	1,  // 52: vigil.control.v1.NodeService.ListNodes:output_type -> vigil.control.v1.ListNodesResponse
-	53, // 53: vigil.control.v1.NodeService.GetNode:output_type -> vigil.control.v1.GetNodeResponse
-	54, // 54: vigil.control.v1.NodeService.WatchNodeEvents:output_type -> vigil.control.v1.WatchNodeEventsResponse
-	3,  // 55: vigil.control.v1.RunService.ListRuns:output_type -> vigil.control.v1.ListRunsResponse
-	5,  // 56: vigil.control.v1.RunService.GetRun:output_type -> vigil.control.v1.GetRunResponse
-	9,  // 57: vigil.control.v1.RunService.WatchEvents:output_type -> vigil.control.v1.WatchEventsResponse
-	7,  // 58: vigil.control.v1.RunService.ProfileRun:output_type -> vigil.control.v1.ProfileRunResponse
-	11, // 59: vigil.control.v1.IncidentService.ListIncidents:output_type -> vigil.control.v1.ListIncidentsResponse
-	13, // 60: vigil.control.v1.IncidentService.GetIncident:output_type -> vigil.control.v1.GetIncidentResponse
-	55, // 61: vigil.control.v1.IncidentService.AcknowledgeIncident:output_type -> vigil.control.v1.AcknowledgeIncidentResponse
-	56, // 62: vigil.control.v1.IncidentService.ResolveIncident:output_type -> vigil.control.v1.ResolveIncidentResponse
-	57, // 63: vigil.control.v1.IncidentService.ReopenIncident:output_type -> vigil.control.v1.ReopenIncidentResponse
-	58, // 64: vigil.control.v1.IncidentService.AddNote:output_type -> vigil.control.v1.AddNoteResponse
-	15, // 65: vigil.control.v1.CheckpointService.ListCheckpoints:output_type -> vigil.control.v1.ListCheckpointsResponse
-	17, // 66: vigil.control.v1.CheckpointService.RequestCheckpoint:output_type -> vigil.control.v1.RequestCheckpointResponse
-	19, // 67: vigil.control.v1.CheckpointService.WatchCheckpoint:output_type -> vigil.control.v1.WatchCheckpointResponse
-	24, // 68: vigil.control.v1.CheckpointTaskService.GetCheckpoint:output_type -> vigil.control.v1.GetCheckpointResponse
-	26, // 69: vigil.control.v1.CheckpointTaskService.VerifyCheckpoint:output_type -> vigil.control.v1.VerifyCheckpointResponse
-	28, // 70: vigil.control.v1.CheckpointTaskService.PinCheckpoint:output_type -> vigil.control.v1.PinCheckpointResponse
-	30, // 71: vigil.control.v1.CheckpointTaskService.RemoveCheckpoint:output_type -> vigil.control.v1.RemoveCheckpointResponse
-	32, // 72: vigil.control.v1.CheckpointTaskService.RestoreCheckpoint:output_type -> vigil.control.v1.RestoreCheckpointResponse
-	34, // 73: vigil.control.v1.CheckpointTaskService.WatchCheckpointTask:output_type -> vigil.control.v1.WatchCheckpointTaskResponse
-	21, // 74: vigil.control.v1.SystemService.GetStatus:output_type -> vigil.control.v1.GetStatusResponse
-	52, // [52:75] is the sub-list for method output_type
-	29, // [29:52] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	44, // 21: vigil.control.v1.Retention.kept_for:type_name -> google.protobuf.Duration
+	42, // 22: vigil.control.v1.GetCheckpointResponse.checkpoint:type_name -> vigil.control.v1.Checkpoint
+	48, // 23: vigil.control.v1.GetCheckpointResponse.tasks:type_name -> vigil.control.v1.CheckpointTask
+	48, // 24: vigil.control.v1.VerifyCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	48, // 25: vigil.control.v1.PinCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	48, // 26: vigil.control.v1.RemoveCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	48, // 27: vigil.control.v1.RestoreCheckpointResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	48, // 28: vigil.control.v1.RotateKeysResponse.tasks:type_name -> vigil.control.v1.CheckpointTask
+	48, // 29: vigil.control.v1.WatchCheckpointTaskResponse.task:type_name -> vigil.control.v1.CheckpointTask
+	0,  // 30: vigil.control.v1.NodeService.ListNodes:input_type -> vigil.control.v1.ListNodesRequest
+	49, // 31: vigil.control.v1.NodeService.GetNode:input_type -> vigil.control.v1.GetNodeRequest
+	50, // 32: vigil.control.v1.NodeService.WatchNodeEvents:input_type -> vigil.control.v1.WatchNodeEventsRequest
+	2,  // 33: vigil.control.v1.RunService.ListRuns:input_type -> vigil.control.v1.ListRunsRequest
+	4,  // 34: vigil.control.v1.RunService.GetRun:input_type -> vigil.control.v1.GetRunRequest
+	8,  // 35: vigil.control.v1.RunService.WatchEvents:input_type -> vigil.control.v1.WatchEventsRequest
+	6,  // 36: vigil.control.v1.RunService.ProfileRun:input_type -> vigil.control.v1.ProfileRunRequest
+	10, // 37: vigil.control.v1.IncidentService.ListIncidents:input_type -> vigil.control.v1.ListIncidentsRequest
+	12, // 38: vigil.control.v1.IncidentService.GetIncident:input_type -> vigil.control.v1.GetIncidentRequest
+	51, // 39: vigil.control.v1.IncidentService.AcknowledgeIncident:input_type -> vigil.control.v1.AcknowledgeIncidentRequest
+	52, // 40: vigil.control.v1.IncidentService.ResolveIncident:input_type -> vigil.control.v1.ResolveIncidentRequest
+	53, // 41: vigil.control.v1.IncidentService.ReopenIncident:input_type -> vigil.control.v1.ReopenIncidentRequest
+	54, // 42: vigil.control.v1.IncidentService.AddNote:input_type -> vigil.control.v1.AddNoteRequest
+	14, // 43: vigil.control.v1.CheckpointService.ListCheckpoints:input_type -> vigil.control.v1.ListCheckpointsRequest
+	16, // 44: vigil.control.v1.CheckpointService.RequestCheckpoint:input_type -> vigil.control.v1.RequestCheckpointRequest
+	18, // 45: vigil.control.v1.CheckpointService.WatchCheckpoint:input_type -> vigil.control.v1.WatchCheckpointRequest
+	23, // 46: vigil.control.v1.CheckpointTaskService.GetCheckpoint:input_type -> vigil.control.v1.GetCheckpointRequest
+	25, // 47: vigil.control.v1.CheckpointTaskService.VerifyCheckpoint:input_type -> vigil.control.v1.VerifyCheckpointRequest
+	27, // 48: vigil.control.v1.CheckpointTaskService.PinCheckpoint:input_type -> vigil.control.v1.PinCheckpointRequest
+	29, // 49: vigil.control.v1.CheckpointTaskService.RemoveCheckpoint:input_type -> vigil.control.v1.RemoveCheckpointRequest
+	31, // 50: vigil.control.v1.CheckpointTaskService.RestoreCheckpoint:input_type -> vigil.control.v1.RestoreCheckpointRequest
+	33, // 51: vigil.control.v1.CheckpointTaskService.RotateKeys:input_type -> vigil.control.v1.RotateKeysRequest
+	35, // 52: vigil.control.v1.CheckpointTaskService.WatchCheckpointTask:input_type -> vigil.control.v1.WatchCheckpointTaskRequest
+	20, // 53: vigil.control.v1.SystemService.GetStatus:input_type -> vigil.control.v1.GetStatusRequest
+	1,  // 54: vigil.control.v1.NodeService.ListNodes:output_type -> vigil.control.v1.ListNodesResponse
+	55, // 55: vigil.control.v1.NodeService.GetNode:output_type -> vigil.control.v1.GetNodeResponse
+	56, // 56: vigil.control.v1.NodeService.WatchNodeEvents:output_type -> vigil.control.v1.WatchNodeEventsResponse
+	3,  // 57: vigil.control.v1.RunService.ListRuns:output_type -> vigil.control.v1.ListRunsResponse
+	5,  // 58: vigil.control.v1.RunService.GetRun:output_type -> vigil.control.v1.GetRunResponse
+	9,  // 59: vigil.control.v1.RunService.WatchEvents:output_type -> vigil.control.v1.WatchEventsResponse
+	7,  // 60: vigil.control.v1.RunService.ProfileRun:output_type -> vigil.control.v1.ProfileRunResponse
+	11, // 61: vigil.control.v1.IncidentService.ListIncidents:output_type -> vigil.control.v1.ListIncidentsResponse
+	13, // 62: vigil.control.v1.IncidentService.GetIncident:output_type -> vigil.control.v1.GetIncidentResponse
+	57, // 63: vigil.control.v1.IncidentService.AcknowledgeIncident:output_type -> vigil.control.v1.AcknowledgeIncidentResponse
+	58, // 64: vigil.control.v1.IncidentService.ResolveIncident:output_type -> vigil.control.v1.ResolveIncidentResponse
+	59, // 65: vigil.control.v1.IncidentService.ReopenIncident:output_type -> vigil.control.v1.ReopenIncidentResponse
+	60, // 66: vigil.control.v1.IncidentService.AddNote:output_type -> vigil.control.v1.AddNoteResponse
+	15, // 67: vigil.control.v1.CheckpointService.ListCheckpoints:output_type -> vigil.control.v1.ListCheckpointsResponse
+	17, // 68: vigil.control.v1.CheckpointService.RequestCheckpoint:output_type -> vigil.control.v1.RequestCheckpointResponse
+	19, // 69: vigil.control.v1.CheckpointService.WatchCheckpoint:output_type -> vigil.control.v1.WatchCheckpointResponse
+	24, // 70: vigil.control.v1.CheckpointTaskService.GetCheckpoint:output_type -> vigil.control.v1.GetCheckpointResponse
+	26, // 71: vigil.control.v1.CheckpointTaskService.VerifyCheckpoint:output_type -> vigil.control.v1.VerifyCheckpointResponse
+	28, // 72: vigil.control.v1.CheckpointTaskService.PinCheckpoint:output_type -> vigil.control.v1.PinCheckpointResponse
+	30, // 73: vigil.control.v1.CheckpointTaskService.RemoveCheckpoint:output_type -> vigil.control.v1.RemoveCheckpointResponse
+	32, // 74: vigil.control.v1.CheckpointTaskService.RestoreCheckpoint:output_type -> vigil.control.v1.RestoreCheckpointResponse
+	34, // 75: vigil.control.v1.CheckpointTaskService.RotateKeys:output_type -> vigil.control.v1.RotateKeysResponse
+	36, // 76: vigil.control.v1.CheckpointTaskService.WatchCheckpointTask:output_type -> vigil.control.v1.WatchCheckpointTaskResponse
+	21, // 77: vigil.control.v1.SystemService.GetStatus:output_type -> vigil.control.v1.GetStatusResponse
+	54, // [54:78] is the sub-list for method output_type
+	30, // [30:54] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_vigil_control_v1_services_proto_init() }
@@ -2226,7 +2331,7 @@ func file_vigil_control_v1_services_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_control_v1_services_proto_rawDesc), len(file_vigil_control_v1_services_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   36,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   6,
 		},

@@ -966,6 +966,7 @@ const (
 	CheckpointTaskService_PinCheckpoint_FullMethodName       = "/vigil.control.v1.CheckpointTaskService/PinCheckpoint"
 	CheckpointTaskService_RemoveCheckpoint_FullMethodName    = "/vigil.control.v1.CheckpointTaskService/RemoveCheckpoint"
 	CheckpointTaskService_RestoreCheckpoint_FullMethodName   = "/vigil.control.v1.CheckpointTaskService/RestoreCheckpoint"
+	CheckpointTaskService_RotateKeys_FullMethodName          = "/vigil.control.v1.CheckpointTaskService/RotateKeys"
 	CheckpointTaskService_WatchCheckpointTask_FullMethodName = "/vigil.control.v1.CheckpointTaskService/WatchCheckpointTask"
 )
 
@@ -992,6 +993,11 @@ type CheckpointTaskServiceClient interface {
 	// RestoreCheckpoint has a checkpoint's files written, as the trainer wrote
 	// them, below the vault's directory for exports on its node.
 	RestoreCheckpoint(ctx context.Context, in *RestoreCheckpointRequest, opts ...grpc.CallOption) (*RestoreCheckpointResponse, error)
+	// RotateKeys has the keys that checkpoints are encrypted with encrypted anew, in
+	// every vault: with the outer key that each agent is configured with now. There
+	// is a task for each node that has checkpoints; one whose agent is away gets it
+	// when it is back.
+	RotateKeys(ctx context.Context, in *RotateKeysRequest, opts ...grpc.CallOption) (*RotateKeysResponse, error)
 	// WatchCheckpointTask streams a task each time that it comes further, and ends
 	// when it is done or failed.
 	WatchCheckpointTask(ctx context.Context, in *WatchCheckpointTaskRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchCheckpointTaskResponse], error)
@@ -1055,6 +1061,16 @@ func (c *checkpointTaskServiceClient) RestoreCheckpoint(ctx context.Context, in 
 	return out, nil
 }
 
+func (c *checkpointTaskServiceClient) RotateKeys(ctx context.Context, in *RotateKeysRequest, opts ...grpc.CallOption) (*RotateKeysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateKeysResponse)
+	err := c.cc.Invoke(ctx, CheckpointTaskService_RotateKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *checkpointTaskServiceClient) WatchCheckpointTask(ctx context.Context, in *WatchCheckpointTaskRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchCheckpointTaskResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &CheckpointTaskService_ServiceDesc.Streams[0], CheckpointTaskService_WatchCheckpointTask_FullMethodName, cOpts...)
@@ -1097,6 +1113,11 @@ type CheckpointTaskServiceServer interface {
 	// RestoreCheckpoint has a checkpoint's files written, as the trainer wrote
 	// them, below the vault's directory for exports on its node.
 	RestoreCheckpoint(context.Context, *RestoreCheckpointRequest) (*RestoreCheckpointResponse, error)
+	// RotateKeys has the keys that checkpoints are encrypted with encrypted anew, in
+	// every vault: with the outer key that each agent is configured with now. There
+	// is a task for each node that has checkpoints; one whose agent is away gets it
+	// when it is back.
+	RotateKeys(context.Context, *RotateKeysRequest) (*RotateKeysResponse, error)
 	// WatchCheckpointTask streams a task each time that it comes further, and ends
 	// when it is done or failed.
 	WatchCheckpointTask(*WatchCheckpointTaskRequest, grpc.ServerStreamingServer[WatchCheckpointTaskResponse]) error
@@ -1124,6 +1145,9 @@ func (UnimplementedCheckpointTaskServiceServer) RemoveCheckpoint(context.Context
 }
 func (UnimplementedCheckpointTaskServiceServer) RestoreCheckpoint(context.Context, *RestoreCheckpointRequest) (*RestoreCheckpointResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RestoreCheckpoint not implemented")
+}
+func (UnimplementedCheckpointTaskServiceServer) RotateKeys(context.Context, *RotateKeysRequest) (*RotateKeysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateKeys not implemented")
 }
 func (UnimplementedCheckpointTaskServiceServer) WatchCheckpointTask(*WatchCheckpointTaskRequest, grpc.ServerStreamingServer[WatchCheckpointTaskResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchCheckpointTask not implemented")
@@ -1239,6 +1263,24 @@ func _CheckpointTaskService_RestoreCheckpoint_Handler(srv interface{}, ctx conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CheckpointTaskService_RotateKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CheckpointTaskServiceServer).RotateKeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CheckpointTaskService_RotateKeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CheckpointTaskServiceServer).RotateKeys(ctx, req.(*RotateKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _CheckpointTaskService_WatchCheckpointTask_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchCheckpointTaskRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -1276,6 +1318,10 @@ var CheckpointTaskService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RestoreCheckpoint",
 			Handler:    _CheckpointTaskService_RestoreCheckpoint_Handler,
+		},
+		{
+			MethodName: "RotateKeys",
+			Handler:    _CheckpointTaskService_RotateKeys_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -571,7 +571,10 @@ type BeginCheckpointResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The checkpoint's id.
 	CheckpointId string `protobuf:"bytes,1,opt,name=checkpoint_id,json=checkpointId,proto3" json:"checkpoint_id,omitempty"`
-	// An empty directory; the trainer writes regular files into it.
+	// An empty directory; the trainer writes regular files into it. Beside it, in
+	// "spare", may lie files of earlier checkpoints: memory that is there already.
+	// The trainer may rename any of them into the directory, write over it and cut
+	// it to what it wrote; what it leaves there is given back.
 	StagingDirectory string `protobuf:"bytes,2,opt,name=staging_directory,json=stagingDirectory,proto3" json:"staging_directory,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache

@@ -591,6 +591,33 @@ func local_request_CheckpointTaskService_RestoreCheckpoint_0(ctx context.Context
 	return msg, metadata, err
 }
 
+func request_CheckpointTaskService_RotateKeys_0(ctx context.Context, marshaler runtime.Marshaler, client extControlv1.CheckpointTaskServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq extControlv1.RotateKeysRequest
+		metadata runtime.ServerMetadata
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.RotateKeys(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_CheckpointTaskService_RotateKeys_0(ctx context.Context, marshaler runtime.Marshaler, server extControlv1.CheckpointTaskServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq extControlv1.RotateKeysRequest
+		metadata runtime.ServerMetadata
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	msg, err := server.RotateKeys(ctx, &protoReq)
+	return msg, metadata, err
+}
+
 func request_CheckpointTaskService_WatchCheckpointTask_0(ctx context.Context, marshaler runtime.Marshaler, client extControlv1.CheckpointTaskServiceClient, req *http.Request, pathParams map[string]string) (extControlv1.CheckpointTaskService_WatchCheckpointTaskClient, runtime.ServerMetadata, error) {
 	var (
 		protoReq extControlv1.WatchCheckpointTaskRequest
@@ -1067,6 +1094,26 @@ func RegisterCheckpointTaskServiceHandlerServer(ctx context.Context, mux *runtim
 			return
 		}
 		forward_CheckpointTaskService_RestoreCheckpoint_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
+	mux.Handle(http.MethodPost, pattern_CheckpointTaskService_RotateKeys_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/vigil.control.v1.CheckpointTaskService/RotateKeys", runtime.WithHTTPPathPattern("/vigil.control.v1.CheckpointTaskService/RotateKeys"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_CheckpointTaskService_RotateKeys_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_CheckpointTaskService_RotateKeys_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
 
 	mux.Handle(http.MethodPost, pattern_CheckpointTaskService_WatchCheckpointTask_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
@@ -1714,6 +1761,23 @@ func RegisterCheckpointTaskServiceHandlerClient(ctx context.Context, mux *runtim
 		}
 		forward_CheckpointTaskService_RestoreCheckpoint_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPost, pattern_CheckpointTaskService_RotateKeys_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/vigil.control.v1.CheckpointTaskService/RotateKeys", runtime.WithHTTPPathPattern("/vigil.control.v1.CheckpointTaskService/RotateKeys"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_CheckpointTaskService_RotateKeys_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_CheckpointTaskService_RotateKeys_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodPost, pattern_CheckpointTaskService_WatchCheckpointTask_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -1740,6 +1804,7 @@ var (
 	pattern_CheckpointTaskService_PinCheckpoint_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"vigil.control.v1.CheckpointTaskService", "PinCheckpoint"}, ""))
 	pattern_CheckpointTaskService_RemoveCheckpoint_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"vigil.control.v1.CheckpointTaskService", "RemoveCheckpoint"}, ""))
 	pattern_CheckpointTaskService_RestoreCheckpoint_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"vigil.control.v1.CheckpointTaskService", "RestoreCheckpoint"}, ""))
+	pattern_CheckpointTaskService_RotateKeys_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"vigil.control.v1.CheckpointTaskService", "RotateKeys"}, ""))
 	pattern_CheckpointTaskService_WatchCheckpointTask_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"vigil.control.v1.CheckpointTaskService", "WatchCheckpointTask"}, ""))
 )
 
@@ -1749,6 +1814,7 @@ var (
 	forward_CheckpointTaskService_PinCheckpoint_0       = runtime.ForwardResponseMessage
 	forward_CheckpointTaskService_RemoveCheckpoint_0    = runtime.ForwardResponseMessage
 	forward_CheckpointTaskService_RestoreCheckpoint_0   = runtime.ForwardResponseMessage
+	forward_CheckpointTaskService_RotateKeys_0          = runtime.ForwardResponseMessage
 	forward_CheckpointTaskService_WatchCheckpointTask_0 = runtime.ForwardResponseStream
 )
 
