@@ -252,6 +252,11 @@ func TestFailureOfAnEarlierAttempt(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Errorf("a person's order: %v", err)
 		}
+		// A run that ends soon was answered all the same: the reflex asks only later.
+		second.report(&commonv1.Event{Body: &commonv1.Event_RunEnded{RunEnded: &commonv1.RunEnded{}}})
+		if !n.checkpoints.Answered("run", since) || !n.checkpoints.Saved("run", since) {
+			t.Error("with the run's end it is forgotten that it was answered")
+		}
 		second.die()
 		n.stop()
 	})

@@ -25,9 +25,9 @@ func (c *Checkpoints) Observe(event *commonv1.Event) {
 		bounded(c.failures)
 		c.failures[event.RunId] = event.Attempt
 	case *commonv1.Event_RunEnded:
+		// When it was answered stays known: a reflex may still wait to see whether
+		// anybody did.
 		delete(c.failures, event.RunId)
-		delete(c.answered, event.RunId)
-		delete(c.given, event.RunId)
 	case *commonv1.Event_Checkpoint:
 		c.observeProgress(event, body.Checkpoint)
 	}

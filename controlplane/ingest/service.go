@@ -278,6 +278,7 @@ func (s *Service) serve(stream stream) error {
 	// that later session must be the one that stays.
 	var live context.Context
 	var release func()
+	x.sending.Lock() // until Welcome is sent: nothing goes before it
 	s.workers.do(func() { live, release = s.deps.Fleet.Connected(stream.Context(), hello, x.send) })
 	defer s.workers.do(release)
 	err = x.run(live)

@@ -55,7 +55,9 @@ type lane struct {
 // session of the node takes over, the control plane goes away, or the agent
 // sends what it must not.
 func (x *session) run(live context.Context) (err error) {
-	if x.workers.do(func() { err = x.welcome(live) }); err != nil {
+	x.workers.do(func() { err = x.welcome(live) })
+	x.sending.Unlock()
+	if err != nil {
 		return err
 	}
 	taken := context.AfterFunc(live, func() { x.end(context.Cause(live)) })
@@ -101,14 +103,14 @@ func (x *session) drain() {
 	x.end(errDrained)
 }
 
-// welcome tells the agent where its events go on.
+// welcome tells the agent where its events go on. It is called with sending held.
 func (x *session) welcome(ctx context.Context) (err error) {
 	if x.durable, err = x.deps.Bus.Last(ctx, x.node); err != nil {
 		return err
 	}
 	x.known = x.told.Load()
 	x.deps.Log.Info("agent connected", "node", x.node, "session", x.id, "events_from", position(x.durable))
-	return x.send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Welcome{Welcome: &agentv1.Welcome{
+	return x.stream.Send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Welcome{Welcome: &agentv1.Welcome{
 		Revision:          protocol.Revision,
 		SessionId:         x.id,
 		Events:            x.durable,
