@@ -8,6 +8,9 @@ TOOL        := go tool -modfile=internal/tools/go.mod
 # Without its trace pages, which nobody serves, gRPC lets the linker leave out
 # what is not called: the agent is a fifth smaller, on disk and in memory.
 TAGS        := grpcnotrace
+# The agent's HTTP is on loopback, to trainers and to S3, none of which needs HTTP/2
+# of net/http; gRPC has its own.
+TAGS_vigil-agent := ,nethttpomithttp2
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS     := -s -w -X github.com/vigil-ml/vigil/internal/version.version=$(VERSION)
 # Without the cache: cmd/e2e builds programs whose sources the cache does not see.
@@ -55,7 +58,7 @@ build: $(PROGRAMS) ## Build the four programs into bin/
 $(PROGRAMS):
 	@if [ ! -x $(BIN)/$@ ]; then echo "vigil: building $@ (the first build compiles the libraries: some minutes on two cores)"; fi
 	@mkdir -p $(BIN)
-	@go build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/$@ ./cmd/$@
+	@go build -trimpath -tags $(TAGS)$(TAGS_$@) -ldflags '$(LDFLAGS)' -o $(BIN)/$@ ./cmd/$@
 
 gen: ## Make the generated code anew
 	@$(TOOL) buf generate

@@ -18,6 +18,7 @@ import (
 
 	"github.com/vigil-ml/vigil/agent/collect"
 	"github.com/vigil-ml/vigil/agent/command"
+	"github.com/vigil-ml/vigil/agent/cores"
 	"github.com/vigil-ml/vigil/agent/enroll"
 	"github.com/vigil-ml/vigil/agent/journal"
 	"github.com/vigil-ml/vigil/agent/localapi"
@@ -123,6 +124,7 @@ func (a *agent) open(foundations *life.Group) (err error) {
 // depend on each other.
 func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Config) error {
 	sessions := localapi.NewSessions(a.metrics)
+	governor := cores.New(a.config.Cores, a.log)
 	// What trainers and the vault say is told to those who wait for it, once it
 	// is on disk.
 	var orders *command.Checkpoints
@@ -180,7 +182,8 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 		return err
 	}
 	reload.collectors = collectors
-	if err := a.expose(collectors); err != nil {
+	metrics, err := a.metricsPage(collectors)
+	if err != nil {
 		return err
 	}
 	reports := report.New(a.config.Report, report.Deps{
@@ -194,7 +197,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	up = uplink.New(a.config.Uplink, uplink.Deps{
 		Credentials: identity.Credentials,
 		Events:      a.events, Samples: a.samples, Series: a.journal, Commands: commands,
-		Hello: a.hello, Heartbeat: a.heartbeat(collectors), Settings: reload.tell,
+		Hello: a.hello, Heartbeat: a.heartbeat(collectors, reload), Settings: reload.tell,
 		Log: a.log, Metrics: a.metrics,
 	})
 	reflexes = reflex.New(a.config.Reflex, reflex.Deps{
@@ -203,10 +206,11 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	})
 	trainers := localapi.New(a.config.Trainers, localapi.Deps{
 		Log: a.log, Metrics: a.metrics, Clock: time.Now, Node: a.config.Node, Sessions: sessions,
-		Checkpoints: checkpoints, Orders: orders, Events: a.journal.Events, Observe: observe,
+		Checkpoints: eager{checkpoints, governor.Raise}, Orders: orders, Events: a.journal.Events, Observe: observe,
 		GPUBusy: busiestGPU(collectors.Latest), Standing: stands, Weights: a.deps.Weights, Encrypts: a.config.Vault.Encryption.On(), Telemetry: a.config.Forward != (Forward{}),
 	})
 
+	services.Go("cores", governor.Run)
 	services.Go("vault", checkpoints.Run)
 	services.Go("orders", orders.Run)
 	services.Go("commands", commands.Run)
@@ -216,7 +220,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	services.Go("identity", identity.Run)
 	services.Go("uplink", up.Run)
 	services.Go("trainers", trainers.Run)
-	services.Go("web", a.web)
+	services.Go("web", func(ctx context.Context) error { return a.web(ctx, metrics) })
 	services.Go("reload", func(ctx context.Context) error { return reload.run(ctx, reloads) })
 	services.Go("service manager", a.manage)
 	a.log.Info("agent is up", "version", version.String(), "socket", a.config.Trainers.Socket,

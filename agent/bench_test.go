@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -53,9 +55,9 @@ type figures struct {
 	helpers int
 }
 
-func contestants(interval time.Duration, uplink string) []*contestant {
+func contestants(b *testing.B, interval time.Duration, uplink string) []*contestant {
 	return []*contestant{
-		{name: "vigil-agent", program: os.Getenv(benchAgent), first: "\nvigil_host_memory_total_bytes ", interval: interval, scraped: 15 * time.Second,
+		{name: "vigil-agent", program: installed(b, os.Getenv(benchAgent)), first: "\nvigil_host_memory_total_bytes ", interval: interval, scraped: 15 * time.Second,
 			args: func(dir, address string, interval time.Duration) []string {
 				config := fmt.Sprintf(`{node: bench, state_dir: %q, listen: %q, gpu: simulated=8xH100, uplink: {address: %q}, collectors: {`, dir, address, uplink)
 				for _, kind := range []string{"host", "process", "cgroup", "fabric", "nvml"} {
@@ -65,11 +67,36 @@ func contestants(interval time.Duration, uplink string) []*contestant {
 				_ = os.WriteFile(path, []byte(config+"}}\n"), 0o600) // a missing file ends the program
 				return []string{"--config", path}
 			}},
-		{name: "node_exporter", program: os.Getenv(benchPeer), first: "\nnode_memory_MemTotal_bytes ", interval: interval, scraped: interval,
+		{name: "node_exporter", program: installed(b, os.Getenv(benchPeer)), first: "\nnode_memory_MemTotal_bytes ", interval: interval, scraped: interval,
 			args: func(_, address string, _ time.Duration) []string {
 				return []string{"--web.listen-address=" + address, "--log.level=error"}
 			}},
 	}
+}
+
+// installed copies a program, as installing it does. What a linker has just
+// written lies in the page cache in pieces so large that Linux 6.18 maps all of it
+// into a process that touches a part.
+func installed(b *testing.B, program string) string {
+	b.Helper()
+	data, err := os.ReadFile(program)
+	if err != nil {
+		b.Fatal(err)
+	}
+	path := filepath.Join(b.TempDir(), filepath.Base(program))
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o700)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for part := range slices.Chunk(data, 32<<10) {
+		if _, err := f.Write(part); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		b.Fatal(err)
+	}
+	return path
 }
 
 // BenchmarkBesideNodeExporter runs the agent with 8 simulated GPUs and a trainer
@@ -87,7 +114,7 @@ func BenchmarkBesideNodeExporter(b *testing.B) {
 	}
 	for _, interval := range []time.Duration{time.Second, 10 * time.Second} {
 		b.Run(interval.String(), func(b *testing.B) {
-			both := contestants(interval, controlPlane(b))
+			both := contestants(b, interval, controlPlane(b))
 			for _, c := range both {
 				c.start(b)
 			}

@@ -12,6 +12,7 @@ import (
 	"github.com/vigil-ml/vigil/agent/collect"
 	"github.com/vigil-ml/vigil/agent/command"
 	"github.com/vigil-ml/vigil/agent/compat"
+	"github.com/vigil-ml/vigil/agent/cores"
 	"github.com/vigil-ml/vigil/agent/journal"
 	"github.com/vigil-ml/vigil/agent/localapi"
 	"github.com/vigil-ml/vigil/agent/reflex"
@@ -56,6 +57,7 @@ type Config struct {
 	Collectors map[string]Collector  `yaml:"collectors"`
 	Report     report.Config         `yaml:"report"`
 	Scan       scan.Config           `yaml:"scan"`
+	Cores      cores.Config          `yaml:"cores"`
 	Log        telemetry.LogConfig   `yaml:"log"`
 	Trace      telemetry.TraceConfig `yaml:"trace"`
 	// Forward is what the agent says of itself, and trainers of themselves, to the
@@ -122,6 +124,7 @@ func Defaults() Config {
 		Reflex:   reflex.Defaults(),
 		Report:   report.Defaults(),
 		Scan:     scan.Defaults(),
+		Cores:    cores.Defaults(),
 		Log:      telemetry.DefaultLog(),
 	}
 	c.Trainers.Runs = "runs.json"

@@ -87,7 +87,7 @@ func TestSources(t *testing.T) {
 	}
 	// What is set holds, else the kind's own pace, else the agent's.
 	for name, want := range map[string]time.Duration{
-		"host": 3 * time.Second, "tasks": 5 * time.Second, "kernel": time.Second,
+		"host": 3 * time.Second, "tasks": 5 * time.Second, "kernel": 10 * time.Second,
 		"process_memory": time.Minute, "process": collectInterval, "nvml": 0,
 	} {
 		if got[name] != want {

@@ -20,12 +20,15 @@ import (
 	"github.com/vigil-ml/vigil/agent/collect"
 	"github.com/vigil-ml/vigil/agent/compat"
 	"github.com/vigil-ml/vigil/agent/localapi"
+	"github.com/vigil-ml/vigil/agent/page"
+	"github.com/vigil-ml/vigil/agent/vault"
 	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/serve"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	"github.com/vigil-ml/vigil/internal/version"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	trainerv1 "github.com/vigil-ml/vigil/proto/vigil/trainer/v1"
 )
 
 const maxMessageBytes = 4 << 20
@@ -106,6 +109,30 @@ func registered(sessions *localapi.Sessions) func() []collect.Trainer {
 	}
 }
 
+// eager is a vault for whose work all cores are there when it begins.
+type eager struct {
+	*vault.Vault
+	raise func()
+}
+
+// Begin begins a checkpoint.
+func (e eager) Begin(ctx context.Context, req vault.BeginRequest) (id, dir string, err error) {
+	e.raise()
+	return e.Vault.Begin(ctx, req)
+}
+
+// Commit takes what was begun over.
+func (e eager) Commit(ctx context.Context, req vault.CommitRequest) error {
+	e.raise()
+	return e.Vault.Commit(ctx, req)
+}
+
+// Resolve finds and reads what to go on from.
+func (e eager) Resolve(ctx context.Context, req vault.ResolveRequest) (*commonv1.CheckpointRef, []*trainerv1.PassedOver, error) {
+	e.raise()
+	return e.Vault.Resolve(ctx, req)
+}
+
 // busiestGPU gives the utilization of the node's busiest GPU out of the samples
 // that were taken last.
 func busiestGPU(latest func(yield func(metric.Sample) bool)) func() (busy float64, known bool) {
@@ -120,7 +147,7 @@ func busiestGPU(latest func(yield func(metric.Sample) bool)) func() (busy float6
 }
 
 // heartbeat gives what says how this agent is.
-func (a *agent) heartbeat(collectors *collect.Runner) func() *agentv1.Heartbeat {
+func (a *agent) heartbeat(collectors *collect.Runner, reload *reloader) func() *agentv1.Heartbeat {
 	return func() *agentv1.Heartbeat {
 		events, samples := a.events.Stats(), a.samples.Stats()
 		states := map[string]string{}
@@ -130,22 +157,23 @@ func (a *agent) heartbeat(collectors *collect.Runner) func() *agentv1.Heartbeat 
 		return &agentv1.Heartbeat{
 			Time: timestamppb.Now(), SpooledEventFrames: events.Frames, SpooledSampleFrames: samples.Frames,
 			DroppedFrames: events.Dropped + samples.Dropped, DroppedEventFrames: events.Dropped, Collectors: states,
+			Settings: reload.settings.Load(),
 		}
 	}
 }
 
-// expose puts what is measured on /metrics, under the names of other exporters
-// too where the configuration wants them.
-func (a *agent) expose(collectors *collect.Runner) error {
-	a.metrics.MustRegister(collectors.Exposition())
+// metricsPage shows what the agent counts about itself and what is measured, under
+// the names of other exporters too where the configuration wants them.
+func (a *agent) metricsPage(collectors *collect.Runner) (http.Handler, error) {
 	formats, err := compat.Parse(a.config.Compat)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	sources := []page.Source{collectors.Show}
 	for _, format := range formats {
-		a.metrics.MustRegister(compat.New(format, compat.Deps{Latest: collectors.Latest, Host: a.config.Node, Clock: time.Now}))
+		sources = append(sources, compat.New(format, compat.Deps{Latest: collectors.Latest, Host: a.config.Node, Clock: time.Now}))
 	}
-	return nil
+	return page.Handler(a.metrics, sources...), nil
 }
 
 // reachable tells whether trainers can reach this agent.
@@ -158,13 +186,13 @@ func (a *agent) reachable() error {
 }
 
 // web serves /metrics and /healthz.
-func (a *agent) web(ctx context.Context) error {
+func (a *agent) web(ctx context.Context, metrics http.Handler) error {
 	listener, err := serve.Listen(a.config.Listen, "metrics", "listen")
 	if err != nil {
 		return err
 	}
 	mux := http.NewServeMux()
-	telemetry.Handle(mux, a.metrics, a.reachable)
+	telemetry.Handle(mux, metrics, a.reachable)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()

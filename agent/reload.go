@@ -6,10 +6,13 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/vigil-ml/vigil/agent/collect"
+	"github.com/vigil-ml/vigil/internal/metric"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 )
 
@@ -17,9 +20,10 @@ import (
 // what the control plane lays over it.
 type reloader struct {
 	*agent
-	written    Config // as the user wrote it; config has what follows from it too
-	latest     Config // as the user wrote it last
-	settings   *agentv1.Settings
+	written    Config                           // as the user wrote it; config has what follows from it too
+	latest     Config                           // as the user wrote it last
+	settings   atomic.Pointer[agentv1.Settings] // that were taken last; run changes it
+	taken      *prometheus.CounterVec
 	told       chan *agentv1.Settings // holds the last that was not taken yet
 	deps       collect.Deps
 	collectors *collect.Runner
@@ -27,7 +31,10 @@ type reloader struct {
 }
 
 func newReloader(a *agent, written Config, setLevel func(string)) *reloader {
-	return &reloader{agent: a, written: written, latest: written, told: make(chan *agentv1.Settings, 1), setLevel: setLevel}
+	return &reloader{
+		agent: a, written: written, latest: written, told: make(chan *agentv1.Settings, 1), setLevel: setLevel,
+		taken: metric.NewCounter(a.metrics, metric.AgentSettings),
+	}
 }
 
 // changeable are the parts, by their keys, that change without a restart.
@@ -60,7 +67,7 @@ func (r *reloader) run(ctx context.Context, reloads <-chan Config) error {
 // take changes what can be changed, and says of the rest that it waits for a
 // restart. A mistake that shows only now changes nothing.
 func (r *reloader) take(config Config) {
-	if err := r.replace(config, r.settings); err != nil {
+	if err := r.replace(config, r.settings.Load()); err != nil {
 		r.log.Error("reload configuration: the old one stays", "error", err)
 		return
 	}
@@ -78,14 +85,17 @@ func (r *reloader) take(config Config) {
 
 // set lays what the control plane sets over the configuration.
 func (r *reloader) set(settings *agentv1.Settings) {
-	if len(settings.GetCollectors()) == 0 && len(r.settings.GetCollectors()) == 0 || proto.Equal(settings, r.settings) {
+	before := r.settings.Load()
+	if len(settings.GetCollectors()) == 0 && len(before.GetCollectors()) == 0 || proto.Equal(settings, before) {
 		return
 	}
 	if err := r.replace(r.latest, settings); err != nil {
+		r.taken.WithLabelValues("refused").Inc()
 		r.log.Error("take the control plane's settings: the old ones stay", "error", err)
 		return
 	}
-	r.settings = settings
+	r.settings.Store(settings)
+	r.taken.WithLabelValues("taken").Inc()
 	r.log.Info("the control plane's settings are taken", "collectors", slices.Sorted(maps.Keys(settings.GetCollectors())))
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/vigil-ml/vigil/agent/collect"
@@ -35,7 +36,7 @@ func reloading(t *testing.T, text string) (*reloader, *bytes.Buffer) {
 	var out bytes.Buffer
 	config := written(t, text)
 	log, setLevel := telemetry.LeveledLogger(&out, config.Log)
-	r := newReloader(&agent{config: config, log: log}, config, setLevel)
+	r := newReloader(&agent{config: config, log: log, metrics: prometheus.NewRegistry()}, config, setLevel)
 	r.deps = collect.Deps{Log: log}
 	sources, err := config.sources(r.deps)
 	if err != nil {
@@ -86,16 +87,20 @@ func TestControlPlaneSetsCollectors(t *testing.T) {
 	if on("nvml") || !on("tasks") || on("fabric") {
 		t.Errorf("after a reload: collectors %v", r.collectors.Statuses())
 	}
-	config := overlay(r.latest, r.settings)
+	config := overlay(r.latest, r.settings.Load())
 	if d := config.Collectors["host"].Interval; d != time.Second {
 		t.Errorf("host's interval is %v", d)
 	}
 	said := strings.Count(out.String(), "settings are taken")
-	r.set(r.settings)
+	r.set(r.settings.Load())
 	if strings.Count(out.String(), "settings are taken") != said {
 		t.Error("the same settings were taken again")
 	}
+	r.set(&agentv1.Settings{Collectors: map[string]*agentv1.CollectorSettings{"host": {Interval: durationpb.New(-time.Second)}}})
 	r.set(nil)
+	if got := testutil.ToFloat64(r.taken.WithLabelValues("taken")); got != 3 {
+		t.Errorf("%v settings were taken, want 3", got)
+	}
 	if !on("nvml") || on("fabric") {
 		t.Errorf("without settings: collectors %v", r.collectors.Statuses())
 	}

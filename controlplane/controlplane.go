@@ -44,6 +44,7 @@ import (
 	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/serve"
 	"github.com/vigil-ml/vigil/internal/telemetry"
+	"github.com/vigil-ml/vigil/internal/telemetry/profiles"
 	"github.com/vigil-ml/vigil/internal/version"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 )
@@ -53,6 +54,13 @@ const handshakeTime = 20 * time.Second
 
 // Run runs a control plane until ctx ends. Its logs go to w.
 func Run(ctx context.Context, config Config, w io.Writer) error {
+	return RunReloading(ctx, config, nil, w)
+}
+
+// RunReloading is Run with configurations that take the first one's place, as far
+// as that goes without a restart.
+func RunReloading(ctx context.Context, config Config, reloads <-chan Config, w io.Writer) error {
+	written := config
 	if err := config.settle(); err != nil {
 		return err
 	}
@@ -71,7 +79,7 @@ func Run(ctx context.Context, config Config, w io.Writer) error {
 		if err := c.open(ctx, foundations); err != nil {
 			return err
 		}
-		return c.setup(ctx, services)
+		return c.setup(ctx, services, reloader{written, reloads})
 	})
 }
 
@@ -148,7 +156,7 @@ func (c *controlPlane) release(ctx context.Context) error {
 // setup makes the services and starts them. It is one straight line, longer
 // than other functions, because its order is the order in which the parts
 // depend on each other.
-func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
+func (c *controlPlane) setup(ctx context.Context, services *life.Group, reload reloader) error {
 	agents, err := serve.Listen(c.config.Agents.Listen, "agents", "agents.listen")
 	if err != nil {
 		return err
@@ -226,6 +234,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 	services.Go("duties", c.duties(events, incidents, router, nodes, exports, old).Run)
 	services.Go("audit", c.audit.Run)
 	services.Go("ingest", frames.Run)
+	services.Go("reload", func(ctx context.Context) error { return reload.run(ctx, frames, c.log) })
 	services.Go("authority", doors.authority.Run)
 	services.Go("agents", serveAgents(agents, frames, doors.authority, agreement.New(agreement.Deps{Store: c.store, Known: doors.authority.Caller})))
 	services.Go("rules", ruled.Run)
@@ -237,8 +246,8 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group) error {
 // web is what the operators' port answers besides the API.
 func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engine, router *routing.Router, told *alerting.Alerting, doors *doors) http.Handler {
 	mux := http.NewServeMux()
-	telemetry.Handle(mux, c.metrics, healthy(events))
-	telemetry.HandleProfiles(mux)
+	telemetry.Handle(mux, telemetry.Metrics(c.metrics), healthy(events))
+	profiles.Handle(mux)
 	mux.Handle("GET /readyz", c.ready(events))
 	mux.Handle("/api/v1/", shedding(c.load, ofMetrics, c.samples.Handler()))
 	mux.Handle(notify.CallbackPath, told.Callbacks())

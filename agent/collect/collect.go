@@ -64,6 +64,15 @@ type Steady interface {
 	Steady() bool
 }
 
+// Prompt is a collector that knows when there is something to collect before its
+// interval is over.
+type Prompt interface {
+	// Await returns when there is something, and when ctx ends, which it does
+	// when the interval is over. It is called between two calls of Collect, after
+	// one that was [Ok].
+	Await(ctx context.Context)
+}
+
 // Deps is what code injects into a collector.
 type Deps struct {
 	Log *slog.Logger

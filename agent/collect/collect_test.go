@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 
+	"github.com/vigil-ml/vigil/agent/page"
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/metric"
 )
@@ -106,7 +107,6 @@ func runHere(t *testing.T, collectors map[string]*collector, body func(*bench)) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.reg.MustRegister(b.Exposition())
 	ctx, cancel := context.WithCancel(t.Context())
 	stopped := make(chan error)
 	go func() { stopped <- b.Run(ctx) }()
@@ -167,6 +167,58 @@ func TestCollectorsDoNotMeasureInStep(t *testing.T) {
 	if len(seconds) < len(calls)/2 {
 		t.Errorf("the second calls of %d collectors came at %d times", len(calls), len(seconds))
 	}
+}
+
+// prompt is a collector that is told when there is something.
+type prompt struct {
+	*collector
+	news chan struct{}
+}
+
+func (p prompt) Await(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-p.news:
+	}
+}
+
+func TestPromptCollectorIsCalledWhenThereIsSomething(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := prompt{emits(1), make(chan struct{})}
+		r, err := NewRunner([]Source{{Name: "kernel", Collector: p, Interval: time.Minute}}, RunnerDeps{
+			Record: func(context.Context, []metric.Sample) error { return nil },
+			Log:    slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Clock: time.Now,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		stopped := make(chan error)
+		go func() { stopped <- r.Run(ctx) }()
+		time.Sleep(10 * time.Second)
+		p.news <- struct{}{}
+		synctest.Wait()
+		if n := p.calls.Load(); n != 2 {
+			t.Errorf("%d calls, want one at the start and one at once when there is something", n)
+		}
+		for range 3 { // a flood is one call a second
+			p.news <- struct{}{}
+			time.Sleep(promptGap)
+		}
+		synctest.Wait()
+		if n := p.calls.Load(); n != 5 {
+			t.Errorf("%d calls after three more in three seconds, want 5", n)
+		}
+		time.Sleep(3 * time.Minute)
+		synctest.Wait()
+		if n := p.calls.Load(); n < 7 || n > 9 {
+			t.Errorf("%d calls three minutes later, want one for each", n)
+		}
+		cancel()
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestTimeOfTheCollectorIsKept(t *testing.T) {
@@ -312,9 +364,9 @@ func TestFailureToRecordIsLogged(t *testing.T) {
 	})
 }
 
-func TestExposition(t *testing.T) { synctest.Test(t, exposes) }
+func TestShow(t *testing.T) { synctest.Test(t, shows) }
 
-func exposes(t *testing.T) {
+func shows(t *testing.T) {
 	const head = "# HELP vigil_gpu_power_watts Power that the GPU draws.\n# TYPE vigil_gpu_power_watts gauge\n"
 	gpu := func(index string, watts float64) metric.Sample {
 		return metric.Sample{Def: metric.GPUPower, Labels: []string{index}, Value: watts}
@@ -332,13 +384,22 @@ func exposes(t *testing.T) {
 		return Ok, nil
 	}
 	runHere(t, map[string]*collector{"nvml": c}, func(b *bench) {
+		shown := func() string {
+			p := page.New(0, 0)
+			var text strings.Builder
+			b.Show(p)
+			if _, err := p.WriteTo(&text); err != nil {
+				t.Error(err)
+			}
+			return text.String()
+		}
 		want := head + "vigil_gpu_power_watts{gpu=\"0\"} 100\nvigil_gpu_power_watts{gpu=\"1\"} 0\n"
-		if err := testutil.GatherAndCompare(b.reg, strings.NewReader(want), "vigil_gpu_power_watts"); err != nil {
-			t.Error(err)
+		if diff := cmp.Diff(want, shown()); diff != "" {
+			t.Error(diff)
 		}
 		time.Sleep(10 * time.Second) // the second call is stuck
-		if err := testutil.GatherAndCompare(b.reg, strings.NewReader(""), "vigil_gpu_power_watts"); err != nil {
-			t.Errorf("old samples are still shown: %v", err)
+		if got := shown(); got != "" {
+			t.Errorf("old samples are still shown: %s", got)
 		}
 		close(release)
 		synctest.Wait()

@@ -2,63 +2,22 @@ package collect
 
 import (
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
+	"github.com/vigil-ml/vigil/agent/page"
 	"github.com/vigil-ml/vigil/internal/metric"
 )
 
 // staleAfter is how many intervals a collector's samples are shown.
 const staleAfter = 3
 
-// Exposition shows the last samples of every collector on /metrics. Samples
-// older than three intervals and a timeout are left out, so that a collector
-// that is stuck does not look alive. Register it with a registry.
-func (r *Runner) Exposition() prometheus.Collector {
-	return &exposition{runner: r, descs: map[string]*prometheus.Desc{}}
-}
-
-type exposition struct {
-	runner *Runner
-
-	mu    sync.Mutex
-	descs map[string]*prometheus.Desc // by name: making one costs more than all else here
-}
-
-func (e *exposition) desc(def metric.Def) *prometheus.Desc {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	desc := e.descs[def.Name]
-	if desc == nil {
-		desc = def.Desc()
-		e.descs[def.Name] = desc
-	}
-	return desc
-}
-
-// Describe says nothing: which series there are is known only when they come.
-func (*exposition) Describe(chan<- *prometheus.Desc) {}
-
-// Collect gives the last samples. Of two for one series the first is given;
-// one that does not fit its entry in the dictionary is left out, because it
-// would spoil the whole page.
-func (e *exposition) Collect(out chan<- prometheus.Metric) {
-	seen := map[string]bool{}
-	for sample := range e.runner.Latest {
-		key := seriesKey(sample)
-		if seen[key] {
-			continue
-		}
-		seen[key] = true
-		kind := prometheus.GaugeValue
-		if sample.Def.Type == metric.Counter {
-			kind = prometheus.CounterValue
-		}
-		if m, err := prometheus.NewConstMetric(e.desc(sample.Def), kind, sample.Value, sample.Labels...); err == nil {
-			out <- m
-		}
+// Show adds the last samples of every collector to a page. Samples older than
+// three intervals and a timeout are left out, so that a collector that is stuck
+// does not look alive. It is safe for concurrent use.
+func (r *Runner) Show(p *page.Page) {
+	for sample := range r.Latest {
+		def := sample.Def
+		p.Add(page.Family{Name: def.Name, Help: def.Help, Type: def.Type, Labels: def.Labels}, sample.Labels, sample.Value)
 	}
 }
 

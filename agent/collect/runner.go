@@ -25,8 +25,12 @@ const (
 	// unsupportedInterval is how often a collector with nothing to measure is
 	// asked again: a driver may be loaded later.
 	unsupportedInterval = time.Minute
-	// steadyInterval is how often samples are recorded that do not change.
-	steadyInterval = 10 * time.Second
+	// steadyInterval is how often samples are recorded that do not change: every
+	// ten seconds, give or take.
+	steadyInterval = 9 * time.Second
+	// promptGap is how far apart calls of a [Prompt] collector are at least, so
+	// that a flood does not become a flood of calls.
+	promptGap = time.Second
 )
 
 // Source is a collector and when to call it.
@@ -52,8 +56,8 @@ type RunnerDeps struct {
 // Runner calls collectors: each at its own interval, the first time at once and
 // the second after a part of the interval, by chance, so that the nodes of a
 // cluster that was started together do not measure in step. On one node later
-// calls fall on whole seconds of the agent's life ([life.InStep]): it wakes up once
-// for several. None waits for another. A call that does not return in its time makes its
+// calls fall on whole seconds of the agent's life, or every fifth ([life.InStep]): it
+// wakes up once for several. None waits for another. A call that does not return in its time makes its
 // collector stuck: what it has emitted is taken, and it is not called again
 // until that call returns.
 type Runner struct {
@@ -173,7 +177,8 @@ func (r *Runner) Statuses() map[string]Status {
 }
 
 func (r *Runner) loop(ctx context.Context, s *source) {
-	for sleep, wait := life.Sleep, phase; ; sleep, wait = life.InStep, spread {
+	for length := phase; ; length = inStep {
+		began := time.Now()
 		call := r.call(ctx, s)
 		if call.stuck {
 			select {
@@ -187,7 +192,7 @@ func (r *Runner) loop(ctx context.Context, s *source) {
 		if call.status == Unsupported {
 			interval = max(interval, unsupportedInterval)
 		}
-		if !sleep(ctx, wait(interval)) {
+		if !pause(ctx, s.Collector, call.status, began, length(interval)) {
 			if closer, ok := s.Collector.(io.Closer); ok {
 				if err := closer.Close(); err != nil {
 					r.deps.Log.Warn("close collector", "collector", s.Name, "err", err)
@@ -269,6 +274,24 @@ func (r *Runner) complain(s *source, status Status, err error) {
 	}
 	r.deps.Log.Log(context.Background(), level, "collector", attrs...)
 }
+
+// pause waits until the next call, at most a time; it gives false when ctx ended.
+func pause(ctx context.Context, c Collector, status Status, began time.Time, most time.Duration) bool {
+	prompt, ok := c.(Prompt)
+	if !ok || status != Ok {
+		return life.Sleep(ctx, most)
+	}
+	waiting, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	prompt.Await(waiting)
+	if gap := promptGap - time.Since(began); waiting.Err() == nil && gap > 0 {
+		return life.Sleep(ctx, gap)
+	}
+	return ctx.Err() == nil
+}
+
+// inStep is every wait but the first.
+func inStep(d time.Duration) time.Duration { return life.Step(spread(d)) }
 
 // phase is the first wait: between half an interval and a whole one, since a
 // rate over less than that would be noise.

@@ -8,13 +8,11 @@
 package compat
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
+	"github.com/vigil-ml/vigil/agent/page"
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/metric"
 )
@@ -52,9 +50,8 @@ type Deps struct {
 	Clock func() time.Time
 }
 
-// New makes a collector for a Prometheus registry that shows the last samples
-// in one format. It is safe for concurrent use.
-func New(format string, deps Deps) prometheus.Collector {
+// New makes a source that shows the last samples in one format.
+func New(format string, deps Deps) page.Source {
 	e := &exposition{deps: deps, rules: map[string][]*rule{}}
 	rules, extra := nodeRules(), nodeExtra
 	if format == DCGM {
@@ -62,21 +59,10 @@ func New(format string, deps Deps) prometheus.Collector {
 	}
 	e.extra = extra
 	for _, r := range rules {
-		r.desc = r.to.desc()
 		e.rules[r.from.Name] = append(e.rules[r.from.Name], &r)
 	}
-	return e
+	return e.show
 }
-
-// family is a metric of the other exporter.
-type family struct {
-	name   string
-	kind   prometheus.ValueType
-	help   string
-	labels []string
-}
-
-func (f family) desc() *prometheus.Desc { return metric.Foreign(f.name, f.help, f.labels) }
 
 // rule makes a value of the other exporter's out of a sample. Values of several
 // rules or samples for one series add up.
@@ -84,15 +70,13 @@ type rule struct {
 	from metric.Def
 	// where is the labels that the sample must have, by name.
 	where map[string]string
-	to    family
+	to    page.Family
 	// values is where each of the family's labels comes from.
 	values []source
 	// factor makes the other's unit of ours.
 	factor float64
 	// least is how many samples a series needs; 0 is one.
 	least int
-
-	desc *prometheus.Desc
 }
 
 // source gives the value of a label; false leaves the sample out.
@@ -109,14 +93,11 @@ type known struct {
 type exposition struct {
 	deps  Deps
 	rules map[string][]*rule
-	extra func(samples []metric.Sample, k *known) []prometheus.Metric
+	extra func(samples []metric.Sample, k *known, p *page.Page)
 }
 
-// Describe says nothing: which series there are is known only when they come.
-func (e *exposition) Describe(chan<- *prometheus.Desc) {}
-
-// Collect gives the last samples.
-func (e *exposition) Collect(out chan<- prometheus.Metric) {
+// show adds the last samples to a page.
+func (e *exposition) show(p *page.Page) {
 	samples := slices.Collect(e.deps.Latest)
 	k := &known{host: e.deps.Host, now: e.deps.Clock(), gpus: map[string]metric.Sample{}, disk: map[string]metric.Sample{}}
 	for _, s := range samples {
@@ -134,7 +115,7 @@ func (e *exposition) Collect(out chan<- prometheus.Metric) {
 			if !ok {
 				continue
 			}
-			key := r.to.name + "\xff" + strings.Join(labels, "\xff")
+			key := r.to.Name + "\xff" + strings.Join(labels, "\xff")
 			if sums[key] == nil {
 				sums[key] = &sum{rule: r, labels: labels}
 				order = append(order, sums[key])
@@ -144,13 +125,11 @@ func (e *exposition) Collect(out chan<- prometheus.Metric) {
 		}
 	}
 	for _, s := range order {
-		if m, err := s.metric(); err == nil {
-			out <- m
+		if s.parts >= s.rule.least {
+			p.Add(s.rule.to, s.labels, s.value)
 		}
 	}
-	for _, m := range e.extra(samples, k) {
-		out <- m
-	}
+	e.extra(samples, k, p)
 }
 
 // apply gives the labels that a rule makes of a sample.
@@ -177,17 +156,6 @@ type sum struct {
 	labels []string
 	value  float64
 	parts  int
-}
-
-func (s *sum) metric() (prometheus.Metric, error) {
-	if s.parts < s.rule.least {
-		return nil, fault.New(fault.Invalid, "%s has %d of %d parts", s.rule.to.name, s.parts, s.rule.least)
-	}
-	m, err := prometheus.NewConstMetric(s.rule.desc, s.rule.to.kind, s.value, s.labels...)
-	if err != nil {
-		return nil, fmt.Errorf("show %s: %w", s.rule.to.name, err)
-	}
-	return m, nil
 }
 
 // label gives a sample's label by name; empty where it has none of that name.

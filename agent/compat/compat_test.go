@@ -1,6 +1,7 @@
 package compat
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"os"
@@ -10,9 +11,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 
+	"github.com/vigil-ml/vigil/agent/page"
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/metric"
 )
@@ -33,29 +36,25 @@ func theirs(t *testing.T, path string) map[string][]string {
 	return all
 }
 
-func kindName(v prometheus.ValueType) string {
-	return strings.ToLower(strings.TrimSuffix(v.ToDTO().String(), "Value"))
-}
-
 // Whatever has a name of node_exporter's has its type and labels of its.
 func TestNodeIsNodeExporters(t *testing.T) {
 	known := theirs(t, "testdata/node_exporter.txt")
 	for _, r := range nodeRules() {
-		want := known[r.to.name]
+		want := known[r.to.Name]
 		if want == nil {
-			t.Errorf("node_exporter has no %s", r.to.name)
+			t.Errorf("node_exporter has no %s", r.to.Name)
 			continue
 		}
-		if got := kindName(r.to.kind); got != want[0] {
-			t.Errorf("%s is a %s, node_exporter's a %s", r.to.name, got, want[0])
+		if got := string(r.to.Type); got != want[0] {
+			t.Errorf("%s is a %s, node_exporter's a %s", r.to.Name, got, want[0])
 		}
 		labels := ""
 		if len(want) > 1 {
 			labels = want[1]
 		}
-		for _, l := range r.to.labels {
+		for _, l := range r.to.Labels {
 			if !slices.Contains(strings.Split(labels, ","), l) {
-				t.Errorf("%s has a label %s, node_exporter's has %s", r.to.name, l, labels)
+				t.Errorf("%s has a label %s, node_exporter's has %s", r.to.Name, l, labels)
 			}
 		}
 	}
@@ -64,7 +63,7 @@ func TestNodeIsNodeExporters(t *testing.T) {
 // absent is what docs/compat.md says is not there of dcgm-exporter's own list.
 func absent() []string {
 	return []string{
-		"DCGM_FI_DEV_PCIE_TX_THROUGHPUT", "DCGM_FI_DEV_PCIE_RX_THROUGHPUT", "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL",
+		"DCGM_FI_DEV_PCIE_TX_THROUGHPUT", "DCGM_FI_DEV_PCIE_RX_THROUGHPUT",
 		"DCGM_FI_DEV_VGPU_LICENSE_STATUS", "DCGM_FI_DEV_SYNC_BOOST_VIOLATION", "DCGM_FI_DEV_BOARD_LIMIT_VIOLATION",
 		"DCGM_FI_DEV_LOW_UTIL_VIOLATION", "DCGM_FI_DEV_RELIABILITY_VIOLATION",
 	}
@@ -73,10 +72,10 @@ func absent() []string {
 func TestEveryDefaultCounterOfDCGMIsThere(t *testing.T) {
 	known, ours := theirs(t, "testdata/dcgm_exporter.txt"), map[string]string{"DCGM_FI_DEV_XID_ERRORS": "gauge"}
 	for _, r := range dcgmRules() {
-		if before, ok := ours[r.to.name]; ok && before != kindName(r.to.kind) {
-			t.Errorf("%s is of two types", r.to.name)
+		if before, ok := ours[r.to.Name]; ok && before != string(r.to.Type) {
+			t.Errorf("%s is of two types", r.to.Name)
 		}
-		ours[r.to.name] = kindName(r.to.kind)
+		ours[r.to.Name] = string(r.to.Type)
 	}
 	page, err := os.ReadFile("../../docs/compat.md")
 	if err != nil {
@@ -94,14 +93,19 @@ func TestEveryDefaultCounterOfDCGMIsThere(t *testing.T) {
 	}
 }
 
-// shown gathers what a format shows of some samples.
+// shown reads what a format shows of some samples as Prometheus' parser does.
 func shown(t *testing.T, format string, samples ...metric.Sample) map[string]float64 {
 	t.Helper()
-	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(New(format, Deps{
+	p := page.New(0, 0)
+	New(format, Deps{
 		Latest: slices.Values(samples), Host: "n1", Clock: func() time.Time { return time.Unix(1_800_000_000, 0) },
-	}))
-	families, err := registry.Gather()
+	})(p)
+	var text bytes.Buffer
+	if _, err := p.WriteTo(&text); err != nil {
+		t.Fatal(err)
+	}
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(&text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,6 +116,7 @@ func shown(t *testing.T, format string, samples ...metric.Sample) map[string]flo
 			for _, l := range m.GetLabel() {
 				labels = append(labels, l.GetName()+"="+l.GetValue())
 			}
+			slices.Sort(labels)
 			all[fmt.Sprintf("%s{%s}", f.GetName(), strings.Join(labels, ","))] = value(m)
 		}
 	}
@@ -131,7 +136,7 @@ func TestDCGM(t *testing.T) {
 		of(metric.GPUClockSM, 1.98e9), of(metric.GPUEnergy, 12.5), of(metric.GPUUtilization, 0.5),
 		of(metric.GPUMemoryTotal, 80<<30), of(metric.GPUMemoryUsed, 20<<30), of(metric.GPUMemoryReserved, 1<<30),
 		of(metric.GPUThrottled, 1, "power_cap"), of(metric.GPUThrottled, 0, "hardware_slowdown"), of(metric.GPUThrottled, 1, "hardware_thermal"),
-		of(metric.GPUThrottledSeconds, 0.25, "power"),
+		of(metric.GPUThrottledSeconds, 0.25, "power"), of(metric.GPUNVLinkSentTotal, 4<<20), of(metric.GPUNVLinkReceivedTotal, 1<<20),
 		of(metric.GPUXIDs, 2, "79"), of(metric.GPUXIDTime, 200, "79"), of(metric.GPUXIDTime, 100, "13"),
 		of(metric.GPUMIGMemoryUsed, 5<<30, "7", "1g.10gb"),
 		metric.Sample{Def: metric.GPUPower, Labels: []string{"4"}, Value: 9}, // a GPU without names
@@ -144,7 +149,7 @@ func TestDCGM(t *testing.T) {
 		"DCGM_FI_DEV_GPU_UTIL{" + gpu + "}": 50, "DCGM_FI_DEV_FB_TOTAL{" + gpu + "}": 81920, "DCGM_FI_DEV_FB_USED{" + gpu + "}": 20480,
 		"DCGM_FI_DEV_FB_RESERVED{" + gpu + "}": 1024, "DCGM_FI_DEV_FB_FREE{" + gpu + "}": 60416,
 		"DCGM_FI_DEV_CLOCK_THROTTLE_REASONS{" + gpu + "}": 0x44, "DCGM_FI_DEV_POWER_VIOLATION{" + gpu + "}": 250000,
-		"DCGM_FI_DEV_XID_ERRORS{" + gpu + "}": 79, "DCGM_FI_DEV_FB_USED{" + instance + "}": 5120,
+		"DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL{" + gpu + "}": 5120, "DCGM_FI_DEV_XID_ERRORS{" + gpu + "}": 79, "DCGM_FI_DEV_FB_USED{" + instance + "}": 5120,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(- want, + got):\n%s", diff)
@@ -171,6 +176,7 @@ func TestNode(t *testing.T) {
 		metric.Sample{Def: metric.HostHugeSize, Value: 2 << 20},
 		metric.Sample{Def: metric.HostHugeTotal, Value: 16 << 20},
 		metric.Sample{Def: metric.HostHugeFree, Value: 6 << 20},
+		metric.Sample{Def: metric.HostHugeReserved, Value: 4 << 20}, metric.Sample{Def: metric.HostHugeSurplus, Value: 0},
 		metric.Sample{Def: metric.HostNetSent, Labels: []string{"eth0"}, Value: 8},
 		metric.Sample{Def: metric.HostSwapIn, Value: 8192},
 		metric.Sample{Def: metric.FabricRate, Labels: []string{"mlx5_0", "1"}, Value: 4e11},
@@ -184,6 +190,7 @@ func TestNode(t *testing.T) {
 		"node_infiniband_rate_bytes_per_second{device=mlx5_0,port=1}": 5e10, "node_infiniband_symbol_error_total{device=mlx5_0,port=1}": 9,
 		"node_time_seconds{}": 1.8e9, "node_rapl_package_joules_total{index=1}": 10, "node_rapl_dram_joules_total{index=1}": 11,
 		"node_memory_Hugepagesize_bytes{}": 2 << 20, "node_memory_HugePages_Total{}": 8, "node_memory_HugePages_Free{}": 3,
+		"node_memory_HugePages_Rsvd{}": 2, "node_memory_HugePages_Surp{}": 0,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(- want, + got):\n%s", diff)

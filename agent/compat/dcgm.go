@@ -3,8 +3,7 @@ package compat
 import (
 	"strconv"
 
-	"github.com/prometheus/client_golang/prometheus"
-
+	"github.com/vigil-ml/vigil/agent/page"
 	"github.com/vigil-ml/vigil/internal/metric"
 )
 
@@ -33,6 +32,7 @@ func ofGPU() []source {
 const (
 	percent = 100
 	mega    = 1e-6
+	kibi    = 1.0 / (1 << 10)
 	mebi    = 1.0 / (1 << 20)
 	milli   = 1e3
 	micro   = 1e6
@@ -40,12 +40,12 @@ const (
 
 // gauge and counter are rules for a GPU's samples.
 func gauge(from metric.Def, factor float64, name, help string) rule {
-	return rule{from: from, factor: factor, to: family{"DCGM_FI_" + name, prometheus.GaugeValue, help, gpuLabels()}, values: ofGPU()}
+	return rule{from: from, factor: factor, to: page.Family{Name: "DCGM_FI_" + name, Type: metric.Gauge, Help: help, Labels: gpuLabels()}, values: ofGPU()}
 }
 
 func counter(from metric.Def, factor float64, name, help string) rule {
 	r := gauge(from, factor, name, help)
-	r.to.kind = prometheus.CounterValue
+	r.to.Type = metric.Counter
 	return r
 }
 
@@ -63,7 +63,7 @@ func (r rule) needs(samples int) rule {
 
 // ofInstance makes a rule one for MIG instances.
 func (r rule) ofInstance() rule {
-	r.to.labels = append(r.to.labels, "GPU_I_PROFILE", "GPU_I_ID")
+	r.to.Labels = append(r.to.Labels, "GPU_I_PROFILE", "GPU_I_ID")
 	r.values = append(r.values, own("profile"), own("instance"))
 	return r
 }
@@ -114,6 +114,7 @@ func dcgmRules() []rule {
 }
 
 func dcgmHealth() []rule {
+	const links = "Data sent and received over all NVLinks (in KiB)."
 	rules := []rule{
 		counter(metric.GPUThrottledSeconds, micro, "DEV_POWER_VIOLATION", "Throttling duration due to power constraints (in us).").in("reason", "power"),
 		counter(metric.GPUThrottledSeconds, micro, "DEV_THERMAL_VIOLATION", "Throttling duration due to thermal constraints (in us).").in("reason", "thermal"),
@@ -132,6 +133,9 @@ func dcgmHealth() []rule {
 		counter(metric.GPUNVLinkErrors, 1, "DEV_NVLINK_CRC_DATA_ERROR_COUNT_TOTAL", "Total number of NVLink data CRC errors.").in("error", "crc_data"),
 		counter(metric.GPUNVLinkErrors, 1, "DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL", "Total number of NVLink retries.").in("error", "replay"),
 		counter(metric.GPUNVLinkErrors, 1, "DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL", "Total number of NVLink recovery errors.").in("error", "recovery"),
+		// NVML counts data in KiB, each way by itself.
+		counter(metric.GPUNVLinkSentTotal, kibi, "DEV_NVLINK_BANDWIDTH_TOTAL", links).needs(2),
+		counter(metric.GPUNVLinkReceivedTotal, kibi, "DEV_NVLINK_BANDWIDTH_TOTAL", links).needs(2),
 	}
 	// The bits are NVML's, which DCGM hands on.
 	for reason, bit := range map[string]float64{
@@ -160,7 +164,7 @@ func dcgmProfiling() []rule {
 }
 
 // dcgmExtra gives the last XID of each GPU, 0 before the first.
-func dcgmExtra(samples []metric.Sample, k *known) []prometheus.Metric {
+func dcgmExtra(samples []metric.Sample, k *known, p *page.Page) {
 	last, at := map[string]float64{}, map[string]float64{}
 	for _, s := range samples {
 		gpu := label(s, "gpu")
@@ -171,17 +175,13 @@ func dcgmExtra(samples []metric.Sample, k *known) []prometheus.Metric {
 			last[gpu], at[gpu] = float64(number), s.Value
 		}
 	}
-	desc := family{name: "DCGM_FI_DEV_XID_ERRORS", help: "Value of the last XID error encountered.", labels: gpuLabels()}.desc()
-	var all []prometheus.Metric
+	family := page.Family{Name: "DCGM_FI_DEV_XID_ERRORS", Type: metric.Gauge, Help: "Value of the last XID error encountered.", Labels: gpuLabels()}
 	for gpu, info := range k.gpus {
 		values := make([]string, 0, len(gpuLabels()))
 		for _, from := range ofGPU() {
 			value, _ := from(info, k)
 			values = append(values, value)
 		}
-		if m, err := prometheus.NewConstMetric(desc, prometheus.GaugeValue, last[gpu], values...); err == nil {
-			all = append(all, m)
-		}
+		p.Add(family, values, last[gpu])
 	}
-	return all
 }

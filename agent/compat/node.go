@@ -4,21 +4,18 @@ import (
 	"bytes"
 	"strings"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
+	"github.com/vigil-ml/vigil/agent/page"
 	"github.com/vigil-ml/vigil/internal/metric"
 )
 
 // plain is a rule for samples whose labels have other names with the other:
 // pairs of ours and theirs.
 func plain(from metric.Def, name string, labels ...string) rule {
-	r := rule{from: from, factor: 1, to: family{"node_" + name, prometheus.GaugeValue, from.Help, nil}}
-	if from.Type == metric.Counter {
-		r.to.kind = prometheus.CounterValue
-	}
+	r := rule{from: from, factor: 1, to: page.Family{Name: "node_" + name, Type: from.Type, Help: from.Help}}
 	for i := 0; i+1 < len(labels); i += 2 {
-		r.to.labels = append(r.to.labels, labels[i+1])
+		r.to.Labels = append(r.to.Labels, labels[i+1])
 		r.values = append(r.values, own(labels[i]))
 	}
 	return r
@@ -33,15 +30,18 @@ func disk(from metric.Def, name string) rule {
 		}
 	}
 	r := plain(from, "filesystem_"+name, "mount", "mountpoint")
-	r.to.labels = append(r.to.labels, "device", "fstype")
+	r.to.Labels = append(r.to.Labels, "device", "fstype")
 	r.values = append(r.values, named("device"), named("type"))
 	return r
 }
 
+// untyped is no type.
+const untyped metric.Type = "untyped"
+
 // untyped makes a rule's family one of no type, as what the other takes out of
 // the kernel's files by name has none.
 func (r rule) untyped() rule {
-	r.to.kind = prometheus.UntypedValue
+	r.to.Type = untyped
 	return r
 }
 
@@ -86,7 +86,7 @@ func nodeCPU() []rule {
 // "dram": what is behind the name is the package's number.
 func rapl(part string) rule {
 	r := plain(metric.HostEnergy, "rapl_"+part+"_joules_total")
-	r.to.labels = []string{"index"}
+	r.to.Labels = []string{"index"}
 	r.values = []source{func(s metric.Sample, _ *known) (string, bool) { return strings.CutPrefix(label(s, "zone"), part+"-") }}
 	return r
 }
@@ -178,30 +178,34 @@ func nodeFabric() []rule {
 }
 
 // nodeExtra gives what the machine is called and what time it is.
-func nodeExtra(samples []metric.Sample, k *known) (all []prometheus.Metric) {
-	add := func(f family, value float64, labels ...string) {
-		if m, err := prometheus.NewConstMetric(f.desc(), prometheus.GaugeValue, value, labels...); err == nil {
-			all = append(all, m)
-		}
+func nodeExtra(samples []metric.Sample, k *known, p *page.Page) {
+	add := func(name, help string, value float64) {
+		p.Add(page.Family{Name: "node_" + name, Type: metric.Gauge, Help: help}, nil, value)
 	}
-	add(family{name: "node_time_seconds", help: "System time in seconds since epoch (1970)."}, float64(k.now.UnixNano())/1e9)
-	bytesOf := map[string]float64{}
+	add("time_seconds", "System time in seconds since epoch (1970).", float64(k.now.UnixNano())/1e9)
+	size := 0.0 // of a huge page: they are counted in pages
 	for _, s := range samples {
-		switch s.Def.Name {
-		case metric.HostHugeSize.Name, metric.HostHugeTotal.Name, metric.HostHugeFree.Name:
-			bytesOf[s.Def.Name] = s.Value
+		if s.Def.Name == metric.HostHugeSize.Name {
+			size = s.Value
 		}
 	}
-	if size := bytesOf[metric.HostHugeSize.Name]; size > 0 { // they are counted in pages
-		add(family{name: "node_memory_HugePages_Total", help: metric.HostHugeTotal.Help}, bytesOf[metric.HostHugeTotal.Name]/size)
-		add(family{name: "node_memory_HugePages_Free", help: metric.HostHugeFree.Help}, bytesOf[metric.HostHugeFree.Name]/size)
+	pages := map[string]string{
+		metric.HostHugeTotal.Name: "Total", metric.HostHugeFree.Name: "Free", metric.HostHugeReserved.Name: "Rsvd", metric.HostHugeSurplus.Name: "Surp",
+	}
+	for _, s := range samples {
+		if name := pages[s.Def.Name]; name != "" && size > 0 {
+			add("memory_HugePages_"+name, s.Def.Help, s.Value/size)
+		}
 	}
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {
 		text := func(field []byte) string { return string(field[:max(0, bytes.IndexByte(field, 0))]) }
-		add(family{name: "node_uname_info", help: "What the kernel calls itself and the machine.",
-			labels: []string{"sysname", "release", "version", "machine", "nodename", "domainname"}}, 1,
-			text(name.Sysname[:]), text(name.Release[:]), text(name.Version[:]), text(name.Machine[:]), text(name.Nodename[:]), text(name.Domainname[:]))
+		p.Add(page.Family{
+			Name: "node_uname_info", Type: metric.Gauge, Help: "What the kernel calls itself and the machine.",
+			Labels: []string{"sysname", "release", "version", "machine", "nodename", "domainname"},
+		}, []string{
+			text(name.Sysname[:]), text(name.Release[:]), text(name.Version[:]),
+			text(name.Machine[:]), text(name.Nodename[:]), text(name.Domainname[:]),
+		}, 1)
 	}
-	return all
 }

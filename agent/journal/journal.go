@@ -275,7 +275,7 @@ func (j *Journal) Samples(_ context.Context, samples []metric.Sample) error {
 }
 
 // SeriesDefs gives what numbers stand for; a number whose entry was lost is
-// left out. The definitions are shared and are not to be changed.
+// left out.
 func (j *Journal) SeriesDefs(refs []uint32) []*agentv1.SeriesDef { return j.series.defsOf(refs) }
 
 func put(to Appender, frame *agentv1.Frame) error {

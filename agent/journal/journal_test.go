@@ -360,10 +360,10 @@ func FuzzDictionary(f *testing.F) {
 				}
 				t.Fatal(err)
 			}
-			if d.next < before || d.next <= uint32(len(d.defs)) && len(d.defs) > 0 {
-				t.Errorf("next number %d, before %d, %d are taken", d.next, before, len(d.defs))
+			if d.next < before || d.next <= uint32(len(d.keys)) && len(d.keys) > 0 {
+				t.Errorf("next number %d, before %d, %d are taken", d.next, before, len(d.keys))
 			}
-			if d.defs[d.next] != nil {
+			if d.keys[d.next] != "" {
 				t.Errorf("number %d is given again", d.next)
 			}
 			before = d.next

@@ -40,14 +40,14 @@ type dictionary struct {
 	size int64
 	next uint32
 	refs map[string]uint32 // by key
-	defs map[uint32]*agentv1.SeriesDef
+	keys map[uint32]string // by number; a definition is made of its key when it is asked for
 	key  []byte
 }
 
 func openDictionary(fsys durable.FS, path string, limit int, log *slog.Logger) (*dictionary, error) {
 	d := &dictionary{
 		fs: fsys, path: path, max: limit, next: 1,
-		refs: map[string]uint32{}, defs: map[uint32]*agentv1.SeriesDef{},
+		refs: map[string]uint32{}, keys: map[uint32]string{},
 	}
 	f, err := fsys.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
@@ -106,8 +106,8 @@ func (d *dictionary) mend() error {
 	}
 	d.next = uint32(passed)
 	defs := []*agentv1.SeriesDef{{Ref: d.next - 1}}
-	for _, def := range d.defs {
-		defs = append(defs, def)
+	for ref, key := range d.keys {
+		defs = append(defs, defOf(ref, key))
 	}
 	data, err := encode(defs)
 	if err != nil {
@@ -225,8 +225,8 @@ func (d *dictionary) undo() error {
 }
 
 func (d *dictionary) remember(def *agentv1.SeriesDef) {
-	d.defs[def.Ref] = def
-	d.refs[keyOf(def)] = def.Ref
+	key := keyOf(def)
+	d.keys[def.Ref], d.refs[key] = key, def.Ref
 }
 
 func (d *dictionary) defsOf(refs []uint32) []*agentv1.SeriesDef {
@@ -234,8 +234,8 @@ func (d *dictionary) defsOf(refs []uint32) []*agentv1.SeriesDef {
 	defer d.mu.Unlock()
 	defs := make([]*agentv1.SeriesDef, 0, len(refs))
 	for _, ref := range refs {
-		if def := d.defs[ref]; def != nil {
-			defs = append(defs, def)
+		if key, ok := d.keys[ref]; ok {
+			defs = append(defs, defOf(ref, key))
 		}
 	}
 	return defs
@@ -300,4 +300,14 @@ func keyOf(def *agentv1.SeriesDef) string {
 		values[i] = def.Labels[name]
 	}
 	return string(appendKey(nil, def.Metric, names, values))
+}
+
+// defOf is keyOf backwards.
+func defOf(ref uint32, key string) *agentv1.SeriesDef {
+	parts := strings.Split(key, string([]byte{keySeparator}))
+	def := &agentv1.SeriesDef{Ref: ref, Metric: parts[0], Labels: make(map[string]string, len(parts)/2)}
+	for i := 1; i+1 < len(parts); i += 2 {
+		def.Labels[parts[i]] = parts[i+1]
+	}
+	return def
 }

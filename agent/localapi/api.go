@@ -30,6 +30,9 @@ import (
 	trainerv1 "github.com/vigil-ml/vigil/proto/vigil/trainer/v1"
 )
 
+// connBytes is the buffer of what a connection of a trainer reads.
+const connBytes = 4 << 10
+
 // Config is what users say about the trainers' socket.
 type Config struct {
 	// Socket is the path of the unix socket; at most 107 bytes.
@@ -216,6 +219,8 @@ func (a *API) Run(ctx context.Context) error {
 		grpc.UnaryInterceptor(a.guardCall),
 		grpc.StreamInterceptor(a.guardStream),
 		grpc.StatsHandler(connections{a}),
+		// Reports are small, and a node has many trainers.
+		grpc.ReadBufferSize(connBytes),
 	)
 	trainerv1.RegisterTrainerServiceServer(server, a)
 	a.deps.Log.Info("serve trainers", "socket", a.config.Socket)

@@ -88,21 +88,25 @@ func (t *Sessions) reporting(s *Session) (ended func()) {
 }
 
 // overdue gives the last step of each training process that is there and of
-// which it is time to say that it finished no step since.
-func (t *Sessions) overdue(now time.Time, least time.Duration) map[*Session]int64 {
-	var found map[*Session]int64
+// which it is time to say that it finished no step since, and how long from now
+// nothing more can be.
+func (t *Sessions) overdue(now time.Time, least time.Duration) (found map[*Session]int64, quiet time.Duration) {
+	quiet = least // a process that comes or goes on now is not due before
 	for _, s := range t.Everyone() {
 		t.mu.Lock()
 		// A report that waits for this node's disk says that steps finish.
-		if !s.away && s.reporting == 0 && s.steps.due(now, least) {
-			if found == nil {
-				found = map[*Session]int64{}
+		if !s.away && s.reporting == 0 {
+			if s.steps.due(now, least) {
+				if found == nil {
+					found = map[*Session]int64{}
+				}
+				found[s] = s.steps.last
 			}
-			found[s] = s.steps.last
+			quiet = min(quiet, s.steps.quiet.Add(s.steps.wait).Sub(now))
 		}
 		t.mu.Unlock()
 	}
-	return found
+	return found, quiet
 }
 
 // watchSteps says of training processes that finish no step that time passes,
@@ -111,8 +115,11 @@ func (t *Sessions) overdue(now time.Time, least time.Duration) map[*Session]int6
 // next one later than the one before, so that their number is bounded by the
 // logarithm of the wait and, for very long ones, one a minute.
 func (a *API) watchSteps(ctx context.Context) error {
-	for life.InStep(ctx, max(a.config.TickAfter/4, time.Millisecond)) {
-		for s, last := range a.sessions.overdue(a.deps.Clock(), a.config.TickAfter) {
+	least := a.config.TickAfter
+	for wait := least; life.InStep(ctx, max(wait, least/4, time.Millisecond)); {
+		var found map[*Session]int64
+		found, wait = a.sessions.overdue(a.deps.Clock(), least)
+		for s, last := range found {
 			if a.book.isOpen(s.RunID) {
 				a.tick(ctx, s, last)
 			}

@@ -65,11 +65,15 @@ func New(config Config, deps Deps) *Reporter {
 	return &Reporter{config: config, deps: deps, rules: rules(), shares: shares{}}
 }
 
+// settle is how long a report waits for collectors that woke up with it, so that
+// it has what they measure now.
+const settle = 250 * time.Millisecond
+
 // Run reports until ctx ends. A report that cannot be recorded is lost: the
 // next one says what matters.
 func (r *Reporter) Run(ctx context.Context) error {
 	failed := false
-	for life.InStep(ctx, r.config.Interval) {
+	for life.InStep(ctx, r.config.Interval) && life.Sleep(ctx, settle) {
 		err := r.deps.Record(ctx, &commonv1.Event{
 			Time: timestamppb.New(r.deps.Clock()),
 			Body: &commonv1.Event_NodeReport{NodeReport: r.report()},

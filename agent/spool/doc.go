@@ -30,9 +30,9 @@
 // the fsync has finished: a record may thus be delivered and then lost with the
 // machine, never the other way round.
 //
-// The acknowledge mark is written by Run each second and by [Spool.Close]. It
-// may lag: then frames are read again, which the receiver knows by their
-// positions.
+// The acknowledge mark is written by Run every thirty seconds and by
+// [Spool.Close]. It may lag: then frames are read again, which the receiver knows
+// by their positions.
 //
 // # Bounds and damage
 //

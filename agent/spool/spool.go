@@ -13,9 +13,10 @@ import (
 	"github.com/vigil-ml/vigil/internal/life"
 )
 
-// markInterval is how far the acknowledge mark on disk may lag while Run runs,
-// where no SyncInterval is set.
-const markInterval = time.Second
+// markInterval is how far apart the acknowledge mark is written while Run runs:
+// to write it costs as much as sending a batch, and a mark that lags costs a
+// killed agent no more than to send again what the receiver knows.
+const markInterval = 30 * time.Second
 
 // Spool is a bounded log of records on disk. Make one with [Open] and close
 // it. All methods are safe for concurrent use.
@@ -115,7 +116,7 @@ func (s *Spool) load() error {
 }
 
 // Acknowledge lets go of the frames up to a position. The mark survives a
-// restart, but may lag by an interval of Run's after a kill. A position that was not
+// restart, but may lag by half a minute after a kill. A position that was not
 // given out is refused with [fault.Invalid]; one before the mark does nothing.
 func (s *Spool) Acknowledge(p Position) error {
 	s.mu.Lock()
@@ -155,11 +156,12 @@ func (s *Spool) Stats() Stats {
 	return s.stats
 }
 
-// Run syncs what was appended SyncInterval later at most and writes the
-// acknowledge mark down as soon, a second later where that is 0, until ctx ends.
+// Run syncs what was appended SyncInterval later at most, and writes the
+// acknowledge mark down every thirty seconds while it moves, until ctx ends.
 // While nothing is appended or acknowledged it sleeps. A spool works without it,
 // but then only full segments and Close are synced.
 func (s *Spool) Run(ctx context.Context) error {
+	marked := time.Now() // load wrote it
 	for {
 		select {
 		case <-ctx.Done():
@@ -173,6 +175,11 @@ func (s *Spool) Run(ctx context.Context) error {
 			s.deps.Log.Error("sync spool: frames of the last interval may be lost with the machine", "err", err)
 			s.toDo()
 		}
+		if s.config.SyncInterval > 0 && time.Since(marked) < markInterval {
+			s.toDo()
+			continue
+		}
+		marked = time.Now()
 		if err := s.saveMark(); err != nil {
 			s.deps.Log.Warn("write acknowledge mark", "err", err)
 			s.toDo()

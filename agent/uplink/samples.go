@@ -13,6 +13,10 @@ import (
 // worst.
 const maxBatchPoints = 16 << 10
 
+// gather is how long samples wait at least for those that are measured at the
+// same time.
+const gather = 250 * time.Millisecond
+
 // sampleSender sends the samples lane. Records of the spool are joined to
 // larger frames, whose columns take a fraction of the bytes: a record is one
 // round of one collector, and a column of one value has nothing to save. A
@@ -79,6 +83,9 @@ func (x *sampleSender) take(ctx context.Context, record spool.Record) error {
 		return x.put(ctx, record.Position, frame, frame.GetSamples().GetRefs())
 	}
 	held := len(x.points)
+	if soonest := time.Now().Add(min(gather, x.config.BatchInterval)); held == 0 && x.due.Before(soonest) {
+		x.due = soonest
+	}
 	if err == nil {
 		x.points, err = x.decoder.Append(x.points, frame.GetColumns().GetBlock())
 	}

@@ -23,6 +23,7 @@ import (
 
 const (
 	maxMessageBytes  = 4 << 20
+	connBytes        = 4 << 10
 	defaultHeartbeat = 5 * time.Second
 	minHeartbeat     = 10 * time.Millisecond
 	// The server must allow pings this often (keepalive.EnforcementPolicy).
@@ -54,6 +55,8 @@ func (u *Uplink) session(ctx context.Context) (progress bool, err error) {
 	}
 	conn, err := grpc.NewClient("passthrough:///"+u.config.Address,
 		grpc.WithTransportCredentials(how),
+		// What comes down is small, and what goes up is one frame at a time.
+		grpc.WithReadBufferSize(connBytes),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingInterval, Timeout: pingTimeout}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes)))
 	if err != nil {
@@ -194,6 +197,10 @@ func (s *session) receive(context.Context) error {
 			}
 		case *agentv1.ConnectResponse_Command:
 			s.accept(m.Command)
+		case *agentv1.ConnectResponse_Settings:
+			if s.deps.Settings != nil {
+				s.deps.Settings(m.Settings)
+			}
 		case *agentv1.ConnectResponse_Drain:
 			return newDrained(m.Drain)
 		default:
@@ -241,7 +248,7 @@ func (s *session) sendHeartbeats(ctx context.Context) error {
 // an acknowledgement.
 func (s *session) watch(ctx context.Context) error {
 	defer s.cancel(nil)
-	for life.InStep(ctx, s.config.AckTimeout/4) {
+	for life.InStep(ctx, s.config.AckTimeout/3) {
 		for _, lane := range []*lane{s.events, s.samples} {
 			if lane.stalled() > s.config.AckTimeout {
 				err := fault.New(fault.Deadline, "no acknowledgement of %v for %v", lane.class, s.config.AckTimeout)

@@ -126,8 +126,8 @@ type Deps struct {
 	// Credentials gives what each session is opened with; nil opens it without
 	// TLS.
 	Credentials func(ctx context.Context) (credentials.TransportCredentials, error)
-	// Settings is told what each Welcome sets, nil for nothing; it must not
-	// block. It may be nil.
+	// Settings is told what each Welcome sets, nil for nothing, and what is set
+	// later in its session; it must not block. It may be nil.
 	Settings func(*agentv1.Settings)
 	Log      *slog.Logger
 	Metrics  prometheus.Registerer

@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,6 +37,13 @@ func nodePage(p *page, now time.Time, out *controlv1.GetNodeResponse) {
 	fact(p, "agent", orNone(n.AgentVersion))
 	fact(p, "seen", age(now, n.LastSeen)+" ago")
 	fact(p, "collectors", collectors(n.Collectors).text)
+	if len(n.Settings) > 0 {
+		var set []string
+		for _, kind := range slices.Sorted(maps.Keys(n.Settings)) {
+			set = append(set, kind+" "+n.Settings[kind])
+		}
+		fact(p, "set for it", strings.Join(set, "; "))
+	}
 	fact(p, "facts", facts(n.Facts))
 	fact(p, "waiting", fmt.Sprintf("%d frames, %d dropped", n.SpooledEventFrames, n.DroppedFrames))
 	for _, r := range out.Runs {

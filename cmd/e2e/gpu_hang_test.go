@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -110,12 +112,40 @@ collectors:
 }
 
 // TestControlPlaneSetsCollectors has the control plane's configuration switch a
-// collector of the agent's off and another to a shorter interval.
+// collector of the agent's off and another to a shorter interval, and then, when it
+// is read again, another one off: at once, in the session that there is.
 func TestControlPlaneSetsCollectors(t *testing.T) {
-	h := open(t, "ingest: {collectors: {tasks: {off: true}, host: {interval: 100ms}}}\n", "collectors: {kernel: {off: true}, host: {interval: 10m}}\n")
+	h := open(t, "ingest: {collectors: {tasks: {off: true}, host: {interval: 100ms}}}\n", "collectors:\n  host: {interval: 10m}\n")
+	collects := func(now map[string]float64, kind string) bool {
+		_, is := now[fmt.Sprintf(`vigil_agent_collector_up{collector=%q,status="ok"}`, kind)]
+		return is
+	}
 	h.until("the control plane's settings", func() bool {
 		now := exposed(h.Site)
-		_, tasks := now[`vigil_agent_collector_up{collector="tasks",status="ok"}`]
-		return !tasks && now[`vigil_agent_collect_seconds_count{collector="host"}`] >= 10
+		return !collects(now, "tasks") && now[`vigil_agent_collect_seconds_count{collector="host"}`] >= 10
+	})
+	path := h.Path("vigil-controlplane.yaml")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = bytes.ReplaceAll(text, []byte("tasks: {off: true}"), []byte("process_memory: {off: true}, nvml: {interval: 2s}"))
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(h.controlPlane.PID(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	h.until("other settings", func() bool {
+		now := exposed(h.Site)
+		return collects(now, "tasks") && !collects(now, "process_memory") && now[`vigil_agent_settings_total{result="taken"}`] == 2
+	})
+	node, err := h.AwaitNode(h.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.until("what agentctl shows", func() bool {
+		stdout, _, _ := h.agentctl("describe", "node", node.Name)
+		return strings.Contains(stdout, "host every 100ms; nvml every 2s; process_memory off")
 	})
 }

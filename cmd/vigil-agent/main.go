@@ -10,6 +10,7 @@ package main
 import (
 	"flag"
 	"os"
+	"runtime"
 	"runtime/debug"
 
 	"github.com/vigil-ml/vigil/agent"
@@ -26,6 +27,7 @@ func main() {
 		case "join":
 			os.Exit(join(os.Args[2:], os.Stdout, os.Stderr))
 		case probe.Command:
+			runtime.GOMAXPROCS(1) // one call after the other
 			os.Exit(probe.Main(os.Args[2:], os.Stdin, os.Stdout, os.Stderr))
 		}
 	}

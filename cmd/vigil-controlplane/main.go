@@ -11,10 +11,10 @@ import (
 
 func main() {
 	os.Exit(daemon.Program[controlplane.Config]{
-		Name:     "vigil-controlplane",
-		Summary:  "Takes in what agents report, detects what goes wrong, tells people, and acts.",
-		Defaults: controlplane.Defaults,
-		Check:    controlplane.Check,
-		Run:      controlplane.Run,
+		Name:         "vigil-controlplane",
+		Summary:      "Takes in what agents report, detects what goes wrong, tells people, and acts.",
+		Defaults:     controlplane.Defaults,
+		Check:        controlplane.Check,
+		RunReloading: controlplane.RunReloading,
 	}.Main(os.Args[1:], os.Stdout, os.Stderr))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -65,12 +66,36 @@ func (f *Fleet) Heartbeat(node string, beat *agentv1.Heartbeat) error {
 	r.node.SpooledEventFrames = beat.SpooledEventFrames
 	r.node.DroppedFrames, r.node.DroppedEventFrames = beat.DroppedFrames, beat.DroppedEventFrames
 	r.node.Collectors = maps.Clone(beat.Collectors)
+	r.node.Settings = inWords(beat.Settings)
 	f.touch(r, false)
 	if beat.Time != nil {
 		r.skew.add(beat.Time.AsTime().Sub(r.node.LastSeen.AsTime()).Seconds())
 		r.node.ClockAheadSeconds = r.skew.ahead()
 	}
 	return nil
+}
+
+// inWords is what an agent has taken of the control plane's settings; nil where
+// it has taken nothing.
+func inWords(settings *agentv1.Settings) map[string]string {
+	var all map[string]string
+	for kind, set := range settings.GetCollectors() {
+		var words []string
+		switch {
+		case set.GetOff():
+			words = append(words, "off")
+		case set.Off != nil:
+			words = append(words, "on")
+		}
+		if interval := set.GetInterval().AsDuration(); interval > 0 && !set.GetOff() {
+			words = append(words, "every "+interval.String())
+		}
+		if all == nil {
+			all = map[string]string{}
+		}
+		all[kind] = strings.Join(words, ", ")
+	}
+	return all
 }
 
 // recall takes over what the store knows of nodes. Those that were connected

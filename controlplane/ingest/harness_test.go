@@ -38,6 +38,7 @@ type oneFleet struct {
 	end   map[string]context.CancelCauseFunc
 	send  map[string]func(*agentv1.ConnectResponse) error
 	beats int
+	eager bool // has a command for whoever connects
 }
 
 func (f *oneFleet) Connected(ctx context.Context, hello *agentv1.Hello, send func(*agentv1.ConnectResponse) error) (context.Context, func()) {
@@ -48,6 +49,11 @@ func (f *oneFleet) Connected(ctx context.Context, hello *agentv1.Hello, send fun
 		older(fault.New(fault.Exists, "a newer session took over"))
 	}
 	f.end[hello.Node], f.send[hello.Node] = cancel, send
+	if f.eager {
+		go func() {
+			_ = send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Command{Command: &agentv1.Command{}}})
+		}()
+	}
 	return live, func() { cancel(context.Canceled) }
 }
 

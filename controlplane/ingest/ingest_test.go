@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -467,25 +466,6 @@ func TestConfigCheck(t *testing.T) {
 	}
 	want := []string{"heartbeat_interval", "reconnect_after", "max_series"}
 	if diff := cmp.Diff(want, check(Config{ReconnectAfter: -1})); diff != "" {
-		t.Error(diff)
-	}
-}
-
-func TestSettingsAreToldAndChecked(t *testing.T) {
-	off := true
-	c := Defaults()
-	c.Collectors = map[string]Collector{"tasks": {Off: &off}, "host": {Interval: time.Second}}
-	got := c.settings().GetCollectors()
-	if host := got["host"]; host.Off != nil || host.GetInterval().AsDuration() != time.Second {
-		t.Errorf("host: %v", host)
-	}
-	if tasks := got["tasks"]; !tasks.GetOff() || tasks.GetInterval() != nil {
-		t.Errorf("tasks: %v", tasks)
-	}
-	c.Collectors["host"] = Collector{Interval: time.Millisecond}
-	var keys []string
-	c.Check(func(key, _ string, _ ...any) { keys = append(keys, key) })
-	if diff := cmp.Diff([]string{"collectors.host.interval"}, keys); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -29,6 +29,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -71,7 +72,8 @@ type Config struct {
 	ReconnectAfter time.Duration `yaml:"reconnect_after"`
 	// MaxSeries is how many series one session may define; >= 1.
 	MaxSeries int `yaml:"max_series"`
-	// Collectors is laid over every agent's own configuration, by kind.
+	// Collectors is laid over every agent's own configuration, by kind. It is what
+	// [Service.SetCollectors] changes.
 	Collectors map[string]Collector `yaml:"collectors"`
 }
 
@@ -163,6 +165,9 @@ type Service struct {
 	frameCount  *prometheus.CounterVec
 	sampleCount *prometheus.CounterVec
 
+	told   atomic.Pointer[told]
+	resent prometheus.Counter
+
 	buffers chan *buffers // one for each frame of samples that is stored at once
 	workers *workers
 
@@ -177,7 +182,7 @@ type Service struct {
 // with [ServerOptions], and runs it.
 func New(config Config, deps Deps) *Service {
 	going, goAway := context.WithCancel(context.Background())
-	return &Service{
+	s := &Service{
 		config:      config,
 		deps:        deps,
 		frameCount:  metric.NewCounter(deps.Metrics, metric.ControlFrames),
@@ -186,7 +191,10 @@ func New(config Config, deps Deps) *Service {
 		workers:     newWorkers(),
 		goAway:      goAway,
 		whenGoing:   func(do func()) func() bool { return context.AfterFunc(going, do) },
+		resent:      metric.NewCounter(deps.Metrics, metric.ControlSettings).WithLabelValues(),
 	}
+	s.told.Store(newTold(config.Collectors))
+	return s
 }
 
 // ServerOptions is what the agents' gRPC server needs: room for the largest
@@ -270,6 +278,7 @@ func (s *Service) serve(stream stream) error {
 	// that later session must be the one that stays.
 	var live context.Context
 	var release func()
+	x.sending.Lock() // until Welcome is sent: nothing goes before it
 	s.workers.do(func() { live, release = s.deps.Fleet.Connected(stream.Context(), hello, x.send) })
 	defer s.workers.do(release)
 	err = x.run(live)

@@ -31,6 +31,9 @@ type session struct {
 	sending sync.Mutex // grpc allows one Send at a time
 	closed  bool       // nothing can be sent anymore; under sending
 
+	known    *told       // what Welcome told the agent
+	unfollow func() bool // ends follow; under sending
+
 	id      string
 	node    string
 	durable *agentv1.Position // of the event frame that is known to be stored
@@ -52,13 +55,16 @@ type lane struct {
 // session of the node takes over, the control plane goes away, or the agent
 // sends what it must not.
 func (x *session) run(live context.Context) (err error) {
-	if x.workers.do(func() { err = x.welcome(live) }); err != nil {
+	x.workers.do(func() { err = x.welcome(live) })
+	x.sending.Unlock()
+	if err != nil {
 		return err
 	}
 	taken := context.AfterFunc(live, func() { x.end(context.Cause(live)) })
 	defer taken()
 	stay := x.whenGoing(x.drain)
 	defer stay()
+	x.follow(x.known)
 	for {
 		request, err := x.stream.Recv()
 		if err == nil {
@@ -97,32 +103,20 @@ func (x *session) drain() {
 	x.end(errDrained)
 }
 
-// welcome tells the agent where its events go on.
+// welcome tells the agent where its events go on. It is called with sending held.
 func (x *session) welcome(ctx context.Context) (err error) {
 	if x.durable, err = x.deps.Bus.Last(ctx, x.node); err != nil {
 		return err
 	}
+	x.known = x.told.Load()
 	x.deps.Log.Info("agent connected", "node", x.node, "session", x.id, "events_from", position(x.durable))
-	return x.send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Welcome{Welcome: &agentv1.Welcome{
+	return x.stream.Send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Welcome{Welcome: &agentv1.Welcome{
 		Revision:          protocol.Revision,
 		SessionId:         x.id,
 		Events:            x.durable,
 		HeartbeatInterval: durationpb.New(x.config.HeartbeatInterval),
-		Settings:          x.config.settings(),
+		Settings:          x.known.settings,
 	}}})
-}
-
-// settings is what agents are told of their collectors.
-func (c Config) settings() *agentv1.Settings {
-	settings := &agentv1.Settings{Collectors: map[string]*agentv1.CollectorSettings{}}
-	for kind, collector := range c.Collectors {
-		told := &agentv1.CollectorSettings{Off: collector.Off}
-		if collector.Interval > 0 {
-			told.Interval = durationpb.New(collector.Interval)
-		}
-		settings.Collectors[kind] = told
-	}
-	return settings
 }
 
 // send sends a message. It fails with [fault.Unavailable] once the session has
@@ -145,6 +139,9 @@ func (x *session) close() {
 	x.sending.Lock()
 	defer x.sending.Unlock()
 	x.closed = true
+	if x.unfollow != nil {
+		x.unfollow()
+	}
 }
 
 func (x *session) take(ctx context.Context, request *agentv1.ConnectRequest) error {

@@ -32,6 +32,10 @@ func AppendRecord(dst, payload []byte) []byte {
 // RecordSize gives the bytes that a payload takes up as a record.
 func RecordSize(payloadBytes int) int64 { return int64(recordHeaderSize + payloadBytes) }
 
+// scanBytes is the buffer of a scanner. A spool's reader keeps one for as long as
+// it lives.
+const scanBytes = 16 << 10
+
 // Scanner reads records and steps over damage. It is for one goroutine.
 type Scanner struct {
 	r       *bufio.Reader
@@ -43,7 +47,7 @@ type Scanner struct {
 
 // NewScanner reads records from r.
 func NewScanner(r io.Reader) *Scanner {
-	return &Scanner{r: bufio.NewReaderSize(r, 64<<10)}
+	return &Scanner{r: bufio.NewReaderSize(r, scanBytes)}
 }
 
 // Next goes to the next whole record. It gives false at the end of the data; a

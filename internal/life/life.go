@@ -106,24 +106,33 @@ func Sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// beat is how far apart the instants are that InStep ends waits at.
-const beat = time.Second
+// beat is how far apart the instants are that InStep ends waits at: shortBeat
+// for waits below longBeat, and longBeat for others.
+const (
+	shortBeat = time.Second
+	longBeat  = 5 * time.Second
+)
 
 // started is where the beats are counted from: every program has its own, so
 // that those of a cluster are not in step with each other.
 var started = time.Now()
 
 // InStep waits about d, as Sleep does, until a whole second of this program's
-// life, so that what is done now and then is done together: to wake up costs an
-// idle program more than most of what it wakes up for. The wait is at most half
-// a second longer or shorter, and never less than half of d; below 0.9 s it is
-// d.
-func InStep(ctx context.Context, d time.Duration) bool {
-	return Sleep(ctx, inStep(time.Since(started), d))
-}
+// life, or a fifth one when d is 5 s or more, so that what is done now and then
+// is done together: to wake up costs an idle program more than most of what it
+// wakes up for. The wait is at most half a beat longer or shorter, and never less
+// than half of d; below 0.9 s it is d.
+func InStep(ctx context.Context, d time.Duration) bool { return Sleep(ctx, Step(d)) }
+
+// Step gives how long InStep would wait now.
+func Step(d time.Duration) time.Duration { return inStep(time.Since(started), d) }
 
 // inStep gives how long to wait at a time since the start.
 func inStep(now, d time.Duration) time.Duration {
+	beat := shortBeat
+	if d >= longBeat {
+		beat = longBeat
+	}
 	if d < beat*9/10 {
 		return d
 	}

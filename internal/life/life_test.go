@@ -91,8 +91,13 @@ func TestAllEndsWithTheFirst(t *testing.T) {
 func TestWaitsEndTogether(t *testing.T) {
 	for _, tc := range []struct{ now, wait, want time.Duration }{
 		{0, 10 * time.Second, 10 * time.Second},
-		{3400 * time.Millisecond, 5 * time.Second, 4600 * time.Millisecond},
-		{3600 * time.Millisecond, 5 * time.Second, 5400 * time.Millisecond},
+		{3400 * time.Millisecond, 4 * time.Second, 3600 * time.Millisecond},
+		{3600 * time.Millisecond, 4 * time.Second, 4400 * time.Millisecond},
+		{15 * time.Second, 11 * time.Second, 10 * time.Second},
+		{15 * time.Second, 5 * time.Second, 5 * time.Second},
+		{12400 * time.Millisecond, 5 * time.Second, 2600 * time.Millisecond},
+		{12600 * time.Millisecond, 5 * time.Second, 7400 * time.Millisecond},
+		{13 * time.Second, time.Minute, 62 * time.Second},
 		{2010 * time.Millisecond, 920 * time.Millisecond, 990 * time.Millisecond},
 		{2010 * time.Millisecond, 1080 * time.Millisecond, 990 * time.Millisecond},
 		{2580 * time.Millisecond, 900 * time.Millisecond, 1420 * time.Millisecond}, // not in 0.42 s

@@ -20,6 +20,7 @@ var (
 	AgentWeights         = Def{"vigil_agent_weights_total", "1", Counter, []string{"method", "result"}, "Times that a trainer asked for its tasks' weights, by method and by result: answered, refused."}
 	AgentCommandsRefused = Def{"vigil_agent_refused_commands_total", "1", Counter, nil, "Commands that the uplink did not take because its queue was full."}
 	AgentUplinkConnected = Def{"vigil_agent_uplink_connected", "1", Gauge, nil, "1 while the stream to the control plane is open."}
+	AgentSettings        = Def{"vigil_agent_settings_total", "1", Counter, []string{"result"}, "Settings of the control plane that came and were others than those before: taken, or refused because they cannot be."}
 	AgentUplinkSessions  = Def{"vigil_agent_uplink_sessions_total", "1", Counter, nil, "Streams that were opened to the control plane."}
 	AgentTrainerEvents   = Def{"vigil_agent_trainer_events_total", "1", Counter, nil, "Events that trainers reported."}
 	AgentTrainerDropped  = Def{"vigil_agent_trainer_dropped_events_total", "1", Counter, nil, "Events that trainers had to drop because the agent was away or slow."}
@@ -42,7 +43,7 @@ func agentDefs() []Def {
 		AgentCollectorUp, AgentCollectSeconds, AgentSpoolFrames, AgentSpoolBytes,
 		AgentSpoolDropped, AgentSpoolSkipped, AgentSamples, AgentSamplesRefused, AgentCommandsRefused,
 		AgentEventsRepeated, AgentEventsRefused, AgentPeersRefused, AgentEventsClamped, AgentRunsLost, AgentTicks, AgentAttemptsEnded, AgentWeights,
-		AgentUplinkConnected, AgentUplinkSessions,
+		AgentUplinkConnected, AgentSettings, AgentUplinkSessions,
 		AgentTrainerEvents, AgentTrainerDropped, AgentTrainerSessions, AgentCommands,
 		AgentReflexes, AgentReflexDropped, AgentVaultSealed, AgentVaultSealTime, AgentVaultSealBytes, AgentVaultRemoved, AgentVaultCopies, AgentVaultWaiting, AgentVaultSpare, AgentVaultAgreements,
 	}

@@ -5,6 +5,7 @@ var (
 	ControlAgents          = Def{"vigil_control_agents", "1", Gauge, nil, "Agents whose stream is open."}
 	ControlFrames          = Def{"vigil_control_frames_total", "1", Counter, []string{"class", "result"}, "Frames from agents by class and result: stored, repeated, refused, held (not taken for want of memory; they come again)."}
 	ControlSamples         = Def{"vigil_control_samples_total", "1", Counter, []string{"result"}, "Samples by result: stored, repeated, refused."}
+	ControlSettings        = Def{"vigil_control_settings_sent_total", "1", Counter, nil, "Settings that were sent to agents that were connected, because they changed."}
 	ControlBusSkipped      = Def{"vigil_control_bus_skipped_frames_total", "1", Counter, []string{"reason"}, "Frames that a reader of the bus missed: discarded by age or size before they were read, or damaged."}
 	ControlBusSync         = Def{"vigil_control_bus_sync_seconds", "seconds", Histogram, nil, "Time that syncs of the embedded bus took, each of which covers all frames that were written when it began; only with bus.sync: always."}
 	ControlMemoryLimit     = Def{"vigil_control_memory_limit_bytes", "bytes", Gauge, nil, "Memory that the control plane aims to stay below: memory_limit_bytes, GOMEMLIMIT, or nine tenths of the control group's limit; 0 is none."}
@@ -34,7 +35,7 @@ var (
 
 func controlDefs() []Def {
 	return []Def{
-		ControlAgents, ControlFrames, ControlSamples, ControlBusSkipped, ControlBusSync, ControlMemoryLimit, ControlMemoryLive, ControlMemoryLevel, ControlRefused, ControlRetention, ControlExpired, ControlEvents, ControlPipelineLag,
+		ControlAgents, ControlFrames, ControlSamples, ControlSettings, ControlBusSkipped, ControlBusSync, ControlMemoryLimit, ControlMemoryLive, ControlMemoryLevel, ControlRefused, ControlRetention, ControlExpired, ControlEvents, ControlPipelineLag,
 		ControlFindings, ControlDetectSeconds, ControlDuties, ControlIncidentsFiring, ControlNotifications,
 		ControlNotifySeconds, ControlRolledUp, ControlReceiverFailing, ControlCommands, ControlRequests, ControlRequestSeconds,
 		ControlDenied, ControlAuditRecords, ControlAuditRefused, ControlAuditAstray,

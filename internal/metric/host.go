@@ -47,6 +47,8 @@ var (
 	HostOOMKills        = Def{"vigil_host_oom_kills_total", "1", Counter, nil, "Processes since the machine started that the kernel killed for want of memory."}
 	HostHugeTotal       = Def{"vigil_host_hugepages_total_bytes", "bytes", Gauge, nil, "Memory set aside for huge pages of the default size."}
 	HostHugeFree        = Def{"vigil_host_hugepages_free_bytes", "bytes", Gauge, nil, "What of it nothing uses."}
+	HostHugeReserved    = Def{"vigil_host_hugepages_reserved_bytes", "bytes", Gauge, nil, "What of it was promised to programs that have not touched it yet."}
+	HostHugeSurplus     = Def{"vigil_host_hugepages_surplus_bytes", "bytes", Gauge, nil, "Huge pages beyond those that were set aside, which the kernel made because programs asked for them."}
 	HostHugeSize        = Def{"vigil_host_hugepages_size_bytes", "bytes", Gauge, nil, "Size of a huge page of the default size."}
 	HostHugeAnonymous   = Def{"vigil_host_transparent_hugepages_bytes", "bytes", Gauge, nil, "Anonymous memory in transparent huge pages."}
 )
@@ -89,7 +91,7 @@ func hostDefs() []Def {
 		HostMemoryTotal, HostMemoryFree, HostMemoryAvailable, HostMemoryBuffers, HostMemoryCached,
 		HostMemoryShared, HostMemoryAnonymous, HostMemoryDirty, HostMemoryWriteback, HostMemoryKernel,
 		HostMemoryPinned, HostMemoryCommitted, HostSwapTotal, HostSwapFree, HostSwapIn, HostSwapOut,
-		HostMajorFaults, HostOOMKills, HostHugeTotal, HostHugeFree, HostHugeSize, HostHugeAnonymous,
+		HostMajorFaults, HostOOMKills, HostHugeTotal, HostHugeFree, HostHugeReserved, HostHugeSurplus, HostHugeSize, HostHugeAnonymous,
 		HostDiskInfo, HostDiskTotal, HostDiskFree, HostDiskAvailable, HostDiskInodes, HostDiskInodesFree, HostDiskReadOnly,
 		HostDiskRead, HostDiskWritten, HostDiskReads, HostDiskWrites, HostDiskReadTime, HostDiskWriteTime,
 		HostDiskBusy, HostDiskQueue,

@@ -76,12 +76,6 @@ func (d Def) Desc() *prometheus.Desc {
 	return prometheus.NewDesc(d.Name, d.Help, d.Labels, nil)
 }
 
-// Foreign describes a metric that has another program's name and is shown for
-// those who have dashboards for that program; it is in nobody's dictionary here.
-func Foreign(name, help string, labels []string) *prometheus.Desc {
-	return prometheus.NewDesc(name, help, labels, nil)
-}
-
 // NewCounter registers a counter of a program about itself. A second
 // registration of the same entry at the same registry is a bug and panics.
 func NewCounter(reg prometheus.Registerer, d Def) *prometheus.CounterVec {

@@ -30,7 +30,8 @@ const (
 	maxHeaderBytes = 64 << 10
 	drainTime      = 3 * time.Second
 	idleTime       = 2 * time.Minute
-	pipeBytes      = 256 << 10
+	pipeBytes      = 64 << 10 // each way, for as long as the server runs; gRPC sends no more without being told to
+	readBytes      = 8 << 10
 	callPrefix     = "/vigil."
 )
 
@@ -67,7 +68,8 @@ func Both(ctx context.Context, listener net.Listener, options Options) error {
 	pipe := bufconn.Listen(pipeBytes)
 	conn, err := grpc.NewClient("passthrough:///json",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return pipe.DialContext(ctx) }),
-		grpc.WithTransportCredentials(insecure.NewCredentials()))
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithReadBufferSize(readBytes))
 	if err != nil {
 		return errors.Join(fmt.Errorf("open JSON pipe: %w", err), listener.Close())
 	}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -146,8 +147,18 @@ func (s *Site) ControlPlane(ctx context.Context, more string) (*Process, error) 
 }
 
 // Agent starts the agent and waits until it is healthy. More is YAML that is
-// added to its configuration.
+// added to its configuration. What the kernel said before is not told: a site is
+// to show what happens in it, and not what happened to this machine in the last
+// hour.
 func (s *Site) Agent(ctx context.Context, more string) (*Process, error) {
+	const list, quiet = "collectors:\n", "  kernel: {settings: {history: 0s}}\n"
+	switch {
+	case strings.Contains(more, "kernel:"):
+	case strings.Contains(more, list):
+		more = strings.Replace(more, list, list+quiet, 1)
+	default:
+		more += list + quiet
+	}
 	config := fmt.Sprintf("state_dir: %s\nlisten: %q\ntrainers: {socket: %s}\nuplink: {address: %q}\n", s.Path("agent"), s.Metrics, s.Socket, s.Agents)
 	return s.daemon(ctx, "vigil-agent", "http://"+s.Metrics+"/healthz", config+more)
 }

@@ -162,8 +162,8 @@ func NewRegistry() *prometheus.Registry {
 
 // Handle adds /metrics and /healthz to a mux. Healthy gives nil, or what is
 // wrong, which is then served with status 503.
-func Handle(mux *http.ServeMux, reg *prometheus.Registry, healthy func() error) {
-	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+func Handle(mux *http.ServeMux, metrics http.Handler, healthy func() error) {
+	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if err := healthy(); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
@@ -171,4 +171,10 @@ func Handle(mux *http.ServeMux, reg *prometheus.Registry, healthy func() error) 
 		}
 		_, _ = io.WriteString(w, "ok\n")
 	})
+}
+
+// Metrics serves what is registered, in the format and with the compression that
+// the client asks for.
+func Metrics(reg *prometheus.Registry) http.Handler {
+	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true})
 }

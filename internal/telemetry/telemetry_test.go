@@ -28,7 +28,7 @@ func TestHandle(t *testing.T) {
 	metric.NewGauge(reg, metric.AgentUplinkConnected).WithLabelValues().Set(1)
 	health := errors.New("spool: disk is full")
 	mux := http.NewServeMux()
-	Handle(mux, reg, func() error { return health })
+	Handle(mux, Metrics(reg), func() error { return health })
 
 	get := func(path string) (int, string) {
 		w := httptest.NewRecorder()
@@ -55,7 +55,7 @@ func TestExemplarsAreShown(t *testing.T) {
 	metric.ObserveTraced(latency, 0.25, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 	metric.ObserveTraced(latency, 0.5, "rubbish")
 	mux := http.NewServeMux()
-	Handle(mux, reg, func() error { return nil })
+	Handle(mux, Metrics(reg), func() error { return nil })
 	request := httptest.NewRequest("GET", "/metrics", nil)
 	request.Header.Set("Accept", "application/openmetrics-text; version=1.0.0")
 	w := httptest.NewRecorder()

@@ -16,8 +16,7 @@ func (c *collector) memory(_ context.Context, emit gauge) error {
 	if err != nil {
 		return err
 	}
-	var total, free, size uint64 // of huge pages
-	pages := 0
+	huge := map[string]uint64{} // pages, and the size of one
 	for line := range sysfile.Lines(data) {
 		name, rest, ok := bytes.Cut(line, []byte{':'})
 		field, _ := sysfile.Field(rest)
@@ -30,18 +29,22 @@ func (c *collector) memory(_ context.Context, emit gauge) error {
 			continue
 		}
 		switch string(name) {
-		case "HugePages_Total":
-			total, pages = value, pages+1
-		case "HugePages_Free":
-			free, pages = value, pages+1
-		case "Hugepagesize":
-			size, pages = value*1024, pages+1
+		case "HugePages_Total", "HugePages_Free", "HugePages_Rsvd", "HugePages_Surp", "Hugepagesize":
+			huge[string(name)] = value
 		}
 	}
-	if pages == 3 {
-		emit(metric.HostHugeTotal, float64(total*size), nil)
-		emit(metric.HostHugeFree, float64(free*size), nil)
-		emit(metric.HostHugeSize, float64(size), nil)
+	size, ok := huge["Hugepagesize"]
+	if !ok {
+		return nil // a kernel without them
+	}
+	emit(metric.HostHugeSize, float64(size*1024), nil)
+	for name, def := range map[string]metric.Def{
+		"HugePages_Total": metric.HostHugeTotal, "HugePages_Free": metric.HostHugeFree,
+		"HugePages_Rsvd": metric.HostHugeReserved, "HugePages_Surp": metric.HostHugeSurplus,
+	} {
+		if pages, ok := huge[name]; ok {
+			emit(def, float64(pages*size*1024), nil)
+		}
 	}
 	return nil
 }

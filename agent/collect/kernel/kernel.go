@@ -26,6 +26,7 @@ import (
 	"github.com/vigil-ml/vigil/agent/collect/sysfile"
 	"github.com/vigil-ml/vigil/internal/durable"
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/plug"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -35,9 +36,12 @@ import (
 var Kind = plug.Of("kernel", Config{Log: "/dev/kmsg", Proc: "/proc", History: time.Hour}, New)
 
 const (
-	// pace is how far apart calls are where nothing is set: the log is read
-	// without waiting, so this bounds how late a fault is reported.
-	pace = time.Second
+	// pace is how far apart calls are where nothing is set and the log has
+	// nothing new.
+	pace = 10 * time.Second
+	// fileEvery is how far apart calls are where the log is a file, which tells
+	// nobody that it has grown.
+	fileEvery = time.Second
 	// saveEvery is how long apart the cursor is saved when no fault was found;
 	// after a fault it is saved at once.
 	saveEvery = 10 * time.Second
@@ -122,6 +126,13 @@ func sinceStart() (time.Duration, error) {
 
 // Pace is how far apart calls are where nothing is set.
 func (c *collector) Pace() time.Duration { return pace }
+
+// Await waits until the kernel has said something more.
+func (c *collector) Await(ctx context.Context) {
+	if !c.source.await(ctx) {
+		life.Sleep(ctx, fileEvery)
+	}
+}
 
 // Collect takes what the kernel has said since the call before. It says
 // Unsupported where there is no log. When a fault cannot be recorded, the log

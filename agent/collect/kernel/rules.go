@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/vigil-ml/vigil/internal/xid"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -23,7 +24,7 @@ const (
 type rule struct {
 	kind     commonv1.FaultKind
 	hint     string // stands in every line that the pattern fits: most lines are told apart by it
-	pattern  *regexp.Regexp
+	pattern  func() *regexp.Regexp
 	severity commonv1.FaultSeverity
 	title    string
 	advice   string
@@ -51,7 +52,7 @@ func (in *interpreter) fault(line string) *commonv1.NodeFault {
 		if !strings.Contains(line, r.hint) {
 			continue
 		}
-		found := r.pattern.FindStringSubmatch(line)
+		found := r.pattern().FindStringSubmatch(line)
 		if found == nil {
 			continue
 		}
@@ -59,7 +60,7 @@ func (in *interpreter) fault(line string) *commonv1.NodeFault {
 			Kind: r.kind, Title: r.title, Advice: r.advice, Severity: r.severity,
 			Source: "kmsg", Message: cut(line, maxMessage),
 		}
-		for j, name := range r.pattern.SubexpNames() {
+		for j, name := range r.pattern().SubexpNames() {
 			fill(f, name, found[j])
 		}
 		if r.finish != nil {
@@ -87,7 +88,11 @@ func fill(f *commonv1.NodeFault, group, value string) {
 	}
 }
 
-func re(pattern string) *regexp.Regexp { return regexp.MustCompile(pattern) }
+// re is a pattern that is compiled when a line first needs it: on most nodes few
+// ever are.
+func re(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+}
 
 func gpuRules() []rule {
 	return []rule{

@@ -108,7 +108,7 @@ func TestEveryRuleIsShown(t *testing.T) {
 	used := map[int]bool{}
 	for line := range lines() {
 		for i := range in.rules {
-			if strings.Contains(line, in.rules[i].hint) && in.rules[i].pattern.MatchString(line) {
+			if strings.Contains(line, in.rules[i].hint) && in.rules[i].pattern().MatchString(line) {
 				used[i] = true
 				break
 			}
@@ -116,7 +116,7 @@ func TestEveryRuleIsShown(t *testing.T) {
 	}
 	for i, r := range in.rules {
 		if !used[i] && r.hint != "Lustre: " {
-			t.Errorf("no line shows the rule %q %s", r.title, r.pattern)
+			t.Errorf("no line shows the rule %q %s", r.title, r.pattern())
 		}
 	}
 }

@@ -5,22 +5,44 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // readBytes is the buffer of one read; a record has at most 8 KiB.
-const readBytes = 64 << 10
+const readBytes = 8 << 10
 
-// source reads /dev/kmsg, or a file of such lines, from its beginning and never
-// waits. It uses the system's own calls: Go's poller would wait at the log's
-// end.
+// source reads /dev/kmsg, or a file of such lines, from its beginning. Reading
+// never waits: it uses the system's own calls, since Go's would wait at the log's
+// end. Waiting is Go's, which costs nothing while there is nothing.
 type source struct {
 	path string
 	fd   int
-	open bool
+	file *os.File // fd for the poller; nil while the log is not open
 	buf  []byte
 	rest []byte // an unfinished line of a file
+}
+
+// await waits until there is more to read or ctx ends. It gives false at once
+// where the log is not open, or is a file, which can always be read.
+func (s *source) await(ctx context.Context) bool {
+	if s.file == nil || s.file.SetReadDeadline(time.Time{}) != nil {
+		return false
+	}
+	conn, err := s.file.SyscallConn()
+	if err != nil {
+		return false
+	}
+	stop := context.AfterFunc(ctx, func() { _ = s.file.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	poll := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}
+	err = conn.Read(func(uintptr) bool {
+		n, err := unix.Poll(poll, 0)
+		return n != 0 || (err != nil && !errors.Is(err, unix.EINTR))
+	})
+	return err == nil || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // lines gives the lines that have come since the call before, and returns at
@@ -53,14 +75,14 @@ func (s *source) lines(ctx context.Context, yield func(line []byte) error) error
 }
 
 func (s *source) begin() error {
-	if s.open {
+	if s.file != nil {
 		return nil
 	}
 	fd, err := unix.Open(s.path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &fs.PathError{Op: "open", Path: s.path, Err: err}
 	}
-	s.fd, s.open, s.rest = fd, true, s.rest[:0]
+	s.fd, s.file, s.rest = fd, os.NewFile(uintptr(fd), s.path), s.rest[:0]
 	if s.buf == nil {
 		s.buf = make([]byte, readBytes)
 	}
@@ -92,8 +114,8 @@ func (s *source) split(data []byte, yield func(line []byte) error) error {
 
 // close closes the log; the next call of lines begins anew.
 func (s *source) close() {
-	if s.open {
-		_ = unix.Close(s.fd)
-		s.open = false
+	if s.file != nil {
+		_ = s.file.Close()
+		s.file = nil
 	}
 }

@@ -34,7 +34,7 @@ type victims struct {
 	looked   time.Time
 	pids     map[int64]member
 	groups   map[string]string // run by control group
-	oom      *regexp.Regexp
+	oom      func() *regexp.Regexp
 	group    string // of the process that the kernel is about to kill
 	victim   string // its number
 }
@@ -83,7 +83,7 @@ func (v *victims) listen(line string) {
 	if !strings.HasPrefix(line, "oom-kill:") {
 		return
 	}
-	if found := v.oom.FindStringSubmatch(line); found != nil {
+	if found := v.oom().FindStringSubmatch(line); found != nil {
 		v.group, v.victim = found[1], found[2]
 	}
 }

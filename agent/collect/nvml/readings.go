@@ -19,7 +19,7 @@ type readings struct {
 }
 
 type reading struct {
-	def    metric.Def
+	def    int // in defs
 	labels []string
 	gpu    int
 	value  float64
@@ -52,7 +52,7 @@ func (r *readings) name(s *wire.Series) {
 	for len(r.series) < int(s.Ref) {
 		r.series = append(r.series, reading{})
 	}
-	r.series[s.Ref-1] = reading{def: r.defs[s.Def], labels: s.Labels, gpu: s.GPU, pid: pid}
+	r.series[s.Ref-1] = reading{def: s.Def, labels: s.Labels, gpu: s.GPU, pid: pid}
 }
 
 // take takes values, and that others are gone.
@@ -81,7 +81,7 @@ func (r *readings) emit(emit func(metric.Sample)) {
 	for i := range r.series {
 		if s := &r.series[i]; s.known {
 			r.settle(s)
-			emit(metric.Sample{Def: s.def, Labels: s.labels, Value: s.value})
+			emit(metric.Sample{Def: r.defs[s.def], Labels: s.labels, Value: s.value})
 		}
 	}
 }

@@ -76,8 +76,8 @@ func curveOf(o Outcome) curve {
 	return c
 }
 
-// axes draws lines at 1, 2 and 5 of every power of ten, or where there is less than
-// one at more of them, and at fifths of the steps.
+// axes draws lines at 1, 2 and 5 of every power of ten, at more digits where the
+// axis is shorter than that, and at fifths of the steps.
 func axes(b *bytes.Buffer, x, y func(float64) float64, most, lowest, highest float64) {
 	digits := []float64{1, 2, 5}
 	if highest < 10*lowest {

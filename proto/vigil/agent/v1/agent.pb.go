@@ -213,6 +213,7 @@ type ConnectResponse struct {
 	//	*ConnectResponse_Ack
 	//	*ConnectResponse_Command
 	//	*ConnectResponse_Drain
+	//	*ConnectResponse_Settings
 	Message       isConnectResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -291,6 +292,15 @@ func (x *ConnectResponse) GetDrain() *Drain {
 	return nil
 }
 
+func (x *ConnectResponse) GetSettings() *Settings {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectResponse_Settings); ok {
+			return x.Settings
+		}
+	}
+	return nil
+}
+
 type isConnectResponse_Message interface {
 	isConnectResponse_Message()
 }
@@ -315,6 +325,11 @@ type ConnectResponse_Drain struct {
 	Drain *Drain `protobuf:"bytes,4,opt,name=drain,proto3,oneof"`
 }
 
+type ConnectResponse_Settings struct {
+	// What Welcome set is another now.
+	Settings *Settings `protobuf:"bytes,5,opt,name=settings,proto3,oneof"`
+}
+
 func (*ConnectResponse_Welcome) isConnectResponse_Message() {}
 
 func (*ConnectResponse_Ack) isConnectResponse_Message() {}
@@ -322,6 +337,8 @@ func (*ConnectResponse_Ack) isConnectResponse_Message() {}
 func (*ConnectResponse_Command) isConnectResponse_Message() {}
 
 func (*ConnectResponse_Drain) isConnectResponse_Message() {}
+
+func (*ConnectResponse_Settings) isConnectResponse_Message() {}
 
 // Hello says who the agent is.
 type Hello struct {
@@ -506,7 +523,8 @@ func (x *Welcome) GetSettings() *Settings {
 }
 
 // Settings is what the control plane wants of an agent, over what the agent's
-// own configuration says. It holds until the next Welcome or the agent's end.
+// own configuration says. It holds until the next one, of Welcome or by itself,
+// or the agent's end.
 type Settings struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Collectors by kind; one that the agent does not have is passed over.
@@ -1305,8 +1323,10 @@ type Heartbeat struct {
 	// Event frames among dropped_frames. Samples go first: events are dropped only
 	// when no sample is left to give way.
 	DroppedEventFrames int64 `protobuf:"varint,6,opt,name=dropped_event_frames,json=droppedEventFrames,proto3" json:"dropped_event_frames,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// What the agent has taken of the control plane's settings; absent: nothing.
+	Settings      *Settings `protobuf:"bytes,7,opt,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Heartbeat) Reset() {
@@ -1381,6 +1401,13 @@ func (x *Heartbeat) GetDroppedEventFrames() int64 {
 	return 0
 }
 
+func (x *Heartbeat) GetSettings() *Settings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
 // Drain asks the agent to connect again.
 type Drain struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1437,12 +1464,13 @@ const file_vigil_agent_v1_agent_proto_rawDesc = "" +
 	"\x06series\x18\x02 \x01(\v2\x1a.vigil.agent.v1.SeriesDefsH\x00R\x06series\x12-\n" +
 	"\x05frame\x18\x03 \x01(\v2\x15.vigil.agent.v1.FrameH\x00R\x05frame\x129\n" +
 	"\theartbeat\x18\x04 \x01(\v2\x19.vigil.agent.v1.HeartbeatH\x00R\theartbeatB\t\n" +
-	"\amessage\"\xde\x01\n" +
+	"\amessage\"\x96\x02\n" +
 	"\x0fConnectResponse\x123\n" +
 	"\awelcome\x18\x01 \x01(\v2\x17.vigil.agent.v1.WelcomeH\x00R\awelcome\x12'\n" +
 	"\x03ack\x18\x02 \x01(\v2\x13.vigil.agent.v1.AckH\x00R\x03ack\x123\n" +
 	"\acommand\x18\x03 \x01(\v2\x17.vigil.agent.v1.CommandH\x00R\acommand\x12-\n" +
-	"\x05drain\x18\x04 \x01(\v2\x15.vigil.agent.v1.DrainH\x00R\x05drainB\t\n" +
+	"\x05drain\x18\x04 \x01(\v2\x15.vigil.agent.v1.DrainH\x00R\x05drain\x126\n" +
+	"\bsettings\x18\x05 \x01(\v2\x18.vigil.agent.v1.SettingsH\x00R\bsettingsB\t\n" +
 	"\amessage\"\xac\x02\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\rR\brevision\x12\x12\n" +
@@ -1522,7 +1550,7 @@ const file_vigil_agent_v1_agent_proto_rawDesc = "" +
 	"\x0fcheckpoint_task\x18\v \x01(\v2\x1f.vigil.common.v1.CheckpointTaskH\x00R\x0echeckpointTask\x12D\n" +
 	"\tjudgement\x18\f \x01(\v2$.vigil.common.v1.CheckpointJudgementH\x00R\tjudgement\x129\n" +
 	"\aprofile\x18\r \x01(\v2\x1d.vigil.common.v1.ProfileOrderH\x00R\aprofileB\x06\n" +
-	"\x04verb\"\x84\x03\n" +
+	"\x04verb\"\xba\x03\n" +
 	"\tHeartbeat\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x120\n" +
 	"\x14spooled_event_frames\x18\x02 \x01(\x03R\x12spooledEventFrames\x122\n" +
@@ -1531,7 +1559,8 @@ const file_vigil_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"collectors\x18\x05 \x03(\v2).vigil.agent.v1.Heartbeat.CollectorsEntryR\n" +
 	"collectors\x120\n" +
-	"\x14dropped_event_frames\x18\x06 \x01(\x03R\x12droppedEventFrames\x1a=\n" +
+	"\x14dropped_event_frames\x18\x06 \x01(\x03R\x12droppedEventFrames\x124\n" +
+	"\bsettings\x18\a \x01(\v2\x18.vigil.agent.v1.SettingsR\bsettings\x1a=\n" +
 	"\x0fCollectorsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"K\n" +
@@ -1599,38 +1628,40 @@ var file_vigil_agent_v1_agent_proto_depIdxs = []int32{
 	14, // 5: vigil.agent.v1.ConnectResponse.ack:type_name -> vigil.agent.v1.Ack
 	15, // 6: vigil.agent.v1.ConnectResponse.command:type_name -> vigil.agent.v1.Command
 	17, // 7: vigil.agent.v1.ConnectResponse.drain:type_name -> vigil.agent.v1.Drain
-	18, // 8: vigil.agent.v1.Hello.facts:type_name -> vigil.agent.v1.Hello.FactsEntry
-	7,  // 9: vigil.agent.v1.Welcome.events:type_name -> vigil.agent.v1.Position
-	22, // 10: vigil.agent.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	5,  // 11: vigil.agent.v1.Welcome.settings:type_name -> vigil.agent.v1.Settings
-	19, // 12: vigil.agent.v1.Settings.collectors:type_name -> vigil.agent.v1.Settings.CollectorsEntry
-	22, // 13: vigil.agent.v1.CollectorSettings.interval:type_name -> google.protobuf.Duration
-	0,  // 14: vigil.agent.v1.Frame.class:type_name -> vigil.agent.v1.FrameClass
-	7,  // 15: vigil.agent.v1.Frame.position:type_name -> vigil.agent.v1.Position
-	10, // 16: vigil.agent.v1.Frame.events:type_name -> vigil.agent.v1.EventBatch
-	13, // 17: vigil.agent.v1.Frame.samples:type_name -> vigil.agent.v1.SampleBatch
-	9,  // 18: vigil.agent.v1.Frame.columns:type_name -> vigil.agent.v1.SampleColumns
-	23, // 19: vigil.agent.v1.EventBatch.events:type_name -> vigil.common.v1.Event
-	12, // 20: vigil.agent.v1.SeriesDefs.series:type_name -> vigil.agent.v1.SeriesDef
-	20, // 21: vigil.agent.v1.SeriesDef.labels:type_name -> vigil.agent.v1.SeriesDef.LabelsEntry
-	0,  // 22: vigil.agent.v1.Ack.class:type_name -> vigil.agent.v1.FrameClass
-	7,  // 23: vigil.agent.v1.Ack.position:type_name -> vigil.agent.v1.Position
-	24, // 24: vigil.agent.v1.Command.deadline:type_name -> google.protobuf.Timestamp
-	25, // 25: vigil.agent.v1.Command.checkpoint:type_name -> vigil.common.v1.CheckpointOrder
-	26, // 26: vigil.agent.v1.Command.checkpoint_task:type_name -> vigil.common.v1.CheckpointTask
-	27, // 27: vigil.agent.v1.Command.judgement:type_name -> vigil.common.v1.CheckpointJudgement
-	28, // 28: vigil.agent.v1.Command.profile:type_name -> vigil.common.v1.ProfileOrder
-	24, // 29: vigil.agent.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
-	21, // 30: vigil.agent.v1.Heartbeat.collectors:type_name -> vigil.agent.v1.Heartbeat.CollectorsEntry
-	22, // 31: vigil.agent.v1.Drain.reconnect_after:type_name -> google.protobuf.Duration
-	6,  // 32: vigil.agent.v1.Settings.CollectorsEntry.value:type_name -> vigil.agent.v1.CollectorSettings
-	1,  // 33: vigil.agent.v1.AgentService.Connect:input_type -> vigil.agent.v1.ConnectRequest
-	2,  // 34: vigil.agent.v1.AgentService.Connect:output_type -> vigil.agent.v1.ConnectResponse
-	34, // [34:35] is the sub-list for method output_type
-	33, // [33:34] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	5,  // 8: vigil.agent.v1.ConnectResponse.settings:type_name -> vigil.agent.v1.Settings
+	18, // 9: vigil.agent.v1.Hello.facts:type_name -> vigil.agent.v1.Hello.FactsEntry
+	7,  // 10: vigil.agent.v1.Welcome.events:type_name -> vigil.agent.v1.Position
+	22, // 11: vigil.agent.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	5,  // 12: vigil.agent.v1.Welcome.settings:type_name -> vigil.agent.v1.Settings
+	19, // 13: vigil.agent.v1.Settings.collectors:type_name -> vigil.agent.v1.Settings.CollectorsEntry
+	22, // 14: vigil.agent.v1.CollectorSettings.interval:type_name -> google.protobuf.Duration
+	0,  // 15: vigil.agent.v1.Frame.class:type_name -> vigil.agent.v1.FrameClass
+	7,  // 16: vigil.agent.v1.Frame.position:type_name -> vigil.agent.v1.Position
+	10, // 17: vigil.agent.v1.Frame.events:type_name -> vigil.agent.v1.EventBatch
+	13, // 18: vigil.agent.v1.Frame.samples:type_name -> vigil.agent.v1.SampleBatch
+	9,  // 19: vigil.agent.v1.Frame.columns:type_name -> vigil.agent.v1.SampleColumns
+	23, // 20: vigil.agent.v1.EventBatch.events:type_name -> vigil.common.v1.Event
+	12, // 21: vigil.agent.v1.SeriesDefs.series:type_name -> vigil.agent.v1.SeriesDef
+	20, // 22: vigil.agent.v1.SeriesDef.labels:type_name -> vigil.agent.v1.SeriesDef.LabelsEntry
+	0,  // 23: vigil.agent.v1.Ack.class:type_name -> vigil.agent.v1.FrameClass
+	7,  // 24: vigil.agent.v1.Ack.position:type_name -> vigil.agent.v1.Position
+	24, // 25: vigil.agent.v1.Command.deadline:type_name -> google.protobuf.Timestamp
+	25, // 26: vigil.agent.v1.Command.checkpoint:type_name -> vigil.common.v1.CheckpointOrder
+	26, // 27: vigil.agent.v1.Command.checkpoint_task:type_name -> vigil.common.v1.CheckpointTask
+	27, // 28: vigil.agent.v1.Command.judgement:type_name -> vigil.common.v1.CheckpointJudgement
+	28, // 29: vigil.agent.v1.Command.profile:type_name -> vigil.common.v1.ProfileOrder
+	24, // 30: vigil.agent.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
+	21, // 31: vigil.agent.v1.Heartbeat.collectors:type_name -> vigil.agent.v1.Heartbeat.CollectorsEntry
+	5,  // 32: vigil.agent.v1.Heartbeat.settings:type_name -> vigil.agent.v1.Settings
+	22, // 33: vigil.agent.v1.Drain.reconnect_after:type_name -> google.protobuf.Duration
+	6,  // 34: vigil.agent.v1.Settings.CollectorsEntry.value:type_name -> vigil.agent.v1.CollectorSettings
+	1,  // 35: vigil.agent.v1.AgentService.Connect:input_type -> vigil.agent.v1.ConnectRequest
+	2,  // 36: vigil.agent.v1.AgentService.Connect:output_type -> vigil.agent.v1.ConnectResponse
+	36, // [36:37] is the sub-list for method output_type
+	35, // [35:36] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_vigil_agent_v1_agent_proto_init() }
@@ -1649,6 +1680,7 @@ func file_vigil_agent_v1_agent_proto_init() {
 		(*ConnectResponse_Ack)(nil),
 		(*ConnectResponse_Command)(nil),
 		(*ConnectResponse_Drain)(nil),
+		(*ConnectResponse_Settings)(nil),
 	}
 	file_vigil_agent_v1_agent_proto_msgTypes[5].OneofWrappers = []any{}
 	file_vigil_agent_v1_agent_proto_msgTypes[7].OneofWrappers = []any{

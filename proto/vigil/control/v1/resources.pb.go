@@ -346,8 +346,11 @@ type Node struct {
 	// By how much its clock is ahead of the control plane's, in seconds, as its
 	// last heartbeats show; not set while too few came.
 	ClockAheadSeconds *float64 `protobuf:"fixed64,11,opt,name=clock_ahead_seconds,json=clockAheadSeconds,proto3,oneof" json:"clock_ahead_seconds,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// What its agent has taken of the control plane's settings, by collector, in
+	// words: "off", "on", "every 1s", "on, every 1s".
+	Settings      map[string]string `protobuf:"bytes,12,rep,name=settings,proto3" json:"settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
@@ -455,6 +458,13 @@ func (x *Node) GetClockAheadSeconds() float64 {
 		return *x.ClockAheadSeconds
 	}
 	return 0
+}
+
+func (x *Node) GetSettings() map[string]string {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
 }
 
 // Run is one training effort.
@@ -2083,7 +2093,7 @@ var File_vigil_control_v1_resources_proto protoreflect.FileDescriptor
 
 const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\n" +
-	" vigil/control/v1/resources.proto\x12\x10vigil.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1fvigil/common/v1/directive.proto\x1a\x1bvigil/common/v1/event.proto\x1a\x1dvigil/common/v1/failure.proto\"\x97\x05\n" +
+	" vigil/control/v1/resources.proto\x12\x10vigil.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1fvigil/common/v1/directive.proto\x1a\x1bvigil/common/v1/event.proto\x1a\x1dvigil/common/v1/failure.proto\"\x96\x06\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x121\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1b.vigil.control.v1.NodeStateR\x05state\x12#\n" +
@@ -2098,12 +2108,16 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\x14dropped_event_frames\x18\t \x01(\x03R\x12droppedEventFrames\x12\x18\n" +
 	"\areplica\x18\n" +
 	" \x01(\tR\areplica\x123\n" +
-	"\x13clock_ahead_seconds\x18\v \x01(\x01H\x00R\x11clockAheadSeconds\x88\x01\x01\x1a8\n" +
+	"\x13clock_ahead_seconds\x18\v \x01(\x01H\x00R\x11clockAheadSeconds\x88\x01\x01\x12@\n" +
+	"\bsettings\x18\f \x03(\v2$.vigil.control.v1.Node.SettingsEntryR\bsettings\x1a8\n" +
 	"\n" +
 	"FactsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a=\n" +
 	"\x0fCollectorsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a;\n" +
+	"\rSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x16\n" +
 	"\x14_clock_ahead_seconds\"\xbd\x04\n" +
@@ -2326,7 +2340,7 @@ func file_vigil_control_v1_resources_proto_rawDescGZIP() []byte {
 }
 
 var file_vigil_control_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_vigil_control_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_vigil_control_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_vigil_control_v1_resources_proto_goTypes = []any{
 	(NodeState)(0),                // 0: vigil.control.v1.NodeState
 	(RunState)(0),                 // 1: vigil.control.v1.RunState
@@ -2348,74 +2362,76 @@ var file_vigil_control_v1_resources_proto_goTypes = []any{
 	(*RunEvent)(nil),              // 17: vigil.control.v1.RunEvent
 	nil,                           // 18: vigil.control.v1.Node.FactsEntry
 	nil,                           // 19: vigil.control.v1.Node.CollectorsEntry
-	nil,                           // 20: vigil.control.v1.Run.SettingsEntry
-	nil,                           // 21: vigil.control.v1.Finding.EvidenceEntry
-	nil,                           // 22: vigil.control.v1.Incident.LabelsEntry
-	nil,                           // 23: vigil.control.v1.Incident.AnnotationsEntry
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
-	(v1.FailureKind)(0),           // 25: vigil.common.v1.FailureKind
-	(*v1.Recovery)(nil),           // 26: vigil.common.v1.Recovery
-	(*v1.RecoveryAnswer)(nil),     // 27: vigil.common.v1.RecoveryAnswer
-	(v1.CheckpointState)(0),       // 28: vigil.common.v1.CheckpointState
-	(v1.CheckpointHealth)(0),      // 29: vigil.common.v1.CheckpointHealth
-	(v1.CheckpointReason)(0),      // 30: vigil.common.v1.CheckpointReason
-	(v1.CheckpointAction)(0),      // 31: vigil.common.v1.CheckpointAction
-	(v1.Severity)(0),              // 32: vigil.common.v1.Severity
-	(*v1.Event)(nil),              // 33: vigil.common.v1.Event
+	nil,                           // 20: vigil.control.v1.Node.SettingsEntry
+	nil,                           // 21: vigil.control.v1.Run.SettingsEntry
+	nil,                           // 22: vigil.control.v1.Finding.EvidenceEntry
+	nil,                           // 23: vigil.control.v1.Incident.LabelsEntry
+	nil,                           // 24: vigil.control.v1.Incident.AnnotationsEntry
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(v1.FailureKind)(0),           // 26: vigil.common.v1.FailureKind
+	(*v1.Recovery)(nil),           // 27: vigil.common.v1.Recovery
+	(*v1.RecoveryAnswer)(nil),     // 28: vigil.common.v1.RecoveryAnswer
+	(v1.CheckpointState)(0),       // 29: vigil.common.v1.CheckpointState
+	(v1.CheckpointHealth)(0),      // 30: vigil.common.v1.CheckpointHealth
+	(v1.CheckpointReason)(0),      // 31: vigil.common.v1.CheckpointReason
+	(v1.CheckpointAction)(0),      // 32: vigil.common.v1.CheckpointAction
+	(v1.Severity)(0),              // 33: vigil.common.v1.Severity
+	(*v1.Event)(nil),              // 34: vigil.common.v1.Event
 }
 var file_vigil_control_v1_resources_proto_depIdxs = []int32{
 	0,  // 0: vigil.control.v1.Node.state:type_name -> vigil.control.v1.NodeState
 	18, // 1: vigil.control.v1.Node.facts:type_name -> vigil.control.v1.Node.FactsEntry
-	24, // 2: vigil.control.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
+	25, // 2: vigil.control.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
 	19, // 3: vigil.control.v1.Node.collectors:type_name -> vigil.control.v1.Node.CollectorsEntry
-	1,  // 4: vigil.control.v1.Run.state:type_name -> vigil.control.v1.RunState
-	24, // 5: vigil.control.v1.Run.started:type_name -> google.protobuf.Timestamp
-	24, // 6: vigil.control.v1.Run.ended:type_name -> google.protobuf.Timestamp
-	20, // 7: vigil.control.v1.Run.settings:type_name -> vigil.control.v1.Run.SettingsEntry
-	24, // 8: vigil.control.v1.Attempt.started:type_name -> google.protobuf.Timestamp
-	24, // 9: vigil.control.v1.Attempt.ended:type_name -> google.protobuf.Timestamp
-	25, // 10: vigil.control.v1.Attempt.failure:type_name -> vigil.common.v1.FailureKind
-	26, // 11: vigil.control.v1.Attempt.recovery:type_name -> vigil.common.v1.Recovery
-	26, // 12: vigil.control.v1.Attempt.asked:type_name -> vigil.common.v1.Recovery
-	27, // 13: vigil.control.v1.Attempt.answer:type_name -> vigil.common.v1.RecoveryAnswer
-	24, // 14: vigil.control.v1.Attempt.pause_began:type_name -> google.protobuf.Timestamp
-	28, // 15: vigil.control.v1.Checkpoint.state:type_name -> vigil.common.v1.CheckpointState
-	29, // 16: vigil.control.v1.Checkpoint.health:type_name -> vigil.common.v1.CheckpointHealth
-	30, // 17: vigil.control.v1.Checkpoint.reason:type_name -> vigil.common.v1.CheckpointReason
-	11, // 18: vigil.control.v1.Checkpoint.stages:type_name -> vigil.control.v1.StageTime
-	24, // 19: vigil.control.v1.Checkpoint.removed:type_name -> google.protobuf.Timestamp
-	31, // 20: vigil.control.v1.CheckpointTask.action:type_name -> vigil.common.v1.CheckpointAction
-	2,  // 21: vigil.control.v1.CheckpointTask.state:type_name -> vigil.control.v1.TaskState
-	24, // 22: vigil.control.v1.CheckpointTask.created:type_name -> google.protobuf.Timestamp
-	24, // 23: vigil.control.v1.CheckpointTask.ended:type_name -> google.protobuf.Timestamp
-	28, // 24: vigil.control.v1.StageTime.state:type_name -> vigil.common.v1.CheckpointState
-	24, // 25: vigil.control.v1.StageTime.time:type_name -> google.protobuf.Timestamp
-	32, // 26: vigil.control.v1.Finding.severity:type_name -> vigil.common.v1.Severity
-	21, // 27: vigil.control.v1.Finding.evidence:type_name -> vigil.control.v1.Finding.EvidenceEntry
-	24, // 28: vigil.control.v1.Finding.event_time:type_name -> google.protobuf.Timestamp
-	24, // 29: vigil.control.v1.Finding.created:type_name -> google.protobuf.Timestamp
-	13, // 30: vigil.control.v1.Finding.cause:type_name -> vigil.control.v1.Cause
-	24, // 31: vigil.control.v1.Cause.event_time:type_name -> google.protobuf.Timestamp
-	32, // 32: vigil.control.v1.Incident.severity:type_name -> vigil.common.v1.Severity
-	3,  // 33: vigil.control.v1.Incident.state:type_name -> vigil.control.v1.IncidentState
-	24, // 34: vigil.control.v1.Incident.opened:type_name -> google.protobuf.Timestamp
-	24, // 35: vigil.control.v1.Incident.resolved:type_name -> google.protobuf.Timestamp
-	12, // 36: vigil.control.v1.Incident.findings:type_name -> vigil.control.v1.Finding
-	15, // 37: vigil.control.v1.Incident.timeline:type_name -> vigil.control.v1.TimelineEntry
-	16, // 38: vigil.control.v1.Incident.notifications:type_name -> vigil.control.v1.Notification
-	22, // 39: vigil.control.v1.Incident.labels:type_name -> vigil.control.v1.Incident.LabelsEntry
-	23, // 40: vigil.control.v1.Incident.annotations:type_name -> vigil.control.v1.Incident.AnnotationsEntry
-	24, // 41: vigil.control.v1.Incident.expires:type_name -> google.protobuf.Timestamp
-	24, // 42: vigil.control.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
-	3,  // 43: vigil.control.v1.Notification.incident_state:type_name -> vigil.control.v1.IncidentState
-	4,  // 44: vigil.control.v1.Notification.state:type_name -> vigil.control.v1.NotificationState
-	24, // 45: vigil.control.v1.Notification.delivered:type_name -> google.protobuf.Timestamp
-	33, // 46: vigil.control.v1.RunEvent.event:type_name -> vigil.common.v1.Event
-	47, // [47:47] is the sub-list for method output_type
-	47, // [47:47] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	20, // 4: vigil.control.v1.Node.settings:type_name -> vigil.control.v1.Node.SettingsEntry
+	1,  // 5: vigil.control.v1.Run.state:type_name -> vigil.control.v1.RunState
+	25, // 6: vigil.control.v1.Run.started:type_name -> google.protobuf.Timestamp
+	25, // 7: vigil.control.v1.Run.ended:type_name -> google.protobuf.Timestamp
+	21, // 8: vigil.control.v1.Run.settings:type_name -> vigil.control.v1.Run.SettingsEntry
+	25, // 9: vigil.control.v1.Attempt.started:type_name -> google.protobuf.Timestamp
+	25, // 10: vigil.control.v1.Attempt.ended:type_name -> google.protobuf.Timestamp
+	26, // 11: vigil.control.v1.Attempt.failure:type_name -> vigil.common.v1.FailureKind
+	27, // 12: vigil.control.v1.Attempt.recovery:type_name -> vigil.common.v1.Recovery
+	27, // 13: vigil.control.v1.Attempt.asked:type_name -> vigil.common.v1.Recovery
+	28, // 14: vigil.control.v1.Attempt.answer:type_name -> vigil.common.v1.RecoveryAnswer
+	25, // 15: vigil.control.v1.Attempt.pause_began:type_name -> google.protobuf.Timestamp
+	29, // 16: vigil.control.v1.Checkpoint.state:type_name -> vigil.common.v1.CheckpointState
+	30, // 17: vigil.control.v1.Checkpoint.health:type_name -> vigil.common.v1.CheckpointHealth
+	31, // 18: vigil.control.v1.Checkpoint.reason:type_name -> vigil.common.v1.CheckpointReason
+	11, // 19: vigil.control.v1.Checkpoint.stages:type_name -> vigil.control.v1.StageTime
+	25, // 20: vigil.control.v1.Checkpoint.removed:type_name -> google.protobuf.Timestamp
+	32, // 21: vigil.control.v1.CheckpointTask.action:type_name -> vigil.common.v1.CheckpointAction
+	2,  // 22: vigil.control.v1.CheckpointTask.state:type_name -> vigil.control.v1.TaskState
+	25, // 23: vigil.control.v1.CheckpointTask.created:type_name -> google.protobuf.Timestamp
+	25, // 24: vigil.control.v1.CheckpointTask.ended:type_name -> google.protobuf.Timestamp
+	29, // 25: vigil.control.v1.StageTime.state:type_name -> vigil.common.v1.CheckpointState
+	25, // 26: vigil.control.v1.StageTime.time:type_name -> google.protobuf.Timestamp
+	33, // 27: vigil.control.v1.Finding.severity:type_name -> vigil.common.v1.Severity
+	22, // 28: vigil.control.v1.Finding.evidence:type_name -> vigil.control.v1.Finding.EvidenceEntry
+	25, // 29: vigil.control.v1.Finding.event_time:type_name -> google.protobuf.Timestamp
+	25, // 30: vigil.control.v1.Finding.created:type_name -> google.protobuf.Timestamp
+	13, // 31: vigil.control.v1.Finding.cause:type_name -> vigil.control.v1.Cause
+	25, // 32: vigil.control.v1.Cause.event_time:type_name -> google.protobuf.Timestamp
+	33, // 33: vigil.control.v1.Incident.severity:type_name -> vigil.common.v1.Severity
+	3,  // 34: vigil.control.v1.Incident.state:type_name -> vigil.control.v1.IncidentState
+	25, // 35: vigil.control.v1.Incident.opened:type_name -> google.protobuf.Timestamp
+	25, // 36: vigil.control.v1.Incident.resolved:type_name -> google.protobuf.Timestamp
+	12, // 37: vigil.control.v1.Incident.findings:type_name -> vigil.control.v1.Finding
+	15, // 38: vigil.control.v1.Incident.timeline:type_name -> vigil.control.v1.TimelineEntry
+	16, // 39: vigil.control.v1.Incident.notifications:type_name -> vigil.control.v1.Notification
+	23, // 40: vigil.control.v1.Incident.labels:type_name -> vigil.control.v1.Incident.LabelsEntry
+	24, // 41: vigil.control.v1.Incident.annotations:type_name -> vigil.control.v1.Incident.AnnotationsEntry
+	25, // 42: vigil.control.v1.Incident.expires:type_name -> google.protobuf.Timestamp
+	25, // 43: vigil.control.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
+	3,  // 44: vigil.control.v1.Notification.incident_state:type_name -> vigil.control.v1.IncidentState
+	4,  // 45: vigil.control.v1.Notification.state:type_name -> vigil.control.v1.NotificationState
+	25, // 46: vigil.control.v1.Notification.delivered:type_name -> google.protobuf.Timestamp
+	34, // 47: vigil.control.v1.RunEvent.event:type_name -> vigil.common.v1.Event
+	48, // [48:48] is the sub-list for method output_type
+	48, // [48:48] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_vigil_control_v1_resources_proto_init() }
@@ -2434,7 +2450,7 @@ func file_vigil_control_v1_resources_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_control_v1_resources_proto_rawDesc), len(file_vigil_control_v1_resources_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
