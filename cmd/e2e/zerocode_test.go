@@ -29,7 +29,7 @@ for i in range(0, 400, 10):
 // line of the SDK.
 func TestZeroCode(t *testing.T) {
 	python := testkit.Require(t, "python3")
-	h := open(t, "", "")
+	h := open(t, "", "collectors:\n  kernel: {off: true}\n  process: {interval: 500ms}\n")
 	const run = "no-sdk"
 	p, err := h.SuperviseWith(run, []string{"--hang-after", "3s"}, nil, python, "-c", zeroCode)
 	if err != nil {
@@ -38,7 +38,7 @@ func TestZeroCode(t *testing.T) {
 	t.Cleanup(p.Kill)
 	h.await(run, func(r *controlv1.GetRunResponse) bool { return r.Run.Step >= 50 })
 	testkit.Eventually(t, "metrics of the script's processes", func() bool {
-		return strings.Contains(scrape(t, "http://"+h.Metrics+"/metrics"), `vigil_process_resident_bytes{rank="0",run="no-sdk"}`)
+		return strings.Contains(scrape(t, "http://"+h.Metrics+"/metrics"), `vigil_process_resident_bytes{run="no-sdk",rank="0"}`)
 	})
 	r := h.await(run, succeeded)
 	if r.Run.Step < 390 {

@@ -80,6 +80,7 @@ func (p *port) mustJoin(node string) *tls.Certificate {
 
 // comers is everyone for whom the table has a line.
 func (p *port) comers() []comer {
+	p.Setenv(storeURL, "") // another installation has another store
 	foreign := open(p.T)
 	p.authority.config.NodeLifetime = time.Minute
 	expired := p.mustJoin("n4")
