@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/vigil-ml/vigil/internal/fault"
 )
 
@@ -35,11 +33,6 @@ func (b *Bus) HistoryWithNodes(ctx context.Context, runID string, nodes []string
 		beside = append(beside, b.layout.ofNode(node)...)
 	}
 	return b.history(ctx, follow, yield, runID, []string{b.layout.ofRun(runID)}, beside)
-}
-
-// LastOfRun gives the sequence of a run's last frame; 0 when there is none.
-func (b *Bus) LastOfRun(ctx context.Context, runID string) (uint64, error) {
-	return b.lastOf(ctx, b.layout.ofRun(runID))
 }
 
 // News yields the frames of a run that come after a sequence, until ctx ends,
@@ -161,18 +154,4 @@ func (b *Bus) historyBatch(ctx context.Context, f *feed, follow bool, last uint6
 			return nil, nil
 		}
 	}
-}
-
-// lastOf gives the sequence of a subject's last frame; 0 when there is none.
-func (b *Bus) lastOf(ctx context.Context, subject string) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	raw, err := b.stream.GetLastMsgForSubject(ctx, subject)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fault.New(fault.Unavailable, "get last frame of %s: %w", subject, err)
-	}
-	return raw.Sequence, nil
 }

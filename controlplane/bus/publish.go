@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -122,41 +121,6 @@ func (b *Bus) store(ctx context.Context, m Message, data []byte, p *place) (*jet
 	return ack, err
 }
 
-// Last gives the position of the node's last stored frame; a zero position
-// when the stream holds none.
-func (b *Bus) Last(ctx context.Context, node string) (*agentv1.Position, error) {
-	source := sourceOf(node, false)
-	p := b.place(source)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if b.shared {
-		p.known = false // another control plane may have got more since
-	}
-	if err := b.learn(ctx, source, p); err != nil {
-		return nil, err
-	}
-	return proto.CloneOf(p.position), b.settle(ctx, p.sequence)
-}
-
-// LastOwn gives the last message in which the control plane itself spoke of a
-// node; false when the stream holds none.
-func (b *Bus) LastOwn(ctx context.Context, node string) (Delivery, bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	raw, err := b.stream.GetLastMsgForSubject(ctx, b.layout.ofSource(sourceOf(node, true)))
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return Delivery{}, false, nil
-	}
-	if err != nil {
-		return Delivery{}, false, fault.New(fault.Unavailable, "get the last word on node %s: %w", node, err)
-	}
-	d, err := b.layout.decode(raw.Subject, raw.Header, raw.Data, raw.Sequence)
-	if err != nil {
-		return Delivery{}, false, fmt.Errorf("read the last word on node %s, sequence %d: %w", node, raw.Sequence, err)
-	}
-	return d, true, nil
-}
-
 // settle returns when a frame that the stream has is durable, as [Config.Sync]
 // has it. Whatever is told of a frame, to its agent or to who works on it, is told
 // after that.
@@ -176,30 +140,6 @@ func (b *Bus) place(source string) *place {
 		b.places[source] = p
 	}
 	return p
-}
-
-// learn asks the stream for a source's last frame where that is not known.
-func (b *Bus) learn(ctx context.Context, source string, p *place) error {
-	if p.known {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	raw, err := b.stream.GetLastMsgForSubject(ctx, b.layout.ofSource(source))
-	switch {
-	case errors.Is(err, jetstream.ErrMsgNotFound):
-		p.position, p.sequence = &agentv1.Position{}, 0
-	case err != nil:
-		return fault.New(fault.Unavailable, "get last frame of node %s: %w", source, err)
-	default:
-		position, err := parsePosition(raw.Header.Get(headerPosition))
-		if err != nil {
-			return fmt.Errorf("read last frame of node %s, sequence %d: %w", source, raw.Sequence, err)
-		}
-		p.position, p.sequence = position, raw.Sequence
-	}
-	p.known = true
-	return nil
 }
 
 func compare(a, b *agentv1.Position) int {
