@@ -81,7 +81,8 @@ type linker struct {
 
 // link is what the bus has of one node, and what is to follow.
 type link struct {
-	position *agentv1.Position // of the last word; nil when there is none
+	position *agentv1.Position // of the last word of this linker; nil when there is none
+	epoch    uint64            // of the last word before that; 0 when there is none
 	last     *commonv1.NodeLink
 	next     *bus.Message // on its way; the same is sent until it is stored
 }
@@ -160,7 +161,7 @@ func (l *linker) say(ctx context.Context, name string, h heard) error {
 		}
 		k = &link{}
 		if ok {
-			k.position, k.last = last.Position, lastLink(last)
+			k.epoch, k.last = last.Position.GetEpoch(), lastLink(last)
 		}
 		l.said[name] = k
 	}
@@ -188,7 +189,10 @@ func (l *linker) next(name string, k *link, h heard) *bus.Message {
 	if h.ahead == nil && k.last != nil {
 		body.ClockAheadSeconds = k.last.ClockAheadSeconds
 	}
-	position := &agentv1.Position{Epoch: uint64(max(now.UnixNano(), 1)), Sequence: 1}
+	// Whoever speaks of a node does so in an epoch of its own. A word of the one
+	// before it that is still on its way then never has the same position, which
+	// would make this one a repeat; and it is one itself once this one is stored.
+	position := &agentv1.Position{Epoch: max(uint64(max(now.UnixNano(), 1)), k.epoch+1), Sequence: 1}
 	if k.position != nil {
 		position = &agentv1.Position{Epoch: k.position.GetEpoch(), Sequence: k.position.GetSequence() + 1}
 	}

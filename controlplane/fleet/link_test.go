@@ -27,14 +27,16 @@ import (
 type said struct {
 	mu       sync.Mutex
 	messages []bus.Message
-	refuse   int // so many Publish fail, after storing
+	refuse   int           // so many Publish fail, after storing
+	late     []bus.Message // on their way: stored before what is published next
 }
 
 func (s *said) Publish(_ context.Context, m bus.Message) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.messages, s.late = append(s.messages, s.late...), nil
 	last, ok := s.last(m.Node)
-	if !ok || m.Position.GetSequence() > last.Position.GetSequence() {
+	if !ok || behind(m.Position, last.Position) {
 		s.messages = append(s.messages, m)
 	}
 	if s.refuse > 0 {
@@ -42,6 +44,14 @@ func (s *said) Publish(_ context.Context, m bus.Message) (uint64, error) {
 		return 0, fault.New(fault.Unavailable, "planted")
 	}
 	return uint64(len(s.messages)), nil
+}
+
+// behind tells whether a position comes after another.
+func behind(p, other *agentv1.Position) bool {
+	if p.GetEpoch() != other.GetEpoch() {
+		return p.GetEpoch() > other.GetEpoch()
+	}
+	return p.GetSequence() > other.GetSequence()
 }
 
 func (s *said) LastOwn(_ context.Context, node string) (bus.Delivery, bool, error) {
@@ -145,12 +155,41 @@ func TestLinkGoesOn(t *testing.T) {
 		if diff := cmp.Diff([]string{"gone LOST"}, to.states()[2:]); diff != "" {
 			t.Errorf("said later (-want +got):\n%s", diff)
 		}
-		last := map[string]uint64{}
+		last := map[string]*agentv1.Position{}
 		for _, m := range to.messages {
-			if m.Position.GetSequence() != last[m.Node]+1 {
-				t.Errorf("position of %s is %v behind %d", m.Node, m.Position, last[m.Node])
+			if !behind(m.Position, last[m.Node]) {
+				t.Errorf("position of %s is %v behind %v", m.Node, m.Position, last[m.Node])
 			}
-			last[m.Node] = m.Position.GetSequence()
+			last[m.Node] = m.Position
+		}
+	})
+}
+
+// TestLinkTakesOver: a control plane speaks of a node whose last word, of the one
+// that spoke of it before, is still on its way. Neither is taken for a repeat of
+// the other, and nothing of the old one's is stored behind the new one's.
+func TestLinkTakesOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		to := &said{}
+		f, stop := newLinks(t, to)
+		connect(t, f, "a")
+		time.Sleep(10 * time.Second)
+		stop()
+		late := to.messages[0]
+		late.Position = &agentv1.Position{Epoch: late.Position.GetEpoch(), Sequence: late.Position.GetSequence() + 1}
+		to.late = append(to.late, late)
+
+		f, stop = newLinks(t, to)
+		f.mu.Lock()
+		f.nodes["a"] = &record{node: &controlv1.Node{Name: "a"}}
+		f.mu.Unlock()
+		time.Sleep(2 * time.Minute)
+		stop()
+		if _, err := to.Publish(t.Context(), late); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{"a CONNECTED", "a CONNECTED", "a LOST"}, to.states()); diff != "" {
+			t.Errorf("said (-want +got):\n%s", diff)
 		}
 	})
 }
