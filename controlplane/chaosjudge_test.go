@@ -51,6 +51,11 @@ func (c *chaos) judge(records *store.Store) counts {
 		}
 	}
 	c.tally(records, &n)
+	for _, r := range c.replicas {
+		if aborted := r.logged(c.t, "SQLSTATE 25P02"); aborted > 0 {
+			c.t.Errorf("%s went on in a transaction that had failed %d times: an error of the store was dropped", r.api, aborted)
+		}
+	}
 	c.t.Logf("killed: %d replicas, %d NATS servers; sessions: %d", c.killedReplicas, c.killedServers, n.sessions)
 	c.t.Logf("frames: %d acknowledged, %d stored, %d lost, %d doubled", n.acknowledged, n.stored, n.lost, n.doubled)
 	c.t.Logf("runs: %d; findings: %d; incidents: %d, told that they fire: %d, that they are over: %d; notifications: %d rows, %d deliveries repeated",

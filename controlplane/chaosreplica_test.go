@@ -1,6 +1,7 @@
 package controlplane_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -107,6 +108,16 @@ func (r *replica) stop(t *testing.T) {
 		t.Errorf("a replica that was told to stop: %v", err)
 	}
 	r.process = nil
+}
+
+// logged counts the lines of its log that have a text.
+func (r *replica) logged(t *testing.T, text string) (lines int) {
+	t.Helper()
+	log, err := os.ReadFile(r.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Count(log, []byte(text))
 }
 
 // ready tells whether it is, by /readyz.
