@@ -128,11 +128,17 @@ func (a *chaosAgent) session(ctx context.Context, target string) error {
 	if err != nil {
 		return err
 	}
+	welcome := first.GetWelcome()
+	if welcome == nil {
+		a.t.Errorf("%s: a session begins with %T, not with Welcome", a.node, first.Message)
+		return nil
+	}
 	a.mu.Lock()
 	a.sessions++
-	sent := first.GetWelcome().GetEvents().GetSequence()
+	sent := welcome.GetEvents().GetSequence()
 	if sent < a.acked {
-		a.t.Errorf("%s: a replica has %d frames of %d that were acknowledged: they are lost", a.node, sent, a.acked)
+		a.t.Errorf("%s: session %s goes on behind %d frames of %d that were acknowledged: they are lost",
+			a.node, welcome.GetSessionId(), sent, a.acked)
 	}
 	a.mu.Unlock()
 	received := make(chan error, 1)

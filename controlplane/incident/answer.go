@@ -1,6 +1,7 @@
 package incident
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -61,6 +62,9 @@ func (e *Engine) save(ctx context.Context, tx *store.Tx, f *controlv1.Finding, r
 		Traceparent:    telemetry.Traceparent(ctx),
 		Timeout:        e.config.CheckpointTimeout,
 	})
+	if failed := tx.Err(); failed != nil { // it may be of kind unavailable, too: another transaction got in the way
+		return answer{}, cmp.Or(err, failed)
+	}
 	switch fault.KindOf(err) {
 	case fault.NotFound, fault.Precondition, fault.Unavailable:
 		return answer{

@@ -42,7 +42,8 @@ type desk struct {
 	registry *prometheus.Registry
 	spans    *tracetest.SpanRecorder
 	now      time.Time
-	saveErr  error // what Save gives instead of working
+	saveErr  error                 // what Save gives instead of working
+	saveIn   func(*store.Tx) error // what it does before
 	judged   []*commonv1.CheckpointJudgement
 	sequence uint64
 	over     detect.Standing // what ends with the next events
@@ -77,6 +78,11 @@ func newDesk(t testing.TB) *desk {
 }
 
 func (d *desk) save(tx *store.Tx, request fleet.SaveRequest) (*controlv1.Checkpoint, error) {
+	if d.saveIn != nil {
+		if err := d.saveIn(tx); err != nil {
+			return nil, err
+		}
+	}
 	if d.saveErr != nil {
 		return nil, d.saveErr
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/incident"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/fault"
+	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
@@ -154,6 +155,28 @@ func TestStoreErrorStops(t *testing.T) {
 	d.saveErr = errors.New("planted")
 	if err := d.apply(d.event(0, nonFinite(41, true))); !errors.Is(err, d.saveErr) {
 		t.Errorf("got %v, want the planted error", err)
+	}
+	if got := d.incidents(); len(got) != 0 {
+		t.Errorf("half a transaction is there: %v", got)
+	}
+}
+
+// TestStoreErrorIsNoRefusal: an error of the store may be of the kind of a refusal
+// to save. It is not told of as one, and the transaction does not go on.
+func TestStoreErrorIsNoRefusal(t *testing.T) {
+	d := newDesk(t)
+	d.begin()
+	d.saveIn = func(tx *store.Tx) error {
+		for _, key := range []string{"a", "b"} { // with one id
+			if _, err := tx.InsertCommand(store.Command{ID: "c", IdempotencyKey: key, Wire: &agentv1.Command{}}); err != nil {
+				return fault.Mark(fault.Unavailable, err)
+			}
+		}
+		return nil
+	}
+	err := d.apply(d.event(0, nonFinite(41, true)))
+	if err == nil || !strings.Contains(err.Error(), "insert command c:") || strings.Contains(err.Error(), "checkpoints") {
+		t.Errorf("got %v, want the store's error and nothing of what comes behind it", err)
 	}
 	if got := d.incidents(); len(got) != 0 {
 		t.Errorf("half a transaction is there: %v", got)

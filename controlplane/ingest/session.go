@@ -56,6 +56,7 @@ type lane struct {
 // sends what it must not.
 func (x *session) run(live context.Context) (err error) {
 	x.workers.do(func() { err = x.welcome(live) })
+	x.closed = err != nil // what waited to be sent must not come in place of Welcome
 	x.sending.Unlock()
 	if err != nil {
 		return err

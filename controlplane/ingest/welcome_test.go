@@ -1,8 +1,13 @@
 package ingest
 
 import (
+	"context"
 	"fmt"
 	"testing"
+
+	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/protocol"
+	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 )
 
 func TestWelcomeComesBeforeAnyCommand(t *testing.T) {
@@ -12,6 +17,36 @@ func TestWelcomeComesBeforeAnyCommand(t *testing.T) {
 		a, _ := p.connect(fmt.Sprint("n", i)) // wants Welcome first
 		if a.hear().GetCommand() == nil {
 			t.Fatal("no command came behind it")
+		}
+		a.hangUp()
+	}
+}
+
+// mute is a bus that cannot say where a node's events go on.
+type mute struct{ Bus }
+
+func (mute) Last(context.Context, string) (*agentv1.Position, error) {
+	return nil, fault.New(fault.Unavailable, "planted")
+}
+
+// TestNothingComesWithoutWelcome: an agent that cannot be told where its events go
+// on is told why, and nothing that waited to be sent comes first: it would be
+// taken for Welcome, or be lost.
+func TestNothingComesWithoutWelcome(t *testing.T) {
+	p := start(t, t.TempDir())
+	p.fleet.eager = true
+	p.service.deps.Bus = mute{p.bus}
+	for i := range 50 {
+		a := p.dial()
+		a.say(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Hello{
+			Hello: &agentv1.Hello{Revision: protocol.Revision, Node: fmt.Sprint("n", i)},
+		}})
+		first, err := a.stream.Recv()
+		if err == nil {
+			t.Fatalf("the session begins with %T", first.Message)
+		}
+		if err := fault.FromGRPC(protocol.EndOf(a.stream, err)); !fault.Is(err, fault.Unavailable) {
+			t.Fatalf("the session ends with %v, want that the bus is away", err)
 		}
 		a.hangUp()
 	}

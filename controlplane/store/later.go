@@ -118,9 +118,12 @@ func (tx *Tx) change(t table, key string, do func(row []any)) bool {
 }
 
 // writeFor writes the rows that wait if a statement is about one of their
-// tables. There are no triggers and views: a statement is about the tables that
-// it names.
+// tables, and refuses one behind a statement that failed. There are no triggers
+// and views: a statement is about the tables that it names.
 func (tx *Tx) writeFor(query string) error {
+	if tx.broken != nil {
+		return tx.broken
+	}
 	for t := range tables {
 		if len(tx.cache.later[t].rows) > 0 && strings.Contains(query, t.name()) {
 			return tx.write()
@@ -147,7 +150,7 @@ func (tx *Tx) write() error {
 				values = append(values, row...)
 			}
 			if _, err := tx.sql.Exec(t.statement(some, tx.traits.unnamed), values...); err != nil {
-				return fmt.Errorf("write rows of %s: %w", t.name(), classify(err))
+				return fmt.Errorf("write rows of %s: %w", t.name(), tx.broke(err))
 			}
 			rows = rows[some:]
 		}

@@ -22,6 +22,7 @@ func TestPostgres(t *testing.T) {
 		return openAs(t, store.Config{URL: server.URL(t)}, clock)
 	})
 	t.Run("shared", func(t *testing.T) { testShared(t, server.URL(t)) })
+	t.Run("in the way", func(t *testing.T) { testInTheWay(t, server.URL(t)) })
 	t.Run("another program's", func(t *testing.T) { testAnothers(t, server) })
 	t.Run("NUL", func(t *testing.T) { testNUL(t, openAs(t, store.Config{URL: server.URL(t)}, nil)) })
 }
@@ -97,6 +98,44 @@ func testShared(t *testing.T, url string) {
 		n, err := tx.Cursor("count")
 		if n != replicas*updates {
 			t.Errorf("counted %d, want %d: an update was lost", n, replicas*updates)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// testInTheWay: a transaction that another one got in the way of runs again, also
+// where its function took the error of the statement for something else, of the
+// same kind, and went on.
+func testInTheWay(t *testing.T, url string) {
+	mine, others := openAs(t, store.Config{URL: url}, nil), openAs(t, store.Config{URL: url}, nil)
+	tries := 0
+	err := mine.Update(t.Context(), func(tx *store.Tx) error {
+		tries++
+		n, err := tx.Cursor("c")
+		if err != nil {
+			return err
+		}
+		if tries == 1 {
+			if err := others.Update(t.Context(), func(tx *store.Tx) error { return tx.SetCursor("c", 40) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := tx.SetCursor("c", n+2); fault.Is(err, fault.Unavailable) {
+			_, err = tx.Checkpoints("r", 0)
+			return err
+		}
+		return tx.SetCursor("d", 1)
+	})
+	if err != nil || tries != 2 {
+		t.Errorf("ran %d times, want 2: %v", tries, err)
+	}
+	err = mine.View(t.Context(), func(tx *store.Tx) error {
+		n, err := tx.Cursor("c")
+		if n != 42 {
+			t.Errorf("the cursor is at %d, want 42", n)
 		}
 		return err
 	})

@@ -20,7 +20,7 @@ func (tx *Tx) exec(query string, args ...any) (rows int64, err error) {
 	}
 	result, err := tx.sql.Exec(query, tx.keepable(args)...)
 	if err != nil {
-		return 0, classify(err)
+		return 0, tx.broke(err)
 	}
 	return result.RowsAffected()
 }
@@ -48,7 +48,7 @@ func (tx *Tx) one(what, query string, args []any, dest ...any) error {
 		return notFound(what)
 	}
 	if err != nil {
-		return fmt.Errorf("find %s: %w", what, classify(err))
+		return fmt.Errorf("find %s: %w", what, tx.broke(err))
 	}
 	return nil
 }
@@ -68,9 +68,12 @@ func (tx *Tx) each(what, query string, args []any, scan func(*sql.Rows) error) e
 // eachWritten is each for a query that none of the rows matter to that wait to
 // be written.
 func (tx *Tx) eachWritten(what, query string, args []any, scan func(*sql.Rows) error) (err error) {
+	if tx.broken != nil {
+		return fmt.Errorf("list %s: %w", what, tx.broken)
+	}
 	rows, err := tx.sql.Query(query, tx.keepable(args)...)
 	if err != nil {
-		return fmt.Errorf("list %s: %w", what, classify(err))
+		return fmt.Errorf("list %s: %w", what, tx.broke(err))
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
@@ -79,7 +82,7 @@ func (tx *Tx) eachWritten(what, query string, args []any, scan func(*sql.Rows) e
 		}
 	}
 	if err := rows.Err(); err != nil {
-		return fmt.Errorf("list %s: %w", what, classify(err))
+		return fmt.Errorf("list %s: %w", what, tx.broke(err))
 	}
 	return nil
 }

@@ -155,7 +155,8 @@ func (s *Store) Close() error {
 
 // Tx is one transaction. It is used by one goroutine and only until the
 // function that it was given to returns. After a method has given an error
-// that is not [fault.NotFound] the function returns it.
+// that is not [fault.NotFound] the function returns it; the statements behind
+// it, and the transaction, fail with the same in any case.
 type Tx struct {
 	sql     *sql.Tx
 	traits  traits
@@ -163,6 +164,7 @@ type Tx struct {
 	touched map[Topic]bool
 	cache   cache
 	exports bool
+	broken  error // of the first statement that failed
 }
 
 func (s *Store) newTx() *Tx {
@@ -235,7 +237,11 @@ func transact(ctx context.Context, db *sql.DB, tx *Tx, options *sql.TxOptions, d
 	}
 	// After a commit this does nothing.
 	defer func() { _ = tx.sql.Rollback() }()
-	if err := do(tx); err != nil {
+	err = do(tx)
+	if tx.broken != nil && !errors.Is(err, tx.broken) {
+		return tx.broken // what the function made of it is not the cause
+	}
+	if err != nil {
 		return err
 	}
 	if err := tx.write(); err != nil {
@@ -248,6 +254,19 @@ func transact(ctx context.Context, db *sql.DB, tx *Tx, options *sql.TxOptions, d
 		return fmt.Errorf("commit transaction: %w", classify(err))
 	}
 	return nil
+}
+
+// Err gives the error of the transaction's first statement that failed; nil
+// while none has. Nothing of such a transaction is kept.
+func (tx *Tx) Err() error { return tx.broken }
+
+// broke notes that a statement failed, and gives its error a kind.
+func (tx *Tx) broke(err error) error {
+	err = classify(err)
+	if tx.broken == nil {
+		tx.broken = err
+	}
+	return err
 }
 
 // touch notes that the transaction changed what a topic is about.

@@ -70,6 +70,7 @@ func Run(t *testing.T, open Open) {
 		{"old records", testExpire},
 		{"nothing is found", testNotFound},
 		{"rollback", testRollback},
+		{"a dropped error", testDroppedError},
 		{"changed", testChanged},
 		{"concurrent updates", testConcurrent},
 	}
@@ -188,6 +189,54 @@ func testRollback(t *testing.T, b *bench) {
 		t.Error("a transaction that was rolled back woke those who wait")
 	default:
 	}
+}
+
+// testDroppedError: what a function makes of a statement that failed, and whether
+// it says so, does not matter: nothing runs behind it, and nothing is kept.
+func testDroppedError(t *testing.T, b *bench) {
+	b.update(func(tx *store.Tx) error {
+		_, err := tx.InsertCommand(command("taken", "n", 0, 1))
+		return err
+	})
+	for name, then := range map[string]func(error) error{
+		"dropped":      func(error) error { return nil },
+		"another":      func(error) error { return errors.New("planted") },
+		"wrapped":      func(err error) error { return fmt.Errorf("planted: %w", err) },
+		"not found":    func(error) error { return fault.New(fault.NotFound, "planted") },
+		"as it stands": func(err error) error { return err },
+	} {
+		var cause error
+		err := b.store.Update(b.Context(), func(tx *store.Tx) error {
+			if err := tx.PutRun(run("r", 1), 1); err != nil {
+				return err
+			}
+			other := command("taken", "n", 0, 1)
+			other.IdempotencyKey = "other"
+			if _, cause = tx.InsertCommand(other); cause == nil {
+				t.Fatal("two commands have one id")
+			}
+			if tx.Err() == nil || !errors.Is(cause, tx.Err()) {
+				t.Errorf("%s: the transaction's error is %v, want %v", name, tx.Err(), cause)
+			}
+			_, listed := tx.Checkpoints("r", 0)
+			_, found := tx.Run("x")
+			for what, err := range map[string]error{"list": listed, "find": found, "put": tx.SetCursor("c", 1)} {
+				if !errors.Is(err, tx.Err()) {
+					t.Errorf("%s: to %s something afterwards gives %v, want %v", name, what, err, tx.Err())
+				}
+			}
+			cause = tx.Err()
+			return then(cause)
+		})
+		if !errors.Is(err, cause) {
+			t.Errorf("%s: got %v, want %v", name, err, cause)
+		}
+	}
+	b.view(func(tx *store.Tx) error {
+		runs, err := tx.Runs(0)
+		b.same("runs", len(runs), 0)
+		return err
+	})
 }
 
 func testChanged(t *testing.T, b *bench) {
