@@ -200,7 +200,7 @@ func Handler(own prometheus.Gatherer, sources ...Source) http.Handler {
 			return
 		}
 		format, headOf := expfmt.NewFormat(expfmt.TypeTextPlain), Family.head
-		if asked := expfmt.NegotiateIncludingOpenMetrics(r.Header); asked.FormatType() == expfmt.TypeOpenMetrics {
+		if asked := expfmt.NegotiateAccept(r.Header, expfmt.DefaultOpenMetricsAcceptedFormats()...); asked.FormatType() == expfmt.TypeOpenMetrics {
 			format, headOf = asked, Family.openHead // it has exemplars
 		}
 		w.Header().Set("Content-Type", string(format))
