@@ -170,11 +170,22 @@ func (w *watch) tell(update *controlv1.WatchCheckpointResponse) error {
 		if w.shown == nil {
 			w.shown = map[commonv1.CheckpointState]bool{}
 		}
-		for _, stage := range update.Checkpoint.Stages {
+		for i, stage := range update.Checkpoint.Stages {
+			if overtook(update.Checkpoint.Stages, i) {
+				return
+			}
 			if !w.shown[stage.State] {
 				w.shown[stage.State] = true
 				stageLine(p, update.Checkpoint, stage)
 			}
 		}
 	})
+}
+
+// overtook tells whether a stage is known before the one ahead of it: what the
+// vault says of a small checkpoint may come before the trainer's word that it
+// was told. It is shown once that word is there, or a stage behind it.
+func overtook(stages []*controlv1.StageTime, i int) bool {
+	const staged, directed = commonv1.CheckpointState_CHECKPOINT_STATE_STAGED, commonv1.CheckpointState_CHECKPOINT_STATE_DIRECTED
+	return i > 0 && i == len(stages)-1 && stages[i].State == staged && stages[i-1].State != directed
 }
