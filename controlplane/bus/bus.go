@@ -264,7 +264,8 @@ type Message struct {
 	// Node is the agent's node; not empty.
 	Node string
 	// Own tells that the control plane itself speaks of the node. Such messages
-	// have positions of their own, whose maker begins behind [Bus.LastOwn].
+	// have positions of their own: each maker's in an epoch behind that of
+	// [Bus.LastOwn].
 	Own bool
 	// Position is the frame's place in the node's spool; epoch and sequence are
 	// at least 1.
