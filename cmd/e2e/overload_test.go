@@ -14,7 +14,7 @@ import (
 	"github.com/vigil-ml/vigil/internal/site"
 )
 
-// TestOverloadRefusesAndLosesNothing gives a control plane that may have 64 MiB
+// TestOverloadRefusesAndLosesNothing gives a control plane that may have 80 MiB
 // the samples of more series than fit. It refuses samples, goes on with events,
 // and stays alive; all events are there once in the end.
 func TestOverloadRefusesAndLosesNothing(t *testing.T) {
@@ -24,11 +24,11 @@ func TestOverloadRefusesAndLosesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &house{Site: s, t: t, ctx: ctx, controlMore: "memory_limit_bytes: 67108864\n"}
+	h := &house{Site: s, t: t, ctx: ctx, controlMore: "memory_limit_bytes: 83886080\n"}
 	t.Cleanup(h.close)
 	h.startControlPlane()
 
-	bench := exec.CommandContext(ctx, filepath.Join(s.Bin, "agentctl"), "bench", "fleet", "--agents", "250", "--gpus", "8", "--metrics", "20",
+	bench := exec.CommandContext(ctx, filepath.Join(s.Bin, "agentctl"), "bench", "fleet", "--agents", "330", "--gpus", "8", "--metrics", "20",
 		"--interval", "200ms", "--reports", "1s", "--duration", "6s",
 		"--agents-address", s.Agents, "--metrics-url", "http://"+s.API+"/metrics")
 	out, err := bench.CombinedOutput()

@@ -188,9 +188,11 @@ func (x *session) frame(ctx context.Context, frame *agentv1.Frame) error {
 	if err == nil {
 		result, err = store(ctx, frame)
 	}
-	if fault.Is(err, fault.Unavailable) || ctx.Err() != nil {
+	if fault.Is(err, fault.Unavailable) || (err != nil && ctx.Err() != nil) {
 		return err // not the frame's fault: it comes again
 	}
+	// What is stored counts as stored, also when the session has ended meanwhile:
+	// the next one's Welcome says so, and it does not come again.
 	x.frameCount.WithLabelValues(className(frame), result).Inc()
 	if err == nil {
 		to.seen, to.owing = frame.Position, frame.Position

@@ -10,6 +10,8 @@
 package load
 
 import (
+	"math"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,6 +66,10 @@ const (
 	easedShare    = 0.05
 	// readEvery is how long a reading holds.
 	readEvery = 50 * time.Millisecond
+	// collectEvery is how long there is between two collections that are made to
+	// see what is free, at least; together they take a tenth of the time at most.
+	collectEvery = 2 * time.Second
+	collectShare = 10
 	// comeAgain is what those are told who are refused. Agents spread it by half.
 	comeAgain = 5 * time.Second
 )
@@ -80,7 +86,10 @@ type Usage struct {
 // Deps is what a gauge is given.
 type Deps struct {
 	// Read gives what the process uses; nil reads the Go runtime's figures.
-	Read    func() Usage
+	Read func() Usage
+	// Collect frees what can be freed while memory is nearly gone; nil has the Go
+	// runtime collect garbage and give it back.
+	Collect func()
 	Clock   func() time.Time
 	Metrics prometheus.Registerer
 }
@@ -94,6 +103,7 @@ type Gauge struct {
 
 	level atomic.Int32
 	read  atomic.Int64 // when, in nanoseconds since the epoch
+	next  atomic.Int64 // when garbage may be collected again, likewise
 
 	mu   sync.Mutex
 	last Usage
@@ -103,6 +113,9 @@ type Gauge struct {
 func New(limitBytes uint64, deps Deps) *Gauge {
 	if deps.Read == nil {
 		deps.Read = readRuntime
+	}
+	if deps.Collect == nil {
+		deps.Collect = debug.FreeOSMemory
 	}
 	g := &Gauge{limit: limitBytes, deps: deps, refused: metric.NewCounter(deps.Metrics, metric.ControlRefused)}
 	for _, w := range []Work{Sessions, Events, Samples, Queries, Calls} {
@@ -131,8 +144,26 @@ func (g *Gauge) Level() Level {
 		g.last = g.deps.Read()
 		g.level.Store(int32(next(Level(g.level.Load()), g.last, g.limit)))
 		g.mu.Unlock()
+		if Level(g.level.Load()) == Critical {
+			g.collect(now)
+		}
 	}
 	return Level(g.level.Load())
+}
+
+// collect frees memory, now and then. While all work is refused nothing is
+// allocated, and the runtime has no reason to collect: what was in use at the
+// worst moment would count for minutes, and refuse everybody.
+func (g *Gauge) collect(now int64) {
+	from := g.next.Load()
+	if now < from || !g.next.CompareAndSwap(from, math.MaxInt64) {
+		return
+	}
+	began := g.deps.Clock()
+	g.deps.Collect()
+	ended := g.deps.Clock()
+	g.next.Store(ended.Add(max(collectEvery, collectShare*ended.Sub(began))).UnixNano())
+	g.read.Store(0) // look again at once
 }
 
 // next gives the level behind another one.

@@ -151,3 +151,38 @@ func TestTheRuntimesFigures(t *testing.T) {
 		t.Errorf("read %+v", u)
 	}
 }
+
+// What was in use at the worst moment does not refuse everybody for good: while
+// all is refused nobody else has garbage collected.
+func TestGarbageIsCollectedWhileAllIsRefused(t *testing.T) {
+	now, used, collected := time.Unix(1000, 0), Usage{Live: 990}, 0
+	g := New(1000, Deps{
+		Metrics: prometheus.NewRegistry(), Clock: func() time.Time { return now }, Read: func() Usage { return used },
+		Collect: func() {
+			collected++
+			now = now.Add(time.Second) // it takes its time
+			if collected == 2 {
+				used.Live = 100
+			}
+		},
+	})
+	for range 100 {
+		now = now.Add(100 * time.Millisecond)
+		if g.Level() != Critical {
+			t.Fatal("990 of 1000 are not critical")
+		}
+	}
+	if collected != 1 {
+		t.Fatalf("collected %d times in ten seconds, each time for one; want once", collected)
+	}
+	now = now.Add(time.Second)
+	g.Level()
+	now = now.Add(readEvery)
+	if collected != 2 || g.Level() != Normal {
+		t.Errorf("collected %d times, the level is %s; want twice and normal", collected, g.Level())
+	}
+	now = now.Add(time.Minute)
+	if g.Level(); collected != 2 {
+		t.Error("collected with memory to spare")
+	}
+}
