@@ -41,6 +41,9 @@ test-python-full: ## Test the Python SDK with the newest PyTorch, Lightning, Tra
 	@$(PYTHON_FULL)/bin/mypy trainer/python/vigil
 	@VIGIL_PYTHON=$(CURDIR)/$(PYTHON_FULL)/bin/python go test ./trainer/python -count=1 -timeout 30m -run TestPython -v | grep -E '^ *--- |^(ok|FAIL|panic)|_test.go'
 
+test-overload: ## Give a control plane with little memory more than it can hold: it refuses, lives, and loses nothing
+	@VIGIL_OVERLOAD=1 go test ./cmd/e2e -count=1 -run TestOverload -v | grep -vE 'msg='
+
 python: ## Build the Python SDK's wheel into bin/
 	@mkdir -p $(BIN)
 	@$(PYTHON) -m pip wheel -q --no-deps --wheel-dir $(BIN) ./trainer/python

