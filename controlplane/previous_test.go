@@ -17,7 +17,6 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/bus"
 	"github.com/vigil-ml/vigil/controlplane/export/elastic/elastictest"
 	"github.com/vigil-ml/vigil/internal/conf"
-	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/localkey"
 	"github.com/vigil-ml/vigil/internal/testkit"
 )
@@ -76,15 +75,7 @@ exports: [{name: search, kind: elastic, settings: {addresses: [%q]}}]
 	if err := conf.Decode("previous.yaml", []byte(text), &config); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	group := life.NewGroup(ctx)
-	group.Go("control plane", func(ctx context.Context) error { return controlplane.Run(ctx, config, io.Discard) })
-	defer func() {
-		cancel()
-		if err := group.Wait(); err != nil {
-			t.Error(err)
-		}
-	}()
+	start(t, config)
 	there := func(stream string, want int) {
 		t.Helper()
 		name := "logs-vigil." + stream + "-default"

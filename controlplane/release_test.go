@@ -53,6 +53,19 @@ func unpack(t *testing.T, archive string) string {
 	}
 }
 
+// start runs a control plane until the test ends.
+func start(t *testing.T, config controlplane.Config) {
+	t.Helper()
+	group := life.NewGroup(context.Background())
+	group.Go("control plane", func(ctx context.Context) error { return controlplane.Run(ctx, config, io.Discard) })
+	t.Cleanup(func() {
+		group.Stop()
+		if err := group.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestEarlierState starts a control plane on the state directory that one with
 // version 6 of the schema left: its records are brought up to date, a frame that
 // it had on its bus and not worked on takes effect, and a notification that it
@@ -69,15 +82,7 @@ alerting: {receivers: [{name: hook, webhook: {url: %q}}]}
 	if err := conf.Decode("earlier.yaml", []byte(text), &config); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	group := life.NewGroup(ctx)
-	group.Go("control plane", func(ctx context.Context) error { return controlplane.Run(ctx, config, io.Discard) })
-	defer func() {
-		cancel()
-		if err := group.Wait(); err != nil {
-			t.Error(err)
-		}
-	}()
+	start(t, config)
 	testkit.Eventually(t, "the notification that waited", func() bool {
 		told.mu.Lock()
 		defer told.mu.Unlock()

@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -21,6 +19,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
 
+	"github.com/vigil-ml/vigil/internal/testkit"
 	trainerv1 "github.com/vigil-ml/vigil/proto/vigil/trainer/v1"
 )
 
@@ -128,16 +127,5 @@ func TestTrainersTable(t *testing.T) {
 		}
 		fmt.Fprintf(&page, "| `%s` | %s |\n", method.Name(), strings.Join(cells, " | "))
 	}
-	if *update {
-		if err := os.WriteFile(reference, []byte(page.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(reference)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), page.String()); diff != "" {
-		t.Errorf("what comes out is not what docs/reference/access-trainers.md says; is it right? Then run make gen (-documented +got):\n%s", diff)
-	}
+	testkit.Page(t, reference, page.String(), *update)
 }

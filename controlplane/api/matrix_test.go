@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -24,18 +22,14 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/access"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/serve"
+	"github.com/vigil-ml/vigil/internal/testkit"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
 const reference = "../../docs/reference/access.md"
 
-func updating() bool {
-	f := flag.Lookup("update")
-	return f != nil && f.Value.String() == "true"
-}
-
-var _ = flag.Bool("update", false, "write docs/reference/access.md")
+var update = flag.Bool("update", false, "write docs/reference/access.md")
 
 // token makes a token; "" has no role.
 func (in *installation) token(t testing.TB, lifetime time.Duration, projects []string, roles ...commonv1.Role) (id, secret string) {
@@ -179,16 +173,5 @@ func TestAccessTable(t *testing.T) {
 		}))
 	}
 	page.WriteString("\n`/metrics` is open to callers on this machine; from others it takes a viewer. Below `/hooks/v1/` receivers prove themselves by\ntheir signature. Any other path does not exist for anyone.\n")
-	if updating() {
-		if err := os.WriteFile(reference, []byte(page.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(reference)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), page.String()); diff != "" {
-		t.Errorf("what comes out is not what docs/reference/access.md says; is it right? Then run make gen (-documented +got):\n%s", diff)
-	}
+	testkit.Page(t, reference, page.String(), *update)
 }

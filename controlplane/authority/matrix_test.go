@@ -8,12 +8,10 @@ import (
 	"crypto/x509"
 	"flag"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
@@ -21,6 +19,7 @@ import (
 
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/pki"
+	"github.com/vigil-ml/vigil/internal/testkit"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 )
 
@@ -145,16 +144,5 @@ func TestNodesTable(t *testing.T) {
 		p.clock.advance(2 * joinGuesses * joinRefill)
 		fmt.Fprintf(&page, "| %s | %s |\n", c.name, strings.Join(p.outcomes(c, used), " | "))
 	}
-	if *update {
-		if err := os.WriteFile(reference, []byte(page.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(reference)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), page.String()); diff != "" {
-		t.Errorf("what comes out is not what docs/reference/access-nodes.md says; is it right? Then run make gen (-documented +got):\n%s", diff)
-	}
+	testkit.Page(t, reference, page.String(), *update)
 }

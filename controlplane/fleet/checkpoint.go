@@ -41,11 +41,7 @@ type SaveRequest struct {
 // [fault.Precondition] when the run has ended, and with [fault.Unavailable]
 // when nobody is there who could save it and the request asks for that.
 func (f *Fleet) RequestCheckpoint(tx *store.Tx, request SaveRequest) (*controlv1.Checkpoint, error) {
-	run, err := tx.Run(request.RunID)
-	if fault.Is(err, fault.NotFound) {
-		return nil, fault.WithHint(fault.New(fault.NotFound, "there is no run %q", request.RunID),
-			"agentctl get runs lists the runs")
-	}
+	run, err := findRun(tx, request.RunID)
 	if err != nil {
 		return nil, err
 	}
@@ -83,6 +79,15 @@ func (f *Fleet) RequestCheckpoint(tx *store.Tx, request SaveRequest) (*controlv1
 		}
 	}
 	return checkpoint, nil
+}
+
+// findRun gives a run; that there is none is said to a person.
+func findRun(tx *store.Tx, id string) (*controlv1.Run, error) {
+	run, err := tx.Run(id)
+	if fault.Is(err, fault.NotFound) {
+		return nil, fault.WithHint(fault.New(fault.NotFound, "there is no run %q", id), "agentctl get runs lists the runs")
+	}
+	return run, err
 }
 
 // refuse says why a run's trainers cannot be told anything; nil when they can.

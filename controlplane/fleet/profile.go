@@ -37,10 +37,7 @@ type ProfileRequest struct {
 // when it has ended, with [fault.Unavailable] when no agent of it is connected,
 // and with [fault.Invalid] when it has no such rank.
 func (f *Fleet) RequestProfile(tx *store.Tx, request ProfileRequest) (*controlv1.ProfileRunResponse, error) {
-	run, err := tx.Run(request.RunID)
-	if fault.Is(err, fault.NotFound) {
-		return nil, fault.WithHint(fault.New(fault.NotFound, "there is no run %q", request.RunID), "agentctl get runs lists the runs")
-	}
+	run, err := findRun(tx, request.RunID)
 	if err != nil {
 		return nil, err
 	}

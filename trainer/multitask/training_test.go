@@ -65,14 +65,29 @@ func TestItLearns(t *testing.T) {
 func TestGradients(t *testing.T) {
 	training := begin(t, func(c *Config) { c.Batch = 96 }) // more rows than one product makes at a time
 	train(t, training, 30)
+	for name, of := range gradientsOff(training, 40) {
+		if ratio := of.off / of.length; !(ratio < 0.03) {
+			t.Errorf("%s: the gradient is off by %.3f of its length", name, ratio)
+		}
+	}
+}
+
+// deviation is how far a gradient is from central differences of the loss, and
+// how long these are, both as L2 norms over the entries that were looked at.
+type deviation struct{ off, length float64 }
+
+// gradientsOff compares about so many entries of each tensor's gradient, spread
+// through it.
+func gradientsOff(training *Training, entries int) map[string]deviation {
 	training.Compute()
 	analytic := append([]float32(nil), training.net.Gradients...)
 	loss := func() float64 { return training.Compute().Losses.Total() }
 	const width = 2e-3
+	found := map[string]deviation{}
 	for _, tensor := range training.net.Tensors {
 		parameters := tensor.Of(training.net.Parameters)
 		var off, length float64
-		for i := 0; i < len(parameters); i += max(1, len(parameters)/40) {
+		for i := 0; i < len(parameters); i += max(1, len(parameters)/entries) {
 			kept := parameters[i]
 			parameters[i] = kept + width
 			above := loss()
@@ -83,10 +98,9 @@ func TestGradients(t *testing.T) {
 			off += (want - got) * (want - got)
 			length += want * want
 		}
-		if ratio := math.Sqrt(off / length); !(ratio < 0.03) {
-			t.Errorf("%s: the gradient is off by %.3f of its length", tensor.Name, ratio)
-		}
+		found[tensor.Name] = deviation{math.Sqrt(off), math.Sqrt(length)}
 	}
+	return found
 }
 
 func TestSameBitsWhateverTheProcessors(t *testing.T) {

@@ -116,28 +116,11 @@ func TestVariedGradients(t *testing.T) {
 				c.Balance.Method, c.Balance.Settings = "equal", conf.Raw{} // so that the loss is the sum
 			})
 			train(t, training, 12)
-			training.Compute()
-			analytic := append([]float32(nil), training.net.Gradients...)
-			loss := func() float64 { return training.Compute().Losses.Total() }
-			const width = 2e-3
-			for _, tensor := range training.net.Tensors {
-				parameters := tensor.Of(training.net.Parameters)
-				off, length := 0.0, 0.0
-				for i := 0; i < len(parameters); i += max(1, len(parameters)/7) {
-					kept := parameters[i]
-					parameters[i] = kept + width
-					above := loss()
-					parameters[i] = kept - width
-					below := loss()
-					parameters[i] = kept
-					want, got := (above-below)/(2*width), float64(tensor.Of(analytic)[i])
-					off += (want - got) * (want - got)
-					length += want * want
-				}
+			for name, of := range gradientsOff(training, 7) {
 				// The differences themselves are off by the loss' rounding over the width, and
 				// where a unit passes 0 in between.
-				if off, length := math.Sqrt(off), math.Sqrt(length); !(off < 0.04*length+0.004) {
-					t.Errorf("%s: the gradient is off by %.4f of %.4f", tensor.Name, off, length)
+				if !(of.off < 0.04*of.length+0.004) {
+					t.Errorf("%s: the gradient is off by %.4f of %.4f", name, of.off, of.length)
 				}
 			}
 		})
