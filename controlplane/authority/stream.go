@@ -38,13 +38,18 @@ func NodeOf(ctx context.Context) string {
 // the node's certificate is revoked or has run out; it is a
 // [grpc.StreamServerInterceptor].
 func (a *Authority) Stream(srv any, in grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
-	node, cert, err := a.known(in.Context())
+	var node string
+	var expires time.Time
+	var err error
+	// The stream's goroutine stays for as long as the agent does, and SQL would have
+	// it keep four times the stack.
+	a.workers.Do(func() { node, expires, err = a.until(in.Context()) })
 	if err != nil {
 		return fault.GRPC(err)
 	}
 	ctx, cancel := context.WithCancelCause(context.WithValue(in.Context(), nodeKey{}, node))
 	defer cancel(nil)
-	s := &stream{node: node, opened: a.deps.Clock(), expires: cert.NotAfter, cancel: cancel}
+	s := &stream{node: node, opened: a.deps.Clock(), expires: expires, cancel: cancel}
 	a.mu.Lock()
 	a.streams[s] = struct{}{}
 	a.mu.Unlock()
@@ -58,6 +63,15 @@ func (a *Authority) Stream(srv any, in grpc.ServerStream, _ *grpc.StreamServerIn
 		return fault.GRPC(cut)
 	}
 	return err
+}
+
+// until gives who calls, and until when the caller's certificate is good.
+func (a *Authority) until(ctx context.Context) (node string, expires time.Time, err error) {
+	node, cert, err := a.known(ctx)
+	if err != nil {
+		return "", expires, err
+	}
+	return node, cert.NotAfter, nil
 }
 
 // Admit refuses a node that says that it is another, and records it.
@@ -101,7 +115,7 @@ func (a *Authority) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
-	return nil
+	return a.workers.Stop()
 }
 
 // look looks at every stream once.

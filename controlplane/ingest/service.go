@@ -206,6 +206,7 @@ func ServerOptions() []grpc.ServerOption {
 		// reads a record at a time anyway; the buffer for writing is there only
 		// while something is written.
 		grpc.ReadBufferSize(0), grpc.WriteBufferSize(bufferBytes),
+		grpc.HeaderTableSize(0), // each connection has one stream: no header comes twice
 		grpc.InTapHandle(endable),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingInterval, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
