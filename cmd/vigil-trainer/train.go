@@ -102,15 +102,11 @@ func follow(cmd *cobra.Command, path string, config *multitask.LoopConfig, name 
 
 // train makes one attempt of the reference run.
 func (a *app) train(ctx context.Context, config multitask.LoopConfig, runID, name, project string) error {
-	said, err := a.said(ctx)
+	said, log, err := a.said(ctx)
 	if err != nil {
 		return err
 	}
 	defer said.flush()
-	log, err := a.logger(said.logs)
-	if err != nil {
-		return err
-	}
 	training, err := multitask.New(config.Training)
 	if err != nil {
 		return err
@@ -126,7 +122,7 @@ func (a *app) train(ctx context.Context, config multitask.LoopConfig, runID, nam
 		"seed":             strconv.FormatUint(config.Training.Seed, 10),
 		"batch":            strconv.Itoa(config.Training.Batch),
 		"learning_rate":    strconv.FormatFloat(config.Training.LearningRate, 'g', -1, 64),
-		"checkpoint_every": strconv.FormatInt(config.CheckpointEvery, 10),
+		"checkpoint_every": strconv.FormatInt(training.StepsOf(config.CheckpointEvery, config.SaveEveryEpochs), 10),
 	}
 	if project != "" {
 		who.Settings["project"] = project
