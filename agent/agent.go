@@ -196,7 +196,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	}
 	up = uplink.New(a.config.Uplink, uplink.Deps{
 		Credentials: identity.Credentials, Address: identity.Address,
-		Events:      a.events, Samples: a.samples, Series: a.journal, Commands: commands,
+		Events: a.events, Samples: a.samples, Series: a.journal, Commands: commands,
 		Hello: a.hello, Heartbeat: a.heartbeat(collectors, reload), Settings: reload.tell,
 		Log: a.log, Metrics: a.metrics,
 	})
