@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
 	"os"
@@ -58,7 +57,7 @@ func (a *app) destination() (destination, error) {
 		if err != nil {
 			return destination{}, fmt.Errorf("read authority: %w", err)
 		}
-		pool, err := poolOf(text, path)
+		pool, err := pki.Pool(text, path)
 		to.tls = pki.ToHost(pool, host)
 		return to, err
 	}
@@ -68,7 +67,7 @@ func (a *app) destination() (destination, error) {
 	}
 	switch {
 	case known != "":
-		pool, err := poolOf([]byte(known), "that was pinned for "+address)
+		pool, err := pki.Pool([]byte(known), "that was pinned for "+address)
 		to.tls = pki.ToControlPlane(pool)
 		return to, err
 	case secure || !here:
@@ -84,12 +83,4 @@ func (a *app) authority(address string) (string, error) {
 		return s.Authority, err
 	}
 	return localkey.Find(address, localkey.Authority)
-}
-
-func poolOf(text []byte, name string) (*x509.CertPool, error) {
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fault.New(fault.Invalid, "read authority %s: there is no certificate in PEM", name)
-	}
-	return pool, nil
 }
