@@ -117,12 +117,13 @@ func comesBack(state string, codes chan<- string) http.Handler {
 }
 
 // openBrowser opens an address with this machine's browser.
-func openBrowser(ctx context.Context, at string) error {
+func openBrowser(_ context.Context, at string) error {
 	program := "xdg-open"
 	if runtime.GOOS == "darwin" {
 		program = "open"
 	}
-	return exec.CommandContext(ctx, program, at).Start()
+	// Not with the sign-in's context: the browser outlives it.
+	return exec.Command(program, at).Start()
 }
 
 // loginOf checks what the provider gave.
@@ -185,6 +186,9 @@ func renew(ctx context.Context, l login) (login, error) {
 		return l, fault.Mark(fault.Unauthenticated, err)
 	}
 	renewed, err := s.loginOf(ctx, token, "")
+	if err != nil {
+		return l, err
+	}
 	renewed.Authority = l.Authority
-	return renewed, err
+	return renewed, nil
 }

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -224,9 +225,41 @@ func TestSignInIsRenewed(t *testing.T) {
 	if err := os.Chmod(loginPath(s.address), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if kind, notes := s.who(); kind != "exit 77" || !strings.Contains(notes, "read by others") {
+	if kind, notes := s.who(); kind != "exit 77" || !strings.Contains(notes, "read by others") || !strings.Contains(notes, "chmod 600 "+loginPath(s.address)) {
 		t.Errorf("a login that others can read: %s %s", kind, notes)
 	}
+	if err := os.Chmod(loginPath(s.address), 0o600); err != nil { // as is said there
+		t.Fatal(err)
+	}
+	if l, err := to.login(s.address); err != nil || l.RefreshToken != spent.RefreshToken {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// TestTheBrowserOutlivesTheSignIn: it is not ended with what waited for it.
+func TestTheBrowserOutlivesTheSignIn(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the browser is opened by another program")
+	}
+	dir := t.TempDir()
+	script := "#!/bin/sh\ncd " + dir + "\necho \"$1\" >opened\nwhile [ ! -e go ]; do sleep 0.01; done\n>alive\n"
+	if err := os.WriteFile(filepath.Join(dir, "xdg-open"), []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := openBrowser(ctx, "https://example.org"); err != nil {
+		t.Fatal(err)
+	}
+	there := func(name string) func() bool {
+		return func() bool { _, err := os.Stat(filepath.Join(dir, name)); return err == nil }
+	}
+	testkit.Eventually(t, "the browser to open", there("opened"))
+	cancel()
+	if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "the browser to go on", there("alive"))
 }
 
 // TestBrowserThatComesBackWrong: only an answer to our own question counts.
