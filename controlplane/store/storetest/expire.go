@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/vigil-ml/vigil/controlplane/store"
+	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
@@ -28,6 +29,10 @@ func testExpire(t *testing.T, b *bench) {
 		}
 		return err
 	}
+	agree := func(tx *store.Tx, run string) error {
+		_, err := tx.PostAgreement(run, &agentv1.AgreementNote{Round: 1, Name: "plan"})
+		return err
+	}
 	b.update(func(tx *store.Tx) error {
 		ended, open := run("old", 1), run("open", 1)
 		ended.Ended = stamp(20)
@@ -41,7 +46,7 @@ func testExpire(t *testing.T, b *bench) {
 			tx.AddTimeline("gone", &controlv1.TimelineEntry{Text: "x"}),
 			found(tx, "f-gone", "old", "gone", 5), found(tx, "f-alone", "old", "", 5), found(tx, "f-open", "open", "", 5),
 			found(tx, "f-recent", "late", "", 450), found(tx, "f-firing", "late", "firing", 5),
-			tx.PutFeedback("f-gone", &controlv1.Feedback{}),
+			tx.PutFeedback("f-gone", &controlv1.Feedback{}), agree(tx, "old"), agree(tx, "open"),
 		)
 	})
 	var all store.Expired
@@ -62,6 +67,12 @@ func testExpire(t *testing.T, b *bench) {
 		runs, err3 := tx.Runs(0)
 		b.same("runs", inOrder(ids(runs, (*controlv1.Run).GetRunId)), []string{"late", "open"})
 		return errors.Join(err, err2, err3)
+	})
+	b.view(func(tx *store.Tx) error {
+		gone, err := tx.Agreement("old", 0)
+		kept, err2 := tx.Agreement("open", 0)
+		b.same("notes of agreements", []int{len(gone), len(kept)}, []int{0, 1})
+		return errors.Join(err, err2)
 	})
 	testExpireSome(b, over)
 }
