@@ -20,6 +20,7 @@ import (
 type destination struct {
 	address string
 	tls     *tls.Config // nil speaks plainly, on loopback
+	login   *login      // what is kept of it; nil when it was not read
 }
 
 func (d destination) credentials() credentials.TransportCredentials {
@@ -61,7 +62,12 @@ func (a *app) destination() (destination, error) {
 		to.tls = pki.ToHost(pool, host)
 		return to, err
 	}
-	known, err := a.authority(address)
+	kept, err := a.login(address)
+	if err != nil {
+		return destination{}, err
+	}
+	to.login = &kept
+	known, err := kept.authority(address)
 	if err != nil {
 		return destination{}, err
 	}
@@ -76,11 +82,11 @@ func (a *app) destination() (destination, error) {
 	return to, nil
 }
 
-// authority gives the authority that is known of an address, in PEM; "" where none is.
-func (a *app) authority(address string) (string, error) {
-	s, err := a.login(address)
-	if err != nil || s.Authority != "" {
-		return s.Authority, err
+// authority gives the authority that is known of an address, in PEM: the one that
+// was pinned, or that is on this machine; "" where none is.
+func (l login) authority(address string) (string, error) {
+	if l.Authority != "" {
+		return l.Authority, nil
 	}
 	return localkey.Find(address, localkey.Authority)
 }

@@ -197,7 +197,7 @@ func TestSignInIsRenewed(t *testing.T) {
 	group := life.NewGroup(t.Context())
 	for range cap(tokens) {
 		group.Go("caller", func(ctx context.Context) error {
-			token, err := to.signedIn(ctx, s.address)
+			token, err := to.signedIn(ctx, s.address, first)
 			tokens <- token
 			return err
 		})
@@ -262,16 +262,40 @@ func TestTheBrowserOutlivesTheSignIn(t *testing.T) {
 	testkit.Eventually(t, "the browser to go on", there("alive"))
 }
 
+// TestSignInIsRefused: who says no at the provider, or may not sign in there, is
+// told so at once, in the browser and by agentctl, with what to do.
+func TestSignInIsRefused(t *testing.T) {
+	s := openSignIn(t, "")
+	pin := s.elsewhere()
+	s.provider.Refuse("access_denied", "The user\x1b[2J is not\nin the group ops")
+	code, _, notes := s.agentctl("login", "--pin", pin, "--browser")
+	for _, want := range []string{"access_denied: The user [2J is not in the group ops", "agentctl login --browser asks again"} {
+		if !strings.Contains(notes, want) {
+			t.Errorf("login says nothing of %q: %s", want, notes)
+		}
+	}
+	if code != 77 {
+		t.Errorf("login ends with %d", code)
+	}
+	if l, err := (&app{}).login(s.address); err != nil || l.IDToken != "" {
+		t.Errorf("a sign-in is kept: %v", err)
+	}
+	s.provider.Refuse("", "")
+	if code, _, notes := s.agentctl("login", "--browser"); code != 0 {
+		t.Errorf("afterwards: %s", notes)
+	}
+}
+
 // TestBrowserThatComesBackWrong: only an answer to our own question counts.
 func TestBrowserThatComesBackWrong(t *testing.T) {
-	codes := make(chan string, 1)
+	codes := make(chan answer, 1)
 	handler := comesBack("mine", codes)
 	for _, tc := range []struct {
 		target string
 		status int
 	}{
 		{"/callback?state=other&code=c", 400}, {"/callback?code=c", 400}, {"/callback?state=mine", 400},
-		{"/elsewhere?state=mine&code=c", 400}, {"/callback?state=mine&code=good", 200}, {"/callback?state=mine&code=again", 200},
+		{"/elsewhere?state=mine&code=c", 400}, {"/callback?state=other&error=access_denied", 400}, {"/callback?error=access_denied", 400}, {"/callback?state=mine&code=good", 200}, {"/callback?state=mine&code=again", 200},
 	} {
 		request, err := http.NewRequest(http.MethodGet, tc.target, nil)
 		if err != nil {
@@ -283,7 +307,7 @@ func TestBrowserThatComesBackWrong(t *testing.T) {
 			t.Errorf("%s: %d", tc.target, w.Code)
 		}
 	}
-	if code := <-codes; code != "good" {
-		t.Errorf("the code is %q", code)
+	if got := <-codes; got.code != "good" || got.refused != nil {
+		t.Errorf("the answer is %+v", got)
 	}
 }
