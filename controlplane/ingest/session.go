@@ -58,8 +58,8 @@ type lane struct {
 func (x *session) open(hello *agentv1.Hello) (live context.Context, err error) {
 	x.sending.Lock()
 	defer x.sending.Unlock()
-	x.workers.do(func() { live, x.release = x.deps.Fleet.Connected(x.stream.Context(), hello, x.send) })
-	x.workers.do(func() { err = x.welcome(live) })
+	x.workers.Do(func() { live, x.release = x.deps.Fleet.Connected(x.stream.Context(), hello, x.send) })
+	x.workers.Do(func() { err = x.welcome(live) })
 	x.closed = err != nil
 	return live, err
 }
@@ -75,7 +75,7 @@ func (x *session) run(live context.Context) error {
 	for {
 		request, err := x.stream.Recv()
 		if err == nil {
-			x.workers.do(func() { err = x.answer(live, request) })
+			x.workers.Do(func() { err = x.answer(live, request) })
 		}
 		if err == nil {
 			continue
@@ -144,7 +144,7 @@ func (x *session) send(response *agentv1.ConnectResponse) error {
 // stream whose handler has returned is not to be used.
 func (x *session) close() {
 	if x.release != nil {
-		x.workers.do(x.release)
+		x.workers.Do(x.release)
 	}
 	x.sending.Lock()
 	defer x.sending.Unlock()
