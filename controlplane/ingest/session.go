@@ -41,6 +41,7 @@ type session struct {
 	durable *agentv1.Position // of the event frame that is known to be stored
 
 	events, samples lane
+	scratch         *buffers // while a frame of samples is taken
 	series          map[uint32]series
 	seed            maphash.Seed // of their definitions' hashes
 	warned          bool         // that the agent names series that it did not define
@@ -72,10 +73,15 @@ func (x *session) run(live context.Context) error {
 	stay := x.whenGoing(x.drain)
 	defer stay()
 	x.follow(x.known)
+	defer x.free()
 	for {
 		request, err := x.stream.Recv()
 		if err == nil {
+			err = x.reserve(live, request)
+		}
+		if err == nil {
 			x.workers.Do(func() { err = x.answer(live, request) })
+			x.free()
 		}
 		if err == nil {
 			continue
