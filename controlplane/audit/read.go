@@ -45,8 +45,9 @@ func (l *Log) Entries(ctx context.Context, from uint64, limit int) (entries []tr
 	return entries, err
 }
 
-// Search gives records as they are stored; those let go of are left out.
-func (l *Log) Search(ctx context.Context, q store.AuditQuery) (found []*trail.Record, err error) {
+// Search gives records as they are stored; those let go of are left out. With
+// personal it also opens what they say of people.
+func (l *Log) Search(ctx context.Context, q store.AuditQuery, personal bool) (found []*trail.Record, err error) {
 	err = l.deps.Store.View(ctx, func(tx *store.Tx) error {
 		rows, err := tx.AuditRecords(q)
 		if err != nil {
@@ -59,6 +60,11 @@ func (l *Log) Search(ctx context.Context, q store.AuditQuery) (found []*trail.Re
 			r, err := trail.Parse(row.Body)
 			if err != nil {
 				return fmt.Errorf("read audit record %d: %w", row.Seq, err)
+			}
+			if personal && l.deps.People != nil {
+				if r.Personal, r.Erased, err = l.deps.People.Unseal(tx, r); err != nil {
+					return err
+				}
 			}
 			found = append(found, r)
 		}
