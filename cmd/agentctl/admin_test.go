@@ -116,12 +116,15 @@ func TestEncryptedBackups(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data[len(data)/2] ^= 1
-	if err := os.WriteFile(file, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	var out bytes.Buffer
-	if code := run(t.Context(), []string{"admin", "restore", "--config", config("bad", "to6", "protection: {key_file: "+second+"}"), file}, &out, &out); code == 0 {
-		t.Error("a backup that was changed was restored")
+	changed := bytes.Clone(data)
+	changed[len(data)-9] ^= 1
+	for what, bad := range map[string][]byte{"changed": changed, "cut short": data[:len(data)-9]} {
+		if err := os.WriteFile(file, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		if code := run(t.Context(), []string{"admin", "restore", "--config", config(what, "to "+what, "protection: {key_file: "+second+"}"), file}, &out, &out); code == 0 {
+			t.Errorf("a backup that was %s was restored", what)
+		}
 	}
 }
