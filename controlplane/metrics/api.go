@@ -48,8 +48,8 @@ type answer struct {
 }
 
 // Handler serves the part of Prometheus' HTTP API that dashboards and clients
-// need, below /api/v1/: query, query_range, labels, label/NAME/values, series,
-// metadata, query_exemplars, rules, alerts and status/buildinfo; and, where it is
+// need, below /api/v1/: query, query_range, format_query, labels,
+// label/NAME/values, series, metadata, query_exemplars, rules, alerts and status/buildinfo; and, where it is
 // on, takes remote write. With a store for queries, that one answers all but
 // rules, alerts, buildinfo and writes. Parameters come in the URL, or as a form with POST. Answers have the
 // shape of Prometheus' own.
@@ -74,6 +74,7 @@ func (db *DB) Handler() http.Handler {
 	handle("/api/v1/label/{name}/values", db.labelValues, http.MethodGet)
 	handle("/api/v1/series", db.series, http.MethodGet, http.MethodPost)
 	handle("/api/v1/metadata", db.metadata, http.MethodGet)
+	handle("/api/v1/format_query", db.formatQuery, http.MethodGet, http.MethodPost)
 	handle("/api/v1/query_exemplars", db.exemplars, http.MethodGet, http.MethodPost)
 	if db.proxied != nil {
 		mux = http.NewServeMux()
