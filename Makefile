@@ -53,6 +53,9 @@ python: ## Build the Python SDK's wheel into bin/
 bench-sdk: ## Microseconds in the training thread: run.log beside wandb and mlflow, and a step with vigil.watch; VIGIL_PYTHON names the Python
 	@go test ./trainer/python -run '^$$' -bench SDK -benchtime 1x -v | grep -vE '^(goos|goarch|pkg|cpu|ok|PASS)'
 
+bench-save: ## How long training stands still for a checkpoint of torch.save, new and over memory that is there (VIGIL_BENCH_MIB, 256)
+	@go test ./trainer/python -run '^$$' -bench Save -benchtime 1x -v | grep -vE '^(goos|goarch|pkg|cpu|ok|PASS)'
+
 deps: ## Install what the tests talk to for real, where this machine allows it
 	@internal/tools/deps.sh
 

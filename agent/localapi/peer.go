@@ -32,7 +32,11 @@ func (a *API) claim(ctx context.Context, runID string) (uid int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if owner := a.book.claim(runID, uid); owner != uid && uid != superuser {
+	owner, ok := a.book.claim(runID, uid, a.deps.Clock())
+	if !ok {
+		return 0, fault.New(fault.Exhausted, "this node has %d open runs of other users", maxRuns)
+	}
+	if owner != uid && uid != superuser {
 		return 0, a.refusePeer(uid, "run %q is another user's on this node", runID)
 	}
 	return uid, nil

@@ -156,6 +156,14 @@ func (t *Training) EpochSteps() int64 {
 	return int64((t.shape.Rows + samples - 1) / samples)
 }
 
+// StepsOf gives the steps that so many epochs have; with none it gives steps.
+func (t *Training) StepsOf(steps, epochs int64) int64 {
+	if epochs > 0 {
+		return epochs * t.EpochSteps()
+	}
+	return steps
+}
+
 // Compute draws the next step's samples and computes its losses and gradients.
 // Until Apply, calling it again gives the same again. It allocates nothing.
 func (t *Training) Compute() Outcome {
