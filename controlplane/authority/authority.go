@@ -202,18 +202,22 @@ func (a *Authority) issue(tx *store.Tx, node string, csr []byte) (chain [][]byte
 	if err := tx.ForgetCertificates(now.Add(-longestJoinTime)); err != nil {
 		return nil, err
 	}
-	err = tx.PutCertificate(store.Certificate{Serial: cert.SerialNumber.Text(16), Node: node, Issued: now, Expires: cert.NotAfter})
+	err = tx.PutCertificate(store.Certificate{Serial: serialOf(cert), Node: node, Issued: now, Expires: cert.NotAfter})
 	return [][]byte{cert.Raw, a.ca.cert.Raw}, err
 }
 
 // Renew gives a node that is known a new certificate.
 func (a *Authority) Renew(ctx context.Context, in *agentv1.RenewRequest) (*agentv1.RenewResponse, error) {
-	node, _, err := a.known(ctx)
+	node, cert, err := shown(ctx)
 	if err != nil {
 		return nil, fault.GRPC(err)
 	}
 	out := &agentv1.RenewResponse{}
 	err = a.deps.Store.Update(ctx, func(tx *store.Tx) (err error) {
+		// In the transaction that issues: one that revokes comes before it or behind.
+		if err := a.good(tx, node, cert); err != nil {
+			return err
+		}
 		if out.Chain, err = a.issue(tx, node, in.Csr); err != nil {
 			return err
 		}
@@ -237,6 +241,14 @@ func (a *Authority) Caller(ctx context.Context) (node string, err error) {
 // known gives the node that calls, by a certificate that is good and not
 // revoked.
 func (a *Authority) known(ctx context.Context) (node string, cert *x509.Certificate, err error) {
+	if node, cert, err = shown(ctx); err != nil {
+		return "", nil, err
+	}
+	return node, cert, a.deps.Store.View(ctx, func(tx *store.Tx) error { return a.good(tx, node, cert) })
+}
+
+// shown gives the certificate of the connection, and the node that it is of.
+func shown(ctx context.Context) (node string, cert *x509.Certificate, err error) {
 	from, _ := peer.FromContext(ctx)
 	if from == nil {
 		return "", nil, fault.New(fault.Unauthenticated, "nobody calls")
@@ -247,25 +259,28 @@ func (a *Authority) known(ctx context.Context) (node string, cert *x509.Certific
 			"have it join: agentctl join-token create, then vigil-agent join")
 	}
 	cert = info.State.VerifiedChains[0][0]
-	if node, err = pki.NodeOf(cert); err != nil {
-		return "", nil, err
-	}
-	err = a.deps.Store.View(ctx, func(tx *store.Tx) error {
-		issued, err := tx.Certificate(cert.SerialNumber.Text(16))
-		switch {
-		case fault.Is(err, fault.NotFound):
-			return fault.New(fault.Unauthenticated, "the certificate of node %s is not one that was issued here", node)
-		case err != nil:
-			return err
-		case !issued.Revoked.IsZero():
-			return errRevoked(node)
-		case !a.deps.Clock().Before(issued.Expires):
-			return errExpired(node)
-		}
-		return nil
-	})
+	node, err = pki.NodeOf(cert)
 	return node, cert, err
 }
+
+// good refuses a certificate that was not issued here, was revoked, or has run out.
+func (a *Authority) good(tx *store.Tx, node string, cert *x509.Certificate) error {
+	issued, err := tx.Certificate(serialOf(cert))
+	switch {
+	case fault.Is(err, fault.NotFound):
+		return fault.New(fault.Unauthenticated, "the certificate of node %s is not one that was issued here", node)
+	case err != nil:
+		return err
+	case !issued.Revoked.IsZero():
+		return errRevoked(node)
+	case !a.deps.Clock().Before(issued.Expires):
+		return errExpired(node)
+	}
+	return nil
+}
+
+// serialOf is a certificate's number as the store has it.
+func serialOf(cert *x509.Certificate) string { return cert.SerialNumber.Text(16) }
 
 func errRevoked(node string) error {
 	return fault.WithHint(fault.New(fault.Denied, "the certificate of node %s was revoked", node), "have it join again with a new token")
@@ -294,12 +309,21 @@ func (a *Authority) List(tx *store.Tx) ([]*controlv1.NodeCertificate, error) {
 	return out, nil
 }
 
-// Revoke makes what a node has good for nothing. Its streams are cut when the
-// transaction has been committed.
-func (a *Authority) Revoke(tx *store.Tx, node string) (int32, error) {
-	n, err := tx.RevokeCertificates(node, a.deps.Clock())
-	if err == nil && n == 0 {
-		err = fault.WithHint(fault.New(fault.NotFound, "node %q has no certificate that is good", node), "agentctl identities list lists them")
+// Revoke makes the certificates that a node has, and the join tokens that were
+// made for it, good for nothing. Its streams are cut when the transaction has been
+// committed. A token that any node may use still lets it in.
+func (a *Authority) Revoke(tx *store.Tx, node string) (certificates int32, err error) {
+	now := a.deps.Clock()
+	if err := tx.ForgetJoinTokens(now); err != nil {
+		return 0, err
+	}
+	tokens, err := tx.ForgetJoinTokensOf(node)
+	if err != nil {
+		return 0, err
+	}
+	n, err := tx.RevokeCertificates(node, now)
+	if err == nil && n+tokens == 0 {
+		err = fault.WithHint(fault.New(fault.NotFound, "node %q has no certificate that is good, and no join token", node), "agentctl identities list lists them")
 	}
 	return int32(n), err
 }

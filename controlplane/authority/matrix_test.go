@@ -70,7 +70,7 @@ func (p *port) signed(id string) *tls.Certificate {
 
 func (p *port) mustJoin(node string) *tls.Certificate {
 	p.Helper()
-	cert, err := p.join(p.token("", 0), node)
+	cert, err := p.join(p.token(node, 0), node)
 	if err != nil {
 		p.Fatal(err)
 	}

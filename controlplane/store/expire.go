@@ -104,7 +104,7 @@ func (tx *Tx) removeRuns(ids []any) error {
 	return tx.removeEach(ids,
 		"checkpoint_ranks WHERE "+checkpoints, "checkpoint_stages WHERE "+checkpoints, "checkpoint_tasks WHERE "+checkpoints,
 		"checkpoints WHERE run_id IN (?)", "commands WHERE run_id IN (?)", "attempts WHERE run_id IN (?)",
-		"relaunches WHERE run_id IN (?)", "runs WHERE run_id IN (?)")
+		"relaunches WHERE run_id IN (?)", "agreement_notes WHERE run_id IN (?)", "runs WHERE run_id IN (?)")
 }
 
 // removeEach deletes from tables; the mark stands for the ids.

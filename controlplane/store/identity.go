@@ -52,6 +52,16 @@ func (tx *Tx) ForgetJoinTokens(now time.Time) error {
 	return nil
 }
 
+// ForgetJoinTokensOf deletes those that a node alone may use, and gives how many
+// could still be used.
+func (tx *Tx) ForgetJoinTokensOf(node string) (good int64, err error) {
+	good, err = tx.exec("DELETE FROM join_tokens WHERE node = $1 AND node <> '' AND uses > 0", node)
+	if err != nil {
+		return 0, fmt.Errorf("forget join tokens of node %s: %w", node, err)
+	}
+	return good, nil
+}
+
 // Certificate is a node's certificate as it was issued.
 type Certificate struct {
 	Serial, Node             string
@@ -86,9 +96,9 @@ func (tx *Tx) Certificates(node string, now time.Time) ([]Certificate, error) {
 	return tx.certificates("expires > $1 AND ($2 = '' OR node = $2) ORDER BY issued DESC, serial", nanos(now), node)
 }
 
-// RevokedSince gives those that were revoked from a time on.
-func (tx *Tx) RevokedSince(since time.Time) ([]Certificate, error) {
-	return tx.certificates("revoked <> 0 AND revoked >= $1 ORDER BY revoked, serial", nanos(since))
+// Revoked gives those that were revoked and would be good otherwise.
+func (tx *Tx) Revoked(now time.Time) ([]Certificate, error) {
+	return tx.certificates("revoked <> 0 AND expires > $1 ORDER BY serial", nanos(now))
 }
 
 // RevokeCertificates revokes all that a node has which are good, and gives how
