@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	collectorlogs "go.opentelemetry.io/proto/otlp/collector/logs/v1"
 	"google.golang.org/grpc/codes"
@@ -185,6 +186,7 @@ func TestAllIsOutsideOnceAfterAnOutage(t *testing.T) {
 	var ids, uids map[string]map[string]int
 	h.until("both to have the same", func() bool {
 		ids, uids = outside(search, received)
+		time.Sleep(50 * time.Millisecond) // each look reads it all
 		return h.failing() == 0 && len(ids[export.StreamEvents]) >= len(want[export.StreamEvents]) && reflect.DeepEqual(keys(ids), keys(uids))
 	})
 	for stream, names := range want {

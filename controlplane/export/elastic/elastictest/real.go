@@ -194,6 +194,7 @@ func (r *Real) IDs(stream string) map[string]int {
 			ids[hit.ID]++
 		}
 		if len(page.Hits.Hits) == 0 {
+			r.ask(http.MethodDelete, "/_search/scroll", fmt.Sprintf(`{"scroll_id": %q}`, page.Scroll))
 			return ids
 		}
 		code, body = r.ask(http.MethodPost, "/_search/scroll", fmt.Sprintf(`{"scroll": "1m", "scroll_id": %q}`, page.Scroll))
