@@ -50,6 +50,11 @@ func started(t *testing.T, db *DB) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	evaluate(t, rules)
+}
+
+func evaluate(t *testing.T, rules *Rules) {
+	t.Helper()
 	group := life.NewGroup(context.WithoutCancel(t.Context()))
 	group.Go("rules", rules.Run)
 	t.Cleanup(func() {
@@ -197,7 +202,10 @@ func TestRuleFilesAsPromtoolJudgesThem(t *testing.T) {
 		}
 		out, judged := exec.CommandContext(t.Context(), program, "check", "rules", file).CombinedOutput()
 		db := openLive(t, func(c *Config) { c.RuleFiles = []string{file} })
-		_, err := db.NewRules(RuleDeps{ExternalURL: "http://vigil", Metrics: prometheus.NewRegistry(), Log: testkit.Logger(t)})
+		made, err := db.NewRules(RuleDeps{ExternalURL: "http://vigil", Metrics: prometheus.NewRegistry(), Log: testkit.Logger(t), Tell: func(context.Context, []Alert) error { return nil }})
+		if err == nil {
+			evaluate(t, made)
+		}
 		if (judged == nil) != (err == nil) {
 			t.Errorf("%s: promtool says %v %s, Vigil says %v", what, judged, out, err)
 		}
