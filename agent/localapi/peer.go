@@ -61,6 +61,6 @@ func (a *API) session(ctx context.Context, id string) (*Session, error) {
 func (a *API) refusePeer(uid int, format string, args ...any) error {
 	a.peers.Inc()
 	err := fault.New(fault.Denied, format, args...)
-	a.deps.Log.Warn("refuse a process", "uid", uid, "error", err)
+	a.warnOf(uid, err)
 	return err
 }
