@@ -27,13 +27,13 @@ func joinTokenCreate(a *app) *cobra.Command {
 	in := &controlv1.CreateJoinTokenRequest{}
 	var lifetime time.Duration
 	cmd := &cobra.Command{
-		Use:     "create",
-		Short:   "Make a token for vigil-agent join; it is shown this once",
+		Use:   "create",
+		Short: "Make a token for vigil-agent join; it is shown this once",
 		Long: `Makes a token for vigil-agent join; it is shown this once. A node that has joined before,
 or was revoked, comes in with a token that names it and with no other.`,
 		Example: `  agentctl join-token create --node gpu-01
   agentctl join-token create --uses 8 --for 24h    # for eight new nodes`,
-		Args:    cobra.NoArgs,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if lifetime != 0 {
 				in.Lifetime = durationpb.New(lifetime)
