@@ -31,10 +31,14 @@ func (s *records) SearchRecords(ctx context.Context, in *controlv1.SearchRecords
 	if err != nil {
 		return nil, err
 	}
-	found, err := s.log.Search(ctx, store.AuditQuery{
+	search := s.log.Search
+	if in.Personal {
+		search = s.log.SearchPersonal
+	}
+	found, err := search(ctx, store.AuditQuery{
 		Before: in.Before, Since: timeOf(in.Since), Until: timeOf(in.Until), Class: in.Class, Outcome: in.Outcome,
 		Actor: in.Actor, Action: in.Action, Object: in.Object, Newest: true, Limit: limit,
-	}, in.Personal)
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -81,7 +81,7 @@ func (s *persons) ExportPerson(in *controlv1.ExportPersonRequest, out grpc.Serve
 		}
 		query := store.AuditQuery{Actor: subject.Subject, Newest: true, Limit: exportRecords}
 		for {
-			records, err := s.log.Search(out.Context(), query, true)
+			records, err := s.log.SearchPersonal(out.Context(), query)
 			if err != nil {
 				return err
 			}

@@ -314,7 +314,7 @@ func TestRetention(t *testing.T) {
 	if report.Bad != nil || report.LetGo != 3 || report.Records != 7 {
 		t.Errorf("after 91 days: %+v", report)
 	}
-	found, err := b.log.Search(t.Context(), store.AuditQuery{Class: string(trail.Log)}, false)
+	found, err := b.log.Search(t.Context(), store.AuditQuery{Class: string(trail.Log)})
 	if err != nil || len(found) != 1 || found[0].Detail["ranges"] != "2-4" {
 		t.Errorf("the log says of itself: %+v, %v", found, err)
 	}
@@ -353,7 +353,7 @@ func TestSearchAndActivity(t *testing.T) {
 		"places":  {store.AuditQuery{From: 2, Before: 4}, []uint64{2, 3}},
 		"later":   {store.AuditQuery{Since: b.now.Add(time.Second)}, nil},
 	} {
-		found, err := b.log.Search(t.Context(), tc.query, false)
+		found, err := b.log.Search(t.Context(), tc.query)
 		var got []uint64
 		for _, r := range found {
 			got = append(got, r.Seq)

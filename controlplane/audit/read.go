@@ -45,9 +45,17 @@ func (l *Log) Entries(ctx context.Context, from uint64, limit int) (entries []tr
 	return entries, err
 }
 
-// Search gives records as they are stored; those let go of are left out. With
-// personal it also opens what they say of people.
-func (l *Log) Search(ctx context.Context, q store.AuditQuery, personal bool) (found []*trail.Record, err error) {
+// Search gives records as they are stored; those let go of are left out.
+func (l *Log) Search(ctx context.Context, q store.AuditQuery) ([]*trail.Record, error) {
+	return l.search(ctx, q, nil)
+}
+
+// SearchPersonal also opens what records say of their actors.
+func (l *Log) SearchPersonal(ctx context.Context, q store.AuditQuery) ([]*trail.Record, error) {
+	return l.search(ctx, q, l.deps.People)
+}
+
+func (l *Log) search(ctx context.Context, q store.AuditQuery, people People) (found []*trail.Record, err error) {
 	err = l.deps.Store.View(ctx, func(tx *store.Tx) error {
 		rows, err := tx.AuditRecords(q)
 		if err != nil {
@@ -61,8 +69,8 @@ func (l *Log) Search(ctx context.Context, q store.AuditQuery, personal bool) (fo
 			if err != nil {
 				return fmt.Errorf("read audit record %d: %w", row.Seq, err)
 			}
-			if personal && l.deps.People != nil {
-				if r.Personal, r.Erased, err = l.deps.People.Unseal(tx, r); err != nil {
+			if people != nil {
+				if r.Personal, r.Erased, err = people.Unseal(tx, r); err != nil {
 					return err
 				}
 			}

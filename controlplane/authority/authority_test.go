@@ -205,7 +205,7 @@ func TestWhoSaysAnotherNameIsRecorded(t *testing.T) {
 	if _, err := p.connect(foreign.with(good), "n1"); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("the wrong authority expected: %v", err)
 	}
-	found, err := p.audit.Search(t.Context(), store.AuditQuery{Actor: "node/n1", Outcome: "denied"}, false)
+	found, err := p.audit.Search(t.Context(), store.AuditQuery{Actor: "node/n1", Outcome: "denied"})
 	if err != nil || len(found) != 1 {
 		t.Errorf("the audit log has %d records of a node that said it was another, %v; want 1", len(found), err)
 	}

@@ -123,7 +123,7 @@ func (s *site) erase(person string) {
 // addresses gives what somebody's records say of where they came from.
 func (s *site) addresses(subject string) (all []string) {
 	s.Helper()
-	records, err := s.log.Search(s.Context(), store.AuditQuery{Actor: subject}, true)
+	records, err := s.log.SearchPersonal(s.Context(), store.AuditQuery{Actor: subject})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -299,7 +299,7 @@ func TestKeysAreReplaced(t *testing.T) {
 	if err := s.start(people.Config{KeyFile: first}); err != nil {
 		t.Errorf("with the one that it was: %v", err)
 	}
-	records, err := s.log.Search(t.Context(), store.AuditQuery{Class: string(trail.Key)}, false)
+	records, err := s.log.Search(t.Context(), store.AuditQuery{Class: string(trail.Key)})
 	var actions []string
 	for _, r := range records {
 		actions = append(actions, r.Action)
