@@ -42,6 +42,9 @@ const (
 	// choresEvery is how often full chunks leave memory for the disk. Agents that
 	// send what they kept of an outage fill many in seconds.
 	choresEvery = 5 * time.Second
+	// maxExemplars are kept of all series together, the newest, in memory and in
+	// the log: some two MiB.
+	maxExemplars = 10_000
 )
 
 // Config is what users say about samples.
@@ -213,6 +216,8 @@ func options(config Config) *tsdb.Options {
 	// apart takes a ring of memory for each series.
 	o.IsolationDisabled = true
 	o.HeadChunksWriteBufferSize = chunks.MinWriteBufferSize
+	// Only remote write brings exemplars.
+	o.EnableExemplarStorage, o.MaxExemplars = config.Receive, maxExemplars
 	return o
 }
 
