@@ -230,6 +230,6 @@ func (s *staging) manifest() *Manifest {
 		WorldSize: s.metadata.WorldSize, Step: s.metadata.Step, DataPosition: s.metadata.DataPosition,
 		ContentFormat: s.metadata.Format, NonfiniteParameters: cloneCount(s.metadata.NonfiniteParameters),
 		Metric: s.metadata.Metric, Exact: s.metadata.Exact, Reason: reasonName(s.Reason),
-		Parent: s.Parent, Created: s.Committed,
+		Parent: s.Parent, Owner: s.Owner, Created: s.Committed,
 	}
 }
