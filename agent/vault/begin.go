@@ -282,6 +282,9 @@ func (v *Vault) commit(s *staging, req CommitRequest) (ticket, error) {
 	if err != nil {
 		return ticket{}, err
 	}
+	if err := v.roomFor(s, size); err != nil {
+		return ticket{}, err
+	}
 	metadata, err := protojson.Marshal(req.Metadata)
 	if err != nil {
 		return ticket{}, fmt.Errorf("encode metadata: %w", err)

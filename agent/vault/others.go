@@ -112,6 +112,23 @@ func closed(dir string) bool {
 	})
 }
 
+// roomFor refuses another user's checkpoint that says it has more bytes than the vault
+// has room for: a file with holes takes none where it is staged, and all that there
+// is once it is sealed.
+func (v *Vault) roomFor(s *staging, sizeBytes int64) error {
+	if s.Owner == nil {
+		return nil
+	}
+	free, err := freeBytes(v.config.Dir)
+	if err != nil {
+		return fmt.Errorf("look for room: %w", err)
+	}
+	if sizeBytes > free {
+		return fault.New(fault.Exhausted, "the checkpoint has %d bytes, and the vault room for %d", sizeBytes, free)
+	}
+	return nil
+}
+
 // goneName is the directory of a staging root with what could not be removed.
 const goneName = ".gone"
 

@@ -212,6 +212,34 @@ func TestTricksOfAnotherUser(t *testing.T) {
 	}
 }
 
+// TestCheckpointsThatGrow: a file of holes takes nothing where it is staged, and would
+// take all of the vault's disk; so would one that is written to while it is sealed.
+func TestCheckpointsThatGrow(t *testing.T) {
+	b := open(t, reachable(t), durable.OS{}, func(c *vault.Config) { c.Retries = 5 })
+	dir, err := b.begin("holes", ada, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	can(t, ada, `truncate -s 4E "$1/w" || truncate -s 8T "$1/w"`, dir)
+	if err := b.commit("holes", 1); !fault.Is(err, fault.Exhausted) {
+		t.Errorf("a file of holes: commit = %v", err)
+	}
+	if dir, err = b.begin("grows", ada, 0); err != nil {
+		t.Fatal(err)
+	}
+	can(t, ada, `echo weights >"$1/w"`, dir)
+	if err := b.commit("grows", 1); err != nil {
+		t.Fatal(err)
+	}
+	can(t, ada, `truncate -s 8T "$1/w"`, dir)
+	b.run()
+	b.wait("grows", "FAILED")
+	testkit.Eventually(t, "it to be removed", func() bool { _, err := os.Lstat(dir); return err != nil })
+	if partial, _ := filepath.Glob(filepath.Join(b.dir, "vault/run/*")); len(partial) > 0 {
+		t.Errorf("left in the vault: %v", partial)
+	}
+}
+
 // TestNamesThatChange: while the agent reads and moves her files, she has their names
 // lead to a directory of root's and back. Nothing of root's is read, or moved.
 func TestNamesThatChange(t *testing.T) {

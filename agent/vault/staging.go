@@ -119,8 +119,9 @@ func stagingPath(root string, k key) string {
 
 // stagedFile is one regular file that a trainer wrote.
 type stagedFile struct {
-	name string
-	info os.FileInfo
+	name    string
+	info    os.FileInfo
+	foreign bool // of another user than the agent's
 }
 
 // list gives the regular files below a staging directory, sorted by name, and
@@ -143,7 +144,7 @@ func (s *staging) list() ([]stagedFile, int64, error) {
 		if len(files) == maxFiles {
 			return fault.New(fault.Invalid, "more than %d staged files", maxFiles)
 		}
-		files = append(files, stagedFile{name, info})
+		files = append(files, stagedFile{name, info, s.Owner != nil})
 		sum += info.Size()
 		return nil
 	})
