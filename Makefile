@@ -77,8 +77,8 @@ gen: ## Make the generated code anew
 race: ## Run every test with the race detector
 	@$(TOOL) gotestsum --format pkgname-and-test-fails -- -race -timeout 30m $(GOTESTFLAGS) ./...
 
-test-elasticsearch: ## Run the exporter's suite against a real Elasticsearch 8 from Maven Central
-	@home=$$(internal/tools/elasticsearch.sh) && VIGIL_ELASTICSEARCH=$$home go test -count=1 -v -run 'TestRealServer' ./controlplane/export/elastic
+test-elasticsearch: ## Run the exporter's suite, and an outage of the whole, against a real Elasticsearch 8 from Maven Central
+	@home=$$(internal/tools/elasticsearch.sh) && VIGIL_ELASTICSEARCH=$$home go test -count=1 -v -p 1 -timeout 20m -run 'TestReal|TestAllIsOutside' ./controlplane/export/elastic ./cmd/e2e | grep -vE 'msg='
 
 FUZZTIME ?= 30s
 fuzz: ## Run every fuzz target for FUZZTIME (30s)
