@@ -211,8 +211,9 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group, reload r
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
+	var frames *ingest.Service
 	events := pipeline.Partitioned(pipeline.Deps{
-		Store: c.store, Incidents: incidents, Audit: c.keyUsed,
+		Store: c.store, Incidents: incidents, Audit: c.keyUsed, Busy: func() bool { return frames.Busy() },
 		NewBank: func() pipeline.Bank { return detect.NewBankOf(profiles.Choose).WatchNodes(profiles.Nodes()) },
 		Clock:   time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
 	}, c.bus)
@@ -220,7 +221,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group, reload r
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
-	frames := ingest.New(c.config.Ingest, ingest.Deps{
+	frames = ingest.New(c.config.Ingest, ingest.Deps{
 		Bus: c.bus, Samples: c.samples, Fleet: nodes, Load: c.load, Admit: doors.authority.Admit,
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})

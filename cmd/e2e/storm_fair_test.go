@@ -15,6 +15,9 @@ import (
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
+// sampleProbes is how many frames measure what ingest takes of samples.
+const sampleProbes = 2000
+
 // steady is how often a node that goes on as ever sends something.
 const steady = 20 * time.Millisecond
 
@@ -89,11 +92,11 @@ func (s served) String() string {
 func (s *sampler) serve() (out served) {
 	s.t.Helper()
 	began := time.Now()
-	for range probes {
+	for range sampleProbes {
 		s.send()
 	}
 	s.until(agentv1.FrameClass_FRAME_CLASS_SAMPLES, s.sequence)
-	out.samples = probes / time.Since(began).Seconds()
+	out.samples = sampleProbes / time.Since(began).Seconds()
 	out.events = s.rate()
 	var events, samples []time.Duration
 	for range 40 {
@@ -145,6 +148,9 @@ func TestStormIsFair(t *testing.T) {
 			Step: 10, Tensor: "w", Quantity: commonv1.Quantity_QUANTITY_GRADIENT, NanCount: 1, TensorSize: 64,
 		}}}
 	})
+	for before := struck.durable(); struck.durable() < before+uint64(findings)/10; { // it has begun
+		time.Sleep(time.Millisecond)
+	}
 	during := bystander.serve()
 	<-storm
 	struck.flushed()

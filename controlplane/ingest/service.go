@@ -171,6 +171,7 @@ type Service struct {
 	told   atomic.Pointer[told]
 	resent prometheus.Counter
 
+	frames  atomic.Int64  // that came and are not yet stored
 	buffers chan *buffers // one for each frame of samples that is stored at once
 	workers *life.Workers
 
@@ -227,6 +228,9 @@ func (s *Service) Run(ctx context.Context) error {
 	s.open.Wait()
 	return s.workers.Stop()
 }
+
+// Busy tells whether agents wait for frames to be taken.
+func (s *Service) Busy() bool { return s.frames.Load() > 0 }
 
 // enter begins a session, unless the control plane goes away.
 func (s *Service) enter() error {

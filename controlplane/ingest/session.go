@@ -69,15 +69,10 @@ func (x *session) run(live context.Context) error {
 	stay := x.whenGoing(x.drain)
 	defer stay()
 	x.follow(x.known)
-	defer x.free()
 	for {
 		request, err := x.stream.Recv()
 		if err == nil {
-			err = x.reserve(live, request)
-		}
-		if err == nil {
-			x.workers.Do(func() { err = x.answer(live, request) })
-			x.free()
+			err = x.work(live, request)
 		}
 		if err == nil {
 			continue
@@ -90,6 +85,19 @@ func (x *session) run(live context.Context) error {
 		}
 		return err
 	}
+}
+
+// work has a worker answer a message, when there is room for that.
+func (x *session) work(live context.Context, request *agentv1.ConnectRequest) error {
+	x.Service.frames.Add(1)
+	defer x.Service.frames.Add(-1)
+	if err := x.reserve(live, request); err != nil {
+		return err
+	}
+	defer x.free()
+	var err error
+	x.workers.Do(func() { err = x.answer(live, request) })
+	return err
 }
 
 // answer takes a message.

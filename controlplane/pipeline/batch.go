@@ -14,6 +14,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/detect"
 	"github.com/vigil-ml/vigil/controlplane/runs"
 	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/protocol"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -87,6 +88,7 @@ func (r *reader) handle(ctx context.Context, frames []bus.Delivery) error {
 	if len(fresh) == 0 {
 		return nil
 	}
+	began := r.deps.Clock()
 	if !r.caught {
 		r.bank.Restore(r.open)
 		r.caught, r.open = true, nil
@@ -100,7 +102,26 @@ func (r *reader) handle(ctx context.Context, frames []bus.Delivery) error {
 	r.cursor, r.marked = r.seen, b.marked
 	r.worked()
 	r.metrics.committed(b, r.deps.Clock())
+	life.Sleep(ctx, pause(r.deps.Clock().Sub(began), r.deps.Busy))
 	return nil
+}
+
+const (
+	// shortBatch is what a batch takes at most that is no burden to others.
+	shortBatch = 20 * time.Millisecond
+	// longestPause bounds for how long others go first.
+	longestPause = 250 * time.Millisecond
+)
+
+// pause is for how long agents go first after a batch. In a storm of events, which
+// are safe on the bus, working on them would take all processors, and agents would
+// wait for each frame: so half of the time is theirs. Where batches are short, as
+// they are when no storm is, nothing waits.
+func pause(took time.Duration, busy func() bool) time.Duration {
+	if took <= shortBatch || busy == nil || !busy() {
+		return 0
+	}
+	return min(took, longestPause)
 }
 
 // observation is what the detectors made of one event.
