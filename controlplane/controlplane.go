@@ -43,15 +43,13 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/conf"
 	"github.com/vigil-ml/vigil/internal/life"
+	"github.com/vigil-ml/vigil/internal/protocol"
 	"github.com/vigil-ml/vigil/internal/serve"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	"github.com/vigil-ml/vigil/internal/telemetry/profiles"
 	"github.com/vigil-ml/vigil/internal/version"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 )
-
-// handshakeTime is how long an agent may take to connect.
-const handshakeTime = 20 * time.Second
 
 // Run runs a control plane until ctx ends. Its logs go to w.
 func Run(ctx context.Context, config Config, w io.Writer) error {
@@ -275,7 +273,7 @@ func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engi
 // serveAgents serves the agents' streams; when it ends, ingest ends them.
 func serveAgents(listener net.Listener, frames *ingest.Service, nodes *authority.Authority, ranks *agreement.Service) func(context.Context) error {
 	server := grpc.NewServer(append(frames.ServerOptions(),
-		grpc.Creds(ingest.Handshakes(credentials.NewTLS(nodes.TLS()))), grpc.StreamInterceptor(nodes.Stream), grpc.ConnectionTimeout(handshakeTime))...)
+		grpc.Creds(ingest.Handshakes(credentials.NewTLS(nodes.TLS()))), grpc.StreamInterceptor(nodes.Stream), grpc.ConnectionTimeout(protocol.ConnectTimeout))...)
 	agentv1.RegisterAgentServiceServer(server, frames)
 	agentv1.RegisterEnrollmentServiceServer(server, nodes)
 	agentv1.RegisterAgreementServiceServer(server, ranks)

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/protocol"
 )
 
 const (
@@ -17,9 +18,11 @@ const (
 	handshakesOfProcessor = 32
 	// longestTurn is how long a handshake keeps others from beginning.
 	longestTurn = 2 * time.Second
-	// staleAfter is how long an agent waits for its handshake at most: soon after it
-	// gives up, and what was computed would be for nothing.
-	staleAfter = 15 * time.Second
+	// staleAfter is how long an agent waits for its turn at most: soon after it gives
+	// up (protocol.ConnectTimeout), and what was computed would be for nothing.
+	staleAfter = protocol.ConnectTimeout * 3 / 4
+	// silentAfter is when one is cut off that says nothing.
+	silentAfter = 20 * time.Second
 )
 
 // Handshakes has few handshakes of TLS go on at once, and the rest wait with
@@ -46,6 +49,9 @@ func (h *handshakes) Clone() credentials.TransportCredentials {
 // ServerHandshake is gRPC's. It fails with [fault.Unavailable] when no turn came
 // in time.
 func (h *handshakes) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if err := raw.SetReadDeadline(time.Now().Add(silentAfter)); err != nil {
+		return nil, nil, err
+	}
 	conn := &arriving{Conn: raw, handshakes: h, leave: func() {}}
 	above, info, err := h.TransportCredentials.ServerHandshake(conn)
 	conn.leave()
@@ -67,7 +73,10 @@ func (c *arriving) Read(p []byte) (int, error) {
 		return n, err
 	}
 	c.arrived = true
-	return n, c.wait()
+	if err := c.wait(); err != nil {
+		return n, err
+	}
+	return n, c.SetReadDeadline(time.Now().Add(silentAfter))
 }
 
 func (c *arriving) wait() error {
