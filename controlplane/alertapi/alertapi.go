@@ -63,6 +63,8 @@ type Deps struct {
 	Clock   func() time.Time
 	Log     *slog.Logger
 	Version string
+	// Name puts names in the place of people's pseudonyms in a text; nil leaves them.
+	Name func(ctx context.Context, text string) string
 }
 
 // API answers requests. Make one with [New].

@@ -1,12 +1,14 @@
 package alertapi
 
 import (
+	"context"
 	"net/http"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/alerting/match"
+	"github.com/vigil-ml/vigil/controlplane/access"
 	"github.com/vigil-ml/vigil/controlplane/routing"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
@@ -59,11 +61,14 @@ func showMatcher(m *controlv1.Matcher) matcher {
 	}
 }
 
-func showSilence(s *controlv1.Silence) silence {
+func (a *API) showSilence(ctx context.Context, s *controlv1.Silence) silence {
 	updated := utc(s.GetUpdated())
 	shown := silence{
 		ID: s.GetSilenceId(), Status: &silenceStatus{s.GetState()}, UpdatedAt: &updated, Comment: s.GetComment(),
 		CreatedBy: s.GetAuthor(), StartsAt: utc(s.GetStarts()), EndsAt: utc(s.GetEnds()), Matchers: []matcher{},
+	}
+	if a.deps.Name != nil {
+		shown.CreatedBy, shown.Comment = a.deps.Name(ctx, shown.CreatedBy), a.deps.Name(ctx, shown.Comment)
 	}
 	for _, m := range s.GetMatchers() {
 		shown.Matchers = append(shown.Matchers, showMatcher(m))
@@ -84,7 +89,7 @@ func (a *API) listSilences(r *http.Request) (any, error) {
 		}
 		for _, s := range all {
 			if about(s, filter) {
-				shown = append(shown, showSilence(routing.WithState(s, a.deps.Clock())))
+				shown = append(shown, a.showSilence(r.Context(), routing.WithState(s, a.deps.Clock())))
 			}
 		}
 		return nil
@@ -110,8 +115,12 @@ func (a *API) postSilence(r *http.Request) (any, error) {
 	if err := read(r, &s); err != nil {
 		return nil, err
 	}
+	author := s.CreatedBy // programs say for whom they do it
+	if who := access.Of(r.Context()); who != nil && who.Kind == access.KindUser {
+		author = who.Author("")
+	}
 	asked := &controlv1.Silence{
-		SilenceId: s.ID, Author: s.CreatedBy, Comment: s.Comment,
+		SilenceId: s.ID, Author: author, Comment: s.Comment,
 		Starts: timestamppb.New(s.StartsAt), Ends: timestamppb.New(s.EndsAt),
 	}
 	for _, m := range s.Matchers {
@@ -134,7 +143,7 @@ func (a *API) getSilence(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return showSilence(routing.WithState(found, a.deps.Clock())), nil
+	return a.showSilence(r.Context(), routing.WithState(found, a.deps.Clock())), nil
 }
 
 func (a *API) deleteSilence(r *http.Request) (any, error) {

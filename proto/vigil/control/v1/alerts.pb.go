@@ -1689,11 +1689,11 @@ const file_vigil_control_v1_alerts_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xac\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb2\x02\n" +
 	"\x11GroupNotification\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12G\n" +
-	"\x06labels\x18\x02 \x03(\v2/.vigil.control.v1.GroupNotification.LabelsEntryR\x06labels\x12/\n" +
-	"\x06alerts\x18\x03 \x03(\v2\x17.vigil.control.v1.AlertR\x06alerts\x12\x1c\n" +
+	"\x06labels\x18\x02 \x03(\v2/.vigil.control.v1.GroupNotification.LabelsEntryR\x06labels\x125\n" +
+	"\x06alerts\x18\x03 \x03(\v2\x17.vigil.control.v1.AlertB\x04\xd0\xf3\x18\x01R\x06alerts\x12\x1c\n" +
 	"\ttruncated\x18\x04 \x01(\x05R\ttruncated\x12\x1a\n" +
 	"\boccasion\x18\x05 \x01(\x05R\boccasion\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x1a9\n" +
@@ -1703,16 +1703,16 @@ const file_vigil_control_v1_alerts_proto_rawDesc = "" +
 	"\aMatcher\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
 	"\boperator\x18\x02 \x01(\x0e2\x1f.vigil.control.v1.MatchOperatorR\boperator\x12\x14\n" +
-	"\x05value\x18\x03 \x01(\tR\x05value\"\xc1\x02\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\"\xcd\x02\n" +
 	"\aSilence\x12\x1d\n" +
 	"\n" +
 	"silence_id\x18\x01 \x01(\tR\tsilenceId\x125\n" +
 	"\bmatchers\x18\x02 \x03(\v2\x19.vigil.control.v1.MatcherR\bmatchers\x122\n" +
 	"\x06starts\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06starts\x12.\n" +
 	"\x04ends\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04ends\x124\n" +
-	"\aupdated\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x12\x16\n" +
-	"\x06author\x18\x06 \x01(\tR\x06author\x12\x18\n" +
-	"\acomment\x18\a \x01(\tR\acomment\x12\x14\n" +
+	"\aupdated\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x12\x1c\n" +
+	"\x06author\x18\x06 \x01(\tB\x04\xd0\xf3\x18\x01R\x06author\x12\x1e\n" +
+	"\acomment\x18\a \x01(\tB\x04\xd0\xf3\x18\x01R\acomment\x12\x14\n" +
 	"\x05state\x18\b \x01(\tR\x05state\"/\n" +
 	"\x13ListSilencesRequest\x12\x18\n" +
 	"\aexpired\x18\x01 \x01(\bR\aexpired\"M\n" +
