@@ -58,7 +58,7 @@ func (tx *Tx) CheckpointOfEachNode() ([]*controlv1.Checkpoint, error) {
 		if err := rows.Scan(&body); err != nil {
 			return err
 		}
-		if err := unmarshal(what, body, c); err != nil {
+		if err := tx.unmarshal(what, body, c); err != nil {
 			return err
 		}
 		if node := c.GetNode(); node != "" && newest[node] == nil && c.GetRemoved() == nil {
