@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
@@ -21,7 +22,7 @@ func (s *Sender) fromBlocks(ctx context.Context, newestMS int64) error {
 		return fmt.Errorf("read samples that left the log: %w", err)
 	}
 	defer func() { _ = querier.Close() }()
-	set := querier.Select(ctx, false, nil, labels.MustNewMatcher(labels.MatchNotEqual, labels.MetricName, ""))
+	set := querier.Select(ctx, false, nil, labels.MustNewMatcher(labels.MatchNotEqual, model.MetricNameLabel, ""))
 	for ref := chunks.HeadSeriesRef(0); set.Next(); ref++ {
 		if err := s.fromSeries(ctx, ref, set.At()); err != nil {
 			return err
