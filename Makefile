@@ -53,6 +53,9 @@ python: ## Build the Python SDK's wheel into bin/
 bench-sdk: ## Microseconds in the training thread: run.log beside wandb and mlflow, and a step with vigil.watch; VIGIL_PYTHON names the Python
 	@go test ./trainer/python -run '^$$' -bench SDK -benchtime 1x -v | grep -vE '^(goos|goarch|pkg|cpu|ok|PASS)'
 
+bench-save: ## How long training stands still for a checkpoint of torch.save, new and over memory that is there (VIGIL_BENCH_MIB, 256)
+	@go test ./trainer/python -run '^$$' -bench Save -benchtime 1x -v | grep -vE '^(goos|goarch|pkg|cpu|ok|PASS)'
+
 deps: ## Install what the tests talk to for real, where this machine allows it
 	@internal/tools/deps.sh
 
@@ -74,8 +77,8 @@ gen: ## Make the generated code anew
 race: ## Run every test with the race detector
 	@$(TOOL) gotestsum --format pkgname-and-test-fails -- -race -timeout 30m $(GOTESTFLAGS) ./...
 
-test-elasticsearch: ## Run the exporter's suite against a real Elasticsearch 8 from Maven Central
-	@home=$$(internal/tools/elasticsearch.sh) && VIGIL_ELASTICSEARCH=$$home go test -count=1 -v -run 'TestRealServer' ./controlplane/export/elastic
+test-elasticsearch: ## Run the exporter's suite, and an outage of the whole, against a real Elasticsearch 8 from Maven Central
+	@home=$$(internal/tools/elasticsearch.sh) && VIGIL_ELASTICSEARCH=$$home go test -count=1 -v -p 1 -timeout 20m -run 'TestReal|TestAllIsOutside' ./controlplane/export/elastic ./cmd/e2e | grep -vE 'msg='
 
 FUZZTIME ?= 30s
 fuzz: ## Run every fuzz target for FUZZTIME (30s)

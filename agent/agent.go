@@ -195,8 +195,8 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 		return err
 	}
 	up = uplink.New(a.config.Uplink, uplink.Deps{
-		Credentials: identity.Credentials,
-		Events:      a.events, Samples: a.samples, Series: a.journal, Commands: commands,
+		Credentials: identity.Credentials, Address: identity.Address,
+		Events: a.events, Samples: a.samples, Series: a.journal, Commands: commands,
 		Hello: a.hello, Heartbeat: a.heartbeat(collectors, reload), Settings: reload.tell,
 		Log: a.log, Metrics: a.metrics,
 	})

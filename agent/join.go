@@ -23,9 +23,16 @@ const (
 	joinedFile   = "control-plane" // the address that the node joined
 )
 
-// enrollment says where this node's identity lies.
+// enrollment says where this node's identity lies. An address that the
+// configuration leaves as it is follows what the node joins.
 func (c Config) enrollment() enroll.Config {
-	return enroll.Config{Path: filepath.Join(c.StateDir, identityFile), Node: c.Node, Address: c.Uplink.Address}
+	e := enroll.Config{Path: filepath.Join(c.StateDir, identityFile), Node: c.Node, Address: c.Uplink.Address}
+	joined := filepath.Join(c.StateDir, joinedFile)
+	text, err := os.ReadFile(joined)
+	if c.Uplink.Address == uplink.Defaults().Address || (err == nil && strings.TrimSpace(string(text)) == c.Uplink.Address) {
+		e.Joined = joined
+	}
+	return e
 }
 
 // bindAddress takes the address that the node joined, where the configuration

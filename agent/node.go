@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -193,11 +192,6 @@ func (a *agent) web(ctx context.Context, metrics http.Handler) error {
 	}
 	mux := http.NewServeMux()
 	telemetry.Handle(mux, metrics, a.reachable)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
-	defer stop()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	refused := metric.NewCounter(a.metrics, metric.AgentReadersRefused).WithLabelValues()
+	return serveReaders(ctx, listener, mux, readerWait, refused.Inc)
 }

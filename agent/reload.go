@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -12,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/vigil-ml/vigil/agent/collect"
+	"github.com/vigil-ml/vigil/internal/conf"
 	"github.com/vigil-ml/vigil/internal/metric"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 )
@@ -73,7 +73,7 @@ func (r *reloader) take(config Config) {
 	}
 	r.latest = config
 	r.setLevel(config.Log.Level)
-	waiting := differ(r.written, config)
+	waiting := waits(r.written, config)
 	if config.Log.Format != r.written.Log.Format {
 		waiting = append(waiting, "log.format")
 	}
@@ -129,14 +129,7 @@ func overlay(config Config, settings *agentv1.Settings) Config {
 	return config
 }
 
-// differ gives the keys of the parts that changed and cannot without a restart.
-func differ(before, after Config) (keys []string) {
-	a, b := reflect.ValueOf(before), reflect.ValueOf(after)
-	for i := range a.NumField() {
-		key := a.Type().Field(i).Tag.Get("yaml")
-		if !slices.Contains(changeable(), key) && !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
-			keys = append(keys, key)
-		}
-	}
-	return keys
+// waits gives the keys of the parts that changed and cannot without a restart.
+func waits(before, after Config) (keys []string) {
+	return slices.DeleteFunc(conf.Differ(before, after), func(key string) bool { return slices.Contains(changeable(), key) })
 }

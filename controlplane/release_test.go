@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/vigil-ml/vigil/controlplane"
@@ -56,14 +57,25 @@ func unpack(t *testing.T, archive string) string {
 // start runs a control plane until the test ends.
 func start(t *testing.T, config controlplane.Config) {
 	t.Helper()
+	startUntil(t, config)
+}
+
+// startUntil runs a control plane until stop is called, or the test ends.
+func startUntil(t *testing.T, config controlplane.Config) (stop func()) {
+	t.Helper()
 	group := life.NewGroup(context.Background())
 	group.Go("control plane", func(ctx context.Context) error { return controlplane.Run(ctx, config, io.Discard) })
-	t.Cleanup(func() {
-		group.Stop()
-		if err := group.Wait(); err != nil {
-			t.Error(err)
-		}
-	})
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			group.Stop()
+			if err := group.Wait(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Cleanup(stop)
+	return stop
 }
 
 // TestEarlierState starts a control plane on the state directory that one with

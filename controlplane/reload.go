@@ -3,10 +3,10 @@ package controlplane
 import (
 	"context"
 	"log/slog"
-	"reflect"
 	"strings"
 
 	"github.com/vigil-ml/vigil/controlplane/ingest"
+	"github.com/vigil-ml/vigil/internal/conf"
 )
 
 // reloader takes other configurations while the control plane runs.
@@ -27,20 +27,14 @@ func (r reloader) run(ctx context.Context, frames *ingest.Service, log *slog.Log
 		}
 		changed := frames.SetCollectors(config.Ingest.Collectors)
 		log.Info("configuration is reloaded", "collectors of agents", len(config.Ingest.Collectors), "changed", changed)
-		if waiting := differ(r.written, config); len(waiting) > 0 {
+		if waiting := waits(r.written, config); len(waiting) > 0 {
 			log.Warn("some changes wait for a restart of the control plane; until then the old values hold", "keys", strings.Join(waiting, ", "))
 		}
 	}
 }
 
-// differ gives the keys of the parts that changed and cannot without a restart.
-func differ(before, after Config) (keys []string) {
+// waits gives the keys of the parts that changed and cannot without a restart.
+func waits(before, after Config) (keys []string) {
 	before.Ingest.Collectors, after.Ingest.Collectors = nil, nil
-	a, b := reflect.ValueOf(before), reflect.ValueOf(after)
-	for i := range a.NumField() {
-		if !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
-			keys = append(keys, a.Type().Field(i).Tag.Get("yaml"))
-		}
-	}
-	return keys
+	return conf.Differ(before, after)
 }

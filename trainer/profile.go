@@ -16,23 +16,39 @@ import (
 
 const profileFormat = "pprof CPU profile"
 
+var errProfiled = fault.New(fault.Precondition, "another profile of the process is being recorded")
+
 // recorder records the process' CPU profile for some steps. The watch begins it
 // and the training loop counts its steps down, without a lock.
 type recorder struct {
-	last  string       // the directive that was carried out last; the watch's own
-	left  atomic.Int64 // steps until the profile is complete; 0: nothing is counted
-	ended chan struct{}
+	last    string        // the directive that was carried out last; the watch's own
+	left    atomic.Int64  // steps until the profile is complete; 0: nothing is counted
+	ended   chan int64    // the last step of a complete one
+	busy    chan struct{} // holds a token while one is recorded, until that is told
+	closing chan struct{} // closed when the session ends
 }
 
-func newRecorder() *recorder { return &recorder{ended: make(chan struct{}, 1)} }
+func newRecorder() *recorder {
+	return &recorder{ended: make(chan int64, 1), busy: make(chan struct{}, 1), closing: make(chan struct{})}
+}
+
+// close has a profile that is being recorded fail, and waits until that is told,
+// until ctx ends at most. None begins afterwards.
+func (r *recorder) close(ctx context.Context) {
+	close(r.closing)
+	select {
+	case r.busy <- struct{}{}:
+	case <-ctx.Done():
+	}
+}
 
 // stepped counts a step.
-func (r *recorder) stepped() {
+func (r *recorder) stepped(step int64) {
 	if r.left.Load() == 0 || r.left.Add(-1) != 0 {
 		return
 	}
 	select {
-	case r.ended <- struct{}{}:
+	case r.ended <- step:
 	default:
 	}
 }
@@ -57,29 +73,39 @@ func (s *Session) profile(directive *commonv1.Directive) {
 		return
 	}
 	tell(&commonv1.ProfileProgress{State: commonv1.ProfileState_PROFILE_STATE_DIRECTED})
-	first := max(0, s.step.Load()) + 1
-	s.group.Go("profile", func(ctx context.Context) error {
-		progress, err := s.endProfile(ctx, file, directive.GetDeadline().AsTime())
+	s.group.Go("profile", func(context.Context) error {
+		progress, err := s.endProfile(file, directive.GetDeadline().AsTime())
 		if err != nil {
 			progress = &commonv1.ProfileProgress{State: commonv1.ProfileState_PROFILE_STATE_FAILED, Error: err.Error()}
 		} else {
-			progress.FirstStep, progress.LastStep = first, first+int64(order.GetSteps())-1
+			progress.FirstStep = progress.LastStep - int64(order.GetSteps()) + 1
 		}
 		tell(progress)
+		<-s.recorder.busy
 		return nil
 	})
 }
 
-func (s *Session) beginProfile(order *commonv1.ProfileOrder) (*os.File, error) {
+func (s *Session) beginProfile(order *commonv1.ProfileOrder) (file *os.File, err error) {
+	select {
+	case s.recorder.busy <- struct{}{}:
+	default:
+		return nil, errProfiled
+	}
+	defer func() {
+		if err != nil {
+			<-s.recorder.busy
+		}
+	}()
 	path := filepath.Join(order.GetDirectory(), fmt.Sprintf("%s-rank-%05d.pprof", filepath.Base(order.GetProfileId()), s.config.Rank))
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	file, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("create profile: %w", err)
 	}
 	if err := pprof.StartCPUProfile(file); err != nil {
 		_ = file.Close()
 		_ = os.Remove(path)
-		return nil, fault.New(fault.Precondition, "another profile of the process is being recorded")
+		return nil, errProfiled
 	}
 	select {
 	case <-s.recorder.ended: // of a profile that came too late
@@ -90,15 +116,16 @@ func (s *Session) beginProfile(order *commonv1.ProfileOrder) (*os.File, error) {
 }
 
 // endProfile waits for the steps and gives what was written.
-func (s *Session) endProfile(ctx context.Context, file *os.File, deadline time.Time) (*commonv1.ProfileProgress, error) {
+func (s *Session) endProfile(file *os.File, deadline time.Time) (*commonv1.ProfileProgress, error) {
 	timer := time.NewTimer(deadline.Sub(s.deps.Clock()))
 	defer timer.Stop()
+	var last int64
 	var err error
 	select {
-	case <-s.recorder.ended:
+	case last = <-s.recorder.ended:
 	case <-timer.C:
 		err = fault.New(fault.Deadline, "the steps were not made in time")
-	case <-ctx.Done():
+	case <-s.recorder.closing:
 		err = fault.New(fault.Unavailable, "the process ended before the steps were made")
 	}
 	s.recorder.left.Store(0)
@@ -109,6 +136,6 @@ func (s *Session) endProfile(ctx context.Context, file *os.File, deadline time.T
 		return nil, err
 	}
 	return &commonv1.ProfileProgress{
-		State: commonv1.ProfileState_PROFILE_STATE_RECORDED, Path: file.Name(), SizeBytes: info.Size(), Format: profileFormat,
+		State: commonv1.ProfileState_PROFILE_STATE_RECORDED, Path: file.Name(), SizeBytes: info.Size(), Format: profileFormat, LastStep: last,
 	}, nil
 }

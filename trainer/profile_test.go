@@ -4,6 +4,7 @@ import (
 	"compress/gzip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,4 +65,12 @@ func TestProfile(t *testing.T) {
 	testkit.Eventually(t, "no step was made in time", func() bool { return profileOf(agent, "late", failed) != nil })
 	ask("nowhere", filepath.Join(dir, "none"), time.Now().Add(time.Minute))
 	testkit.Eventually(t, "no file can be made", func() bool { return profileOf(agent, "nowhere", failed) != nil })
+	ask("cut", dir, time.Now().Add(time.Minute))
+	testkit.Eventually(t, "another is begun", func() bool { return profileOf(agent, "cut", directed) != nil })
+	if err := s.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := profileOf(agent, "cut", failed); got == nil || !strings.Contains(got.Error, "the process ended") {
+		t.Errorf("of the profile that was under way when the session was closed, the agent knows %v", got)
+	}
 }

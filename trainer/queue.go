@@ -1,6 +1,7 @@
 package trainer
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -9,6 +10,10 @@ import (
 
 // maxQueuedEvents bounds events other than step reports; they are few.
 const maxQueuedEvents = 256
+
+// maxQueuedTelemetry bounds batches of spans and logs, of up to a megabyte each,
+// which many more of come than of other events.
+const maxQueuedTelemetry = 32
 
 // item is one thing to report: a step, or an event that is built already.
 type item struct {
@@ -20,14 +25,16 @@ type item struct {
 
 // queue holds what is to be reported, in order. Step reports live in a ring
 // whose slots are used again, so that putting one allocates nothing; events
-// have their own room, so that a flood of steps never drops an event. Either
-// drops its oldest when full. It is safe for concurrent use.
+// have their own room, so that a flood of steps never drops an event, and what
+// the process says of itself has one, so that it drops none either. Each drops
+// its oldest when full. It is safe for concurrent use.
 type queue struct {
 	mu      sync.Mutex
 	steps   []item // ring
 	first   int    // oldest in steps
 	count   int    // filled slots of steps
 	events  []item
+	said    []item // telemetry
 	next    uint64 // order of the next item
 	dropped int64  // since the queue was made
 }
@@ -60,12 +67,32 @@ func (i *item) copyStep(order uint64, at time.Time, report *StepReport) {
 func (q *queue) putEvent(event *commonv1.Event) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.events) == maxQueuedEvents {
-		q.events = append(q.events[:0], q.events[1:]...)
+	room, most := &q.events, maxQueuedEvents
+	if event.GetTelemetry() != nil {
+		room, most = &q.said, maxQueuedTelemetry
+	}
+	if len(*room) == most {
+		removeFirst(room)
 		q.dropped++
 	}
-	q.events = append(q.events, item{order: q.next, event: event})
+	*room = append(*room, item{order: q.next, event: event})
 	q.next++
+}
+
+// removeFirst gives the first of a room and closes the gap.
+func removeFirst(room *[]item) item {
+	first := (*room)[0]
+	*room = slices.Delete(*room, 0, 1)
+	return first
+}
+
+// oldest gives the room that the oldest event is in; an empty one when there is
+// none.
+func (q *queue) oldest() *[]item {
+	if len(q.events) == 0 || len(q.said) > 0 && q.said[0].order < q.events[0].order {
+		return &q.said
+	}
+	return &q.events
 }
 
 // take moves the oldest items into the given slots and gives their number.
@@ -74,15 +101,16 @@ func (q *queue) take(into []item) int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for n := range into {
+		events := q.oldest()
 		switch {
-		case q.count > 0 && (len(q.events) == 0 || q.steps[q.first].order < q.events[0].order):
+		case q.count > 0 && (len(*events) == 0 || q.steps[q.first].order < (*events)[0].order):
 			slot := &q.steps[q.first]
 			into[n].copyStep(slot.order, slot.at, &slot.step)
 			q.first = (q.first + 1) % len(q.steps)
 			q.count--
-		case len(q.events) > 0:
-			into[n].order, into[n].event = q.events[0].order, q.events[0].event
-			q.events = append(q.events[:0], q.events[1:]...)
+		case len(*events) > 0:
+			first := removeFirst(events)
+			into[n].order, into[n].event = first.order, first.event
 		default:
 			return n
 		}
@@ -94,7 +122,7 @@ func (q *queue) take(into []item) int {
 func (q *queue) empty() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.count == 0 && len(q.events) == 0
+	return q.count == 0 && len(*q.oldest()) == 0
 }
 
 // drops gives the number of items dropped since the queue was made.

@@ -19,6 +19,23 @@ func TestFullQueueOfEventsDropsTheOldest(t *testing.T) {
 	}
 }
 
+// TestTelemetryPushesOutNoOtherEvent, and leaves in its order.
+func TestTelemetryPushesOutNoOtherEvent(t *testing.T) {
+	q := newQueue(2)
+	q.putEvent(&commonv1.Event{Body: &commonv1.Event_RunEnded{RunEnded: &commonv1.RunEnded{}}})
+	for n := range maxQueuedEvents + 1 {
+		q.putEvent(&commonv1.Event{Body: &commonv1.Event_Telemetry{Telemetry: &commonv1.Telemetry{Otlp: []byte{byte(n)}}}})
+	}
+	slots := make([]item, maxQueuedEvents)
+	n := q.take(slots)
+	if n != 1+maxQueuedTelemetry || slots[0].event.GetRunEnded() == nil || q.drops() != maxQueuedEvents+1-maxQueuedTelemetry || !q.empty() {
+		t.Errorf("%d items, the first %v, %d dropped", n, slots[0].event, q.drops())
+	}
+	if got := slots[n-1].event.GetTelemetry().GetOtlp(); len(got) != 1 || got[0] != maxQueuedEvents&0xff {
+		t.Errorf("the last is %v, want what was said last", got)
+	}
+}
+
 func TestQueueKeepsStepsAndEventsInOneOrder(t *testing.T) {
 	q := newQueue(8)
 	for n := range int64(4) {

@@ -140,7 +140,7 @@ func (s *Session) Step(report StepReport) {
 		return
 	}
 	s.queue.putStep(s.deps.Clock(), &report)
-	s.recorder.stepped()
+	s.recorder.stepped(report.Step)
 }
 
 // Report sends an event at once, in the background. Where they are empty it
@@ -181,6 +181,7 @@ func (s *Session) close(ctx context.Context) error {
 	for order := s.orders.take(anyOrder); order != nil; order = s.orders.take(anyOrder) {
 		s.failed(order, order.CheckpointID, "the process ended before it could save")
 	}
+	s.recorder.close(ctx)
 	s.closing.Store(true)
 	select {
 	case s.urgent <- struct{}{}:

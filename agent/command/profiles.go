@@ -168,21 +168,34 @@ func (p *Profiles) forget(profileID string) {
 func (p *Profiles) wait(ctx context.Context, order *commonv1.ProfileOrder, s *localapi.Session, answer <-chan *commonv1.ProfileProgress, traceparent string) error {
 	session := s
 	for {
+		var silent error
 		select {
 		case progress := <-answer:
-			if progress.GetState() == commonv1.ProfileState_PROFILE_STATE_FAILED {
-				return fault.New(fault.Precondition, "rank %d of run %s: %s", s.Rank, s.RunID, progress.GetError())
-			}
-			return nil
+			return outcome(s, progress)
 		case <-p.deps.Trainers.Gone(session):
 			// A process that only lost its connection is soon back with another session.
-			if session = p.back(ctx, session); session == nil {
-				return p.fail(ctx, order, s, traceparent, fault.New(fault.Unavailable, "trainer of run %s (pid %d) went away before it was profiled", s.RunID, s.PID))
+			if session = p.back(ctx, session); session != nil {
+				continue
 			}
+			silent = fault.New(fault.Unavailable, "trainer of run %s (pid %d) went away before it was profiled", s.RunID, s.PID)
 		case <-ctx.Done():
-			return p.fail(ctx, order, s, traceparent, fault.New(fault.Deadline, "run %s made no %d steps, or no trace of them, in time", s.RunID, order.GetSteps()))
+			silent = fault.New(fault.Deadline, "run %s made no %d steps, or no trace of them, in time", s.RunID, order.GetSteps())
+		}
+		select {
+		case progress := <-answer: // it was the last that the process said
+			return outcome(s, progress)
+		default:
+			return p.fail(ctx, order, s, traceparent, silent)
 		}
 	}
+}
+
+// outcome is what a process answered.
+func outcome(s *localapi.Session, progress *commonv1.ProfileProgress) error {
+	if progress.GetState() == commonv1.ProfileState_PROFILE_STATE_FAILED {
+		return fault.New(fault.Precondition, "rank %d of run %s: %s", s.Rank, s.RunID, progress.GetError())
+	}
+	return nil
 }
 
 // back gives the session that a process has a little later; nil when it has none.

@@ -101,6 +101,29 @@ func TestProfileRecords(t *testing.T) {
 	}
 }
 
+// TestProfileOfAProcessThatEnds: a trace that was told is one, though the process
+// was seen to go away before.
+func TestProfileOfAProcessThatEnds(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, dir)
+		a := n.train(1, 0, 0, 1)
+		go func() {
+			<-a.got
+			a.die()
+			time.Sleep(100 * time.Millisecond)
+			a.profiled(commonv1.ProfileState_PROFILE_STATE_RECORDED, "")
+		}()
+		if _, err := n.profiles.Record(context.Background(), profileOrder(0), "cmd", "", time.Now().Add(time.Minute)); err != nil {
+			t.Errorf("record: %v", err)
+		}
+		if told := n.profileTold(); told != "0 RECORDED" {
+			t.Errorf("told %q", told)
+		}
+		end(n)
+	})
+}
+
 func errorText(err error) string {
 	if err == nil {
 		return ""

@@ -78,7 +78,7 @@ func (a *API) learn(s *Session, event *commonv1.Event) {
 		a.book.stepped(s.RunID, body.Step.GetStep())
 		a.sessions.finished(s, body.Step.GetStep(), event.GetTime().AsTime(), a.deps.Clock())
 	case *commonv1.Event_AttemptStarted:
-		a.book.launched(s.RunID, event.Attempt, body.AttemptStarted.GetPid(), a.deps.Clock())
+		a.book.launched(s.RunID, s.uid, event.Attempt, body.AttemptStarted.GetPid(), a.deps.Clock())
 		if s.Kind == trainerv1.SessionKind_SESSION_KIND_SUPERVISOR {
 			a.sessions.launched(s, event.Attempt, body.AttemptStarted.GetPid())
 		}

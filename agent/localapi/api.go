@@ -30,9 +30,6 @@ import (
 	trainerv1 "github.com/vigil-ml/vigil/proto/vigil/trainer/v1"
 )
 
-// connBytes is the buffer of what a connection of a trainer reads.
-const connBytes = 4 << 10
-
 // Config is what users say about the trainers' socket.
 type Config struct {
 	// Socket is the path of the unix socket; at most 107 bytes.
@@ -55,6 +52,10 @@ type Config struct {
 	// TickAfter is how long a trainer must at least have finished no step before
 	// the agent says so; see [API.Run]. What becomes of it the hang rule says.
 	TickAfter time.Duration `yaml:"tick_after"`
+	// MaxPerUser bounds the connections of one user of this machine, and the calls
+	// that one user has under way, a watch too; >= 1. Four times as many connections
+	// are taken of all users together.
+	MaxPerUser int `yaml:"max_per_user"`
 	// Runs is the file that remembers this node's runs and how often each was
 	// launched; empty: beside the socket.
 	Runs string `yaml:"runs"`
@@ -65,6 +66,7 @@ func Defaults(socket string) Config {
 	return Config{
 		Socket: socket, SocketMode: "0600", Hold: 10 * time.Second, CallTimeout: 30 * time.Second,
 		ResolveTimeout: 15 * time.Minute, LostAfter: time.Minute, TickAfter: 10 * time.Second,
+		MaxPerUser: 1024,
 	}
 }
 
@@ -78,6 +80,9 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 	}
 	if _, err := c.mode(); err != nil {
 		report("socket_mode", "%q: want 0600, 0660 or 0666", c.SocketMode)
+	}
+	if c.MaxPerUser < 1 {
+		report("max_per_user", "is %d; want at least 1", c.MaxPerUser)
 	}
 	for key, d := range map[string]time.Duration{
 		"hold": c.Hold, "call_timeout": c.CallTimeout, "resolve_timeout": c.ResolveTimeout,
@@ -165,11 +170,13 @@ type API struct {
 	dropped  prometheus.Counter
 	refused  prometheus.Counter
 	peers    prometheus.Counter // refused processes
+	conns    prometheus.Counter // refused connections
 	clamped  prometheus.Counter
 	lost     prometheus.Counter
 	ticks    prometheus.Counter
 	attempts *prometheus.CounterVec
 	weights  *prometheus.CounterVec
+	warned   warned
 	closing  chan struct{} // closed when Run ends
 }
 
@@ -184,6 +191,7 @@ func New(config Config, deps Deps) *API {
 		dropped:  metric.NewCounter(deps.Metrics, metric.AgentTrainerDropped).WithLabelValues(),
 		refused:  metric.NewCounter(deps.Metrics, metric.AgentEventsRefused).WithLabelValues(),
 		peers:    metric.NewCounter(deps.Metrics, metric.AgentPeersRefused).WithLabelValues(),
+		conns:    metric.NewCounter(deps.Metrics, metric.AgentConnsRefused).WithLabelValues(),
 		clamped:  metric.NewCounter(deps.Metrics, metric.AgentEventsClamped).WithLabelValues(),
 		lost:     metric.NewCounter(deps.Metrics, metric.AgentRunsLost).WithLabelValues(),
 		ticks:    metric.NewCounter(deps.Metrics, metric.AgentTicks).WithLabelValues(),
@@ -214,20 +222,14 @@ func (a *API) Run(ctx context.Context) error {
 		close(a.closing)
 	})
 	defer stop()
-	server := grpc.NewServer(
-		serve.PeerCredentials(),
-		grpc.UnaryInterceptor(a.guardCall),
-		grpc.StreamInterceptor(a.guardStream),
-		grpc.StatsHandler(connections{a}),
-		// Reports are small, and a node has many trainers.
-		grpc.ReadBufferSize(connBytes),
-	)
+	server := grpc.NewServer(a.serverOptions()...)
 	trainerv1.RegisterTrainerServiceServer(server, a)
 	a.deps.Log.Info("serve trainers", "socket", a.config.Socket)
 	return life.All(ctx,
 		life.Task{Name: "serve", Run: func(ctx context.Context) error {
-			return serve.Both(ctx, listener, serve.Options{
+			return serve.Both(ctx, a.bound(listener), serve.Options{
 				GRPC: server, JSON: []serve.Register{trainergw.RegisterTrainerServiceHandler},
+				Wait: a.wait(), BodyTime: a.config.CallTimeout,
 			})
 		}},
 		life.Task{Name: "watch runs", Run: a.watchRuns},

@@ -63,7 +63,7 @@ func (a *API) Register(ctx context.Context, in *trainerv1.RegisterRequest) (*tra
 	if s.Kind == trainerv1.SessionKind_SESSION_KIND_SUPERVISOR {
 		response.NextAttempt = a.book.next(s.RunID)
 	} else {
-		a.book.launched(s.RunID, s.Attempt, s.PID, a.deps.Clock())
+		a.book.launched(s.RunID, s.uid, s.Attempt, s.PID, a.deps.Clock())
 	}
 	return response, nil
 }

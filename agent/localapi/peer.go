@@ -32,7 +32,11 @@ func (a *API) claim(ctx context.Context, runID string) (uid int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if owner := a.book.claim(runID, uid); owner != uid && uid != superuser {
+	owner, ok := a.book.claim(runID, uid, a.deps.Clock())
+	if !ok {
+		return 0, fault.New(fault.Exhausted, "this node has %d open runs of other users", maxRuns)
+	}
+	if owner != uid && uid != superuser {
 		return 0, a.refusePeer(uid, "run %q is another user's on this node", runID)
 	}
 	return uid, nil
@@ -57,6 +61,6 @@ func (a *API) session(ctx context.Context, id string) (*Session, error) {
 func (a *API) refusePeer(uid int, format string, args ...any) error {
 	a.peers.Inc()
 	err := fault.New(fault.Denied, format, args...)
-	a.deps.Log.Warn("refuse a process", "uid", uid, "error", err)
+	a.warnOf(uid, err)
 	return err
 }

@@ -34,7 +34,7 @@ const (
 
 // openNode makes a node whose socket every user of the machine may connect to. The
 // test must be root to be others.
-func openNode(t *testing.T) *node {
+func openNode(t *testing.T, change ...func(*localapi.Config)) *node {
 	t.Helper()
 	testkit.RequireRoot(t)
 	dir, err := os.MkdirTemp("", "vigil-peer-") // t.TempDir is for its user alone
@@ -45,10 +45,10 @@ func openNode(t *testing.T) *node {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return serveWith(t, nil, func(c *localapi.Config) {
+	return serveWith(t, nil, append(change, func(c *localapi.Config) {
 		c.Socket, c.SocketMode = filepath.Join(dir, "run", "s"), "0666"
 		c.Runs = filepath.Join(dir, "runs")
-	})
+	})...)
 }
 
 // connectAs connects as a user: the thread that connects is that user's, as a

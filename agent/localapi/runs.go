@@ -23,9 +23,14 @@ import (
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
-// maxRuns bounds the runs that are remembered; the one that was launched
-// longest ago is forgotten first, ended ones before others.
-const maxRuns = 1024
+const (
+	// maxRuns bounds the runs that are remembered. For a new one the one that was
+	// launched longest ago is forgotten, ended ones before others; an open one only
+	// for one of the same user, so that nobody takes a run by filling the book.
+	maxRuns = 1024
+	// maxRunsOfOther bounds those of a user other than the agent's own.
+	maxRunsOfOther = maxRuns / 2
+)
 
 // note is what is remembered of a run.
 type note struct {
@@ -34,6 +39,7 @@ type note struct {
 	PID      int64     `json:"pid"`     // of the process that registered last; 0 when not known
 	Open     bool      `json:"open"`    // it was not said to have ended
 	Launched time.Time `json:"launched"`
+	Claimed  time.Time `json:"claimed,omitzero"`
 	Owner    *int      `json:"owner,omitempty"` // the user whose run it is
 
 	step      int64     // the last that was reported to this agent
@@ -83,39 +89,50 @@ func (b *book) load(fsys durable.FS, path string) {
 	}
 }
 
-// launched notes that processes of a run were started.
-func (b *book) launched(runID string, attempt uint32, pid int64, now time.Time) {
+// launched notes that processes of a user's run were started.
+func (b *book) launched(runID string, uid int, attempt uint32, pid int64, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	n := b.find(runID)
+	n := b.find(runID, uid, now)
+	if n == nil {
+		return
+	}
 	n.Attempt, n.Open, n.Launched, n.awaySince = max(n.Attempt, attempt), true, now.UTC(), time.Time{}
 	n.PID = cmp.Or(pid, n.PID)
 	b.save()
 }
 
-// find gives what is remembered of a run, which it may be the first word of. The
-// lock is held.
-func (b *book) find(runID string) *note {
+// find gives what is remembered of a run, which this user's process may say the
+// first word of; nil: there is no room. The lock is held.
+func (b *book) find(runID string, uid int, now time.Time) *note {
 	n := b.runs[runID]
 	if n == nil {
-		b.forgetOne()
-		n = &note{RunID: runID}
+		if !b.makeRoom(uid) {
+			return nil
+		}
+		n = &note{RunID: runID, Owner: &uid, Claimed: now.UTC()}
 		b.runs[runID] = n
+	}
+	if n.Owner == nil {
+		n.Owner = &uid
 	}
 	return n
 }
 
 // claim has a run be of a user, from its first process on; it gives the user
-// whose it is.
-func (b *book) claim(runID string, uid int) (owner int) {
+// whose it is, and false when there is no room for it.
+func (b *book) claim(runID string, uid int, now time.Time) (owner int, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	n := b.find(runID)
-	if n.Owner == nil {
-		n.Owner = &uid
-		b.save()
+	if n := b.runs[runID]; n != nil && n.Owner != nil {
+		return *n.Owner, true
 	}
-	return *n.Owner
+	n := b.find(runID, uid, now)
+	if n == nil {
+		return 0, false
+	}
+	b.save()
+	return *n.Owner, true
 }
 
 // stepped notes a run's progress, for its last word.
@@ -184,17 +201,43 @@ func (b *book) lost(now time.Time, after time.Duration, present func(runID strin
 	return lost
 }
 
-func (b *book) forgetOne() {
-	if len(b.runs) < maxRuns {
-		return
-	}
-	var oldest *note
+// makeRoom forgets a run, where it must, for another of a user: an ended one of
+// that user, else one of others, else an open one of that user. It gives false when
+// only open ones of others are left.
+func (b *book) makeRoom(uid int) bool {
+	var mine, others, open []*note
 	for _, n := range b.runs {
-		if oldest == nil || (oldest.Open && !n.Open) || (oldest.Open == n.Open && n.Launched.Before(oldest.Launched)) {
-			oldest = n
+		switch own := n.Owner != nil && *n.Owner == uid; {
+		case own && !n.Open:
+			mine = append(mine, n)
+		case own:
+			open = append(open, n)
+		case !n.Open:
+			others = append(others, n)
 		}
 	}
-	delete(b.runs, oldest.RunID)
+	order := [][]*note{mine, others, open}
+	switch {
+	case uid != os.Getuid() && len(mine)+len(open) >= maxRunsOfOther:
+		order = [][]*note{mine, open}
+	case len(b.runs) < maxRuns:
+		return true
+	}
+	for _, some := range order {
+		if len(some) > 0 {
+			delete(b.runs, slices.MinFunc(some, func(x, y *note) int { return x.last().Compare(y.last()) }).RunID)
+			return true
+		}
+	}
+	return false
+}
+
+// last is when something was last heard of a run.
+func (n *note) last() time.Time {
+	if n.Claimed.After(n.Launched) {
+		return n.Claimed
+	}
+	return n.Launched
 }
 
 // save writes the file anew: runs are launched and end rarely. What cannot be

@@ -222,3 +222,35 @@ func TestLostRunsOfAnEarlierAgentEnd(t *testing.T) {
 		}
 	})
 }
+
+// TestNobodyTakesARunByFillingTheBook: another user's open run is his, whoever
+// registers how many.
+func TestNobodyTakesARunByFillingTheBook(t *testing.T) {
+	n := makeNode(t)
+	owner := func(run string, uid int) string {
+		got, ok := n.api.ClaimForTest(run, uid)
+		return fmt.Sprint(got, " ", ok)
+	}
+	owner("his", bob)
+	for i := range 3000 {
+		if got := owner(fmt.Sprint("hers-", i), ada); got != fmt.Sprint(ada, " true") {
+			t.Fatalf("her run %d: %s", i, got)
+		}
+	}
+	if got := owner("his", ada); got != fmt.Sprint(bob, " true") {
+		t.Errorf("she took his run: %s", got)
+	}
+	// Another one comes, and the book is full of open runs: who has none is refused.
+	for i := range 3000 {
+		owner(fmt.Sprint("carls-", i), bob+1)
+	}
+	if got := owner("his", ada); got != fmt.Sprint(bob, " true") {
+		t.Errorf("she took his run when the book was full: %s", got)
+	}
+	if got := owner("new", bob+2); got != "0 false" {
+		t.Errorf("somebody new: %s", got)
+	}
+	if got := owner("his-2", bob); got != fmt.Sprint(bob, " true") {
+		t.Errorf("he has one to give up: %s", got)
+	}
+}

@@ -53,7 +53,7 @@ func (u *Uplink) session(ctx context.Context) (progress bool, err error) {
 			return false, fmt.Errorf("dial control plane: %w", err)
 		}
 	}
-	conn, err := grpc.NewClient("passthrough:///"+u.config.Address,
+	conn, err := grpc.NewClient("passthrough:///"+u.address(),
 		grpc.WithTransportCredentials(how),
 		// What comes down is small, and what goes up is one frame at a time.
 		grpc.WithReadBufferSize(connBytes),

@@ -126,11 +126,22 @@ type Deps struct {
 	// Credentials gives what each session is opened with; nil opens it without
 	// TLS.
 	Credentials func(ctx context.Context) (credentials.TransportCredentials, error)
+	// Address gives where the control plane is now, for each session; nil: where
+	// Config says.
+	Address func() string
 	// Settings is told what each Welcome sets, nil for nothing, and what is set
 	// later in its session; it must not block. It may be nil.
 	Settings func(*agentv1.Settings)
 	Log      *slog.Logger
 	Metrics  prometheus.Registerer
+}
+
+// address is where the control plane is.
+func (u *Uplink) address() string {
+	if u.deps.Address != nil {
+		return u.deps.Address()
+	}
+	return u.config.Address
 }
 
 // Uplink is the agent's side of the stream. Make one with [New].
@@ -165,7 +176,7 @@ func (u *Uplink) Connected() bool { return u.connected.Load() }
 func (u *Uplink) Meet(ctx context.Context, in *agentv1.MeetRequest) (*agentv1.MeetResponse, error) {
 	conn := u.conn.Load()
 	if conn == nil {
-		return nil, fault.New(fault.Unavailable, "meet: the control plane at %s is out of reach", u.config.Address)
+		return nil, fault.New(fault.Unavailable, "meet: the control plane at %s is out of reach", u.address())
 	}
 	out, err := agentv1.NewAgreementServiceClient(conn).Meet(ctx, in)
 	if err != nil {
@@ -222,6 +233,6 @@ func (u *Uplink) keepOpen(ctx context.Context) error {
 func (u *Uplink) complain(level slog.Level, text string, err error) {
 	if complaint := fmt.Sprint(text, err); complaint != u.complaint {
 		u.complaint = complaint
-		u.deps.Log.Log(context.Background(), level, text, "address", u.config.Address, "err", err)
+		u.deps.Log.Log(context.Background(), level, text, "address", u.address(), "err", err)
 	}
 }

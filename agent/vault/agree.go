@@ -60,13 +60,25 @@ type decision struct {
 }
 
 // hold goes through a round, until it is decided. A rank that cannot go on says
-// so: the others would wait for it.
+// so: the others would wait for it. That stands for all of the round, and who asks
+// again is in the same one: what may pass is not said.
 func (m *meeting) hold(ctx context.Context, round int) (decision, error) {
 	d, err := m.search(ctx, round)
-	if err != nil && ctx.Err() == nil && !errors.Is(err, errSuperseded) && !errors.Is(err, errFiles) && !errors.Is(err, errAway) {
+	if err != nil && ctx.Err() == nil && !passing(err) {
 		_ = m.board.post(ctx, round, gaveUp+rankName(m.req.Rank), err.Error())
 	}
 	return d, err
+}
+
+// passing tells whether a rank that fails so may go on when it asks again, or
+// elsewhere.
+func passing(err error) bool {
+	switch fault.KindOf(err) {
+	case fault.Unavailable, fault.Exhausted, fault.Deadline, fault.Canceled:
+		return true
+	default:
+		return errors.Is(err, errSuperseded) || errors.Is(err, errFiles) || errors.Is(err, errAway)
+	}
 }
 
 func (m *meeting) search(ctx context.Context, round int) (decision, error) {

@@ -279,3 +279,49 @@ func TestANodeThatIsCutOffDoesNotBeginAnew(t *testing.T) {
 		t.Errorf("%v, %v", ref, err)
 	}
 }
+
+// TestWhoComesLateIsNotLostFor: a rank that did not wait long enough for the others
+// asks again, in the same round, and all agree.
+func TestWhoComesLateIsNotLostFor(t *testing.T) {
+	for name, p := range map[string]*plane{"with the control plane": newPlane(), "through files": cutOff()} {
+		dir := t.TempDir()
+		b := openDeps(t, dir, func(d *vault.Deps) { d.Meet = p.of(0) }, func(c *vault.Config) {
+			c.AgreeAway, c.AgreeWait = 10*time.Millisecond, 200*time.Millisecond
+		})
+		b.run()
+		for _, part := range ofRanks("ck", 1, 2) {
+			b.mustSave(part)
+		}
+		testkit.Eventually(t, "both ranks", func() bool { return b.Saved("run", "ck") })
+		ask := func(rank uint32) (string, error) {
+			ref, _, err := b.Resolve(t.Context(), vault.ResolveRequest{RunID: "run", Rank: rank, WorldSize: 2, Process: "p"})
+			return ref.GetCheckpointId(), err
+		}
+		if _, err := ask(0); !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "missing are ranks 1") {
+			t.Errorf("%s: rank 0 alone: %v", name, err)
+		}
+		late := make(chan error, 1)
+		go func() {
+			var err error
+			for range 50 { // as the trainer does with what is unavailable
+				if _, err = ask(1); !fault.Is(err, fault.Unavailable) || strings.Contains(err.Error(), "gave up") {
+					break
+				}
+			}
+			late <- err
+		}()
+		var id string
+		var err error
+		for range 50 {
+			if id, err = ask(0); !fault.Is(err, fault.Unavailable) || strings.Contains(err.Error(), "gave up") {
+				break
+			}
+		}
+		if err != nil || id != "ck" {
+			t.Errorf("%s: rank 0 goes on from %q, %v", name, id, err)
+		}
+		if err := <-late; err != nil {
+			t.Errorf("%s: rank 1: %v", name, err)
+		}
+	}
+}

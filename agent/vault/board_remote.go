@@ -94,8 +94,11 @@ func (b *remote) call(ctx context.Context, in *agentv1.MeetRequest) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if fault.Is(err, fault.Invalid) || time.Since(since) >= b.away || !life.Sleep(ctx, againAfter) {
+		if fault.Is(err, fault.Invalid) || time.Since(since) >= b.away {
 			return fmt.Errorf("%w: %w", errAway, err)
+		}
+		if !life.Sleep(ctx, againAfter) {
+			return ctx.Err()
 		}
 	}
 }

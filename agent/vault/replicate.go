@@ -150,6 +150,11 @@ func (v *Vault) replicate(ctx context.Context, k key) error {
 			return missingIsCorrupt(err, "%s", name)
 		}
 	}
+	if m.KeyID != "" { // another node may have put its own keyring there meanwhile
+		if err := v.shareKeyring(ctx); err != nil {
+			return err
+		}
+	}
 	mark := fmt.Sprintf("{\"manifest_sha256\":%q,\"time\":%q}\n", digest, v.deps.Clock().UTC().Format(time.RFC3339Nano))
 	if err := durable.WriteFile(v.deps.FS, filepath.Join(rankDir, replicatedName), []byte(mark), 0o600); err != nil {
 		return fmt.Errorf("mark checkpoint as copied: %w", err)

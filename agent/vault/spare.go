@@ -49,7 +49,7 @@ func (v *Vault) keepSpares(s *staging) {
 		return
 	}
 	for i, file := range files {
-		if file.info.Size() < scratch.SpareLeast || i >= maxSpares {
+		if file.info.Size() < scratch.SpareLeast || i >= maxSpares || !scratch.Alone(file.info) {
 			continue
 		}
 		if v.deps.FS.Rename(filepath.Join(s.filesDir(), filepath.FromSlash(file.name)), filepath.Join(kept.dir, strconv.Itoa(i))) == nil {
@@ -105,8 +105,7 @@ func (v *Vault) giveSpares(s *staging) {
 	v.drop(kept)
 }
 
-// dropSpares gives back what is kept, all of it or that of one run. The vault's
-// lock is held.
+// dropSpares gives back what is kept and which chooses. The vault's lock is held.
 func (v *Vault) dropSpares(which func(key, *spares) bool) {
 	for k, kept := range v.spared {
 		if which(k, kept) {
@@ -130,7 +129,8 @@ func (v *Vault) drop(kept *spares) {
 	}
 }
 
-// removeDropped removes what was dropped, until ctx ends, and then all that is kept.
+// removeDropped removes what was dropped, until ctx ends. What is left then goes
+// with [Vault.clearSpares].
 func (v *Vault) removeDropped(ctx context.Context) error {
 	for {
 		v.mu.Lock()

@@ -76,6 +76,28 @@ func TestSealedFilesAreWrittenOver(t *testing.T) {
 	}
 }
 
+// TestWhatATrainerKeepsIsNotSpare: a file of which it has another name is its own.
+func TestWhatATrainerKeepsIsNotSpare(t *testing.T) {
+	b := inMemory(t)
+	var kept []string
+	keeping := func(dir, name string, data []byte) error {
+		if err := plainly(dir, name, data); err != nil {
+			return err
+		}
+		kept = append(kept, filepath.Join(filepath.Dir(filepath.Dir(filepath.Dir(filepath.Dir(dir)))), "kept-"+name))
+		return os.Link(filepath.Join(dir, name), kept[len(kept)-1])
+	}
+	t.Cleanup(func() {
+		for _, path := range kept {
+			_ = os.Remove(path)
+		}
+	})
+	b.saveWith(0, keeping)
+	if got := b.saveWith(1, plainly); got != 0 {
+		t.Errorf("%d spare files, want none", got)
+	}
+}
+
 // Memory is not held for a trainer that does not take it, nor for a run that is
 // over.
 func TestSparesAreGivenBack(t *testing.T) {

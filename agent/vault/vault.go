@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -157,6 +158,9 @@ type Vault struct {
 	spare      *prometheus.GaugeVec
 	wake       chan struct{}
 	codec      seal.Codec
+	// The digests of this vault's keyring and the second store's, a string, when
+	// neither lacked a key of the other's.
+	sharedKeys atomic.Value
 
 	mu      sync.Mutex
 	staged  map[key]*staging // begun or committed and not yet sealed

@@ -72,7 +72,11 @@ func accessToken(a *app) *cobra.Command {
 		Short: "Show the token that agentctl comes in with, for other programs of yours",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			token, err := a.token(cmd.Context())
+			to, err := a.destination()
+			if err != nil {
+				return err
+			}
+			token, err := a.token(cmd.Context(), to)
 			if err != nil {
 				return err
 			}
@@ -96,7 +100,11 @@ func accessPin(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			text, err := a.authority(to.address)
+			kept, err := a.login(to.address)
+			if err != nil {
+				return err
+			}
+			text, err := kept.authority(to.address)
 			if err != nil {
 				return err
 			}

@@ -38,7 +38,7 @@ func (a *app) connect(ctx context.Context) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	token, err := a.token(ctx)
+	token, err := a.token(ctx, to)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func (a *app) connect(ctx context.Context) (*client, error) {
 
 // token finds what to come in with: the token that was named, or the user's
 // sign-in, or what this user's own control plane on this machine left.
-func (a *app) token(ctx context.Context) (string, error) {
+func (a *app) token(ctx context.Context, to destination) (string, error) {
 	path := a.tokenFile
 	if path == "" {
 		path = a.getenv("VIGIL_TOKEN_FILE")
@@ -77,11 +77,14 @@ func (a *app) token(ctx context.Context) (string, error) {
 	if token := a.getenv("VIGIL_TOKEN"); token != "" {
 		return token, nil
 	}
-	to, err := a.destination()
-	if err != nil {
-		return "", err
+	if to.login == nil {
+		l, err := a.login(to.address)
+		if err != nil {
+			return "", err
+		}
+		to.login = &l
 	}
-	if token, err := a.signedIn(ctx, to.address); token != "" || err != nil {
+	if token, err := a.signedIn(ctx, to.address, *to.login); token != "" || err != nil {
 		return token, err
 	}
 	return localkey.Find(to.address, localkey.Operator)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
 	"os"
@@ -21,6 +20,7 @@ import (
 type destination struct {
 	address string
 	tls     *tls.Config // nil speaks plainly, on loopback
+	login   *login      // what is kept of it; nil when it was not read
 }
 
 func (d destination) credentials() credentials.TransportCredentials {
@@ -58,17 +58,22 @@ func (a *app) destination() (destination, error) {
 		if err != nil {
 			return destination{}, fmt.Errorf("read authority: %w", err)
 		}
-		pool, err := poolOf(text, path)
+		pool, err := pki.Pool(text, path)
 		to.tls = pki.ToHost(pool, host)
 		return to, err
 	}
-	known, err := a.authority(address)
+	kept, err := a.login(address)
+	if err != nil {
+		return destination{}, err
+	}
+	to.login = &kept
+	known, err := kept.authority(address)
 	if err != nil {
 		return destination{}, err
 	}
 	switch {
 	case known != "":
-		pool, err := poolOf([]byte(known), "that was pinned for "+address)
+		pool, err := pki.Pool([]byte(known), "that was pinned for "+address)
 		to.tls = pki.ToControlPlane(pool)
 		return to, err
 	case secure || !here:
@@ -77,19 +82,11 @@ func (a *app) destination() (destination, error) {
 	return to, nil
 }
 
-// authority gives the authority that is known of an address, in PEM; "" where none is.
-func (a *app) authority(address string) (string, error) {
-	s, err := a.login(address)
-	if err != nil || s.Authority != "" {
-		return s.Authority, err
+// authority gives the authority that is known of an address, in PEM: the one that
+// was pinned, or that is on this machine; "" where none is.
+func (l login) authority(address string) (string, error) {
+	if l.Authority != "" {
+		return l.Authority, nil
 	}
 	return localkey.Find(address, localkey.Authority)
-}
-
-func poolOf(text []byte, name string) (*x509.CertPool, error) {
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fault.New(fault.Invalid, "read authority %s: there is no certificate in PEM", name)
-	}
-	return pool, nil
 }

@@ -47,7 +47,7 @@ func (a *app) login(address string) (login, error) {
 		return l, fmt.Errorf("read login: %w", err)
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return l, fault.WithHint(fault.New(fault.Denied, "login %s can be read by others (mode %04o)", path, mode), "agentctl logout, then agentctl login")
+		return l, fault.WithHint(fault.New(fault.Denied, "login %s can be read by others (mode %04o)", path, mode), "chmod 600 "+path+"; who could read it may have signed in with it")
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {

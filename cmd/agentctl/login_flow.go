@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os/exec"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
@@ -22,7 +23,9 @@ const (
 	// renewBefore is how long before its end a token is renewed.
 	renewBefore = time.Minute
 	lockRetry   = 50 * time.Millisecond
-	callback    = "/callback"
+	// maxReason bounds what is shown of a provider's words, in characters.
+	maxReason = 200
+	callback  = "/callback"
 )
 
 const hintLogin = "agentctl login signs in again, agentctl logout forgets it"
@@ -76,8 +79,8 @@ func (a *app) signInHere(ctx context.Context, s *session) (login, error) {
 	}
 	s.config.RedirectURL = "http://" + listener.Addr().String() + callback
 	state, nonce, verifier := rand.Text(), rand.Text(), oauth2.GenerateVerifier()
-	codes := make(chan string, 1)
-	server := &http.Server{ReadHeaderTimeout: defaultTimeout, Handler: comesBack(state, codes)}
+	answers := make(chan answer, 1)
+	server := &http.Server{ReadHeaderTimeout: defaultTimeout, Handler: comesBack(state, answers)}
 	group := life.NewGroup(ctx)
 	group.Go("browser", func(context.Context) error { return server.Serve(listener) })
 	defer func() { _ = server.Close(); group.Stop(); _ = group.Wait() }()
@@ -90,8 +93,11 @@ func (a *app) signInHere(ctx context.Context, s *session) (login, error) {
 	select {
 	case <-ctx.Done():
 		return login{}, fault.New(fault.Deadline, "wait for the browser: %w", ctx.Err())
-	case code := <-codes:
-		token, err := s.config.Exchange(ctx, code, oauth2.VerifierOption(verifier))
+	case got := <-answers:
+		if got.refused != nil {
+			return login{}, got.refused
+		}
+		token, err := s.config.Exchange(ctx, got.code, oauth2.VerifierOption(verifier))
 		if err != nil {
 			return login{}, fault.Mark(fault.Unauthenticated, fmt.Errorf("redeem the code: %w", err))
 		}
@@ -99,30 +105,65 @@ func (a *app) signInHere(ctx context.Context, s *session) (login, error) {
 	}
 }
 
-// comesBack takes the code from the browser, once, and only with our state.
-func comesBack(state string, codes chan<- string) http.Handler {
+// answer is what the browser brings back: a code, or why there is none.
+type answer struct {
+	code    string
+	refused error
+}
+
+// comesBack takes the answer from the browser, once, and only with our state.
+func comesBack(state string, answers chan<- answer) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		query := r.URL.Query()
-		if r.URL.Path != callback || query.Get("state") != state || query.Get("code") == "" {
+		got := answer{code: query.Get("code")}
+		if reason := query.Get("error"); reason != "" {
+			got = answer{refused: refused(reason, query.Get("error_description"))}
+		}
+		if r.URL.Path != callback || query.Get("state") != state || got == (answer{}) {
 			http.Error(w, "This is not an answer to agentctl login.", http.StatusBadRequest)
 			return
 		}
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		_, _ = fmt.Fprintln(w, "You are signed in; close this page.")
+		if got.refused != nil {
+			w.WriteHeader(http.StatusForbidden)
+			_, _ = fmt.Fprintf(w, "You are not signed in: %v.\nClose this page; agentctl says what to do.\n", got.refused)
+		} else {
+			_, _ = fmt.Fprintln(w, "You are signed in; close this page.")
+		}
 		select {
-		case codes <- query.Get("code"):
+		case answers <- got:
 		default:
 		}
 	})
 }
 
+// refused is what a provider answers in a code's place (RFC 6749, 4.1.2.1), with
+// what a person can do about it.
+func refused(reason, description string) error {
+	text := reason
+	if description != "" {
+		text += ": " + description
+	}
+	runes := []rune(cleanText(strings.ToValidUTF8(text, "?")))
+	text = string(runes[:min(len(runes), maxReason)])
+	hint := "if it goes on, whoever runs the provider finds why in its log; without a browser that comes back here: agentctl login"
+	switch reason {
+	case "access_denied":
+		hint = "agentctl login --browser asks again; if you did not say no yourself, whoever runs the provider must let you use it"
+	case "temporarily_unavailable", "server_error":
+		hint = "it is the provider's trouble; try again later"
+	}
+	return fault.WithHint(fault.New(fault.Denied, "the sign-in's provider refuses (%s)", text), hint)
+}
+
 // openBrowser opens an address with this machine's browser.
-func openBrowser(ctx context.Context, at string) error {
+func openBrowser(_ context.Context, at string) error {
 	program := "xdg-open"
 	if runtime.GOOS == "darwin" {
 		program = "open"
 	}
-	return exec.CommandContext(ctx, program, at).Start()
+	// Not with the sign-in's context: the browser outlives it.
+	return exec.Command(program, at).Start()
 }
 
 // loginOf checks what the provider gave.
@@ -140,12 +181,11 @@ func (s *session) loginOf(ctx context.Context, token *oauth2.Token, nonce string
 	}, nil
 }
 
-// signedIn gives the ID token of the user's sign-in at an address, renewed when it
+// signedIn gives the ID token of the user's sign-in l at an address, renewed when it
 // is about to run out; "" where there is none.
-func (a *app) signedIn(ctx context.Context, address string) (string, error) {
-	l, err := a.login(address)
-	if err != nil || l.IDToken == "" || time.Until(l.Expires) > renewBefore {
-		return l.IDToken, err
+func (a *app) signedIn(ctx context.Context, address string, l login) (string, error) {
+	if l.IDToken == "" || time.Until(l.Expires) > renewBefore {
+		return l.IDToken, nil
 	}
 	// Refresh tokens may be good once: no two of us at a time.
 	for {
@@ -158,7 +198,8 @@ func (a *app) signedIn(ctx context.Context, address string) (string, error) {
 			return "", err
 		}
 	}
-	if l, err = a.login(address); err != nil || l.IDToken == "" || time.Until(l.Expires) > renewBefore {
+	l, err := a.login(address)
+	if err != nil || l.IDToken == "" || time.Until(l.Expires) > renewBefore {
 		return l.IDToken, err
 	}
 	renewed, err := renew(ctx, l)
@@ -185,6 +226,9 @@ func renew(ctx context.Context, l login) (login, error) {
 		return l, fault.Mark(fault.Unauthenticated, err)
 	}
 	renewed, err := s.loginOf(ctx, token, "")
+	if err != nil {
+		return l, err
+	}
 	renewed.Authority = l.Authority
-	return renewed, err
+	return renewed, nil
 }

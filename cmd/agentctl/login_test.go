@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -196,7 +197,7 @@ func TestSignInIsRenewed(t *testing.T) {
 	group := life.NewGroup(t.Context())
 	for range cap(tokens) {
 		group.Go("caller", func(ctx context.Context) error {
-			token, err := to.signedIn(ctx, s.address)
+			token, err := to.signedIn(ctx, s.address, first)
 			tokens <- token
 			return err
 		})
@@ -224,21 +225,77 @@ func TestSignInIsRenewed(t *testing.T) {
 	if err := os.Chmod(loginPath(s.address), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if kind, notes := s.who(); kind != "exit 77" || !strings.Contains(notes, "read by others") {
+	if kind, notes := s.who(); kind != "exit 77" || !strings.Contains(notes, "read by others") || !strings.Contains(notes, "chmod 600 "+loginPath(s.address)) {
 		t.Errorf("a login that others can read: %s %s", kind, notes)
+	}
+	if err := os.Chmod(loginPath(s.address), 0o600); err != nil { // as is said there
+		t.Fatal(err)
+	}
+	if l, err := to.login(s.address); err != nil || l.RefreshToken != spent.RefreshToken {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// TestTheBrowserOutlivesTheSignIn: it is not ended with what waited for it.
+func TestTheBrowserOutlivesTheSignIn(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the browser is opened by another program")
+	}
+	dir := t.TempDir()
+	script := "#!/bin/sh\ncd " + dir + "\necho \"$1\" >opened\nwhile [ ! -e go ]; do sleep 0.01; done\n>alive\n"
+	if err := os.WriteFile(filepath.Join(dir, "xdg-open"), []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := openBrowser(ctx, "https://example.org"); err != nil {
+		t.Fatal(err)
+	}
+	there := func(name string) func() bool {
+		return func() bool { _, err := os.Stat(filepath.Join(dir, name)); return err == nil }
+	}
+	testkit.Eventually(t, "the browser to open", there("opened"))
+	cancel()
+	if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "the browser to go on", there("alive"))
+}
+
+// TestSignInIsRefused: who says no at the provider, or may not sign in there, is
+// told so at once, in the browser and by agentctl, with what to do.
+func TestSignInIsRefused(t *testing.T) {
+	s := openSignIn(t, "")
+	pin := s.elsewhere()
+	s.provider.Refuse("access_denied", "The user\x1b[2J is not\nin the group ops")
+	code, _, notes := s.agentctl("login", "--pin", pin, "--browser")
+	for _, want := range []string{"access_denied: The user [2J is not in the group ops", "agentctl login --browser asks again"} {
+		if !strings.Contains(notes, want) {
+			t.Errorf("login says nothing of %q: %s", want, notes)
+		}
+	}
+	if code != 77 {
+		t.Errorf("login ends with %d", code)
+	}
+	if l, err := (&app{}).login(s.address); err != nil || l.IDToken != "" {
+		t.Errorf("a sign-in is kept: %v", err)
+	}
+	s.provider.Refuse("", "")
+	if code, _, notes := s.agentctl("login", "--browser"); code != 0 {
+		t.Errorf("afterwards: %s", notes)
 	}
 }
 
 // TestBrowserThatComesBackWrong: only an answer to our own question counts.
 func TestBrowserThatComesBackWrong(t *testing.T) {
-	codes := make(chan string, 1)
+	codes := make(chan answer, 1)
 	handler := comesBack("mine", codes)
 	for _, tc := range []struct {
 		target string
 		status int
 	}{
 		{"/callback?state=other&code=c", 400}, {"/callback?code=c", 400}, {"/callback?state=mine", 400},
-		{"/elsewhere?state=mine&code=c", 400}, {"/callback?state=mine&code=good", 200}, {"/callback?state=mine&code=again", 200},
+		{"/elsewhere?state=mine&code=c", 400}, {"/callback?state=other&error=access_denied", 400}, {"/callback?error=access_denied", 400}, {"/callback?state=mine&code=good", 200}, {"/callback?state=mine&code=again", 200},
 	} {
 		request, err := http.NewRequest(http.MethodGet, tc.target, nil)
 		if err != nil {
@@ -250,7 +307,7 @@ func TestBrowserThatComesBackWrong(t *testing.T) {
 			t.Errorf("%s: %d", tc.target, w.Code)
 		}
 	}
-	if code := <-codes; code != "good" {
-		t.Errorf("the code is %q", code)
+	if got := <-codes; got.code != "good" || got.refused != nil {
+		t.Errorf("the answer is %+v", got)
 	}
 }

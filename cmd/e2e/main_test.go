@@ -68,6 +68,12 @@ type house struct {
 // configurations.
 func open(t *testing.T, controlMore, agentMore string) *house {
 	t.Helper()
+	return openFor(t, limit, controlMore, agentMore)
+}
+
+// openFor is open for a test that may take longer.
+func openFor(t *testing.T, limit time.Duration, controlMore, agentMore string) *house {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	s, err := site.Plan(filepath.Join(t.TempDir(), "site"), os.Getenv(binVariable))
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -19,7 +20,8 @@ import (
 
 const joinHelp = `Has this node join a control plane: makes a key here and gets a certificate for it. The
 token comes from agentctl join-token create; it also tells the right control plane from
-any other. Once is enough: the agent renews the certificate by itself.
+any other. Once is enough: the agent renews the certificate by itself. A node that joined
+before needs a token that names it: agentctl join-token create --node NAME.
 
 Usage: vigil-agent join --token TOKEN [flags] HOST:PORT
 `
@@ -29,7 +31,7 @@ func join(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("vigil-agent join", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	path := flags.String("config", "", "the agent's configuration `file` (YAML), for its state directory and node name")
-	token := flags.String("token", os.Getenv("VIGIL_JOIN_TOKEN"), "the `token` (env VIGIL_JOIN_TOKEN), or @FILE")
+	token := flags.String("token", "", "the `token` (env VIGIL_JOIN_TOKEN), or @FILE")
 	err := flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -42,7 +44,7 @@ func join(args []string, stdout, stderr io.Writer) int {
 	case flags.NArg() != 1:
 		err = fault.New(fault.Invalid, "want the control plane's address, host:port")
 	default:
-		err = joinAt(*path, *token, flags.Arg(0), stdout, stderr)
+		err = joinAt(*path, cmp.Or(*token, os.Getenv("VIGIL_JOIN_TOKEN")), flags.Arg(0), stdout, stderr)
 	}
 	if err != nil {
 		_, _ = fmt.Fprintf(stderr, "vigil-agent: %v\n", err)

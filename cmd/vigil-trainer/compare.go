@@ -37,7 +37,7 @@ were chosen on the same held-out data that all are scored on, which favours them
 				return err
 			}
 			if steps > 0 {
-				config.Plan.Steps = steps
+				config.Plan.Steps, config.Plan.Epochs = steps, 0
 			}
 			if config.Methods, err = study.Parse(methods); err != nil {
 				return err

@@ -47,7 +47,7 @@ func (s *saved) open() (*multitask.Training, data.Source, error) {
 	if err != nil {
 		return nil, nil, fault.Mark(fault.NotFound, fmt.Errorf("read checkpoint: %w", err))
 	}
-	if err := training.Restore(state); err != nil {
+	if err := training.Load(state); err != nil {
 		return nil, nil, err
 	}
 	if s.data == "" {

@@ -158,15 +158,11 @@ func (f runFlags) sources() ([]preempt.Source, error) {
 
 // supervise runs the command under supervision and keeps its exit code.
 func (a *app) supervise(cmd *cobra.Command, config supervise.Config, more runFlags) error {
-	said, err := a.said(cmd.Context())
+	said, log, err := a.said(cmd.Context())
 	if err != nil {
 		return err
 	}
 	defer said.flush()
-	log, err := a.logger(said.logs)
-	if err != nil {
-		return err
-	}
 	if err := more.settle(cmd, &config, log); err != nil {
 		return err
 	}

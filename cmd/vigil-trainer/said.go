@@ -32,8 +32,23 @@ type said struct {
 	flush  func() // before the session is closed; once
 }
 
-// said opens where spans and logs go.
-func (a *app) said(ctx context.Context) (*said, error) {
+// said opens where spans and logs go, and makes the program's log.
+func (a *app) said(ctx context.Context) (*said, *slog.Logger, error) {
+	s, end, err := a.opened(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	log, err := a.logger(s.logs)
+	s.flush = atLast(ctx, log, end)
+	if err != nil {
+		s.flush()
+		return nil, nil, err
+	}
+	return s, log, nil
+}
+
+// opened gives also what ends it.
+func (a *app) opened(ctx context.Context) (*said, func(context.Context) error, error) {
 	endpoint := os.Getenv(envOTLPEndpoint)
 	if endpoint == "" && a.socket != "" {
 		return a.saidToAgent(ctx)
@@ -42,22 +57,22 @@ func (a *app) said(ctx context.Context) (*said, error) {
 	address = strings.TrimSuffix(strings.TrimPrefix(address, "https://"), "/")
 	tracer, shutdown, err := telemetry.Tracer(ctx, telemetry.TraceConfig{OTLPEndpoint: address, Plaintext: plaintext}, program)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return &said{tracer: tracer, flush: atLast(ctx, shutdown)}, nil
+	return &said{tracer: tracer}, shutdown, nil
 }
 
-func (a *app) saidToAgent(ctx context.Context) (*said, error) {
+func (a *app) saidToAgent(ctx context.Context) (*said, func(context.Context) error, error) {
 	relay, err := telemetry.NewRelay(nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	provided, err := telemetry.Provide(ctx, telemetry.Who{Program: program, Version: version.String()},
 		telemetry.Wanted{Traces: true, Logs: true}, relay)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return &said{tracer: provided.Tracer, logs: provided.Logs, relay: relay, flush: atLast(ctx, provided.Close)}, nil
+	return &said{tracer: provided.Tracer, logs: provided.Logs, relay: relay}, provided.Close, nil
 }
 
 // through hands on what is said through a session.
@@ -71,12 +86,14 @@ func (s *said) through(session *trainer.Session) {
 	})
 }
 
-// atLast flushes once. What cannot be handed on then is lost: training does not
-// wait for it.
-func atLast(ctx context.Context, end func(context.Context) error) func() {
+// atLast flushes once. What cannot be handed on then is lost, and it is said:
+// training does not wait for it.
+func atLast(ctx context.Context, log *slog.Logger, end func(context.Context) error) func() {
 	return sync.OnceFunc(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
 		defer cancel()
-		_ = end(ctx)
+		if err := end(ctx); err != nil {
+			log.Warn("the last spans and logs are lost", "cause", err)
+		}
 	})
 }

@@ -15,7 +15,8 @@ import (
 )
 
 func trainCommand(a *app) *cobra.Command {
-	config := multitask.LoopConfig{Training: multitask.Defaults()}
+	digits := multitask.DefaultPlan()
+	config := multitask.LoopConfig{Training: digits.Training}
 	var runID, name, project, plan string
 	cmd := &cobra.Command{
 		Use:   "train [flags]",
@@ -52,13 +53,13 @@ they come in every attempt.`,
 	flags.StringVar(&plan, "plan", "", "`file` that says what is learnt, and how; flags that are given win over it")
 	flags.StringVar(&config.SaveTo, "save", "", "`file` that the trained model is written to at the end, for eval and predict")
 	flags.StringVar(&runID, "run-id", "", "the run's `id` (env VIGIL_RUN_ID); made up when not given")
-	flags.StringVar(&name, "name", "two overlaid digits", "what is trained, for people")
-	flags.Int64Var(&config.Steps, "steps", 2000, "steps to make in all")
+	flags.StringVar(&name, "name", digits.Name, "what is trained, for people")
+	flags.Int64Var(&config.Steps, "steps", digits.Steps, "steps to make in all")
 	flags.Uint64Var(&config.Training.Seed, "seed", config.Training.Seed, "decides weights and data")
-	flags.IntVar(&config.Training.Batch, "batch", config.Training.Batch, "samples a step")
-	flags.Float64Var(&config.Training.LearningRate, "learning-rate", config.Training.LearningRate, "Adam's learning rate")
-	flags.Int64Var(&config.CheckpointEvery, "checkpoint-every", 1000, "`steps` between checkpoints; 0 for none but the last")
-	flags.Int64Var(&config.EvaluateEvery, "evaluate-every", 500, "`steps` between evaluations on held-out data; 0 for none but the last")
+	flags.IntVar(&config.Training.Batch, "batch", config.Training.Batch, "samples of one pass; a step is one, or as many as the plan's accumulate says")
+	flags.Float64Var(&config.Training.LearningRate, "learning-rate", config.Training.LearningRate, "the optimizer's learning rate")
+	flags.Int64Var(&config.CheckpointEvery, "checkpoint-every", digits.CheckpointEvery, "`steps` between checkpoints; 0 for none but the last")
+	flags.Int64Var(&config.EvaluateEvery, "evaluate-every", digits.EvaluateEvery, "`steps` between evaluations on held-out data; 0 for none but the last")
 	flags.Int64Var(&config.RestartEvery, "restart-rate-every", 0, "`steps` from one restart of the learning rate to the next, with a cosine between; 0 for a constant rate")
 	flags.StringVar(&project, "project", "", "the project that the run belongs to; detection can be set by it")
 	flags.DurationVar(&config.Pace, "pace", 0, "a step takes at least this long")
@@ -101,12 +102,12 @@ func follow(cmd *cobra.Command, path string, config *multitask.LoopConfig, name 
 
 // train makes one attempt of the reference run.
 func (a *app) train(ctx context.Context, config multitask.LoopConfig, runID, name, project string) error {
-	said, err := a.said(ctx)
+	said, log, err := a.said(ctx)
 	if err != nil {
 		return err
 	}
 	defer said.flush()
-	log, err := a.logger(said.logs)
+	training, err := multitask.New(config.Training)
 	if err != nil {
 		return err
 	}
@@ -116,12 +117,12 @@ func (a *app) train(ctx context.Context, config multitask.LoopConfig, runID, nam
 	}
 	who.Socket = a.socket
 	who.RunID = cmp.Or(runID, who.RunID, newRunID("digits"))
-	who.Framework, who.Name, who.TotalSteps = multitask.Format, name, config.Steps
+	who.Framework, who.Name, who.TotalSteps = multitask.Format, name, training.StepsOf(config.Steps, config.Epochs)
 	who.Settings = map[string]string{
 		"seed":             strconv.FormatUint(config.Training.Seed, 10),
 		"batch":            strconv.Itoa(config.Training.Batch),
 		"learning_rate":    strconv.FormatFloat(config.Training.LearningRate, 'g', -1, 64),
-		"checkpoint_every": strconv.FormatInt(config.CheckpointEvery, 10),
+		"checkpoint_every": strconv.FormatInt(training.StepsOf(config.CheckpointEvery, config.SaveEveryEpochs), 10),
 	}
 	if project != "" {
 		who.Settings["project"] = project
@@ -144,8 +145,8 @@ func (a *app) train(ctx context.Context, config multitask.LoopConfig, runID, nam
 		return err
 	}
 	said.through(session)
-	log.Info("train", "run", who.RunID, "attempt", who.Attempt, "steps", config.Steps)
-	err = multitask.Run(ctx, config, multitask.LoopDeps{Session: session, Log: log, Out: a.stderr, SaveNow: saveNow})
+	log.Info("train", "run", who.RunID, "attempt", who.Attempt, "steps", who.TotalSteps)
+	err = multitask.Run(ctx, config, multitask.LoopDeps{Session: session, Log: log, Out: a.stderr, SaveNow: saveNow, Training: training})
 	said.flush()
 	if closeErr := session.Close(context.WithoutCancel(ctx)); closeErr != nil {
 		log.Warn("the agent does not know all of how it went", "cause", closeErr)

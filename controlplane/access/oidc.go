@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -12,7 +11,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +19,7 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/pki"
 )
 
 const (
@@ -46,6 +45,7 @@ type OIDC struct {
 	verifier *oidc.IDTokenVerifier // nil until the provider has answered
 	tried    time.Time
 	failed   error
+	asking   chan struct{} // closed when the call that asks the provider has its answer; nil while none does
 }
 
 // NewOIDC makes one. Pseudonym gives a name for people that only this
@@ -58,14 +58,11 @@ func NewOIDC(config OIDCConfig, clock func() time.Time, pseudonym func(text stri
 		IdleConnTimeout: time.Minute,
 	}
 	if config.CAFile != "" {
-		text, err := os.ReadFile(config.CAFile)
+		pool, err := pki.PoolOf(config.CAFile)
 		if err != nil {
-			return nil, fmt.Errorf("read authority of sign-in: %w", err)
+			return nil, fmt.Errorf("open sign-in: %w", err)
 		}
-		transport.TLSClientConfig.RootCAs = x509.NewCertPool()
-		if !transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fault.New(fault.Invalid, "read authority of sign-in %s: there is no certificate in PEM", config.CAFile)
-		}
+		transport.TLSClientConfig.RootCAs = pool
 	}
 	return &OIDC{
 		config: config, clock: clock, pseudonym: pseudonym, client: &http.Client{Transport: transport, Timeout: providerTime},
@@ -84,7 +81,7 @@ func (o *OIDC) Authenticate(ctx context.Context, c Credential) (*Identity, error
 	if issuer != o.config.Issuer {
 		return nil, fault.New(fault.Unauthenticated, "the token is of another issuer than people sign in with here")
 	}
-	verifier, err := o.provider()
+	verifier, err := o.provider(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -127,28 +124,59 @@ func issuerOf(bearer string) (string, bool) {
 	var claims struct {
 		Issuer string `json:"iss"`
 	}
-	return claims.Issuer, json.Unmarshal(payload, &claims) == nil
+	err = json.Unmarshal(payload, &claims)
+	return claims.Issuer, err == nil
 }
 
 // provider gives what checks tokens; it asks the provider for its settings once
-// it can. Keys are fetched again when a token is signed by one that is new.
-func (o *OIDC) provider() (*oidc.IDTokenVerifier, error) {
+// it can, for one call at a time: the others wait for the answer as long as they
+// may. Keys are fetched again when a token is signed by one that is new.
+func (o *OIDC) provider(ctx context.Context) (*oidc.IDTokenVerifier, error) {
+	for {
+		verifier, asking, err := o.known()
+		if verifier != nil || err != nil {
+			return verifier, err
+		}
+		if asking == nil {
+			return o.ask()
+		}
+		select {
+		case <-asking:
+		case <-ctx.Done():
+			return nil, fault.New(fault.Unavailable, "wait for the sign-in's provider: %w", ctx.Err())
+		}
+	}
+}
+
+// known gives what checks tokens, or why there is none, or what is closed when
+// the call that asks has its answer. When it gives none of these the caller is to
+// ask.
+func (o *OIDC) known() (verifier *oidc.IDTokenVerifier, asking chan struct{}, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.verifier != nil {
-		return o.verifier, nil
+	switch {
+	case o.verifier != nil:
+		return o.verifier, nil, nil
+	case o.failed != nil && o.clock().Sub(o.tried) < providerRest:
+		return nil, nil, o.failed
+	case o.asking != nil:
+		return nil, o.asking, nil
 	}
-	if now := o.clock(); o.failed != nil && now.Sub(o.tried) < providerRest {
-		return nil, o.failed
-	}
+	o.asking = make(chan struct{})
+	return nil, nil, nil
+}
+
+func (o *OIDC) ask() (*oidc.IDTokenVerifier, error) {
 	// Not the call's context: the provider keeps it for fetching keys.
 	p, err := oidc.NewProvider(oidc.ClientContext(context.Background(), o.client), o.config.Issuer)
-	o.tried = o.clock()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	close(o.asking)
+	o.asking, o.tried, o.failed = nil, o.clock(), nil
 	if err != nil {
 		o.failed = fault.WithHint(fault.New(fault.Unavailable, "the sign-in's provider does not answer: %w", err), "tokens and the local administrator still come in")
 		return nil, o.failed
 	}
-	o.failed = nil
 	// Whom a token is for is checked by isForUs: there may be several.
 	o.verifier = p.Verifier(&oidc.Config{SkipClientIDCheck: true, Now: o.clock})
 	return o.verifier, nil

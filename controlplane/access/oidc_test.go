@@ -4,11 +4,15 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +22,8 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/access"
 	"github.com/vigil-ml/vigil/internal/conf"
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/life"
+	"github.com/vigil-ml/vigil/internal/testkit"
 	"github.com/vigil-ml/vigil/internal/testkit/idp"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
@@ -147,6 +153,52 @@ func TestProviderIsAway(t *testing.T) {
 	}
 	if _, err := bring(signIn(t, p), token); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("before the provider was ever there: %v", err)
+	}
+}
+
+// TestProviderThatHangs: one call asks it, the others wait for that one's answer
+// no longer than they may, and all come in when it answers.
+func TestProviderThatHangs(t *testing.T) {
+	p := idp.Start(t, someone)
+	var asked atomic.Int64
+	answers := make(chan struct{})
+	hangs := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		<-answers
+		http.Error(w, "nothing", http.StatusNotFound)
+	}))
+	defer hangs.Close()
+	answer := sync.OnceFunc(func() { close(answers) })
+	defer answer()
+	o, err := access.NewOIDC(access.OIDCConfig{Issuer: hangs.URL, ClientID: "vigil"}, time.Now, strings.ToUpper)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	token := p.Token("vigil", map[string]any{"iss": hangs.URL})
+	first := make(chan error, 1)
+	group := life.NewGroup(t.Context())
+	group.Go("first", func(context.Context) error {
+		_, err := bring(o, token)
+		first <- err
+		return nil
+	})
+	testkit.Eventually(t, "the provider to be asked", func() bool { return asked.Load() == 1 })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := o.Authenticate(ctx, access.Credential{Bearer: token}); !errors.Is(err, context.Canceled) || !fault.Is(err, fault.Unavailable) {
+		t.Errorf("who may not wait: %v", err)
+	}
+	answer()
+	if err := <-first; !fault.Is(err, fault.Unavailable) {
+		t.Errorf("who asked: %v", err)
+	}
+	if _, err := bring(o, token); !fault.Is(err, fault.Unavailable) || asked.Load() != 1 {
+		t.Errorf("a moment later: %v; the provider was asked %d times", err, asked.Load())
+	}
+	group.Stop()
+	if err := group.Wait(); err != nil {
+		t.Error(err)
 	}
 }
 

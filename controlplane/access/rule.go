@@ -105,6 +105,7 @@ func Routes() []Route {
 		{"/readyz", "GET", 0, trail.Read, Public},
 		{"/debug/pprof/", "GET", admin, trail.Admin, Closed},
 		{"/api/v1/write", "*", operator, trail.Read, Closed}, // remote write: every few seconds
+		{"/api/v1/admin/", "*", admin, trail.Admin, Closed},  // snapshots of samples
 		{"/api/v1/", "GET", viewer, trail.Read, Closed},
 		{"/api/v1/", "*", viewer, trail.Read, Closed}, // PromQL comes by POST too
 		{"/api/v2/", "GET", viewer, trail.Read, Closed},

@@ -68,6 +68,8 @@ type Deps struct {
 	// Self is this control plane's name among those that share its records; empty
 	// where it has them to itself.
 	Self string
+	// Name puts names in the place of people's pseudonyms in a text; nil leaves them.
+	Name func(ctx context.Context, text string) string
 }
 
 // API answers requests. Make one with [New].

@@ -1,6 +1,7 @@
 package alertapi
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/alerting/match"
+	"github.com/vigil-ml/vigil/controlplane/access"
 	"github.com/vigil-ml/vigil/controlplane/routing"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/fault"
@@ -64,12 +66,15 @@ func showMatcher(m *controlv1.Matcher) matcher {
 	}
 }
 
-func showSilence(s *controlv1.Silence) silence {
+func (a *API) showSilence(ctx context.Context, s *controlv1.Silence) silence {
 	updated := utc(s.GetUpdated())
 	shown := silence{
 		ID: s.GetSilenceId(), Status: &silenceStatus{s.GetState()}, UpdatedAt: &updated, Comment: s.GetComment(),
 		CreatedBy: s.GetAuthor(), StartsAt: utc(s.GetStarts()), EndsAt: utc(s.GetEnds()), Matchers: []matcher{},
 		Annotations: notNil(s.GetAnnotations()),
+	}
+	if a.deps.Name != nil {
+		shown.CreatedBy, shown.Comment = a.deps.Name(ctx, shown.CreatedBy), a.deps.Name(ctx, shown.Comment)
 	}
 	for _, m := range s.GetMatchers() {
 		shown.Matchers = append(shown.Matchers, showMatcher(m))
@@ -90,7 +95,7 @@ func (a *API) listSilences(r *http.Request) (any, error) {
 		}
 		for _, s := range all {
 			if routing.WithState(s, a.deps.Clock()); flag(r, s.GetState()) && about(s, filter) {
-				shown = append(shown, showSilence(s))
+				shown = append(shown, a.showSilence(r.Context(), s))
 			}
 		}
 		return nil
@@ -135,8 +140,12 @@ func (a *API) postSilence(r *http.Request) (any, error) {
 	if err := read(r, &s); err != nil {
 		return nil, err
 	}
+	author := s.CreatedBy // programs say for whom they do it
+	if who := access.Of(r.Context()); who != nil && who.Kind == access.KindUser {
+		author = who.Author("")
+	}
 	asked := &controlv1.Silence{
-		SilenceId: s.ID, Author: s.CreatedBy, Comment: s.Comment,
+		SilenceId: s.ID, Author: author, Comment: s.Comment,
 		Starts: timestamppb.New(s.StartsAt), Ends: timestamppb.New(s.EndsAt), Annotations: s.Annotations,
 	}
 	for _, m := range s.Matchers {
@@ -159,7 +168,7 @@ func (a *API) getSilence(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return showSilence(routing.WithState(found, a.deps.Clock())), nil
+	return a.showSilence(r.Context(), routing.WithState(found, a.deps.Clock())), nil
 }
 
 func (a *API) deleteSilence(r *http.Request) (any, error) {

@@ -4,13 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"os"
 	"path"
 	"strings"
 	"time"
@@ -21,6 +17,7 @@ import (
 	"github.com/vigil-ml/vigil/alerting/notify"
 	"github.com/vigil-ml/vigil/controlplane/audit/trail"
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/pki"
 )
 
 // BucketConfig is a copy of the log in a store that speaks Amazon's S3 protocol.
@@ -90,15 +87,15 @@ func (c BucketConfig) client() (*minio.Client, error) {
 		})
 	}
 	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
+		pool, err := pki.PoolOf(c.CAFile)
 		if err != nil {
-			return nil, fmt.Errorf("read certificates of %s: %w", c.name(), err)
+			return nil, fmt.Errorf("open %s: %w", c.name(), err)
 		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fault.New(fault.Invalid, "read certificates of %s: %s holds none", c.name(), c.CAFile)
+		transport, err := minio.DefaultTransport(true) // with its limits of time
+		if err != nil {
+			return nil, fmt.Errorf("open %s: %w", c.name(), err)
 		}
-		options.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
+		transport.TLSClientConfig.RootCAs, options.Transport = pool, transport
 	}
 	client, err := minio.New(c.Endpoint, options)
 	if err != nil {

@@ -75,7 +75,18 @@ func openCA(config Config, clock func() time.Time) (*ca, error) {
 	certText, certErr := os.ReadFile(config.CertFile)
 	keyText, keyErr := os.ReadFile(config.KeyFile)
 	if errors.Is(certErr, fs.ErrNotExist) && errors.Is(keyErr, fs.ErrNotExist) {
-		return makeCA(config, clock)
+		key, err := makeKey(config)
+		if err != nil {
+			return nil, err
+		}
+		return makeCA(config, key, clock)
+	}
+	if errors.Is(certErr, fs.ErrNotExist) && keyErr == nil { // it ended between the two when they were made
+		key, err := readKey(keyText)
+		if err != nil {
+			return nil, fault.New(fault.Corrupt, "read authority's key %s: %w", config.KeyFile, err)
+		}
+		return makeCA(config, key, clock)
 	}
 	if err := errors.Join(certErr, keyErr); err != nil {
 		return nil, fmt.Errorf("read authority: %w", err)
@@ -91,11 +102,37 @@ func openCA(config Config, clock func() time.Time) (*ca, error) {
 	return &ca{cert: pair.Leaf, key: key, clock: clock}, nil
 }
 
-func makeCA(config Config, clock func() time.Time) (*ca, error) {
+// makeKey makes the authority's key. It is written before the certificate, which
+// can be made again from it.
+func makeKey(config Config) (*ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make authority's key: %w", err)
 	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("write authority's key: %w", err)
+	}
+	return key, writePEM(config.KeyFile, &pem.Block{Type: "PRIVATE KEY", Bytes: secret})
+}
+
+func readKey(text []byte) (*ecdsa.PrivateKey, error) {
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, errors.New("it is not PEM")
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("it is a %T", parsed)
+	}
+	return key, nil
+}
+
+func makeCA(config Config, key *ecdsa.PrivateKey, clock func() time.Time) (*ca, error) {
 	now := clock()
 	template := &x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: "Vigil authority"},
@@ -111,22 +148,14 @@ func makeCA(config Config, clock func() time.Time) (*ca, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make authority: %w", err)
 	}
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, fmt.Errorf("write authority's key: %w", err)
+	return &ca{cert: cert, key: key, clock: clock}, writePEM(config.CertFile, &pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+func writePEM(path string, block *pem.Block) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("make directory of authority: %w", err)
 	}
-	for path, block := range map[string]*pem.Block{
-		config.KeyFile:  {Type: "PRIVATE KEY", Bytes: secret},
-		config.CertFile: {Type: "CERTIFICATE", Bytes: der},
-	} {
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			return nil, fmt.Errorf("make directory of authority: %w", err)
-		}
-		if err := durable.WriteFile(durable.OS{}, path, pem.EncodeToMemory(block), 0o600); err != nil {
-			return nil, err
-		}
-	}
-	return &ca{cert: cert, key: key, clock: clock}, nil
+	return durable.WriteFile(durable.OS{}, path, pem.EncodeToMemory(block), 0o600)
 }
 
 // serial is 159 random bits, as many as RFC 5280 has room for.

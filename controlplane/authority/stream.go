@@ -2,6 +2,8 @@ package authority
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -20,8 +22,8 @@ const watchEvery = 2 * time.Second
 // stream is one open stream of a node that is known.
 type stream struct {
 	node    string
-	opened  time.Time
-	expires time.Time // of the certificate that holds for it now
+	serial  string    // of the certificate that holds for it now
+	expires time.Time // of that one
 	cancel  context.CancelCauseFunc
 }
 
@@ -44,7 +46,7 @@ func (a *Authority) Stream(srv any, in grpc.ServerStream, _ *grpc.StreamServerIn
 	}
 	ctx, cancel := context.WithCancelCause(context.WithValue(in.Context(), nodeKey{}, node))
 	defer cancel(nil)
-	s := &stream{node: node, opened: a.deps.Clock(), expires: cert.NotAfter, cancel: cancel}
+	s := &stream{node: node, serial: serialOf(cert), expires: cert.NotAfter, cancel: cancel}
 	a.mu.Lock()
 	a.streams[s] = struct{}{}
 	a.mu.Unlock()
@@ -108,25 +110,19 @@ func (a *Authority) Run(ctx context.Context) error {
 func (a *Authority) look(ctx context.Context) error {
 	now := a.deps.Clock()
 	a.mu.Lock()
-	streams, oldest := make([]*stream, 0, len(a.streams)), now
-	for s := range a.streams {
-		streams = append(streams, s)
-		if s.opened.Before(oldest) {
-			oldest = s.opened
-		}
-	}
+	streams := slices.Collect(maps.Keys(a.streams))
 	a.mu.Unlock()
 	if len(streams) == 0 {
 		return nil
 	}
-	revoked, renewed := map[string]time.Time{}, map[string]time.Time{}
+	revoked, renewed := map[string]bool{}, map[string]store.Certificate{}
 	err := a.deps.Store.View(ctx, func(tx *store.Tx) error {
-		gone, err := tx.RevokedSince(oldest)
+		gone, err := tx.Revoked(now)
 		if err != nil {
 			return err
 		}
 		for _, c := range gone {
-			revoked[c.Node] = c.Revoked
+			revoked[c.Serial] = true
 		}
 		for _, s := range streams {
 			if s.expires.After(now) {
@@ -137,8 +133,8 @@ func (a *Authority) look(ctx context.Context) error {
 				return err
 			}
 			for _, c := range good {
-				if c.Revoked.IsZero() && c.Expires.After(renewed[s.node]) {
-					renewed[s.node] = c.Expires
+				if c.Revoked.IsZero() && c.Expires.After(renewed[s.node].Expires) {
+					renewed[s.node] = c
 				}
 			}
 		}
@@ -148,16 +144,19 @@ func (a *Authority) look(ctx context.Context) error {
 		return err
 	}
 	for _, s := range streams {
-		if at, ok := revoked[s.node]; ok && !at.Before(s.opened) {
+		if revoked[s.serial] {
 			s.cancel(errRevoked(s.node))
 			continue
 		}
 		if s.expires.After(now) {
 			continue
 		}
-		if s.expires = renewed[s.node]; !s.expires.After(now) {
+		next, ok := renewed[s.node]
+		if !ok {
 			s.cancel(errExpired(s.node))
+			continue
 		}
+		s.serial, s.expires = next.Serial, next.Expires
 	}
 	return nil
 }

@@ -40,8 +40,9 @@ type syncer struct {
 	broken  error         // why nothing can be said to be on stable storage anymore
 
 	// Only who syncs uses these.
-	block int      // the number of the last block that is known
-	file  *os.File // that block
+	block  int      // the number of the last block that is known
+	file   *os.File // that block
+	dirDue bool     // the directory is to be synced: blocks were begun
 }
 
 // blockSuffix ends the names of block files, which begin with their number.
@@ -71,6 +72,7 @@ func openSyncer(dir string, last uint64, seconds prometheus.Observer) (*syncer, 
 			return nil, fmt.Errorf("sync directory %s: %w", at, err)
 		}
 		if at == dir {
+			s.dirDue = false
 			return s, nil
 		}
 	}
@@ -102,8 +104,9 @@ func (s *syncer) wrote(sequence uint64) {
 }
 
 // wait returns when a message that is written is on stable storage too, with all
-// before it. Once a sync has failed it always does: what the operating system
-// has of the file is then not known.
+// before it. Once a sync has failed it always fails: what the operating system
+// has of the file is then not known. What goes wrong before, as when no more files
+// can be opened, fails who was about to sync alone: the next one tries again.
 func (s *syncer) wait(ctx context.Context, sequence uint64) error {
 	for {
 		s.mu.Lock()
@@ -115,7 +118,9 @@ func (s *syncer) wait(ctx context.Context, sequence uint64) error {
 			s.mu.Unlock()
 			return nil
 		case s.busy == nil:
-			s.lead(max(s.written, sequence))
+			if err := s.lead(max(s.written, sequence)); err != nil {
+				return fault.New(fault.Unavailable, "sync the bus: %w", err)
+			}
 			continue
 		}
 		busy := s.busy
@@ -130,7 +135,7 @@ func (s *syncer) wait(ctx context.Context, sequence uint64) error {
 
 // lead syncs all up to a sequence. It is called with the mutex held and returns
 // without.
-func (s *syncer) lead(upTo uint64) {
+func (s *syncer) lead(upTo uint64) error {
 	done := make(chan struct{})
 	s.busy = done
 	s.mu.Unlock()
@@ -138,8 +143,8 @@ func (s *syncer) lead(upTo uint64) {
 	err := s.sync()
 	s.seconds.Observe(time.Since(start).Seconds())
 	s.mu.Lock()
-	if err != nil && s.broken == nil {
-		s.broken = err
+	if lost, failed := errors.AsType[*lostError](err); failed && s.broken == nil {
+		s.broken = lost
 	}
 	if err == nil {
 		s.synced = max(s.synced, upTo)
@@ -151,13 +156,25 @@ func (s *syncer) lead(upTo uint64) {
 	s.busy = nil
 	s.mu.Unlock()
 	close(done)
+	return err
+}
+
+// lostError is a sync that failed: what was written may be lost, and the next one
+// would not say so.
+type lostError struct{ error }
+
+func lost(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &lostError{fmt.Errorf("sync %s: %w", what, err)}
 }
 
 // sync syncs the last block that is known and those that were begun since.
 func (s *syncer) sync() error {
 	if s.file != nil {
 		if err := s.syncFile(s.file); err != nil {
-			return fmt.Errorf("sync block %s: %w", s.file.Name(), err)
+			return lost("block "+s.file.Name(), err)
 		}
 	}
 	begun, err := s.begun()
@@ -172,10 +189,14 @@ func (s *syncer) sync() error {
 	if s.file == nil {
 		return fmt.Errorf("find blocks in %s: there is none", s.dir)
 	}
-	if len(begun) == 0 {
+	if !s.dirDue {
 		return nil
 	}
-	return durable.OS{}.SyncDir(s.dir)
+	if err := (durable.OS{}).SyncDir(s.dir); err != nil {
+		return lost("directory "+s.dir, err)
+	}
+	s.dirDue = false
+	return nil
 }
 
 // begun gives the blocks behind the last that is known. Blocks are discarded
@@ -186,11 +207,18 @@ func (s *syncer) begun() ([]int, error) {
 		return s.blocks()
 	}
 	var begun []int
-	for block := s.block + 1; s.exists(block); block++ {
+	for block := s.block + 1; ; block++ {
+		there, err := s.exists(block)
+		if err != nil {
+			return nil, err
+		}
+		if !there {
+			break
+		}
 		begun = append(begun, block)
 	}
-	if len(begun) > 0 || s.exists(s.block) {
-		return begun, nil
+	if there, err := s.exists(s.block); err != nil || there || len(begun) > 0 {
+		return begun, err
 	}
 	return s.blocks()
 }
@@ -207,16 +235,16 @@ func (s *syncer) syncBlock(block int) error {
 	if s.file != nil {
 		_ = s.file.Close() // it is only read
 	}
-	s.block, s.file = block, file
-	if err := s.syncFile(file); err != nil {
-		return fmt.Errorf("sync block %s: %w", file.Name(), err)
-	}
-	return nil
+	s.block, s.file, s.dirDue = block, file, true
+	return lost("block "+file.Name(), s.syncFile(file))
 }
 
-func (s *syncer) exists(block int) bool {
+func (s *syncer) exists(block int) (bool, error) {
 	_, err := os.Stat(s.path(block))
-	return err == nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 func (s *syncer) path(block int) string {

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/testkit"
 )
@@ -216,4 +218,45 @@ func TestASyncerFollowsBlocks(t *testing.T) {
 		}
 	}
 	s.close()
+}
+
+// TestWhatIsNoFailedSyncPasses: a block that cannot be opened fails who waits for
+// it, and no one who comes when it can be. Its directory is synced then.
+func TestWhatIsNoFailedSyncPasses(t *testing.T) {
+	seconds := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "test"})
+	s := &syncer{dir: t.TempDir(), syncFile: func(*os.File) error { return nil }, seconds: seconds}
+	defer s.close()
+	put := func(block int) {
+		if err := os.WriteFile(s.path(block), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(1)
+	if err := s.wait(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	put(2)
+	if err := os.Symlink(s.path(3), s.path(3)); err != nil { // a link to itself cannot be opened
+		t.Fatal(err)
+	}
+	if err := s.wait(t.Context(), 2); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("with a block that cannot be opened: %v", err)
+	}
+	if err := s.err(); err != nil {
+		t.Errorf("the bus is broken: %v", err)
+	}
+	if err := os.Remove(s.path(3)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.wait(t.Context(), 2); err != nil || s.block != 2 || s.dirDue {
+		t.Errorf("afterwards: %v, block %d, the directory is to be synced: %v", err, s.block, s.dirDue)
+	}
+	s.syncFile = func(*os.File) error { return errors.New("no space is left") }
+	if err := s.wait(t.Context(), 3); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("a sync that fails: %v", err)
+	}
+	s.syncFile = func(*os.File) error { return nil }
+	if err := s.wait(t.Context(), 3); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("after a sync that failed: %v", err)
+	}
 }

@@ -2,13 +2,12 @@ package bus
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
 
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/pki"
 	"github.com/vigil-ml/vigil/internal/serve"
 )
 
@@ -35,13 +34,9 @@ func (c TLSConfig) secure() (*tls.Config, error) {
 	if c.CAFile == "" {
 		return nil, nil
 	}
-	text, err := os.ReadFile(c.CAFile)
+	pool, err := pki.PoolOf(c.CAFile)
 	if err != nil {
-		return nil, fmt.Errorf("read authorities of NATS: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fault.New(fault.Invalid, "read authorities of NATS %s: there is no certificate in PEM", c.CAFile)
+		return nil, fmt.Errorf("speak with NATS: %w", err)
 	}
 	if _, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile); err != nil {
 		return nil, fault.New(fault.Invalid, "read certificate for NATS: %w", err)

@@ -204,10 +204,12 @@ func otlpLogFields(from origin, d Document, resource *otlpresource.Resource, log
 // lift moves what the schema has words for out of a record's attributes.
 func lift(fields, attributes object) {
 	errorFields := object{}
-	for from, to := range map[string]string{
-		"exception.type": "type", "exception.message": "message", "exception.stacktrace": "stack_trace", "error": "message", "err": "message",
+	for _, word := range [][2]string{
+		{"exception.type", "type"}, {"exception.message", "message"}, {"exception.stacktrace", "stack_trace"}, {"error", "message"}, {"err", "message"},
 	} {
-		if text, ok := attributes[from].(string); ok {
+		from, to := word[0], word[1]
+		// Of two for one word the second stays among the attributes.
+		if text, ok := attributes[from].(string); ok && errorFields[to] == nil {
 			errorFields[to] = text
 			delete(attributes, from)
 		}

@@ -68,7 +68,7 @@ func newDesk(t testing.TB) *desk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	router := routing.New(routing.Deps{Plan: plan, Store: d.store, Clock: clock, Log: testkit.Logger(t)})
+	router := routing.New(routing.Deps{Plan: plan, Store: d.store, Clock: clock, Log: testkit.Logger(t), Followers: []string{"hook"}})
 	d.router = router
 	d.engine = incident.New(incident.Defaults(), incident.Deps{
 		Router: router, Save: d.save, Judge: d.judge, Store: d.store, Clock: clock, Log: testkit.Logger(t), Tracer: tracer, Metrics: d.registry,

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -61,7 +63,7 @@ func (e *Engine) judged(tx *store.Tx, event *commonv1.Event, c *commonv1.Checkpo
 			continue
 		}
 		why := strings.TrimSuffix(strings.Join(c.GetReasons(), "; "), ".")
-		if err := note(tx, i.GetIncidentId(), event.GetTime().AsTime(), "checkpoint", text+" "+upperFirst(why)+"."); err != nil {
+		if err := e.happened(tx, i.GetIncidentId(), event.GetTime().AsTime(), "checkpoint", text+" "+upperFirst(why)+".", ""); err != nil {
 			return err
 		}
 	}
@@ -72,7 +74,16 @@ func upperFirst(s string) string {
 	if s == "" {
 		return "No reason was given"
 	}
-	return strings.ToUpper(s[:1]) + s[1:]
+	return first(s, unicode.ToUpper)
+}
+
+// first changes a text's first letter.
+func first(s string, change func(rune) rune) string {
+	letter, size := utf8.DecodeRuneInString(s)
+	if size == 0 {
+		return s
+	}
+	return string(change(letter)) + s[size:]
 }
 
 // checkpoint notes the states that an awaited checkpoint reached, each once,
@@ -308,4 +319,4 @@ func (e *Engine) resolve(ctx context.Context, tx *store.Tx, at time.Time, record
 	return e.deps.Router.Alert(ctx, tx, record)
 }
 
-func lowerFirst(s string) string { return strings.ToLower(s[:1]) + s[1:] }
+func lowerFirst(s string) string { return first(s, unicode.ToLower) }

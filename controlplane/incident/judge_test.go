@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/controlplane/detect"
+	"github.com/vigil-ml/vigil/controlplane/store"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
@@ -62,26 +63,47 @@ func TestAJudgementEndsWithItsProblem(t *testing.T) {
 }
 
 // A checkpoint that became suspect is in the incident's timeline, once however
-// many nodes say so.
+// many nodes say so, and who follows the incident is told of it.
 func TestSuspectsAreInTheTimeline(t *testing.T) {
 	d := newDesk(t)
 	d.begin()
 	changed := func(health commonv1.CheckpointHealth, what commonv1.CheckpointChange) func(*commonv1.Event) {
 		return func(e *commonv1.Event) {
 			e.Body = &commonv1.Event_CheckpointChanged{CheckpointChanged: &commonv1.CheckpointChanged{
-				CheckpointId: "c40", Step: 40, Change: what, Health: health, Reasons: []string{"saved after nonfinite began at step 38"},
+				CheckpointId: "c40", Step: 40, Change: what, Health: health, Reasons: []string{"élargi after nonfinite began at step 38"},
 			}}
 		}
 	}
 	const judged, pinned = commonv1.CheckpointChange_CHECKPOINT_CHANGE_JUDGED, commonv1.CheckpointChange_CHECKPOINT_CHANGE_PINNED
 	d.happen(d.event(0, nonFinite(41, true)))
 	before := len(d.only().GetTimeline())
+	for _, timer := range d.stories() {
+		d.update(func(tx *store.Tx) error { return tx.DeleteTimer(timer) })
+	}
 	d.happen(d.event(0, changed(commonv1.CheckpointHealth_CHECKPOINT_HEALTH_SUSPECT, judged)))
+	d.same("followers to be told", len(d.stories()), 1)
 	d.happen(d.event(0, changed(commonv1.CheckpointHealth_CHECKPOINT_HEALTH_SUSPECT, judged)))
 	d.happen(d.event(0, changed(commonv1.CheckpointHealth_CHECKPOINT_HEALTH_HEALTHY, judged)))
 	d.happen(d.event(0, changed(commonv1.CheckpointHealth_CHECKPOINT_HEALTH_SUSPECT, pinned)))
 	d.same("entries", len(d.only().GetTimeline())-before, 1)
-	d.same("entry", d.lately(1), []string{" checkpoint: Checkpoint c40 of step 40 is suspect. Saved after nonfinite began at step 38."})
+	d.same("entry", d.lately(1), []string{" checkpoint: Checkpoint c40 of step 40 is suspect. Élargi after nonfinite began at step 38."})
+}
+
+// stories gives the timers after which followers are told what happened.
+func (d *desk) stories() (waiting []store.Timer) {
+	d.Helper()
+	d.update(func(tx *store.Tx) (err error) {
+		waiting, err = tx.TimersOf("story", d.only().GetIncidentId())
+		return err
+	})
+	return waiting
+}
+
+func (d *desk) update(do func(*store.Tx) error) {
+	d.Helper()
+	if err := d.store.Update(d.Context(), do); err != nil {
+		d.Fatal(err)
+	}
 }
 
 // calls is an end for which the supervisor calls a person.

@@ -26,9 +26,15 @@ type Ruled struct {
 func (e *Engine) Ruled(ctx context.Context, tx *store.Tx, alerts ...Ruled) error {
 	all := make([]External, len(alerts))
 	was := make([]bool, len(alerts))
+	fingerprints := make([]string, len(alerts))
 	for n, a := range alerts {
-		all[n] = a.External
-		record, found, err := tx.ExternalIncident(alert.Fingerprint(a.Labels))
+		all[n], fingerprints[n] = a.External, alert.Fingerprint(a.Labels)
+	}
+	if err := tx.LookForExternal(fingerprints...); err != nil {
+		return err
+	}
+	for n, fingerprint := range fingerprints {
+		record, found, err := tx.ExternalIncident(fingerprint)
 		if err != nil {
 			return err
 		}
@@ -38,7 +44,7 @@ func (e *Engine) Ruled(ctx context.Context, tx *store.Tx, alerts ...Ruled) error
 		return err
 	}
 	for n, a := range alerts {
-		record, found, err := tx.ExternalIncident(alert.Fingerprint(a.Labels))
+		record, found, err := tx.ExternalIncident(fingerprints[n])
 		if err != nil {
 			return err
 		}

@@ -39,6 +39,7 @@ type oneFleet struct {
 	send  map[string]func(*agentv1.ConnectResponse) error
 	beats int
 	eager bool // has a command for whoever connects
+	left  int  // sessions that ended
 }
 
 func (f *oneFleet) Connected(ctx context.Context, hello *agentv1.Hello, send func(*agentv1.ConnectResponse) error) (context.Context, func()) {
@@ -54,7 +55,12 @@ func (f *oneFleet) Connected(ctx context.Context, hello *agentv1.Hello, send fun
 			_ = send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Command{Command: &agentv1.Command{}}})
 		}()
 	}
-	return live, func() { cancel(context.Canceled) }
+	return live, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.left++
+		cancel(context.Canceled)
+	}
 }
 
 func (f *oneFleet) Heartbeat(string, *agentv1.Heartbeat) error {

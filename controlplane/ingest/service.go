@@ -276,12 +276,10 @@ func (s *Service) serve(stream stream) error {
 	defer x.close()
 	// Before Welcome: an agent that has Welcome may connect again at once, and
 	// that later session must be the one that stays.
-	var live context.Context
-	var release func()
-	x.sending.Lock() // until Welcome is sent: nothing goes before it
-	s.workers.do(func() { live, release = s.deps.Fleet.Connected(stream.Context(), hello, x.send) })
-	defer s.workers.do(release)
-	err = x.run(live)
+	live, err := x.open(hello)
+	if err == nil {
+		err = x.run(live)
+	}
 	s.deps.Log.Info("agent's session ended", "node", x.node, "session", x.id, "reason", ending(err))
 	return err
 }

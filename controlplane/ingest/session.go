@@ -27,6 +27,8 @@ type session struct {
 	stream stream
 	end    func(why error) // ends the stream's context, and thereby Recv
 
+	release func() // has the fleet forget the session; nil until it knows it
+
 	taking  sync.Mutex // held while a message is taken
 	sending sync.Mutex // grpc allows one Send at a time
 	closed  bool       // nothing can be sent anymore; under sending
@@ -51,16 +53,20 @@ type lane struct {
 	owing *agentv1.Position // to be acknowledged; nil when nothing is
 }
 
-// run welcomes the agent and works the session until the stream ends, a newer
-// session of the node takes over, the control plane goes away, or the agent
-// sends what it must not.
-func (x *session) run(live context.Context) (err error) {
+// open makes the session known to the fleet and welcomes the agent. Nothing is
+// sent before Welcome, and nothing in place of it.
+func (x *session) open(hello *agentv1.Hello) (live context.Context, err error) {
+	x.sending.Lock()
+	defer x.sending.Unlock()
+	x.workers.do(func() { live, x.release = x.deps.Fleet.Connected(x.stream.Context(), hello, x.send) })
 	x.workers.do(func() { err = x.welcome(live) })
-	x.closed = err != nil // what waited to be sent must not come in place of Welcome
-	x.sending.Unlock()
-	if err != nil {
-		return err
-	}
+	x.closed = err != nil
+	return live, err
+}
+
+// run works the session until the stream ends, a newer session of the node takes
+// over, the control plane goes away, or the agent sends what it must not.
+func (x *session) run(live context.Context) error {
 	taken := context.AfterFunc(live, func() { x.end(context.Cause(live)) })
 	defer taken()
 	stay := x.whenGoing(x.drain)
@@ -134,9 +140,12 @@ func (x *session) send(response *agentv1.ConnectResponse) error {
 	return nil
 }
 
-// close has what is sent from now on fail: a stream whose handler has returned is
-// not to be used.
+// close has the fleet forget the session, and what is sent from now on fail: a
+// stream whose handler has returned is not to be used.
 func (x *session) close() {
+	if x.release != nil {
+		x.workers.do(x.release)
+	}
 	x.sending.Lock()
 	defer x.sending.Unlock()
 	x.closed = true

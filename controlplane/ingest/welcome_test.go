@@ -51,3 +51,39 @@ func TestNothingComesWithoutWelcome(t *testing.T) {
 		a.hangUp()
 	}
 }
+
+// broken is a bus that panics.
+type broken struct{ Bus }
+
+func (broken) Last(context.Context, string) (*agentv1.Position, error) { panic("planted") }
+
+// TestAPanicBeforeWelcomeEndsTheSession: what waited to be sent fails, and the
+// fleet knows that the session is over.
+func TestAPanicBeforeWelcomeEndsTheSession(t *testing.T) {
+	p := start(t, t.TempDir())
+	x := &session{Service: p.service, stream: noStream{ctx: t.Context()}, node: "n1"}
+	p.service.deps.Bus = broken{p.bus}
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("nobody panics")
+			}
+		}()
+		defer x.close()
+		_, _ = x.open(&agentv1.Hello{Node: "n1"})
+	}()
+	if err := p.fleet.sender("n1")(&agentv1.ConnectResponse{}); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("something is sent still: %v", err)
+	}
+	if p.fleet.left != 1 {
+		t.Errorf("the fleet knows of %d sessions that ended, want 1", p.fleet.left)
+	}
+}
+
+// noStream is a stream on which nothing comes and goes.
+type noStream struct {
+	stream
+	ctx context.Context
+}
+
+func (s noStream) Context() context.Context { return s.ctx }

@@ -48,10 +48,12 @@ type answer struct {
 }
 
 // Handler serves the part of Prometheus' HTTP API that dashboards and clients
-// need, below /api/v1/: query, query_range, labels, label/NAME/values, series,
-// metadata, query_exemplars, rules, alerts and status/buildinfo; and, where it is
-// on, takes remote write. With a store for queries, that one answers all but
-// rules, alerts, buildinfo and writes. Parameters come in the URL, or as a form with POST. Answers have the
+// need, below /api/v1/: query, query_range, format_query, labels,
+// label/NAME/values, series, metadata, query_exemplars, rules, alerts,
+// status/buildinfo and admin/tsdb/snapshot; and, where it is on, takes remote
+// write. With a store for queries, that one answers what is asked of samples, and
+// nothing else is handed on to it: what changes a store is not for who may read
+// this one. Parameters come in the URL, or as a form with POST. Answers have the
 // shape of Prometheus' own.
 func (db *DB) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -68,20 +70,27 @@ func (db *DB) Handler() http.Handler {
 			})
 		}
 	}
-	handle("/api/v1/query", db.query, http.MethodGet, http.MethodPost)
-	handle("/api/v1/query_range", db.queryRange, http.MethodGet, http.MethodPost)
-	handle("/api/v1/labels", db.labelNames, http.MethodGet, http.MethodPost)
-	handle("/api/v1/label/{name}/values", db.labelValues, http.MethodGet)
-	handle("/api/v1/series", db.series, http.MethodGet, http.MethodPost)
-	handle("/api/v1/metadata", db.metadata, http.MethodGet)
-	handle("/api/v1/query_exemplars", db.exemplars, http.MethodGet, http.MethodPost)
-	if db.proxied != nil {
-		mux = http.NewServeMux()
-		mux.Handle("/api/v1/", db.proxied)
+	elsewhere := func(pattern string, call func(*http.Request) (answer, error), methods ...string) {
+		if db.proxied == nil {
+			handle(pattern, call, methods...)
+			return
+		}
+		for _, method := range methods {
+			mux.Handle(method+" "+pattern, db.proxied)
+		}
 	}
+	elsewhere("/api/v1/query", db.query, http.MethodGet, http.MethodPost)
+	elsewhere("/api/v1/query_range", db.queryRange, http.MethodGet, http.MethodPost)
+	elsewhere("/api/v1/labels", db.labelNames, http.MethodGet, http.MethodPost)
+	elsewhere("/api/v1/label/{name}/values", db.labelValues, http.MethodGet)
+	elsewhere("/api/v1/series", db.series, http.MethodGet, http.MethodPost)
+	elsewhere("/api/v1/metadata", db.metadata, http.MethodGet)
+	elsewhere("/api/v1/query_exemplars", db.exemplars, http.MethodGet, http.MethodPost)
+	handle("/api/v1/format_query", db.formatQuery, http.MethodGet, http.MethodPost)
 	handle("/api/v1/status/buildinfo", db.buildInfo, http.MethodGet)
 	handle("/api/v1/rules", db.ruleGroups, http.MethodGet)
 	handle("/api/v1/alerts", db.alerts, http.MethodGet)
+	handle("/api/v1/admin/tsdb/snapshot", db.snapshot, http.MethodPost, http.MethodPut)
 	if db.receiver != nil {
 		mux.Handle("POST /api/v1/write", db.receiver)
 	}

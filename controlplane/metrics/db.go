@@ -39,6 +39,9 @@ const (
 	lookback        = 5 * time.Minute
 	longestBlock    = 31 * 24 * time.Hour
 	shortestKeep    = 2 * time.Hour
+	// maxExemplars are kept of all series together, the newest, in memory and in
+	// the log: some two MiB.
+	maxExemplars = 10_000
 )
 
 // Config is what users say about samples.
@@ -209,6 +212,8 @@ func options(config Config) *tsdb.Options {
 	// apart takes a ring of memory for each series.
 	o.IsolationDisabled = true
 	o.HeadChunksWriteBufferSize = chunks.MinWriteBufferSize
+	// Only remote write brings exemplars.
+	o.EnableExemplarStorage, o.MaxExemplars = config.Receive, maxExemplars
 	return o
 }
 

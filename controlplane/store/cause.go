@@ -61,6 +61,7 @@ func (tx *Tx) ChangeFinding(f *controlv1.Finding) error {
 	if err != nil {
 		return err
 	}
+	delete(tx.cache.findings, f.GetFindingId())
 	for id := range tx.cache.causes {
 		tx.cache.causes[id] = nil
 	}

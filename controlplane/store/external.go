@@ -62,9 +62,11 @@ func (tx *Tx) LookForExternal(fingerprints ...string) error {
 			}
 		}
 		for _, r := range found {
-			if _, put := tx.cache.incidents[r.Incident.GetIncidentId()]; !put {
+			id := r.Incident.GetIncidentId()
+			if _, put := tx.cache.incidents[id]; !put {
 				tx.keepIncident(r)
 			}
+			tx.cache.external[r.Fingerprint] = id
 		}
 	}
 	return nil

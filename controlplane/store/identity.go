@@ -11,14 +11,19 @@ type JoinToken struct {
 	ID      string
 	Hash    []byte
 	Node    string // the only one that may use it; empty is any
+	Rejoins bool   // of any: also one that has joined before
 	Expires time.Time
 	Uses    int64 // that are left
 }
 
 // PutJoinToken writes a new token.
 func (tx *Tx) PutJoinToken(t JoinToken) error {
-	_, err := tx.exec("INSERT INTO join_tokens (token_id, hash, node, expires, uses) VALUES ($1, $2, $3, $4, $5)",
-		t.ID, t.Hash, t.Node, nanos(t.Expires), t.Uses)
+	rejoins := int64(0)
+	if t.Rejoins {
+		rejoins = 1
+	}
+	_, err := tx.exec("INSERT INTO join_tokens (token_id, hash, node, expires, uses, rejoins) VALUES ($1, $2, $3, $4, $5, $6)",
+		t.ID, t.Hash, t.Node, nanos(t.Expires), t.Uses, rejoins)
 	if err != nil {
 		return fmt.Errorf("put join token: %w", err)
 	}
@@ -28,10 +33,10 @@ func (tx *Tx) PutJoinToken(t JoinToken) error {
 // JoinToken gives a token.
 func (tx *Tx) JoinToken(id string) (JoinToken, error) {
 	t := JoinToken{ID: id}
-	var expires int64
-	err := tx.one("join token "+id, "SELECT hash, node, expires, uses FROM join_tokens WHERE token_id = $1", []any{id},
-		&t.Hash, &t.Node, &expires, &t.Uses)
-	t.Expires = timeOf(expires)
+	var expires, rejoins int64
+	err := tx.one("join token "+id, "SELECT hash, node, expires, uses, rejoins FROM join_tokens WHERE token_id = $1", []any{id},
+		&t.Hash, &t.Node, &expires, &t.Uses, &rejoins)
+	t.Expires, t.Rejoins = timeOf(expires), rejoins != 0
 	return t, err
 }
 
@@ -50,6 +55,16 @@ func (tx *Tx) ForgetJoinTokens(now time.Time) error {
 		return fmt.Errorf("forget join tokens: %w", err)
 	}
 	return nil
+}
+
+// ForgetJoinTokensOf deletes those that a node alone may use, and gives how many
+// could still be used.
+func (tx *Tx) ForgetJoinTokensOf(node string) (good int64, err error) {
+	good, err = tx.exec("DELETE FROM join_tokens WHERE node = $1 AND node <> '' AND uses > 0", node)
+	if err != nil {
+		return 0, fmt.Errorf("forget join tokens of node %s: %w", node, err)
+	}
+	return good, nil
 }
 
 // Certificate is a node's certificate as it was issued.
@@ -86,9 +101,19 @@ func (tx *Tx) Certificates(node string, now time.Time) ([]Certificate, error) {
 	return tx.certificates("expires > $1 AND ($2 = '' OR node = $2) ORDER BY issued DESC, serial", nanos(now), node)
 }
 
-// RevokedSince gives those that were revoked from a time on.
-func (tx *Tx) RevokedSince(since time.Time) ([]Certificate, error) {
-	return tx.certificates("revoked <> 0 AND revoked >= $1 ORDER BY revoked, serial", nanos(since))
+// LastCertificate gives the one that a node got last, whatever became of it. It is
+// forgotten some time after it has run out.
+func (tx *Tx) LastCertificate(node string) (c Certificate, found bool, err error) {
+	all, err := tx.certificates("node = $1 ORDER BY issued DESC, revoked, serial LIMIT 1", node)
+	if err != nil || len(all) == 0 {
+		return Certificate{}, false, err
+	}
+	return all[0], true, nil
+}
+
+// Revoked gives those that were revoked and would be good otherwise.
+func (tx *Tx) Revoked(now time.Time) ([]Certificate, error) {
+	return tx.certificates("revoked <> 0 AND expires > $1 ORDER BY serial", nanos(now))
 }
 
 // RevokeCertificates revokes all that a node has which are good, and gives how

@@ -9,14 +9,16 @@ import (
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
-// dueNotifications reads notifications that are due. That state 1 is the pending
+// dueNotifications reads notifications that are due. Those of a group go to a
+// receiver in their order; what only goes on with a story (it has no incident's
+// state) holds nothing up. That state 1 is the pending
 // one stands in the text: the engine cannot take the index of what is pending for
 // a value that it learns later.
 const dueNotifications = `SELECT notification_id, incident_id, receiver, incident_state, tries, created, traceparent,
 	body, since, stands_in_for
 	FROM outbox o WHERE state = 1 AND not_before <= $1 AND leased_until <= $1 AND NOT EXISTS (
 		SELECT 1 FROM outbox before WHERE before.group_key = o.group_key AND before.receiver = o.receiver
-		AND before.position < o.position AND before.state = 1)`
+		AND before.position < o.position AND before.state = 1 AND before.incident_state <> 0)`
 
 // due gives the notifications to lease, their incidents with only the id. When
 // some receivers are left out each of the others is asked for by itself: what
@@ -80,7 +82,7 @@ func (tx *Tx) dueWhere(behind string, limit int, args ...any) ([]alert.Delivery,
 			d.Since, d.StandsIn = timeOf(since), standsIn != ""
 			d.Key = d.Incident.GetIncidentId() + "/" + d.Receiver
 			d.Created = timeOf(created)
-			err = addGroup(&d, body)
+			err = tx.addGroup(&d, body)
 			all = append(all, d)
 			return err
 		})

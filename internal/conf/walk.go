@@ -43,9 +43,7 @@ func (w *walker) report(node *yaml.Node, path, format string, args ...any) {
 }
 
 func (w *walker) value(node *yaml.Node, path string, v reflect.Value) {
-	for node.Kind == yaml.AliasNode {
-		node = node.Alias
-	}
+	node = behind(node)
 	switch v.Interface().(type) {
 	case Raw:
 		v.Set(reflect.ValueOf(Raw{node: node, file: w.file, path: path}))
@@ -178,13 +176,20 @@ func child(node *yaml.Node, key string) *yaml.Node {
 func fieldsOf(t reflect.Type) map[string]int {
 	fields := map[string]int{}
 	for i := range t.NumField() {
-		f := t.Field(i)
-		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
-		if f.IsExported() && name != "" && name != "-" {
-			fields[name] = i
+		if key := keyOf(t.Field(i)); key != "" {
+			fields[key] = i
 		}
 	}
 	return fields
+}
+
+// keyOf gives the key that a field is read under; "" where it is not.
+func keyOf(f reflect.StructField) string {
+	name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+	if !f.IsExported() || name == "-" {
+		return ""
+	}
+	return name
 }
 
 func join(path, key string) string {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/tink-crypto/tink-go/v2/aead/subtle"
 	"github.com/tink-crypto/tink-go/v2/tink"
@@ -68,11 +69,15 @@ func NewKEK(key []byte, source string) (KEK, error) {
 }
 
 // OfFile reads a KEK from a file: 32 bytes in base64, as `openssl rand -base64
-// 32` and [Generate] write them. A file that others may read is refused.
+// 32` and [Generate] write them. A file that others may read, or that is neither
+// this user's nor root's, is refused.
 func OfFile(path string) (KEK, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return KEK{}, fmt.Errorf("read key: %w", err)
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid != 0 && int(stat.Uid) != os.Geteuid() {
+		return KEK{}, fault.New(fault.Denied, "key file %s is of user %d, who can read and change it; run: chown %d %s", path, stat.Uid, os.Geteuid(), path)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
 		return KEK{}, fault.New(fault.Denied, "key file %s can be read by others (mode %04o); run: chmod 600 %s", path, info.Mode().Perm(), path)

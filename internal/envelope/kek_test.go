@@ -119,6 +119,15 @@ func TestLocalKeys(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+	if os.Getuid() == 0 { // only root can give a file away
+		foreign := write("foreign", generated, 0o600)
+		if err := os.Chown(foreign, 64001, -1); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := envelope.OfFile(foreign); !fault.Is(err, fault.Denied) || !strings.Contains(err.Error(), "run: chown 0 "+foreign) {
+			t.Errorf("another user's key file: %v", err)
+		}
+	}
 	if _, err := envelope.OfEnv("K", func(string) string { return "" }); !fault.Is(err, fault.NotFound) {
 		t.Errorf("no variable: %v", err)
 	}

@@ -12,7 +12,9 @@ var (
 	AgentSamplesRefused  = Def{"vigil_agent_refused_samples_total", "1", Counter, []string{"reason"}, "Samples that did not reach the spool: series_limit, labels, spool."}
 	AgentEventsRepeated  = Def{"vigil_agent_repeated_events_total", "1", Counter, nil, "Events that were sent again and left out because the agent had taken them."}
 	AgentEventsRefused   = Def{"vigil_agent_refused_events_total", "1", Counter, nil, "Events that were left out: a trainer's word on a checkpoint that is another run's or already committed."}
-	AgentPeersRefused    = Def{"vigil_agent_refused_peers_total", "1", Counter, nil, "Calls on the trainers' socket that were refused: another user's run or session."}
+	AgentPeersRefused    = Def{"vigil_agent_refused_peers_total", "1", Counter, nil, "Calls on the trainers' socket that were refused: another user's run or session, or one call too many at a time."}
+	AgentConnsRefused    = Def{"vigil_agent_refused_connections_total", "1", Counter, nil, "Connections to the trainers' socket that were closed at once: there were too many, or the kernel did not say whose it was."}
+	AgentReadersRefused  = Def{"vigil_agent_refused_readers_total", "1", Counter, nil, "Connections to the agent's port for metrics that were closed at once, as there were too many."}
 	AgentEventsClamped   = Def{"vigil_agent_clamped_event_times_total", "1", Counter, nil, "Events whose time was more than a day off the agent's clock and was moved to that bound."}
 	AgentRunsLost        = Def{"vigil_agent_lost_runs_total", "1", Counter, nil, "Runs that the agent ended because their processes went away and stayed away."}
 	AgentTicks           = Def{"vigil_agent_ticks_total", "1", Counter, nil, "Times that the agent said of a trainer that no step has finished."}
@@ -42,7 +44,7 @@ func agentDefs() []Def {
 	return []Def{
 		AgentCollectorUp, AgentCollectSeconds, AgentSpoolFrames, AgentSpoolBytes,
 		AgentSpoolDropped, AgentSpoolSkipped, AgentSamples, AgentSamplesRefused, AgentCommandsRefused,
-		AgentEventsRepeated, AgentEventsRefused, AgentPeersRefused, AgentEventsClamped, AgentRunsLost, AgentTicks, AgentAttemptsEnded, AgentWeights,
+		AgentEventsRepeated, AgentEventsRefused, AgentPeersRefused, AgentConnsRefused, AgentReadersRefused, AgentEventsClamped, AgentRunsLost, AgentTicks, AgentAttemptsEnded, AgentWeights,
 		AgentUplinkConnected, AgentSettings, AgentUplinkSessions,
 		AgentTrainerEvents, AgentTrainerDropped, AgentTrainerSessions, AgentCommands,
 		AgentReflexes, AgentReflexDropped, AgentVaultSealed, AgentVaultSealTime, AgentVaultSealBytes, AgentVaultRemoved, AgentVaultCopies, AgentVaultWaiting, AgentVaultSpare, AgentVaultAgreements,

@@ -8,7 +8,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"fmt"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 
@@ -169,4 +171,23 @@ func checkID(leaf *x509.Certificate) error {
 		return fault.New(fault.Unauthenticated, "the certificate there is of %s, not of a control plane", id)
 	}
 	return nil
+}
+
+// PoolOf reads the certificates of authorities, in PEM, that a configuration
+// names. It fails with [fault.Invalid] when there is none in the file.
+func PoolOf(path string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read authorities: %w", err)
+	}
+	return Pool(text, path)
+}
+
+// Pool is PoolOf for what was read, under a name for people.
+func Pool(text []byte, name string) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fault.New(fault.Invalid, "read authorities %s: there is no certificate in PEM", name)
+	}
+	return pool, nil
 }

@@ -2,7 +2,9 @@ package redact
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -64,13 +66,37 @@ func (h *handler) attr(a slog.Attr) slog.Attr {
 		return slog.String(a.Key, h.redactor.Text(value.String()))
 	case slog.KindAny:
 		// A value of another type stays what it is for the handler behind, unless
-		// there is something to take out of its text.
-		said := value.String()
-		if clean := h.redactor.Text(said); clean != said {
-			return slog.String(a.Key, clean)
+		// there is something to take out of what a handler would write of it.
+		for _, said := range written(value) {
+			if clean := h.redactor.Text(said); clean != said {
+				return slog.String(a.Key, clean)
+			}
 		}
 	}
 	return slog.Attr{Key: a.Key, Value: value}
+}
+
+// written gives what handlers write of a value: as text, and as JSON, which also
+// shows what lies behind pointers.
+func written(value slog.Value) []string {
+	said := []string{value.String()}
+	switch v := reflect.ValueOf(value.Any()); {
+	case v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Uint8:
+		said = []string{string(v.Bytes())}
+	case isError(value.Any()):
+		return said
+	}
+	if text, err := json.Marshal(value.Any()); err == nil {
+		said = append(said, string(text))
+	}
+	return said
+}
+
+// isError tells whether handlers write what Error gives, and nothing else.
+func isError(v any) bool {
+	_, fails := v.(error)
+	_, marshals := v.(json.Marshaler)
+	return fails && !marshals
 }
 
 func (h *handler) secret(name string) bool {

@@ -2,6 +2,7 @@ package redact
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"os"
@@ -70,6 +71,10 @@ func TestHandlerHidesWhereverASecretIs(t *testing.T) {
 			"text":     func(l *slog.Logger) { l.Info("m", "said", s.line) },
 			"error":    func(l *slog.Logger) { l.Info("m", "error", errors.New(s.line)) },
 			"struct":   func(l *slog.Logger) { l.Info("m", "value", opaque{s.line}) },
+			"named":    func(l *slog.Logger) { l.Info("m", "value", raw(s.line)) },
+			"bytes":    func(l *slog.Logger) { l.Info("m", "value", []byte(s.line)) },
+			"raw JSON": func(l *slog.Logger) { l.Info("m", "value", json.RawMessage(mustJSON(t, s.line))) },
+			"pointers": func(l *slog.Logger) { l.Info("m", "value", &struct{ Inner *opaque }{&opaque{s.line}}) },
 			"slice":    func(l *slog.Logger) { l.Info("m", "value", []string{s.line}) },
 			"with":     func(l *slog.Logger) { l.With("said", s.line).Info("m") },
 			"group":    func(l *slog.Logger) { l.WithGroup("g").Info("m", slog.Group("h", "said", s.line)) },
@@ -87,6 +92,18 @@ func TestHandlerHidesWhereverASecretIs(t *testing.T) {
 		}
 	}
 }
+
+func mustJSON(t *testing.T, v any) []byte {
+	t.Helper()
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// raw is bytes of a type of its own.
+type raw []byte
 
 type valuer string
 

@@ -17,7 +17,7 @@ func secrets() []secret {
 		{`\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|glsa_\w{20,}|xox[abeoprs]-[\w-]{10,}|sk-[\w-]{16,}|npm_[A-Za-z0-9]{20,}|pypi-[\w-]{16,}|AIza[\w-]{30,})`, markSecret},
 		{`\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*`, markSecret}, // a JSON web token
 		{`(?i)\b(bearer|basic)\s+[A-Za-z0-9+/=._~-]{8,}`, "${1} [secret]"},
-		{`(?i)([\w-]*(?:password|passwd|passphrase|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|routing[_-]?key|integration[_-]?key|credentials?)\\?["']?\s*[=:]\s*)(\\?"[^"]*"|'[^']*'|[^\s,;&"'\[][^\s,;&"']*)`, "${1}[secret]"},
+		{`(?i)([\w-]*(?:password|passwd|passphrase|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|routing[_-]?key|integration[_-]?key|credentials?)\\*["']?\s*[=:]\s*)(\\*"[^"]*"|'[^']*'|[^\s,;&"'\[][^\s,;&"']*)`, "${1}[secret]"},
 	}
 }
 

@@ -19,6 +19,13 @@ func identityOf(info os.FileInfo) (identity, bool) {
 	return identity{device: uint64(stat.Dev), inode: stat.Ino}, true
 }
 
+// Alone tells whether a file has no name but the one under which it was looked at:
+// what has another is somebody's, and is not written over.
+func Alone(info os.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && stat.Nlink == 1
+}
+
 // mapFile maps a file that has these bytes.
 func mapFile(f *os.File, sizeBytes int) (*mapping, error) {
 	memory, err := unix.Mmap(int(f.Fd()), 0, sizeBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|populate)

@@ -164,7 +164,7 @@ func list(dir string) (spares []spare) {
 	}
 	for _, entry := range entries {
 		info, err := entry.Info()
-		if err != nil || !info.Mode().IsRegular() {
+		if err != nil || !info.Mode().IsRegular() || !Alone(info) {
 			continue
 		}
 		if id, ok := identityOf(info); ok {

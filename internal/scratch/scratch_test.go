@@ -182,3 +182,25 @@ func TestStrangeSpares(t *testing.T) {
 		t.Errorf("spare files: %s", left)
 	}
 }
+
+// TestWhatHasAnotherNameIsNotWrittenOver: it is somebody's.
+func TestWhatHasAnotherNameIsNotWrittenOver(t *testing.T) {
+	dir, spare := place(t, map[string]int{"a": 2 << 20})
+	other := filepath.Join(filepath.Dir(dir), "somebody's")
+	if err := os.Link(filepath.Join(spare, "a"), other); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := writer(t).WriteFile(dir, "w", bytes.Repeat([]byte("new "), 1<<19)); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := os.ReadFile(other); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("it was written over: %v", err)
+	}
+	if got := names(t, spare); got != "a" {
+		t.Errorf("it was taken: %q is left", got)
+	}
+}

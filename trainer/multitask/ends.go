@@ -67,8 +67,9 @@ func (l *loop) unreadable(ref *commonv1.CheckpointRef, cause error) error {
 }
 
 // finish keeps the last state, as ordered where an order still waits, scores
-// the model and says that the run is over.
-func (l *loop) finish(ctx context.Context) {
+// the model and says that the run is over. Where the model could not be kept it
+// has failed, which a supervisor says, should it not try again.
+func (l *loop) finish(ctx context.Context, kept error) {
 	session := l.deps.Session
 	for order := session.PendingOrder(); order != nil; order = session.PendingOrder() {
 		l.save(ctx, order, saveTimeout)
@@ -78,10 +79,18 @@ func (l *loop) finish(ctx context.Context) {
 	}
 	score, digest := l.score(), l.training.Digest()
 	l.progress.last(score, digest)
-	session.RunEnded(&commonv1.RunEnded{
+	if kept != nil && session.Supervised() {
+		return
+	}
+	ended := &commonv1.RunEnded{
 		Outcome: commonv1.Outcome_OUTCOME_SUCCEEDED, Step: l.training.Step(), ParametersSha256: digest,
 		Explanation: fmt.Sprintf("%s; on held-out data: %s", l.made(), score),
-	})
+	}
+	if kept != nil {
+		ended.Outcome = commonv1.Outcome_OUTCOME_FAILED
+		ended.Explanation += fmt.Sprintf("; the model could not be kept: %v", kept)
+	}
+	session.RunEnded(ended)
 }
 
 // interrupted tells the supervisor why the process ends. Without one there is
@@ -122,5 +131,8 @@ func (l *loop) keep() error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(durable.OS{}, l.config.SaveTo, state, 0o600)
+	if err := durable.WriteFile(durable.OS{}, l.config.SaveTo, state, 0o600); err != nil {
+		return fmt.Errorf("keep the model: %w", err)
+	}
+	return nil
 }

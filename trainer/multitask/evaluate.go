@@ -1,7 +1,6 @@
 package multitask
 
 import (
-	"math"
 	"strconv"
 
 	"github.com/vigil-ml/vigil/trainer/multitask/data"
@@ -124,17 +123,8 @@ func (t *Training) Predict(source data.Source, each func(Prediction)) {
 // valid until the next call.
 func (p *Prediction) Chances(task, row int) []float32 {
 	classes := p.training.shape.Targets[task].Classes
-	out := p.training.net.Outputs(task)[row*classes : (row+1)*classes]
-	p.chances = append(p.chances[:0], out...)
-	most, sum := out[largest(out)], 0.0
-	for i, value := range out {
-		e := math.Exp(float64(value - most))
-		p.chances[i] = float32(e)
-		sum += e
-	}
-	for i := range p.chances {
-		p.chances[i] /= float32(sum)
-	}
+	p.chances = append(p.chances[:0], p.training.net.Outputs(task)[row*classes:(row+1)*classes]...)
+	network.Softmax(p.chances, p.chances)
 	return p.chances
 }
 

@@ -41,7 +41,7 @@ type LoopConfig struct {
 	Pace            time.Duration // a step takes at least this long; 0: as fast as it goes
 	Faults          inject.Plan
 	// Epochs, unless 0, takes the place of Steps: as many steps as consume the
-	// training digits so often. SaveEveryEpochs does of CheckpointEvery.
+	// samples to train on so often. SaveEveryEpochs does of CheckpointEvery.
 	Epochs, SaveEveryEpochs int64
 	// SaveTo is a file that the model is written to when all steps are made; empty:
 	// none is.
@@ -56,6 +56,8 @@ type LoopDeps struct {
 	Log     *slog.Logger
 	Out     io.Writer        // progress, for a person
 	SaveNow <-chan os.Signal // save and go on; may be nil
+	// Training is what New makes of LoopConfig.Training; nil: Run makes it.
+	Training *Training
 }
 
 // Interrupted is the error of a run that ended before its last step because it
@@ -78,6 +80,7 @@ type loop struct {
 	progress *progress
 	savedAt  int64 // steps of the last state that is saved; -1: none is
 	missed   bool  // the absence of an agent at a scheduled checkpoint was said
+	scored   Point // the last evaluation; of step -1: there was none
 
 	rateScale float64 // of the learning rate, as recovery asks
 	skipped   bool    // the batches that recovery wants left out are
@@ -85,7 +88,7 @@ type loop struct {
 }
 
 func newLoop(config LoopConfig, deps LoopDeps, training *Training) *loop {
-	l := &loop{config: config, deps: deps, training: training, savedAt: -1}
+	l := &loop{config: config, deps: deps, training: training, savedAt: -1, scored: Point{Step: -1}}
 	for _, task := range training.Tasks() {
 		l.tasks = append(l.tasks, trainer.Task{Name: task.Name})
 	}
@@ -97,16 +100,15 @@ func newLoop(config LoopConfig, deps LoopDeps, training *Training) *loop {
 // it was to end before, and any other error when it cannot train. It does not
 // close the session.
 func Run(ctx context.Context, config LoopConfig, deps LoopDeps) error {
-	training, err := New(config.Training)
-	if err != nil {
-		return err
+	training := deps.Training
+	if training == nil {
+		var err error
+		if training, err = New(config.Training); err != nil {
+			return err
+		}
 	}
-	if config.Epochs > 0 {
-		config.Steps = config.Epochs * training.EpochSteps()
-	}
-	if config.SaveEveryEpochs > 0 {
-		config.CheckpointEvery = config.SaveEveryEpochs * training.EpochSteps()
-	}
+	config.Steps = training.StepsOf(config.Steps, config.Epochs)
+	config.CheckpointEvery = training.StepsOf(config.CheckpointEvery, config.SaveEveryEpochs)
 	if err := config.check(); err != nil {
 		return err
 	}
@@ -119,7 +121,7 @@ func Run(ctx context.Context, config LoopConfig, deps LoopDeps) error {
 	}
 	l.recover()
 	l.progress = newProgress(deps.Out, training, config.Steps)
-	err = l.train(ctx)
+	err := l.train(ctx)
 	if interrupted, ok := errors.AsType[*Interrupted](err); ok {
 		return l.interrupted(interrupted)
 	}
@@ -137,14 +139,14 @@ func (l *loop) train(ctx context.Context) error {
 		if err := l.step(ctx, l.training.Step()+1, started); err != nil {
 			return err
 		}
+		l.evaluate() // before a checkpoint, which then knows of it
 		l.periodic(ctx)
-		l.evaluate()
 		if rest := l.config.Pace - time.Since(started); rest > 0 {
 			life.Sleep(ctx, rest)
 		}
 	}
 	err := l.keep()
-	l.finish(ctx)
+	l.finish(ctx, err)
 	return err
 }
 

@@ -35,6 +35,7 @@ type launch struct {
 	faults   string
 	exitFile string
 	saveNow  chan os.Signal
+	change   func(*LoopConfig, *LoopDeps)
 }
 
 // run trains as one attempt would and gives what it wrote.
@@ -51,8 +52,12 @@ func (a launch) run(t *testing.T, ctx context.Context) (string, error) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	err = Run(ctx, LoopConfig{Training: Defaults(), Steps: a.steps, CheckpointEvery: a.every, Faults: plan},
-		LoopDeps{Session: session, Log: testkit.Logger(t), Out: &out, SaveNow: a.saveNow})
+	config := LoopConfig{Training: Defaults(), Steps: a.steps, CheckpointEvery: a.every, Faults: plan}
+	deps := LoopDeps{Session: session, Log: testkit.Logger(t), Out: &out, SaveNow: a.saveNow}
+	if a.change != nil {
+		a.change(&config, &deps)
+	}
+	err = Run(ctx, config, deps)
 	if closeErr := session.Close(context.WithoutCancel(ctx)); closeErr != nil {
 		t.Errorf("close session: %v", closeErr)
 	}

@@ -94,16 +94,19 @@ func (l *loop) rate(step int64) float64 {
 func (l *loop) evaluate() {
 	step := l.training.Step()
 	if l.config.EvaluateEvery > 0 && step%l.config.EvaluateEvery == 0 && step < l.config.Steps {
-		l.score()
+		l.training.note(l.score())
 	}
 }
 
 // score evaluates the model, says that training pauses for it, and reports what
-// came out.
+// came out; once a step.
 func (l *loop) score() Score {
+	if l.scored.Step == l.training.Step() {
+		return l.scored.Score
+	}
 	defer l.deps.Session.Phase(commonv1.PhaseKind_PHASE_KIND_EVALUATION)()
 	score := l.training.Evaluate()
-	l.training.note(score)
+	l.scored = Point{Step: l.training.Step(), Score: score}
 	tasks := make([]trainer.Task, len(score.Tasks))
 	for i, task := range score.Tasks {
 		tasks[i] = trainer.Task{Name: task.Name, Loss: trainer.Known(score.Losses[i])}

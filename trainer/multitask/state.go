@@ -51,6 +51,8 @@ type words struct {
 	Balance      []uint64 `json:"balance"` // bits of what the method has learnt
 	Best         float64  `json:"best"`    // held-out loss so far
 	Bad          int      `json:"bad"`     // evaluations since
+	// Encoding is the data's; states from before there was one have none.
+	Encoding string `json:"encoding,omitempty"`
 }
 
 // tensors lists everything in a state, with where it lives.
@@ -78,6 +80,7 @@ func (t *Training) State() ([]byte, error) {
 		Seed: cursor.Seed, Batch: t.config.Batch, Accumulate: t.config.Accumulate, LearningRate: t.config.LearningRate,
 		Step: t.step, DataPosition: cursor.Drawn, Random: random[len(pcgPrefix):],
 		Method: t.balancer.Name(), Balance: make([]uint64, len(t.learnt)), Best: t.stop.Best, Bad: t.stop.Bad,
+		Encoding: t.shape.Encoding,
 	}
 	for i, value := range t.learnt {
 		w.Balance[i] = math.Float64bits(value)
@@ -111,9 +114,15 @@ func appendShape(b []byte, list []network.Tensor) []byte {
 
 // Restore goes on from a state; seed and learning rate come from it. It fails
 // with fault.Corrupt when the state is damaged and with fault.Invalid when it
-// is sound and of another model, method or batch size; the training is then as
-// it was before.
-func (t *Training) Restore(state []byte) error {
+// is sound and of another model, method, encoding of the data or batch size; the
+// training is then as it was before.
+func (t *Training) Restore(state []byte) error { return t.restore(state, true) }
+
+// Load is Restore for a model that is only asked, by Evaluate and Predict: batches
+// of what size it was trained on is no matter then.
+func (t *Training) Load(state []byte) error { return t.restore(state, false) }
+
+func (t *Training) restore(state []byte, goesOn bool) error {
 	version := len(stateMagic) // offset of the version
 	switch {
 	case !bytes.HasPrefix(state, []byte(stateMagic)):
@@ -133,10 +142,10 @@ func (t *Training) Restore(state []byte) error {
 	if !bytes.HasPrefix(body, shape) {
 		return fault.New(fault.Invalid, "read training state: it is of another model or optimizer")
 	}
-	return t.restoreBody(body[len(shape):], values)
+	return t.restoreBody(body[len(shape):], values, goesOn)
 }
 
-func (t *Training) restoreBody(rest []byte, values [][]float32) error {
+func (t *Training) restoreBody(rest []byte, values [][]float32, goesOn bool) error {
 	floats := 0
 	for _, part := range values {
 		floats += floatBytes * len(part)
@@ -144,7 +153,7 @@ func (t *Training) restoreBody(rest []byte, values [][]float32) error {
 	if len(rest) < 4 || uint64(len(rest)) != 4+uint64(binary.LittleEndian.Uint32(rest))+uint64(floats) {
 		return fault.New(fault.Corrupt, "read training state: %d bytes behind the shape do not fit it", len(rest))
 	}
-	w, cursor, err := t.readWords(rest[4 : len(rest)-floats])
+	w, cursor, err := t.readWords(rest[4:len(rest)-floats], goesOn)
 	if err != nil {
 		return err
 	}
@@ -170,7 +179,7 @@ func (t *Training) restoreBody(rest []byte, values [][]float32) error {
 
 // readWords reads and judges what is not tensors. It must be written as State
 // writes it.
-func (t *Training) readWords(text []byte) (words, data.Cursor, error) {
+func (t *Training) readWords(text []byte, goesOn bool) (words, data.Cursor, error) {
 	var w words
 	err := json.Unmarshal(text, &w)
 	if again, encodeErr := json.Marshal(w); err != nil || encodeErr != nil || !bytes.Equal(again, text) {
@@ -178,11 +187,14 @@ func (t *Training) readWords(text []byte) (words, data.Cursor, error) {
 	}
 	cursor := data.Cursor{Seed: w.Seed, Drawn: w.DataPosition}
 	switch {
-	case w.Batch != t.config.Batch || w.Accumulate != t.config.Accumulate:
+	case goesOn && (w.Batch != t.config.Batch || w.Accumulate != t.config.Accumulate):
 		return w, cursor, fault.New(fault.Invalid, "read training state: it was made with %d batches of %d, this training has %d of %d; resume with --batch %d",
 			w.Accumulate, w.Batch, t.config.Accumulate, t.config.Batch, w.Batch)
 	case w.Method != t.balancer.Name():
 		return w, cursor, fault.New(fault.Invalid, "read training state: its tasks were weighed by %s, those of this training are by %s", w.Method, t.balancer.Name())
+	case w.Encoding != "" && w.Encoding != t.shape.Encoding:
+		return w, cursor, fault.WithHint(fault.New(fault.Invalid, "read training state: the columns' means, words or classes in the plan's table are not those that it was trained with"),
+			"have the plan name the file, columns and held-out share that it was trained with, or train anew")
 	case w.Step < 0 || w.DataPosition < 0 || !(w.LearningRate > 0) || w.Bad < 0:
 		return w, cursor, fault.New(fault.Corrupt, "read training state: step %d, position %d, learning rate %v cannot be", w.Step, w.DataPosition, w.LearningRate)
 	case len(w.Random) != pcgBytes:

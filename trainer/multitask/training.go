@@ -146,14 +146,19 @@ func (t *Training) Config() Config { return t.config }
 // Tasks names the tasks and says what each predicts.
 func (t *Training) Tasks() []balance.Task { return t.tasks }
 
-// Parameters is the number of parameters.
-func (t *Training) Parameters() int { return len(t.net.Parameters) }
-
 // EpochSteps gives how many steps consume as many samples as there are to train
 // on.
 func (t *Training) EpochSteps() int64 {
 	samples := t.config.Batch * t.config.Accumulate
 	return int64((t.shape.Rows + samples - 1) / samples)
+}
+
+// StepsOf gives the steps that so many epochs have; with none it gives steps.
+func (t *Training) StepsOf(steps, epochs int64) int64 {
+	if epochs > 0 {
+		return epochs * t.EpochSteps()
+	}
+	return steps
 }
 
 // Compute draws the next step's samples and computes its losses and gradients.

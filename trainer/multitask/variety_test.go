@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/vigil-ml/vigil/internal/conf"
@@ -238,6 +241,47 @@ func TestEarlyStopping(t *testing.T) {
 	again := begin(t, func(c *Config) { c.Stop = StopConfig{Patience: 2, MinImprovement: 0.1} })
 	if err := again.Restore(stateOf(t, training)); err != nil || !again.Stopped() {
 		t.Errorf("after a resume it goes on: %v", err)
+	}
+}
+
+// TestAModelIsAskedWhateverItsBatchesWere: only who trains on needs the same.
+func TestAModelIsAskedWhateverItsBatchesWere(t *testing.T) {
+	training := begin(t, func(c *Config) { c.Batch, c.Accumulate = 32, 2 })
+	train(t, training, 3)
+	other := begin(t, nil)
+	if err := other.Load(stateOf(t, training)); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := other.Evaluate(), training.Evaluate(); got.Tasks[0] != want.Tasks[0] || other.Digest() != training.Digest() {
+		t.Errorf("the loaded model scores %v, the trained one %v", got, want)
+	}
+}
+
+// TestAStateOfAnotherTableIsRefused: a model means the columns' means, words and
+// classes that it was trained with.
+func TestAStateOfAnotherTableIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "table.csv")
+	table := func(row string) *Training {
+		text := "size,kind,price\n" + strings.Repeat("1,a,2\n3,b,5\n", 20) + row
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return begin(t, func(c *Config) {
+			c.Data.Kind, c.Data.Table.Path, c.Data.Table.HeldOutPath = "csv", path, path
+			c.Tasks = []TaskConfig{{Name: "price", Kind: regression}}
+		})
+	}
+	state := stateOf(t, table("4,a,5\n"))
+	if err := table("4,a,5\n").Restore(state); err != nil {
+		t.Errorf("the same table: %v", err)
+	}
+	for name, row := range map[string]string{"mean": "9,a,5\n", "word order": "4,b,5\n", "target": "4,a,9\n"} {
+		other := table(row)
+		for what, read := range map[string]func([]byte) error{"Restore": other.Restore, "Load": other.Load} {
+			if err := read(state); !fault.Is(err, fault.Invalid) || fault.HintOf(err) == "" {
+				t.Errorf("another %s: %s gives %v", name, what, err)
+			}
+		}
 	}
 }
 

@@ -87,9 +87,19 @@ func open(t testing.TB) *house {
 func BenchmarkSDK(b *testing.B) {
 	python := interpreter(b)
 	house := open(b)
-	cmd := exec.CommandContext(house.ctx, python, "-W", "ignore", "bench/sdk.py")
-	cmd.Env = append(os.Environ(), "PYTHONPATH=.", "PYTHONDONTWRITEBYTECODE=1", "CUDA_VISIBLE_DEVICES=",
-		"VIGIL_SOCKET="+house.Socket, "VIGIL_RUN_ID=bench-sdk")
+	cmd := house.python(b, python, "bench/sdk.py")
+	cmd.Env = append(cmd.Env, "VIGIL_SOCKET="+house.Socket, "VIGIL_RUN_ID=bench-sdk")
+	show(b, cmd)
+}
+
+// BenchmarkSave prints how long training stands still for a checkpoint, once.
+func BenchmarkSave(b *testing.B) {
+	python := interpreter(b)
+	show(b, open(b).python(b, python, "bench/save.py"))
+}
+
+func show(b *testing.B, cmd *exec.Cmd) {
+	b.Helper()
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		b.Fatalf("%v\n%s", err, out)
@@ -97,9 +107,9 @@ func BenchmarkSDK(b *testing.B) {
 	b.Logf("\n%s", out)
 }
 
-// run runs one file of tests. What it skips for want of a package is skipped
-// here too, or fails where VIGIL_REQUIRE asks for it.
-func (h *house) run(t *testing.T, python, name string) {
+// python is a command of the interpreter that finds the SDK, its tests, and who
+// answers them.
+func (h *house) python(t testing.TB, python string, args ...string) *exec.Cmd {
 	t.Helper()
 	operator, err := http.NewRequestWithContext(h.ctx, http.MethodPost, "http://"+h.API, nil)
 	if err != nil {
@@ -108,12 +118,19 @@ func (h *house) run(t *testing.T, python, name string) {
 	if err := h.Authorize(operator); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(h.ctx, python, "-W", "ignore::DeprecationWarning", "-m", "unittest", "-v", name)
-	cmd.Dir = "tests"
+	cmd := exec.CommandContext(h.ctx, python, append([]string{"-W", "ignore::DeprecationWarning"}, args...)...)
 	cmd.Env = append(os.Environ(),
-		"PYTHONPATH=..", "PYTHONDONTWRITEBYTECODE=1", "OMP_NUM_THREADS=1", "CUDA_VISIBLE_DEVICES=",
+		"PYTHONPATH=.:tests", "PYTHONDONTWRITEBYTECODE=1", "OMP_NUM_THREADS=1", "CUDA_VISIBLE_DEVICES=",
 		"VIGIL_SOCKET=", "VIGIL_RUN_ID=", "VIGIL_EXIT_FILE=",
 		"VIGIL_TEST_SOCKET="+h.Socket, "VIGIL_TEST_API="+h.API, "VIGIL_TEST_AUTHORIZATION="+operator.Header.Get("Authorization"), "VIGIL_TEST_BIN="+h.Bin)
+	return cmd
+}
+
+// run runs one file of tests. What it skips for want of a package is skipped
+// here too, or fails where VIGIL_REQUIRE asks for it.
+func (h *house) run(t *testing.T, python, name string) {
+	t.Helper()
+	cmd := h.python(t, python, "-m", "unittest", "-v", name)
 	out, err := cmd.CombinedOutput()
 	text := string(out)
 	if err != nil {

@@ -89,7 +89,7 @@ func (s *supervisor) attempt(ctx context.Context, path string, number uint32, af
 		return ending{}, err
 	}
 	defer s.release(group)
-	memory := watchMemory(group)
+	memory := watchMemory(group, ownKills)
 	s.capture.Note("attempt %d of run %s", number, s.config.RunID)
 	p, err := start(ctx, cmd, group, s.capture, stream{s.deps.Stdout, losses.with(signs)}, stream{s.deps.Stderr, losses.with(signs)}, marker(exitFile))
 	if err != nil {

@@ -85,29 +85,45 @@ func (s *supervisor) release(group *cgroup.Group) {
 	}
 }
 
+// counter is a control group as far as it counts memory; [cgroup.Group] is one.
+type counter interface {
+	CountsMemory() bool
+	OOMKills() (int64, bool)
+	PeakBytes() (int64, bool)
+}
+
 // memory is what is counted of host memory while an attempt lasts.
 type memory struct {
-	group  *cgroup.Group // of the attempt; nil: none, or it does not count
-	before int64         // OOM kills in the supervisor's own group
+	group  counter              // of the attempt; nil: none
+	own    func() (int64, bool) // OOM kills in the supervisor's own group, which the attempt's is in
+	before int64                // of these when the attempt was launched
 	known  bool
 }
 
 // watchMemory begins to count.
-func watchMemory(group *cgroup.Group) memory {
-	if group != nil && group.CountsMemory() {
-		return memory{group: group}
+func watchMemory(group *cgroup.Group, own func() (int64, bool)) memory {
+	m := memory{own: own}
+	m.before, m.known = own()
+	if group != nil {
+		m.group = group
 	}
-	before, known := oomKills(cgroups, "/proc/self")
-	return memory{before: before, known: known}
+	return m
 }
+
+// ownKills gives the OOM kills in the supervisor's own group.
+func ownKills() (int64, bool) { return oomKills(cgroups, "/proc/self") }
+
+// counts tells whether the attempt's group knows of its memory, which is certain
+// only once the command is launched: it may not have been let in.
+func (m memory) counts() bool { return m.group != nil && m.group.CountsMemory() }
 
 // kills gives how many processes the kernel killed for want of memory.
 func (m memory) kills() int64 {
-	if m.group != nil {
+	if m.counts() {
 		kills, _ := m.group.OOMKills()
 		return kills
 	}
-	now, ok := oomKills(cgroups, "/proc/self")
+	now, ok := m.own()
 	if !ok || !m.known {
 		return 0
 	}
@@ -117,7 +133,7 @@ func (m memory) kills() int64 {
 // peak says how much memory the attempt used at most, where it was killed for
 // want of it.
 func (m memory) peak(limit int64) []string {
-	if m.group == nil || m.kills() == 0 {
+	if !m.counts() || m.kills() == 0 {
 		return nil
 	}
 	peak, ok := m.group.PeakBytes()

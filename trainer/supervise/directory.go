@@ -52,10 +52,12 @@ func makeDirectory(parent string) (*directory, error) {
 	return nil, err
 }
 
-// remove removes the directory with all that is in it.
+// remove removes the directory with all that is in it, and what a sweep could not
+// remove at the beginning: processes that were killed take a moment to be gone.
 func (d *directory) remove() {
 	_ = os.RemoveAll(d.path)
 	_ = d.lock.Close()
+	sweep(filepath.Dir(d.path))
 }
 
 // sweep removes this user's directories below parent whose supervisor is gone,

@@ -81,3 +81,21 @@ func TestDirectoriesOfOthersAreLeftAlone(t *testing.T) {
 		}
 	}
 }
+
+// A supervisor that ends tries again what it could not remove when it began.
+func TestTheLastOneSweeps(t *testing.T) {
+	parent := t.TempDir()
+	killed, err := makeDirectory(parent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := makeDirectory(parent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = killed.lock.Close() // it was not dead yet when the next one began
+	next.remove()
+	if entries, err := os.ReadDir(parent); err != nil || len(entries) != 0 {
+		t.Errorf("left are %v, %v; want nothing", entries, err)
+	}
+}

@@ -358,6 +358,39 @@ func TestMemoryEventsAreRead(t *testing.T) {
 	}
 }
 
+// group is a control group's count of an attempt that may not have been let in.
+type group struct{ inside bool }
+
+func (g *group) CountsMemory() bool     { return g.inside }
+func (*group) OOMKills() (int64, bool)  { return 7, true }
+func (*group) PeakBytes() (int64, bool) { return 1 << 20, true }
+
+// TestKillsForWantOfMemoryAreKnown, of a command that was not let into its group
+// by the group of the supervisor.
+func TestKillsForWantOfMemoryAreKnown(t *testing.T) {
+	kills, known := int64(3), true
+	own := func() (int64, bool) { return kills, known }
+	g := &group{inside: true}
+	m := watchMemory(nil, own)
+	with := m
+	with.group = g
+	kills = 5
+	if got := m.kills(); got != 2 || m.peak(0) != nil {
+		t.Errorf("%d kills without a group of its own, peak %q; want 2", got, m.peak(0))
+	}
+	if got := with.kills(); got != 7 || len(with.peak(0)) != 1 {
+		t.Errorf("%d kills in the group, peak %q; want 7", got, with.peak(0))
+	}
+	g.inside = false // as Launch finds out
+	if got := with.kills(); got != 2 || with.peak(0) != nil {
+		t.Errorf("%d kills outside the group, peak %q; want 2", got, with.peak(0))
+	}
+	known = false
+	if got := with.kills(); got != 0 {
+		t.Errorf("%d kills where nothing is known", got)
+	}
+}
+
 func TestTorchrunsErrorFileIsRead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "error.json")
 	text := `{"message": {"message": "RuntimeError: x", "extraInfo": {"py_callstack": "Traceback (most recent call last):\n  File \"a.py\", line 1, in f\nRuntimeError: x\n", "timestamp": "1"}}}`

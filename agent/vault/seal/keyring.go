@@ -147,6 +147,13 @@ func (k *Keyring) Merge(ctx context.Context, copied []byte) (bool, error) {
 	return lacking, k.use(set)
 }
 
+// Opens opens what was read of the keyring's file; see [envelope.File.Decode] for
+// its errors.
+func (k *Keyring) Opens(ctx context.Context, data []byte) error {
+	_, err := k.file.Decode(ctx, data)
+	return err
+}
+
 // Snapshot is the keyring as it is now: what is encrypted with it has one key,
 // whoever adds another meanwhile.
 func (k *Keyring) Snapshot() *Keyring {

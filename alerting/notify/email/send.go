@@ -3,12 +3,10 @@ package email
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/textproto"
-	"os"
 	"strings"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 
 	"github.com/vigil-ml/vigil/alerting/notify"
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/pki"
 )
 
 // slack is how much later than the context the connection's own deadline is,
@@ -67,14 +66,11 @@ func codeOf(err error) int {
 func (n *notifier) client(ctx context.Context, password string) (*gomail.Client, error) {
 	config := &tls.Config{ServerName: n.config.Host, MinVersion: tls.VersionTLS12}
 	if n.config.CAFile != "" {
-		pem, err := os.ReadFile(n.config.CAFile)
+		pool, err := pki.PoolOf(n.config.CAFile)
 		if err != nil {
-			return nil, fmt.Errorf("read ca_file: %w", err)
+			return nil, fmt.Errorf("open mail server: %w", err)
 		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read ca_file %s: there is no certificate in it", n.config.CAFile)
-		}
+		config.RootCAs = pool
 	}
 	timeout := time.Minute
 	if deadline, ok := ctx.Deadline(); ok {

@@ -115,11 +115,13 @@ func (s *second) close() {
 	s.server.kill()
 }
 
-// marked tells whether a rank's directory has the mark of a verified rank, and one
-// that speaks of the manifest beside it.
+// marked tells whether a rank's directory has the mark of a verified rank, one
+// that can be read whole and speaks of the manifest beside it. With a flipped bit
+// anywhere in it the agent takes the rank for one that was not verified.
 func marked(rankDir string) bool {
 	var mark struct {
-		Manifest string `json:"manifest_sha256"`
+		Manifest string    `json:"manifest_sha256"`
+		Verified time.Time `json:"verified"`
 	}
 	text, err := os.ReadFile(filepath.Join(rankDir, "verified.json"))
 	manifest, manifestErr := os.ReadFile(filepath.Join(rankDir, "manifest.json"))
@@ -219,7 +221,7 @@ func TestADamagedCopyIsSeen(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), runID, "ck", "rank-00000")
 	sum := blake3.Sum256([]byte("weights"))
 	manifest := fmt.Sprintf(`{"files":[{"name":"w","blake3":"%x"}]}`, sum)
-	mark := fmt.Sprintf(`{"manifest_sha256":"%x"}`, sha256.Sum256([]byte(manifest)))
+	mark := fmt.Sprintf(`{"manifest_sha256":"%x","verified":"2026-11-28T10:04:32Z"}`, sha256.Sum256([]byte(manifest)))
 	if err := os.MkdirAll(filepath.Join(dir, "files"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -241,6 +243,11 @@ func TestADamagedCopyIsSeen(t *testing.T) {
 	if wrongFile(dir) == "" {
 		t.Error("a flipped copy is taken for whole")
 	}
+	write("verified.json", strings.Replace(mark, "T10:", "U10:", 1))
+	if marked(dir) {
+		t.Error("a mark that is damaged counts, and the agent does not copy what it is of")
+	}
+	write("verified.json", mark)
 	write("manifest.json", manifest+" ")
 	if marked(dir) {
 		t.Error("a mark of another manifest counts")

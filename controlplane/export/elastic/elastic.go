@@ -14,13 +14,11 @@ package elastic
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"regexp"
 	"sync"
 	"time"
@@ -29,6 +27,7 @@ import (
 
 	"github.com/vigil-ml/vigil/alerting/notify"
 	"github.com/vigil-ml/vigil/controlplane/export"
+	"github.com/vigil-ml/vigil/internal/pki"
 	"github.com/vigil-ml/vigil/internal/plug"
 )
 
@@ -137,13 +136,9 @@ func New(config Config, deps export.Deps) (export.Exporter, error) {
 		Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 4, IdleConnTimeout: 90 * time.Second, ForceAttemptHTTP2: true,
 	}
 	if config.CAFile != "" {
-		pem, err := os.ReadFile(config.CAFile)
+		pool, err := pki.PoolOf(config.CAFile)
 		if err != nil {
-			return nil, fmt.Errorf("read certificates of Elasticsearch: %w", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read certificates of Elasticsearch: %s holds none", config.CAFile)
+			return nil, fmt.Errorf("open Elasticsearch exporter: %w", err)
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}

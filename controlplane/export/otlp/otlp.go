@@ -11,10 +11,8 @@ package otlp
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"time"
 
@@ -27,6 +25,7 @@ import (
 
 	"github.com/vigil-ml/vigil/alerting/notify"
 	"github.com/vigil-ml/vigil/controlplane/export"
+	"github.com/vigil-ml/vigil/internal/pki"
 	"github.com/vigil-ml/vigil/internal/plug"
 )
 
@@ -95,14 +94,11 @@ func New(config Config, deps export.Deps) (export.Exporter, error) {
 	if !config.Plaintext {
 		trusted := &tls.Config{MinVersion: tls.VersionTLS12}
 		if config.CAFile != "" {
-			pem, err := os.ReadFile(config.CAFile)
+			pool, err := pki.PoolOf(config.CAFile)
 			if err != nil {
-				return nil, fmt.Errorf("read certificates of OTLP receiver: %w", err)
+				return nil, fmt.Errorf("open OTLP exporter: %w", err)
 			}
-			trusted.RootCAs = x509.NewCertPool()
-			if !trusted.RootCAs.AppendCertsFromPEM(pem) {
-				return nil, fmt.Errorf("read certificates of OTLP receiver: %s holds none", config.CAFile)
-			}
+			trusted.RootCAs = pool
 		}
 		transport = credentials.NewTLS(trusted)
 	}

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -52,5 +53,14 @@ func testAgreement(t *testing.T, b *bench) {
 	}
 	if diff := cmp.Diff([]string{"plan=c"}, read("other", 0)); diff != "" {
 		t.Errorf("another run (-want +got):\n%s", diff)
+	}
+	b.clock.advance(8 * 24 * time.Hour)
+	post("third", 1, "plan", "f") // what is old goes
+	if diff := cmp.Diff([]string{"plan=e"}, read("r", 0)); diff != "" {
+		t.Errorf("old notes (-want +got):\n%s", diff)
+	}
+	post("r", 4, "plan", "g")
+	if diff := cmp.Diff([]string{"plan=g"}, read("r", 4)); diff != "" {
+		t.Errorf("behind the last that was read before (-want +got):\n%s", diff)
 	}
 }

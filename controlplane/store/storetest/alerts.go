@@ -192,6 +192,21 @@ func testExternal(t *testing.T, b *bench) {
 	})
 }
 
+// testExternalPut: an incident that was put is found by its alert in the same
+// transaction, whether or not the alert was looked for before.
+func testExternalPut(_ *testing.T, b *bench) {
+	external := record("i1", "r", 10)
+	external.Fingerprint = "f"
+	b.update(func(tx *store.Tx) error {
+		if err := errors.Join(tx.PutIncident(external), tx.LookForExternal("f", "other")); err != nil {
+			return err
+		}
+		got, found, err := tx.ExternalIncident("f")
+		b.same("external", []any{got.Incident.GetIncidentId(), found}, []any{"i1", true})
+		return err
+	})
+}
+
 // testOutboxGroup: what is told of a group is as it was when it was told, and
 // comes in the group's order, whatever incident it is about.
 func testOutboxGroup(t *testing.T, b *bench) {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/vigil-ml/vigil/controlplane/store"
+	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
@@ -41,7 +42,7 @@ func testExpire(t *testing.T, b *bench) {
 			tx.AddTimeline("gone", &controlv1.TimelineEntry{Text: "x"}),
 			found(tx, "f-gone", "old", "gone", 5), found(tx, "f-alone", "old", "", 5), found(tx, "f-open", "open", "", 5),
 			found(tx, "f-recent", "late", "", 450), found(tx, "f-firing", "late", "firing", 5),
-			tx.PutFeedback("f-gone", &controlv1.Feedback{}),
+			tx.PutFeedback("f-gone", &controlv1.Feedback{}), agree(tx, "old"), agree(tx, "open"),
 		)
 	})
 	var all store.Expired
@@ -63,7 +64,24 @@ func testExpire(t *testing.T, b *bench) {
 		b.same("runs", inOrder(ids(runs, (*controlv1.Run).GetRunId)), []string{"late", "open"})
 		return errors.Join(err, err2, err3)
 	})
+	b.agreed("old", 0)
+	b.agreed("open", 1)
 	testExpireSome(b, over)
+}
+
+// agree writes a note of a run's agreement, which says nothing.
+func agree(tx *store.Tx, run string) error {
+	_, err := tx.PostAgreement(run, &agentv1.AgreementNote{Round: 1, Name: "plan"})
+	return err
+}
+
+func (b *bench) agreed(run string, want int) {
+	b.Helper()
+	b.view(func(tx *store.Tx) error {
+		notes, err := tx.Agreement(run, 0)
+		b.same("notes of the agreement of "+run, len(notes), want)
+		return err
+	})
 }
 
 // testExpireSome lets go of nothing, and of some of many.

@@ -73,6 +73,25 @@ func testManyFindings(t *testing.T, b *bench) {
 	b.view(seen("afterwards"))
 }
 
+// testChangedFinding: a finding that is changed in the transaction that put it is
+// the cause as it was changed, however it is asked for.
+func testChangedFinding(_ *testing.T, b *bench) {
+	put := &controlv1.Finding{FindingId: "f", RunId: "r", OnsetStep: 10, Summary: "as found"}
+	changed := &controlv1.Finding{FindingId: "f", RunId: "r", OnsetStep: 10, Summary: "as changed"}
+	cause := func(tx *store.Tx) error {
+		got, err := tx.Cause("i")
+		b.same("cause", got, changed)
+		return err
+	}
+	b.update(func(tx *store.Tx) error {
+		_, err := tx.PutFinding(put)
+		tx.Opens("i")
+		return errors.Join(err, tx.PutRun(&controlv1.Run{RunId: "r"}, 1), tx.PutIncident(record("i", "r", 1)),
+			tx.ChangeFinding(changed), tx.AttachFinding("i", "f"), cause(tx))
+	})
+	b.view(cause)
+}
+
 // openBroken opens an incident of a run that broke, in a group of its own that
 // was told of it.
 func openBroken(b *bench, tx *store.Tx, id, group string, f *controlv1.Finding, told store.AlertMember) error {

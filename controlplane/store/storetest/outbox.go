@@ -92,6 +92,18 @@ func testOutboxOrder(t *testing.T, b *bench) {
 	})
 }
 
+// testOutboxStories: what goes on with a story, which tells no state, waits for
+// those before it and lets those behind it pass.
+func testOutboxStories(_ *testing.T, b *bench) {
+	b.notify("i1", "slack", firing, 10)
+	b.notify("i1", "slack", 0, 20)
+	b.notify("i1", "slack", resolved, 30)
+	b.wantLease(10, "i1/slack/1")
+	b.settle(alert.Outcome{ID: "i1/slack/1", Result: alert.Delivered, At: at(30)})
+	b.wantLease(1, "i1/slack/2")
+	b.wantLease(10, "i1/slack/3")
+}
+
 func testOutboxRelease(_ *testing.T, b *bench) {
 	b.notify("i", "slack", firing, 0)
 	b.notify("i", "hook", firing, 1)

@@ -23,10 +23,22 @@ type Open func(t *testing.T, clock func() time.Time) *store.Store
 
 // Run runs the suite.
 func Run(t *testing.T, open Open) {
-	parts := []struct {
-		name string
-		test func(*testing.T, *bench)
-	}{
+	for _, part := range parts() {
+		t.Run(part.name, func(t *testing.T) {
+			clock := &clock{now: start}
+			part.test(t, &bench{T: t, store: open(t, clock.Now), clock: clock})
+		})
+	}
+}
+
+// part is one test of the suite.
+type part struct {
+	name string
+	test func(*testing.T, *bench)
+}
+
+func parts() []part {
+	return []part{
 		{"nodes", testNodes},
 		{"runs", testRuns},
 		{"first open sequence", testFirstOpenSequence},
@@ -39,6 +51,9 @@ func Run(t *testing.T, open Open) {
 		{"checkpoint changes", testChanges},
 		{"tasks", testTasks},
 		{"agreement", testAgreement},
+		{"people", testPeople},
+		{"keys of the records", testRecordKeys},
+		{"records are encrypted anew", testReseal},
 		{"findings", testFindings},
 		{"finding records and feedback", testFeedback},
 		{"incidents", testIncidentRecords},
@@ -47,6 +62,7 @@ func Run(t *testing.T, open Open) {
 		{"timeline", testTimeline},
 		{"awaited checkpoints", testAwaited},
 		{"outbox order", testOutboxOrder},
+		{"outbox stories", testOutboxStories},
 		{"outbox lease", testOutboxLease},
 		{"outbox leaves receivers out", testOutboxExcept},
 		{"outbox release", testOutboxRelease},
@@ -56,10 +72,12 @@ func Run(t *testing.T, open Open) {
 		{"alert groups", testAlertGroups},
 		{"many new incidents", testManyNew},
 		{"many findings", testManyFindings},
+		{"changed finding", testChangedFinding},
 		{"inhibitors", testInhibitors},
 		{"silences", testSilences},
 		{"timers", testTimers},
 		{"external alerts", testExternal},
+		{"external alerts that were put", testExternalPut},
 		{"outbox folds tries", testOutboxFolds},
 		{"outbox put back", testOutboxPutBack},
 		{"outbox stand-in", testOutboxStandIn},
@@ -73,12 +91,6 @@ func Run(t *testing.T, open Open) {
 		{"a dropped error", testDroppedError},
 		{"changed", testChanged},
 		{"concurrent updates", testConcurrent},
-	}
-	for _, part := range parts {
-		t.Run(part.name, func(t *testing.T) {
-			clock := &clock{now: start}
-			part.test(t, &bench{T: t, store: open(t, clock.Now), clock: clock})
-		})
 	}
 }
 

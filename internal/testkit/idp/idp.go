@@ -1,6 +1,7 @@
 // Package idp is an OpenID Connect provider for tests: discovery, keys, the
 // authorization code flow with PKCE, the device flow, and refresh tokens that are
-// good once, as the specifications have them. Whoever asks is approved.
+// good once, as the specifications have them. Whoever asks is approved, unless the
+// test says otherwise.
 package idp
 
 import (
@@ -37,6 +38,7 @@ type Provider struct {
 	refresh  map[string]bool
 	asked    map[string]int // requests by path
 	noDevice bool
+	refusal  url.Values // what is said in a code's place; nil: nothing
 }
 
 // Start starts a provider at which whoever signs in has these claims.
@@ -183,6 +185,17 @@ func (p *Provider) publicKeys(w http.ResponseWriter, _ *http.Request) {
 	answer(w, http.StatusOK, set)
 }
 
+// Refuse has who comes with a browser be sent back with an error from now on; ""
+// lets them in again.
+func (p *Provider) Refuse(reason, description string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refusal = url.Values{"error": {reason}, "error_description": {description}}
+	if reason == "" {
+		p.refusal = nil
+	}
+}
+
 // authorize sends whoever asks back with a code at once.
 func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
@@ -194,9 +207,14 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) {
 	}
 	code := rand.Text()
 	p.mu.Lock()
-	p.codes[code] = query
+	reply := maps.Clone(p.refusal)
+	if reply == nil {
+		p.codes[code] = query
+		reply = url.Values{"code": {code}}
+	}
 	p.mu.Unlock()
-	back.RawQuery = url.Values{"code": {code}, "state": {query.Get("state")}}.Encode()
+	reply.Set("state", query.Get("state"))
+	back.RawQuery = reply.Encode()
 	http.Redirect(w, r, back.String(), http.StatusFound)
 }
 

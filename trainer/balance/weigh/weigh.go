@@ -50,7 +50,7 @@ type process struct {
 	config   uint32 // digest of what the balancer was made of
 	seen     balance.Observation
 	step     int64  // of the last answer
-	state    []byte // of the last answer
+	state    []byte // of the balancer: of the last answer, or what a request carried since
 }
 
 // Weigh answers one request of the process that key names: the run, the attempt
@@ -142,13 +142,15 @@ func (p *process) prepare(in *trainerv1.WeightsRequest) (began bool, err error) 
 		if err := restore(made, config, in.State); err != nil {
 			return false, err
 		}
-		p.balancer, p.config, p.step, p.state = made, config, 0, nil
-		return len(in.State) == 0, nil
+		p.balancer, p.config, p.step, p.state = made, config, 0, slices.Clone(in.State)
 	}
 	if len(in.State) > 0 && string(in.State) != string(p.state) {
-		return false, restore(p.balancer, config, in.State)
+		if err := restore(p.balancer, config, in.State); err != nil {
+			return false, err
+		}
+		p.step, p.state = 0, slices.Clone(in.State)
 	}
-	return false, nil
+	return len(in.State) == 0 && len(p.state) == 0, nil
 }
 
 func (p *process) weigh(in *trainerv1.WeightsRequest) error {

@@ -125,6 +125,31 @@ func TestWrongRequestsAreNamedAndTeachNothing(t *testing.T) {
 	}
 }
 
+// TestWhatCannotBeLearntFromLeavesTheStateThatWasCarried: the next request is
+// answered as one that the weigher never saw the failed one before.
+func TestWhatCannotBeLearntFromLeavesTheStateThatWasCarried(t *testing.T) {
+	w := New()
+	first := ask(t, w, "a", request("gradnorm", 1, nil))
+	second := ask(t, w, "a", request("gradnorm", 2, nil))
+	wrong := request("gradnorm", 2, first.State)
+	wrong.Tasks[0].GradientNorm = -1
+	if _, err := w.Weigh("a", wrong); !fault.Is(err, fault.Invalid) {
+		t.Fatalf("Weigh = %v", err)
+	}
+	want := ask(t, New(), "a", request("gradnorm", 3, second.State))
+	if diff := cmp.Diff(want.Weights, ask(t, w, "a", request("gradnorm", 3, second.State)).Weights); diff != "" {
+		t.Errorf("with the state of the answer before: %s", diff)
+	}
+	fresh := New()
+	wrong.State = nil
+	if _, err := fresh.Weigh("b", wrong); !fault.Is(err, fault.Invalid) {
+		t.Fatalf("Weigh = %v", err)
+	}
+	if out := ask(t, fresh, "b", request("gradnorm", 2, nil)); !out.Began {
+		t.Error("nothing was learnt before, and yet the answer is of one that had begun")
+	}
+}
+
 func TestItForgetsWhoIsSilentLongest(t *testing.T) {
 	w := New()
 	for i := range maxKept {

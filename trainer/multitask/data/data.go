@@ -35,6 +35,9 @@ type Shape struct {
 	Inputs  int
 	Targets []Target
 	Rows    int // samples of an epoch
+	// Encoding is a digest of what the source learnt of its data to make numbers of
+	// it; empty: nothing. A model fits no other.
+	Encoding string
 }
 
 // Batch is samples. A label is -1 and a number is NaN where it is not known.

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/parquet-go/parquet-go"
 	"go.uber.org/goleak"
 
@@ -59,8 +60,8 @@ func TestTable(t *testing.T) {
 	}
 	shape := table.Shape()
 	// Age, three jobs, and the one word of city.
-	if shape.Inputs != 5 || shape.Rows != 150 || table.HeldRows() != 50 || len(shape.Targets) != 2 {
-		t.Fatalf("shape %+v, %d held out", shape, table.HeldRows())
+	if shape.Inputs != 5 || shape.Rows != 150 || table.held.rows != 50 || len(shape.Targets) != 2 {
+		t.Fatalf("shape %+v, %d held out", shape, table.held.rows)
 	}
 	if diff := cmp.Diff([]string{"no", "yes"}, shape.Targets[0].Labels); diff != "" || shape.Targets[0].Classes != 2 {
 		t.Errorf("classes %s", diff)
@@ -89,6 +90,30 @@ func TestTable(t *testing.T) {
 	}
 	if unlabelled == 0 || unknown == 0 || unlabelled > 40 || unknown > 40 {
 		t.Errorf("%d rows without a class and %d without a number", unlabelled, unknown)
+	}
+}
+
+// TestWhatIsNotFiniteIsMissing: in what is learnt of a column, in what is learnt
+// from, and in what is to be told.
+func TestWhatIsNotFiniteIsMissing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "table.csv")
+	text := "x,y\n1,10\nNaN,inf\n-Inf,nan\n1e999,-1e999\n,\n3,30\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	table, err := OpenTable("csv", TableConfig{Path: path, HeldOutPath: path}, []Wanted{{Name: "y", Column: "y"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if target := table.Shape().Targets[0]; target.Mean != 20 || target.Unit != 10 || table.inputs != 1 {
+		t.Errorf("y is %+v, x %d inputs; want a mean of 20, a deviation of 10, and one input", target, table.inputs)
+	}
+	nan := float32(math.NaN())
+	if diff := cmp.Diff([]float32{-1, 0, 0, 0, 0, 1}, table.held.inputs); diff != "" {
+		t.Errorf("x: %s", diff)
+	}
+	if diff := cmp.Diff([]float32{-1, nan, nan, nan, nan, 1}, table.held.values[0], cmpopts.EquateNaNs()); diff != "" {
+		t.Errorf("y: %s", diff)
 	}
 }
 

@@ -1,6 +1,7 @@
 package data
 
 import (
+	"errors"
 	"math"
 	"slices"
 	"strconv"
@@ -55,12 +56,12 @@ func encoderOf(name string, column []string, rows []int) encoder {
 func moments(column []string, rows []int) (mean, deviation float64, ok bool) {
 	square, count := 0.0, 0.0
 	for _, row := range rows {
-		if column[row] == "" {
-			continue
-		}
-		x, err := strconv.ParseFloat(column[row], 64)
-		if err != nil || math.IsNaN(x) || math.IsInf(x, 0) {
+		x, ok := parse(column[row])
+		switch {
+		case !ok:
 			return 0, 0, false
+		case math.IsNaN(x):
+			continue
 		}
 		count++
 		off := x - mean
@@ -77,6 +78,22 @@ func moments(column []string, rows []int) (mean, deviation float64, ok bool) {
 	return mean, deviation, true
 }
 
+// parse reads a cell as a number: NaN where there is none, which is also what
+// one that is not finite counts as. It tells whether the cell is no word.
+func parse(text string) (x float64, ok bool) {
+	if text == "" {
+		return math.NaN(), true
+	}
+	x, err := strconv.ParseFloat(text, 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
+		return math.NaN(), false
+	}
+	if math.IsInf(x, 0) {
+		x = math.NaN()
+	}
+	return x, true
+}
+
 func (e encoder) width() int { return max(1, len(e.words)) }
 
 // put writes a value's numbers. What is not there, or was not seen before, is 0:
@@ -88,7 +105,7 @@ func (e encoder) put(into []float32, text string) {
 		}
 		return
 	}
-	if x, err := strconv.ParseFloat(text, 64); err == nil {
+	if x, _ := parse(text); x == x {
 		into[0] = float32((x - e.mean) / e.deviation)
 	}
 }
@@ -135,10 +152,8 @@ func encodeTarget(t Target, column []string, rows []int) (labels []int32, values
 			}
 			continue
 		}
-		values[i] = float32(math.NaN())
-		if x, err := strconv.ParseFloat(text, 64); err == nil {
-			values[i] = float32((x - t.Mean) / t.Unit)
-		}
+		x, _ := parse(text)
+		values[i] = float32((x - t.Mean) / t.Unit)
 	}
 	return labels, values
 }

@@ -1,6 +1,8 @@
 package data
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -95,9 +97,6 @@ func (t *Table) Holding(path string) (*Table, error) {
 	return &other, nil
 }
 
-// HeldRows is the number of rows that are held out.
-func (t *Table) HeldRows() int { return t.held.rows }
-
 func (t *Table) load(path string, needTargets bool) (block, error) {
 	file, err := read(t.kind, path)
 	if err != nil {
@@ -171,7 +170,21 @@ func (t *Table) encode(file *raw, rows []int, needTargets bool) (block, error) {
 }
 
 // Shape has an epoch see every row once.
-func (t *Table) Shape() Shape { return Shape{Inputs: t.inputs, Targets: t.targets, Rows: t.learn.rows} }
+func (t *Table) Shape() Shape {
+	return Shape{Inputs: t.inputs, Targets: t.targets, Rows: t.learn.rows, Encoding: t.encoding()}
+}
+
+// encoding is a digest of what was learnt of the columns.
+func (t *Table) encoding() string {
+	sum := sha256.New()
+	for _, e := range t.features {
+		_, _ = fmt.Fprintf(sum, "%q %q %x %x\n", e.column, e.words, e.mean, e.deviation) // a hash does not fail
+	}
+	for i, target := range t.targets {
+		_, _ = fmt.Fprintf(sum, "%q %q %x %x\n", t.wanted[i].Column, target.Labels, target.Mean, target.Unit)
+	}
+	return hex.EncodeToString(sum.Sum(nil))
+}
 
 // Picks is a row.
 func (*Table) Picks() int { return 1 }

@@ -118,7 +118,7 @@ func (m *mixture) forward(in []float32, rows int, pass Pass) {
 		clear(mixed)
 		for i := range rows {
 			row := shares[i*len(m.experts) : (i+1)*len(m.experts)]
-			softmax(row, logits[i*len(m.experts):(i+1)*len(m.experts)])
+			Softmax(row, logits[i*len(m.experts):(i+1)*len(m.experts)])
 			out := mixed[i*m.width : (i+1)*m.width]
 			for e, share := range row {
 				for j, value := range m.experts[e].out[i*m.width : (i+1)*m.width] {
@@ -129,8 +129,8 @@ func (m *mixture) forward(in []float32, rows int, pass Pass) {
 	}
 }
 
-// softmax sets dst to the softmax of values.
-func softmax(dst, values []float32) {
+// Softmax sets dst to the softmax of values, of which there is one at least.
+func Softmax(dst, values []float32) {
 	most, sum := values[0], 0.0
 	for _, value := range values {
 		most = max(most, value)

@@ -149,15 +149,14 @@ func (o *Optimizer) descend(parameters, gradients []float32, step int64, learnin
 	}
 }
 
-// Clip scales gradients whose L2 norm is over most down to it; 0 never does. It
-// tells whether it did.
-func Clip(gradients []float32, norm, most float64) bool {
+// Clip scales gradients whose L2 norm is over most down to it; 0 never
+// does.
+func Clip(gradients []float32, norm, most float64) {
 	if most == 0 || !(norm > most) {
-		return false
+		return
 	}
 	by := float32(most / norm)
 	for i := range gradients {
 		gradients[i] *= by
 	}
-	return true
 }

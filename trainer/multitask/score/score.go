@@ -35,9 +35,6 @@ func (c *Classes) Add(label int, chances []float32) {
 	c.counts[label*c.classes+told]++
 }
 
-// Samples is how many were taken in.
-func (c *Classes) Samples() int { return len(c.labels) }
-
 // Accuracy is the share of the samples whose class was told; NaN without any.
 func (c *Classes) Accuracy() float64 {
 	right := 0

@@ -96,7 +96,7 @@ func Normalized(run []multitask.Point, at int) float64 {
 
 // Run trains everything. It tells each training as it ends.
 func Run(ctx context.Context, c Config, tell func(string)) ([]Outcome, error) {
-	if c.Seeds < 1 || c.Points < 1 || c.Plan.Steps < 1 || len(c.Methods) == 0 {
+	if c.Seeds < 1 || c.Points < 1 || c.Plan.Steps < 1 && c.Plan.Epochs < 1 || len(c.Methods) == 0 {
 		return nil, fault.New(fault.Invalid, "compare: %d methods, %d seeds, %d steps; want at least 1 of each", len(c.Methods), c.Seeds, c.Plan.Steps)
 	}
 	methods := c.Methods
@@ -144,7 +144,8 @@ func (c Config) train(ctx context.Context, method Method, seed uint64) ([]multit
 	for _, task := range training.Tasks() {
 		names = append(names, task.Name)
 	}
-	run, err := multitask.Learn(ctx, training, c.Plan.Steps, max(1, c.Plan.Steps/int64(c.Points)))
+	steps := training.StepsOf(c.Plan.Steps, c.Plan.Epochs)
+	run, err := multitask.Learn(ctx, training, steps, max(1, steps/int64(c.Points)))
 	return run, names, err
 }
 
@@ -180,7 +181,7 @@ func (c Config) tune(ctx context.Context, tell func(string)) (best Method, err e
 
 // probe makes a training of no steps.
 func (c Config) probe(ctx context.Context) ([]multitask.Point, []string, error) {
-	c.Plan.Steps = 0
+	c.Plan.Steps, c.Plan.Epochs = 0, 0
 	return c.train(ctx, Method{Name: "equal"}, tuningSeed)
 }
 

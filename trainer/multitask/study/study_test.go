@@ -39,6 +39,20 @@ func toy() multitask.Plan {
 	return plan
 }
 
+// TestEpochsTakeThePlaceOfSteps, as they do when the plan is trained.
+func TestEpochsTakeThePlaceOfSteps(t *testing.T) {
+	config := Config{Plan: toy(), Methods: []Method{{Name: "equal"}}, Seeds: 1, Points: 1}
+	config.Plan.Epochs = 2
+	all, err := Run(t.Context(), config, func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := all[0].Runs[0]
+	if last := run[len(run)-1].Step; last != 14 { // twice 400 samples, 64 a step
+		t.Errorf("%d steps were made, want 14", last)
+	}
+}
+
 // TestRun: the runs of a method differ by seed and only by that, the grid's best
 // takes part, and what is told is what came out.
 func TestRun(t *testing.T) {

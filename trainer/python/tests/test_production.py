@@ -2,6 +2,7 @@
 
 import math
 import threading
+import types
 import unittest
 import uuid
 
@@ -229,6 +230,26 @@ class MultiTask(unittest.TestCase):
         # What was answered is in the report of the step that did not say it itself.
         reported = house.eventually("the weights of step 30", lambda: house.steps(run.id).get(30, {}).get("taskWeights"))
         self.assertEqual(reported, last)
+
+    def test_what_is_not_finite_is_not_learnt_from(self):
+        asked = []
+
+        class Agent:
+            def call(self, method, body):
+                asked.append(body)
+                return {"weights": [1.0, 1.0]}
+
+        run = types.SimpleNamespace(_link=types.SimpleNamespace(session="s"))
+        shared = torch.nn.Parameter(torch.ones(2))
+        for method in ("gradnorm", "pcgrad"):
+            w = vigil.multitask.AgentWeights(["a", "b"], method, shared=[shared], run=run)
+            w._connection = lambda _: Agent()
+            # A loss that is finite and whose gradient is not.
+            w.update({"a": shared.sum(), "b": torch.sqrt(shared - 1).sum()}, step=1)
+            self.assertEqual(asked, [])
+            w.update({"a": shared.sum(), "b": (2 * shared).sum()}, step=1)
+            self.assertEqual(len(asked), 1)
+            asked.clear()
 
     def test_weights_stay_without_an_agent(self):
         w = vigil.multitask.AgentWeights(["a", "b"], "dwa")

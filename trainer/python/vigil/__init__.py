@@ -22,12 +22,13 @@ from ._orders import Order
 from ._recovery import CheckpointRefused
 from ._run import Run
 from ._saving import Resume
+from ._scratch import create as create_file
 
 if TYPE_CHECKING:
     from ._watch import Watch
 
 __version__ = "0.1.0"
-__all__ = ["init", "current", "watch", "Run", "Resume", "Order", "Interrupted", "CheckpointRefused", "RESTART_EXIT_CODE"]
+__all__ = ["init", "current", "watch", "create_file", "Run", "Resume", "Order", "Interrupted", "CheckpointRefused", "RESTART_EXIT_CODE"]
 
 _log = logging.getLogger("vigil")
 _lock = threading.Lock()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Type
 
-from . import _agree, _ends, _failure, _hang, _orders, _recovery, _report, _saving, _wire
+from . import _agree, _ends, _failure, _hang, _orders, _recovery, _report, _saving, _scratch, _wire
 from ._ends import Interrupted
 from ._link import Link
 from ._orders import Order
@@ -63,6 +63,7 @@ class Run:
         self._ended = False  # RunEnded was said
         self._every = 0  # steps between the run's own checkpoints
         self._saved_step = 0
+        self._sizes = _scratch.Sizes()  # of the last checkpoint's files
         self.recovery = _recovery.read(os.environ)  # what this attempt is asked to do otherwise
         self.saver: Optional[Writer] = None  # how the whole state is saved; vigil.watch sets it
         self.profiler: Any = None  # what is told of a directive to profile; vigil.watch sets it

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional
 
-from . import _failure, _orders, _recovery
+from . import _failure, _orders, _recovery, _scratch
 from ._http import DEADLINE, PRECONDITION, UNAVAILABLE, AgentError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vigil")
 
-# Puts regular files into an empty directory. What it returns is added to the
+# Puts regular files into an empty directory, best with create_file. What it returns is added to the
 # checkpoint's metadata: step, data_position, nonfinite_parameters, format.
 Writer = Callable[[str], Optional[Mapping[str, Any]]]
 
@@ -94,7 +94,8 @@ def save(run: "Run", order: _orders.Order, write: Writer, metadata: Dict[str, An
     try:
         place = link.call("BeginCheckpoint", {"checkpointId": order.checkpoint_id, "reason": order.reason}, patience, CALL_SECONDS)
         checkpoint_id, directory = place.get("checkpointId", ""), place.get("stagingDirectory", "")
-        metadata.update(write(directory) or {})
+        with _scratch.staging(directory, run._sizes):
+            metadata.update(write(directory) or {})
         why = _recovery.too_large(directory, run.recovery.max_checkpoint_bytes)
         if why:
             raise ValueError(why)

@@ -118,14 +118,14 @@ class AgentWeights(nn.Module):
         if run is None or not session or time.monotonic() < self._rest_until:
             self._say("no agent answers: the tasks' weights stay as they are")
             return
-        if not all(map(math.isfinite, losses)):
+        if not all(map(math.isfinite, losses + [x for row in products or [] for x in row])):
             return  # the step is lost; who watches it says so
         tasks = [{"name": t, "kind": k, "loss": x} for t, k, x in zip(self.tasks, self._kinds, losses)]
         body: Dict[str, Any] = {"sessionId": session, "method": self.method, "settings": self._settings, "seed": str(self._seed),
                                 "step": str(self._next(run) if step is None else step), "tasks": tasks, "state": self._state}
         if products is not None and self.method in NORMS:
             for i, task in enumerate(tasks):
-                task["gradientNorm"] = math.sqrt(max(0.0, products[i][i]))
+                task["gradientNorm"] = math.sqrt(products[i][i])
         elif products is not None:
             body["dotProducts"] = [x for row in products for x in row]
         try:

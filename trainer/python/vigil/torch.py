@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Iterable, Mapping, Optional
 
 import torch
 
-from . import _random, current
+from . import _random, _scratch, current
 from ._loader import Loader
 from ._run import Run
 
@@ -115,7 +115,7 @@ def write_state(place: str, named: Mapping[str, Any], step: int, extra: Optional
     replace = replace or {}
     apart = ("model", "optimizer") if dcp else ()
     states = {n: replace[n] if n in replace else _states(o) for n, o in named.items() if n not in apart}
-    torch.save({
+    save_object({
         "format": FORMAT, "step": step, "states": states, "rng": rng if rng is not None else _random.capture(),
         "extra": dict(extra or {}), "dcp": dcp,
     }, os.path.join(place, STATE_FILE))
@@ -131,6 +131,12 @@ def write_state(place: str, named: Mapping[str, Any], step: int, extra: Optional
     if isinstance(loader, Loader):
         metadata["data_position"] = loader.samples
     return metadata
+
+
+def save_object(o: Any, path: str) -> None:
+    """torch.save over memory that is there already, where there is some."""
+    with _scratch.create(path) as f:
+        torch.save(o, f)
 
 
 def read_state(place: str, named: Mapping[str, Any]) -> Loaded:

@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 from . import _ends, current, init
 from ._run import Run
 from ._watch import Watch
-from .torch import nonfinite
+from .torch import nonfinite, save_object
 
 log = logging.getLogger("vigil")
 
@@ -147,16 +147,16 @@ class VigilCallback(TrainerCallback):  # type: ignore[misc]
         if hasattr(model, "save_pretrained"):
             model.save_pretrained(place)
         else:
-            torch.save(model.state_dict(), os.path.join(place, "pytorch_model.bin"))
+            save_object(model.state_dict(), os.path.join(place, "pytorch_model.bin"))
         if parts["processing_class"] is not None:
             parts["processing_class"].save_pretrained(place)
-        torch.save(_inner(parts["optimizer"]).state_dict(), os.path.join(place, "optimizer.pt"))
+        save_object(_inner(parts["optimizer"]).state_dict(), os.path.join(place, "optimizer.pt"))
         if parts["lr_scheduler"] is not None:
-            torch.save(parts["lr_scheduler"].state_dict(), os.path.join(place, "scheduler.pt"))
+            save_object(parts["lr_scheduler"].state_dict(), os.path.join(place, "scheduler.pt"))
         rank = "_%d" % self._args.process_index if self._args.world_size > 1 else ""
         mark = watch._mark if watch._stopping else None
-        torch.save(_generators(mark["rng"] if mark else None), os.path.join(place, "rng_state%s.pth" % rank))
-        torch.save(self._args, os.path.join(place, "training_args.bin"))
+        save_object(_generators(mark["rng"] if mark else None), os.path.join(place, "rng_state%s.pth" % rank))
+        save_object(self._args, os.path.join(place, "training_args.bin"))
         self._state.save_to_json(os.path.join(place, "trainer_state.json"))
         return {"step": int(self._state.global_step), "format": FORMAT, "nonfinite_parameters": nonfinite([model])}
 

@@ -175,7 +175,7 @@ func (g *Group) bound(memoryMax int64) error {
 func (g *Group) counted() bool { return g.unified != nil && g.counts }
 
 // CountsMemory tells whether it is known whom the kernel kills here for want of
-// memory.
+// memory; after Launch, whether the command was let in.
 func (g *Group) CountsMemory() bool { return g.counted() || g.memory != "" }
 
 // LeftOut says what could not be made; nil: nothing.
@@ -245,6 +245,7 @@ func (g *Group) take(cmd *exec.Cmd) error {
 	}
 	g.wrong = errors.Join(g.wrong, fmt.Errorf("enter control group: %w", err))
 	if !g.bounded || !g.counted() {
+		g.counts = false // nothing of the command, which is outside
 		return nil
 	}
 	_ = cmd.Process.Kill()

@@ -122,6 +122,29 @@ func TestCountersOfVersion2AreRead(t *testing.T) {
 	}
 }
 
+// A command that is not let in is not counted here, whatever the group's files say.
+func TestWhoIsOutsideIsNotCounted(t *testing.T) {
+	dir := t.TempDir()
+	opened, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = opened.Close() }()
+	put(t, filepath.Join(dir, "memory.events"), "oom_kill 0\n")
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	g := &Group{unified: opened, counts: true}
+	if err := g.take(cmd); err != nil { // there is no cgroup.procs
+		t.Fatal(err)
+	}
+	if _, known := g.OOMKills(); known || g.CountsMemory() || g.LeftOut() == nil {
+		t.Errorf("kills are known (%v) of a command outside; left out is %v", known, g.LeftOut())
+	}
+}
+
 // group makes a real group, where this machine lets tests make one.
 func group(t *testing.T, memoryMax int64) *Group {
 	t.Helper()
