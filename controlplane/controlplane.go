@@ -273,7 +273,7 @@ func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engi
 
 // serveAgents serves the agents' streams; when it ends, ingest ends them.
 func serveAgents(listener net.Listener, frames *ingest.Service, nodes *authority.Authority, ranks *agreement.Service) func(context.Context) error {
-	server := grpc.NewServer(append(ingest.ServerOptions(),
+	server := grpc.NewServer(append(frames.ServerOptions(),
 		grpc.Creds(credentials.NewTLS(nodes.TLS())), grpc.StreamInterceptor(nodes.Stream), grpc.ConnectionTimeout(handshakeTime))...)
 	agentv1.RegisterAgentServiceServer(server, frames)
 	agentv1.RegisterEnrollmentServiceServer(server, nodes)
