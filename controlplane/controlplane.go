@@ -37,6 +37,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/ingest"
 	"github.com/vigil-ml/vigil/controlplane/load"
 	"github.com/vigil-ml/vigil/controlplane/metrics"
+	"github.com/vigil-ml/vigil/controlplane/people"
 	"github.com/vigil-ml/vigil/controlplane/pipeline"
 	"github.com/vigil-ml/vigil/controlplane/routing"
 	"github.com/vigil-ml/vigil/controlplane/store"
@@ -107,6 +108,7 @@ type controlPlane struct {
 	bus       *bus.Bus
 	samples   *metrics.DB
 	audit     *audit.Log
+	people    *people.Book
 }
 
 // open opens what everything stands on.
@@ -128,6 +130,9 @@ func (c *controlPlane) open(ctx context.Context, foundations *life.Group) (err e
 	}))
 	c.keepTelemetry()
 	if c.audit, err = audit.Open(ctx, c.config.Audit, audit.Deps{Store: c.store, Log: c.log, Metrics: c.metrics, Clock: time.Now}); err != nil {
+		return err
+	}
+	if err := c.openPeople(ctx); err != nil {
 		return err
 	}
 	if err := c.release(ctx); err != nil {
@@ -223,6 +228,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group, reload r
 	operatorAPI := api.New(api.Deps{
 		Listener: operators, TLS: doors.tls, HTTP: c.web(events, incidents, router, alerts, doors), Store: c.store, Saver: nodes, Incidents: incidents, Router: router,
 		History: c.bus, Profiles: profiles, Receivers: alerts, Exports: exports,
+		People: c.people, Keys: c.people.Keys(), Progress: c.people.Progress,
 		Guard: doors.guard, Load: c.load, Audit: c.audit, Tokens: doors.tokens, Nodes: doors.authority,
 		Version: version.String(), Listeners: listeners, Retention: old.Kept(),
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
@@ -233,6 +239,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group, reload r
 	services.Go("hints", func(ctx context.Context) error { return c.hear(ctx, nodes) })
 	services.Go("duties", c.duties(events, incidents, router, nodes, exports, old).Run)
 	services.Go("audit", c.audit.Run)
+	services.Go("people", c.people.Watch)
 	services.Go("ingest", frames.Run)
 	services.Go("reload", func(ctx context.Context) error { return reload.run(ctx, frames, c.log) })
 	services.Go("authority", doors.authority.Run)
@@ -253,6 +260,7 @@ func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engi
 	mux.Handle(notify.CallbackPath, told.Callbacks())
 	alerts := alertapi.New(alertapi.Deps{
 		Store: c.store, Incidents: incidents, Router: router, Config: router.Config, Clock: time.Now, Log: c.log, Version: version.String(),
+		Self: c.sharedID(), Name: c.people.Name,
 	})
 	mux.Handle("/api/v2/", shedding(c.load, ofOperators, alerts))
 	mux.Handle("/ping/", alerts)
@@ -265,7 +273,7 @@ func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engi
 
 // serveAgents serves the agents' streams; when it ends, ingest ends them.
 func serveAgents(listener net.Listener, frames *ingest.Service, nodes *authority.Authority, ranks *agreement.Service) func(context.Context) error {
-	server := grpc.NewServer(append(ingest.ServerOptions(),
+	server := grpc.NewServer(append(frames.ServerOptions(),
 		grpc.Creds(credentials.NewTLS(nodes.TLS())), grpc.StreamInterceptor(nodes.Stream), grpc.ConnectionTimeout(handshakeTime))...)
 	agentv1.RegisterAgentServiceServer(server, frames)
 	agentv1.RegisterEnrollmentServiceServer(server, nodes)

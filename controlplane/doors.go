@@ -38,7 +38,7 @@ func (c *controlPlane) openDoors(ctx context.Context, services *life.Group, list
 		known = append(known, d.people)
 	}
 	d.guard = access.NewGuard(c.config.Access, access.Deps{
-		Store: c.store, Audit: c.audit, Authenticators: known, Log: c.log, Metrics: c.metrics, Clock: time.Now,
+		Store: c.store, Audit: c.audit, Authenticators: known, People: c.people, Log: c.log, Metrics: c.metrics, Clock: time.Now,
 	})
 	d.authority, err = authority.Open(c.config.Authority, authority.Deps{Store: c.store, Audit: c.audit, Log: c.log, Clock: time.Now})
 	if err != nil {

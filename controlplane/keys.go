@@ -1,9 +1,12 @@
 package controlplane
 
 import (
+	"context"
 	"strconv"
+	"time"
 
 	"github.com/vigil-ml/vigil/controlplane/audit/trail"
+	"github.com/vigil-ml/vigil/controlplane/people"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
@@ -18,4 +21,20 @@ func (c *controlPlane) keyUsed(tx *store.Tx, event *commonv1.Event) error {
 		Object: map[string]string{"node": event.GetNode(), "kek": used.GetKekId(), "key": used.GetKeyId()},
 		Detail: map[string]string{"event": event.GetEventId(), "time": trail.Stamp(event.GetTime().AsTime()), "keys": strconv.Itoa(int(used.GetKeys()))},
 	})
+}
+
+// openPeople opens the keys of the records and of people, before anything is
+// written that they encrypt.
+func (c *controlPlane) openPeople(ctx context.Context) (err error) {
+	outer, err := c.audit.Derive(people.OuterPurpose)
+	if err != nil {
+		return err
+	}
+	c.people, err = people.Open(ctx, c.config.Protection, people.Deps{
+		Store: c.store, Audit: c.audit.Write, Digest: c.audit.Pseudonym, Outer: outer, Log: c.log, Clock: time.Now,
+	})
+	if err == nil {
+		c.audit.SetPeople(c.people)
+	}
+	return err
 }

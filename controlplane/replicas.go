@@ -43,6 +43,7 @@ func (c *controlPlane) duties(events []*pipeline.Pipeline, incidents *incident.E
 		return life.All(ctx, life.Task{Name: "incidents", Run: incidents.Run}, life.Task{Name: "routing", Run: router.Run})
 	}}}
 	all = append(all, duty.Duty{Name: "retention", Run: old.Run})
+	all = append(all, duty.Duty{Name: "record keys", Run: c.people.Sweep})
 	for _, p := range events {
 		all = append(all, duty.Duty{Name: p.Name(), Run: p.Run})
 	}

@@ -166,7 +166,7 @@ func (i *Identity) Credentials(ctx context.Context) (credentials.TransportCreden
 	cert, authority := i.current()
 	if cert == nil {
 		return nil, fault.WithHint(fault.New(fault.Precondition, "node %s has not joined a control plane", i.config.Node),
-			"agentctl join-token create, then vigil-agent join --token TOKEN "+i.Address())
+			"agentctl join-token create --node "+i.config.Node+", then vigil-agent join --token TOKEN "+i.Address())
 	}
 	return credentials.NewTLS(i.tls(authority)), nil
 }
@@ -183,7 +183,7 @@ func (i *Identity) tls(authority *x509.Certificate) *tls.Config {
 	config := pki.ToControlPlane(pool)
 	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		cert, _ := i.current()
-		return cert, nil
+		return pki.Shown(cert), nil
 	}
 	return config
 }

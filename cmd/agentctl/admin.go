@@ -27,26 +27,26 @@ func adminCommand(a *app) *cobra.Command {
 		Args: cobra.ArbitraryArgs,
 		RunE: needsSubcommand,
 	}
-	cmd.AddCommand(adminBackup(a), adminRestore(a), adminCertificates(a))
+	cmd.AddCommand(adminBackup(a), adminRestore(a), adminRewrap(a), adminCertificates(a))
 	return cmd
 }
 
-// records says where the records are, as the control plane's configuration has it.
-func records(path string) (store.Config, error) {
+// controlSettings is the control plane's configuration, with where its records are.
+func controlSettings(path string) (controlplane.Config, error) {
 	config := controlplane.Defaults()
 	if path != "" {
 		text, err := os.ReadFile(path)
 		if err != nil {
-			return store.Config{}, err
+			return config, err
 		}
 		if err := conf.Decode(path, text, &config); err != nil {
-			return store.Config{}, err
+			return config, err
 		}
 	}
 	if !filepath.IsAbs(config.Store.Path) {
 		config.Store.Path = filepath.Join(config.StateDir, config.Store.Path)
 	}
-	return config.Store, nil
+	return config, nil
 }
 
 func adminCertificates(a *app) *cobra.Command {
@@ -77,15 +77,16 @@ func adminBackup(a *app) *cobra.Command {
 		Use:   "backup FILE",
 		Short: "Write all records to a file, while the control plane goes on",
 		Long: `Writes nodes, runs, checkpoints, findings, incidents, notifications, silences and the audit log, as they are at
-one moment. Samples, and events that are on the bus, are not among them: a control plane that is restored gets from agents
+one moment. Where the configuration names an outer key (protection) the file is encrypted, and opens with that key alone. Samples, and events that are on the bus, are not among them: a control plane that is restored gets from agents
 what they still have.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a.running = true
-			where, err := records(config)
+			control, err := controlSettings(config)
 			if err != nil {
 				return err
 			}
+			where := control.Store
 			if where.URL == "" {
 				if _, err := os.Stat(where.Path); err != nil { // Open would make one
 					return err
@@ -98,7 +99,7 @@ what they still have.`,
 			defer s.Close()
 			var rows int64
 			err = writeWhole(args[0], 0o600, func(to io.Writer) error {
-				rows, err = s.Backup(cmd.Context(), to)
+				rows, err = backUp(cmd.Context(), s, control.Protection, to)
 				return err
 			})
 			if err != nil {
@@ -124,7 +125,7 @@ bus, as is right for an empty one; without it, it goes on where it was on the bu
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a.running = true
-			where, err := records(config)
+			control, err := controlSettings(config)
 			if err != nil {
 				return err
 			}
@@ -133,7 +134,11 @@ bus, as is right for an empty one; without it, it goes on where it was on the bu
 				return err
 			}
 			defer file.Close()
-			rows, err := store.Restore(cmd.Context(), where, file, newBus)
+			from, err := openBackup(cmd.Context(), control.Protection, file)
+			if err != nil {
+				return err
+			}
+			rows, err := store.Restore(cmd.Context(), control.Store, from, newBus)
 			if err != nil {
 				return err
 			}

@@ -46,7 +46,7 @@ func auditSearch(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.show(out, func(p *page) { a.recordTable(p, out.Records) })
+				return a.show(out, func(p *page) { a.recordTable(p, out.Records, in.Personal) })
 			})
 		},
 	}
@@ -58,6 +58,7 @@ func auditSearch(a *app) *cobra.Command {
 	flags.StringVar(&in.Outcome, "outcome", "", "ok, denied, invalid, ...")
 	flags.DurationVar(&since, "since", 0, "not older than this")
 	flags.DurationVar(&until, "until", 0, "older than this")
+	flags.BoolVar(&in.Personal, "names", false, "also who it was and from which address; that you asked is recorded")
 	flags.Int32Var(&in.Limit, "limit", 0, "at most so many (default 100, at most 1000)")
 	return cmd
 }
@@ -70,7 +71,7 @@ func ago(d time.Duration) *timestamppb.Timestamp {
 	return timestamppb.New(time.Now().Add(-d))
 }
 
-func (a *app) recordTable(p *page, records []*controlv1.AuditRecord) {
+func (a *app) recordTable(p *page, records []*controlv1.AuditRecord, names bool) {
 	if len(records) == 0 {
 		a.note("No records.")
 		return
@@ -87,11 +88,30 @@ func (a *app) recordTable(p *page, records []*controlv1.AuditRecord) {
 			{text: orNone(strings.Join(slices.Sorted(maps.Values(r.Object)), " "))},
 			{text: r.Class}, {text: orNone(strings.Join(r.Flags, " "))}, {text: orNone(r.Request)},
 		})
+		if names {
+			rows[len(rows)-1] = append(rows[len(rows)-1], personalCells(r)...)
+		}
 	}
-	p.table(0, []column{
+	columns := []column{
 		{head: "SEQ", right: true}, {head: "TIME"}, {head: "WHO"}, {head: "DID"}, {head: "OUTCOME"}, {head: "TO"},
 		{head: "CLASS", wide: true}, {head: "FLAGS", wide: true}, {head: "CALL", wide: true},
-	}, rows)
+	}
+	if names {
+		columns = append(columns, column{head: "NAME"}, column{head: "FROM"}, column{head: "E-MAIL", wide: true})
+	}
+	p.table(0, columns, rows)
+}
+
+// personalCells is what a record says of a person: name, address, e-mail.
+func personalCells(r *controlv1.AuditRecord) []cell {
+	if r.Erased {
+		return []cell{{text: "erased"}, {text: "erased"}, {text: "erased"}}
+	}
+	cells := make([]cell, 3)
+	for i, key := range []string{"name", "address", "email"} {
+		cells[i].text = orNone(r.Personal[key])
+	}
+	return cells
 }
 
 // shortAction leaves out the package of a method's name.

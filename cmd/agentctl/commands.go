@@ -35,6 +35,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 		findingsCommand(a),
 		runsCommand(a),
 		auditCommand(a),
+		peopleCommand(a),
 		accessCommand(a),
 		loginCommand(a),
 		logoutCommand(a),

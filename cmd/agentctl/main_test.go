@@ -126,11 +126,13 @@ func (in *installation) serve(t *testing.T, listener net.Listener) {
 		Listener: listener, Store: in.store, Saver: in.fleet, History: in.bus, Profiles: profiles, Version: "v9",
 		Incidents: in.incidents, Router: in.router,
 		Guard: in.doors.Guard, Audit: in.doors.Audit, Tokens: in.doors.Tokens, Nodes: in.doors.Nodes,
+		People: in.doors.People, Keys: in.doors.People.Keys(), Progress: in.doors.People.Progress,
 		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 		Tracer: noop.NewTracerProvider().Tracer(""), Clock: time.Now,
 	})
 	group := life.NewGroup(context.Background())
 	group.Go("api", served.Run)
+	group.Go("record keys", in.doors.People.Sweep)
 	in.stop = sync.OnceFunc(func() {
 		group.Stop()
 		if err := group.Wait(); err != nil {

@@ -27,10 +27,13 @@ func joinTokenCreate(a *app) *cobra.Command {
 	in := &controlv1.CreateJoinTokenRequest{}
 	var lifetime time.Duration
 	cmd := &cobra.Command{
-		Use:     "create",
-		Short:   "Make a token for vigil-agent join; it is shown this once",
-		Example: `  agentctl join-token create --node gpu-01`,
-		Args:    cobra.NoArgs,
+		Use:   "create",
+		Short: "Make a token for vigil-agent join; it is shown this once",
+		Long: `Makes a token for vigil-agent join; it is shown this once. A node that has joined before,
+or was revoked, comes in with a token that names it and with no other.`,
+		Example: `  agentctl join-token create --node gpu-01
+  agentctl join-token create --uses 8 --for 24h    # for eight new nodes`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if lifetime != 0 {
 				in.Lifetime = durationpb.New(lifetime)
@@ -49,7 +52,7 @@ func joinTokenCreate(a *app) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVar(&in.Node, "node", "", "the only `node` that may use it")
+	cmd.Flags().StringVar(&in.Node, "node", "", "the only `node` that may use it; without it any that has not joined before")
 	cmd.Flags().DurationVar(&lifetime, "for", 0, "how long it is good (default 1h, at most 720h)")
 	cmd.Flags().Int32Var(&in.Uses, "uses", 0, "how many nodes may use it (default 1)")
 	return cmd
@@ -107,7 +110,7 @@ func (a *app) identityTable(p *page, certificates []*controlv1.NodeCertificate) 
 func identitiesRevoke(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "revoke NODE",
-		Short: "Make a node's certificates good for nothing, and cut its stream",
+		Short: "Make a node's certificates and join tokens good for nothing, and cut its stream",
 		Args:  oneArg("node", "agentctl identities list lists them"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.call(cmd.Context(), "identities revoke", func(ctx context.Context, c *client) error {
@@ -116,7 +119,7 @@ func identitiesRevoke(a *app) *cobra.Command {
 					return err
 				}
 				return a.show(out, func(p *page) {
-					p.line(cell{"revoked", good}, cell{text: count(int(out.Certificates), "certificate") + " of node " + args[0]})
+					p.line(cell{"revoked", good}, cell{text: count(int(out.Certificates), "certificate") + " of node " + args[0] + ", and its join tokens"})
 				})
 			})
 		},

@@ -20,7 +20,8 @@ import (
 
 const joinHelp = `Has this node join a control plane: makes a key here and gets a certificate for it. The
 token comes from agentctl join-token create; it also tells the right control plane from
-any other. Once is enough: the agent renews the certificate by itself.
+any other. Once is enough: the agent renews the certificate by itself. A node that joined
+before needs a token that names it: agentctl join-token create --node NAME.
 
 Usage: vigil-agent join --token TOKEN [flags] HOST:PORT
 `

@@ -29,7 +29,9 @@ func (g *Guard) Unary(ctx context.Context, in any, info *grpc.UnaryServerInfo, h
 	}
 	out, err := handle(inside, in)
 	if answer, ok := out.(proto.Message); ok && err == nil {
-		err = call.filter(ctx, answer)
+		if err = call.filter(ctx, answer); err == nil {
+			g.name(ctx, answer.ProtoReflect())
+		}
 	}
 	if err := call.leave(ctx, err); err != nil {
 		return nil, err
@@ -117,6 +119,9 @@ func (g *Guard) whileKnown(ctx context.Context, c Credential) (_ context.Context
 func (s *guarded) SendMsg(m any) error {
 	if s.call == nil {
 		return fault.New(fault.Unauthenticated, "nothing was asked yet")
+	}
+	if answer, ok := m.(proto.Message); ok {
+		s.guard.name(s.Context(), answer.ProtoReflect())
 	}
 	return s.ServerStream.SendMsg(m)
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vigil-ml/vigil/controlplane/audit"
 	"github.com/vigil-ml/vigil/controlplane/audit/trail"
+	"github.com/vigil-ml/vigil/controlplane/people"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/metric"
@@ -79,6 +80,7 @@ type Deps struct {
 	Store          *store.Store
 	Audit          *audit.Log
 	Authenticators []Authenticator
+	People         People // nil: nobody keeps who people are
 	Log            *slog.Logger
 	Metrics        prometheus.Registerer
 	Clock          func() time.Time
@@ -94,6 +96,7 @@ type Guard struct {
 	logins *limits // failed ones, by address
 	seen   *sessions
 	denied *prometheus.CounterVec
+	named  namedFields
 }
 
 // NewGuard makes a guard.
@@ -161,9 +164,16 @@ func (g *Guard) signIn(ctx context.Context, i *Identity) error {
 	if i.Session == "" || !g.seen.first(i.Session, i.Expires) {
 		return nil
 	}
-	err := g.deps.Audit.Write(context.WithoutCancel(ctx), trail.Record{
-		Class: trail.SignIn, Actor: i.Actor(), Action: "sign-in", Outcome: "ok", Request: requestID(),
-	})
+	ctx = context.WithoutCancel(ctx)
+	var err error
+	if g.deps.People != nil && i.Kind == KindUser {
+		err = g.deps.People.Know(ctx, i.Subject(), people.Profile{Name: i.Name, Email: i.Email, Login: i.Login})
+	}
+	if err == nil {
+		err = g.deps.Audit.Write(ctx, trail.Record{
+			Class: trail.SignIn, Actor: i.Actor(), Action: "sign-in", Outcome: "ok", Request: requestID(), Personal: personalOf(i, i.Source),
+		})
+	}
 	if err != nil {
 		g.seen.forget(i.Session)
 	}
@@ -191,11 +201,11 @@ func (g *Guard) enter(ctx context.Context, rule Rule, c Credential, in proto.Mes
 	if err == nil {
 		err = g.admit(ctx, rule, identity, in)
 	}
-	record.Actor = identity.Actor()
+	record.Actor, record.Personal = identity.Actor(), personalOf(identity, c.Source.String())
 	if err != nil {
 		return ctx, nil, g.refuse(ctx, record, c, err)
 	}
-	speakFor(in, identity)
+	g.speakFor(in, identity)
 	out := &call{guard: g, identity: identity, rule: rule, record: record}
 	ctx, err = out.begin(With(ctx, identity))
 	return ctx, out, err

@@ -24,6 +24,8 @@ type Identity struct {
 	Kind     string // user, token, local, receiver
 	ID       string // within the kind; of a user a pseudonym
 	Name     string // as people call them
+	Email    string // of a user, as the provider says; may be empty
+	Login    string // what a user signs in as, there; may be empty
 	Auth     string // how they proved it
 	Roles    []commonv1.Role
 	Projects []string  // that they may see; empty means all
@@ -34,6 +36,38 @@ type Identity struct {
 
 // Subject names the identity: kind/id.
 func (i *Identity) Subject() string { return i.Kind + "/" + i.ID }
+
+// KindUser is the kind of people.
+const KindUser = "user"
+
+// Author is who records say wrote something. Of people it is the pseudonym, in
+// whose place the name is put when it is read, so that it can be forgotten. The
+// local administrator may have said on whose behalf.
+func (i *Identity) Author(said string) string {
+	switch {
+	case i == nil:
+		return said
+	case i.Kind == KindUser:
+		return i.Subject()
+	case i.Kind == "local" && said != "":
+		return said
+	}
+	return i.Name
+}
+
+// personalOf is what a record says of who calls from an address, besides their
+// pseudonym; nobody's address counts too.
+func personalOf(i *Identity, address string) map[string]string {
+	said := map[string]string{"address": address}
+	if i != nil && i.Kind == KindUser {
+		for key, value := range map[string]string{"name": i.Name, "email": i.Email, "login": i.Login} {
+			if value != "" {
+				said[key] = value
+			}
+		}
+	}
+	return said
+}
 
 // Actor is the identity as the audit log names it.
 func (i *Identity) Actor() trail.Actor {

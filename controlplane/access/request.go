@@ -67,7 +67,7 @@ func digestOf(in proto.Message) string {
 
 // speakFor makes the request's author whoever calls. The local administrator may
 // say on whose behalf: it is one account for all who have this machine.
-func speakFor(in proto.Message, i *Identity) {
+func (g *Guard) speakFor(in proto.Message, i *Identity) {
 	if in == nil {
 		return
 	}
@@ -76,8 +76,5 @@ func speakFor(in proto.Message, i *Identity) {
 	if field == nil || field.Kind() != protoreflect.StringKind {
 		return
 	}
-	if i.Kind == "local" && message.Get(field).String() != "" {
-		return
-	}
-	message.Set(field, protoreflect.ValueOfString(i.Name))
+	message.Set(field, protoreflect.ValueOfString(i.Author(message.Get(field).String())))
 }

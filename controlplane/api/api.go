@@ -97,6 +97,11 @@ type Deps struct {
 	Tokens    Tokens
 	Nodes     Nodes // lets nodes in
 	Exports   Exports
+	People    People
+	Keys      RecordKeys
+	// Progress tells how many records there are to be encrypted, and how many are
+	// with the primary key.
+	Progress  func(ctx context.Context) (total, done int64, err error)
 	Version   string            // of the control plane
 	Listeners map[string]string // addresses by purpose, for GetStatus
 	Retention []retain.Kept     // how long records are kept, for GetStatus
@@ -145,6 +150,8 @@ func (a *API) Run(ctx context.Context) error {
 			gateway.RegisterAccessServiceHandler,
 			gateway.RegisterIdentityServiceHandler,
 			gateway.RegisterExportServiceHandler,
+			gateway.RegisterPeopleServiceHandler,
+			gateway.RegisterKeyServiceHandler,
 		},
 		HTTP:                a.deps.Guard.Web(a.deps.HTTP),
 		TLS:                 a.deps.TLS,
@@ -168,6 +175,8 @@ func (a *API) register(to grpc.ServiceRegistrar) {
 	controlv1.RegisterReceiverServiceServer(to, &receivers{store: a.deps.Store, receivers: a.deps.Receivers})
 	controlv1.RegisterAuditServiceServer(to, &records{log: a.deps.Audit, clock: a.deps.Clock})
 	controlv1.RegisterAccessServiceServer(to, &identities{store: a.deps.Store, tokens: a.deps.Tokens})
+	controlv1.RegisterPeopleServiceServer(to, &persons{store: a.deps.Store, people: a.deps.People, log: a.deps.Audit})
+	controlv1.RegisterKeyServiceServer(to, &recordKeys{keys: a.deps.Keys, progress: a.deps.Progress})
 	controlv1.RegisterExportServiceServer(to, &exports{exports: a.deps.Exports})
 	controlv1.RegisterIdentityServiceServer(to, &nodeIdentities{store: a.deps.Store, nodes: a.deps.Nodes, address: a.deps.Listeners["agents"]})
 	controlv1.RegisterSystemServiceServer(to, &system{

@@ -75,8 +75,10 @@ func install(t testing.TB) *installation {
 	if err != nil {
 		t.Fatal(err)
 	}
-	in.provider = idp.Start(t, map[string]any{"sub": "somebody"})
-	people, err := access.NewOIDC(access.OIDCConfig{Issuer: in.provider.Issuer(), ClientID: "vigil"}, time.Now, func(string) string { return "somebody" })
+	in.provider = idp.Start(t, map[string]any{"sub": "somebody", "email": "ada@example.org", "name": "Ada Lovelace"})
+	people, err := access.NewOIDC(access.OIDCConfig{
+		Issuer: in.provider.Issuer(), ClientID: "vigil", Grants: []access.Grant{{Claim: "groups", Value: "ops", Roles: []string{"operator"}}},
+	}, time.Now, func(string) string { return "abcdefghijklmnop" })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,6 +86,7 @@ func install(t testing.TB) *installation {
 	in.doors = accesstest.Open(t, in.store, dir, people)
 	served := New(Deps{
 		Guard: in.doors.Guard, Audit: in.doors.Audit, Tokens: in.doors.Tokens, Nodes: in.doors.Nodes,
+		People: in.doors.People, Keys: in.doors.People.Keys(), Progress: in.doors.People.Progress,
 		Listener: listener, HTTP: http.NotFoundHandler(), Store: in.store, Saver: in.fleet, History: in.bus, Profiles: profiles,
 		Version: "v9", Listeners: map[string]string{"operators": in.address},
 		Log: testkit.Logger(t), Metrics: in.metrics, Tracer: tracer, Clock: time.Now,

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/controlplane/audit"
+	"github.com/vigil-ml/vigil/controlplane/audit/trail"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/fault"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
@@ -30,7 +31,11 @@ func (s *records) SearchRecords(ctx context.Context, in *controlv1.SearchRecords
 	if err != nil {
 		return nil, err
 	}
-	found, err := s.log.Search(ctx, store.AuditQuery{
+	search := s.log.Search
+	if in.Personal {
+		search = s.log.SearchPersonal
+	}
+	found, err := search(ctx, store.AuditQuery{
 		Before: in.Before, Since: timeOf(in.Since), Until: timeOf(in.Until), Class: in.Class, Outcome: in.Outcome,
 		Actor: in.Actor, Action: in.Action, Object: in.Object, Newest: true, Limit: limit,
 	})
@@ -39,13 +44,19 @@ func (s *records) SearchRecords(ctx context.Context, in *controlv1.SearchRecords
 	}
 	out := &controlv1.SearchRecordsResponse{}
 	for _, r := range found {
-		out.Records = append(out.Records, &controlv1.AuditRecord{
-			Seq: r.Seq, Time: timestampOf(r.When()), Class: string(r.Class),
-			Actor:  &controlv1.AuditActor{Kind: r.Actor.Kind, Id: r.Actor.ID, Auth: r.Actor.Auth},
-			Action: r.Action, Object: r.Object, Outcome: r.Outcome, Request: r.Request, Digest: r.Digest, Detail: r.Detail, Flags: r.Flags,
-		})
+		out.Records = append(out.Records, shownRecord(r))
 	}
 	return out, nil
+}
+
+// shownRecord is a record as it is shown.
+func shownRecord(r *trail.Record) *controlv1.AuditRecord {
+	return &controlv1.AuditRecord{
+		Seq: r.Seq, Time: timestampOf(r.When()), Class: string(r.Class),
+		Actor:  &controlv1.AuditActor{Kind: r.Actor.Kind, Id: r.Actor.ID, Auth: r.Actor.Auth},
+		Action: r.Action, Object: r.Object, Outcome: r.Outcome, Request: r.Request, Digest: r.Digest, Detail: r.Detail, Flags: r.Flags,
+		Personal: r.Personal, Erased: r.Erased,
+	}
 }
 
 // GetActivity counts what was done, by who did it.

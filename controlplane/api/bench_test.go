@@ -59,6 +59,7 @@ func (in *installation) another(b *testing.B, guard Guard, secure *tls.Config) s
 	}
 	served := New(Deps{
 		Guard: guard, TLS: secure, Audit: in.doors.Audit, Tokens: in.doors.Tokens, Nodes: in.doors.Nodes, Listener: listener,
+		People: in.doors.People, Keys: in.doors.People.Keys(), Progress: in.doors.People.Progress,
 		Store: in.store, Saver: in.fleet, History: in.bus, Log: testkit.Logger(b), Metrics: prometheus.NewRegistry(),
 		Tracer: noop.NewTracerProvider().Tracer(""), Clock: time.Now,
 	})

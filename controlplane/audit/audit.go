@@ -51,6 +51,17 @@ type Deps struct {
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
 	Clock   func() time.Time
+	// People encrypts what records say of their actors; nil leaves it out.
+	People People
+}
+
+// People keeps the keys of those whom records name. It is safe for concurrent
+// use.
+type People interface {
+	// Seal encrypts what the record of a place says of its actor.
+	Seal(tx *store.Tx, actor trail.Actor, seq uint64, personal map[string]string) (*trail.Sealed, error)
+	// Unseal gives it back; erased when the actor's key was destroyed.
+	Unseal(tx *store.Tx, r *trail.Record) (personal map[string]string, erased bool, err error)
 }
 
 // Log is the audit log. It is safe for concurrent use.
@@ -129,6 +140,16 @@ func (l *Log) Pseudonym(text string) string {
 	return strings.ToLower(base32.StdEncoding.EncodeToString(mac.Sum(nil)[:pseudonymBytes]))
 }
 
+// Derive gives a key of 32 bytes for another purpose, which nobody without the
+// log's key can make.
+func (l *Log) Derive(purpose string) ([]byte, error) {
+	return hkdf.Key(sha256.New, l.pseudonyms, nil, purpose, sha256.Size)
+}
+
+// SetPeople says who encrypts what records say of people; it is called once, before
+// anything is written.
+func (l *Log) SetPeople(people People) { l.deps.People = people }
+
 // PublicKey is the key that checks the log, and names it.
 func (l *Log) PublicKey() string { return l.public }
 
@@ -151,6 +172,11 @@ func (l *Log) append(tx *store.Tx, r *trail.Record) error {
 	}
 	now := l.deps.Clock()
 	r.Seq, r.Time, r.Flags = seq, trail.Stamp(now), slices.Sorted(slices.Values(l.config.Flags[string(r.Class)]))
+	if l.deps.People != nil && len(r.Personal) > 0 {
+		if r.Sealed, err = l.deps.People.Seal(tx, r.Actor, seq, r.Personal); err != nil {
+			return err
+		}
+	}
 	text, err := r.Canonical()
 	if err != nil {
 		return err

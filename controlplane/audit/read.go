@@ -46,7 +46,16 @@ func (l *Log) Entries(ctx context.Context, from uint64, limit int) (entries []tr
 }
 
 // Search gives records as they are stored; those let go of are left out.
-func (l *Log) Search(ctx context.Context, q store.AuditQuery) (found []*trail.Record, err error) {
+func (l *Log) Search(ctx context.Context, q store.AuditQuery) ([]*trail.Record, error) {
+	return l.search(ctx, q, nil)
+}
+
+// SearchPersonal also opens what records say of their actors.
+func (l *Log) SearchPersonal(ctx context.Context, q store.AuditQuery) ([]*trail.Record, error) {
+	return l.search(ctx, q, l.deps.People)
+}
+
+func (l *Log) search(ctx context.Context, q store.AuditQuery, people People) (found []*trail.Record, err error) {
 	err = l.deps.Store.View(ctx, func(tx *store.Tx) error {
 		rows, err := tx.AuditRecords(q)
 		if err != nil {
@@ -59,6 +68,11 @@ func (l *Log) Search(ctx context.Context, q store.AuditQuery) (found []*trail.Re
 			r, err := trail.Parse(row.Body)
 			if err != nil {
 				return fmt.Errorf("read audit record %d: %w", row.Seq, err)
+			}
+			if people != nil {
+				if r.Personal, r.Erased, err = people.Unseal(tx, r); err != nil {
+					return err
+				}
 			}
 			found = append(found, r)
 		}

@@ -22,6 +22,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/audit/trail"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/pki"
 	"github.com/vigil-ml/vigil/internal/protocol"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
@@ -54,6 +55,7 @@ type Authority struct {
 	deps    Deps
 	ca      *ca
 	guesses *rate.Limiter
+	workers *life.Workers
 
 	mu      sync.Mutex
 	streams map[*stream]struct{}
@@ -67,7 +69,7 @@ func Open(config Config, deps Deps) (*Authority, error) {
 	}
 	return &Authority{
 		config: config, deps: deps, ca: ca, streams: map[*stream]struct{}{},
-		guesses: rate.NewLimiter(rate.Every(joinRefill), joinGuesses),
+		guesses: rate.NewLimiter(rate.Every(joinRefill), joinGuesses), workers: life.NewWorkers(),
 	}, nil
 }
 
@@ -82,41 +84,47 @@ func (a *Authority) TLS() *tls.Config {
 	}
 }
 
-// CreateJoinToken makes a token with which a node joins; any node when none is
-// named. Lifetime 0 is an hour, uses 0 is one.
+// CreateJoinToken makes a token with which a node joins; any node that has not
+// joined before when none is named. Lifetime 0 is an hour, uses 0 is one.
 func (a *Authority) CreateJoinToken(tx *store.Tx, node string, lifetime time.Duration, uses int32) (secret string, expires time.Time, err error) {
+	return a.putJoinToken(tx, store.JoinToken{Node: node, Uses: int64(uses)}, lifetime)
+}
+
+// putJoinToken completes a token and writes it.
+func (a *Authority) putJoinToken(tx *store.Tx, token store.JoinToken, lifetime time.Duration) (secret string, expires time.Time, err error) {
 	if lifetime == 0 {
 		lifetime = defaultJoinTime
 	}
-	if uses == 0 {
-		uses = 1
+	if token.Uses == 0 {
+		token.Uses = 1
 	}
 	switch {
 	case lifetime < 0 || lifetime > longestJoinTime:
 		return "", expires, fault.New(fault.Invalid, "lifetime is %v; want up to %v", lifetime, longestJoinTime)
-	case uses < 0 || uses > mostUses:
-		return "", expires, fault.New(fault.Invalid, "uses is %d; want 1 to %d", uses, mostUses)
+	case token.Uses < 0 || token.Uses > mostUses:
+		return "", expires, fault.New(fault.Invalid, "uses is %d; want 1 to %d", token.Uses, mostUses)
 	}
-	if node != "" {
-		if err := protocol.CheckNode(node); err != nil {
+	if token.Node != "" {
+		if err := protocol.CheckNode(token.Node); err != nil {
 			return "", expires, err
 		}
 	}
 	now := a.deps.Clock()
-	token := pki.JoinToken{ID: strings.ToLower(rand.Text()[:10]), Secret: rand.Text(), Pin: pki.Pin(a.ca.cert)}
+	shown := pki.JoinToken{ID: strings.ToLower(rand.Text()[:10]), Secret: rand.Text(), Pin: pki.Pin(a.ca.cert)}
 	expires = now.Add(lifetime)
 	if err := tx.ForgetJoinTokens(now); err != nil {
 		return "", expires, err
 	}
-	err = tx.PutJoinToken(store.JoinToken{ID: token.ID, Hash: hashOf(token.Secret), Node: node, Expires: expires, Uses: int64(uses)})
-	return token.String(), expires, err
+	token.ID, token.Hash, token.Expires = shown.ID, hashOf(shown.Secret), expires
+	return shown.String(), expires, tx.PutJoinToken(token)
 }
 
-// LocalJoinToken makes the token for this machine's own agent, good for as long
-// as a token can be.
+// LocalJoinToken makes the token for the agents of this machine's own user, good
+// for as long as a token can be. Who can read it can read the authority's key too:
+// it lets a node in that has joined before, but none that was revoked.
 func (a *Authority) LocalJoinToken(ctx context.Context) (secret string, err error) {
 	err = a.deps.Store.Update(ctx, func(tx *store.Tx) (err error) {
-		secret, _, err = a.CreateJoinToken(tx, "", longestJoinTime, math.MaxInt16)
+		secret, _, err = a.putJoinToken(tx, store.JoinToken{Rejoins: true, Uses: math.MaxInt16}, longestJoinTime)
 		return err
 	})
 	return secret, err
@@ -150,8 +158,11 @@ func (a *Authority) Join(ctx context.Context, in *agentv1.JoinRequest) (*agentv1
 		return a.deps.Audit.Append(tx, record)
 	})
 	if err != nil {
-		if fault.Is(err, fault.Unauthenticated) {
+		wrong := fault.Is(err, fault.Unauthenticated)
+		if wrong {
 			a.guesses.AllowN(a.deps.Clock(), 1)
+		}
+		if wrong || fault.Is(err, fault.Denied) {
 			record.Outcome, record.Actor = fault.KindOf(err).String(), trail.Actor{Kind: "nobody", ID: "unknown"}
 			if err := a.deps.Audit.Write(ctx, record); err != nil {
 				a.deps.Log.Error("a node that was refused is not in the audit log", "node", in.Node, "error", err)
@@ -181,11 +192,34 @@ func (a *Authority) redeem(tx *store.Tx, in *agentv1.JoinRequest) error {
 	case token.Node != "" && token.Node != in.Node:
 		return fault.New(fault.Unauthenticated, "join: the token is for another node")
 	}
+	if err := mayTake(tx, token, in.Node); err != nil {
+		return err
+	}
 	left, err := tx.UseJoinToken(asked.ID)
 	if err == nil && !left {
 		err = fault.New(fault.Unauthenticated, "join: the token was used already")
 	}
 	return err
+}
+
+// mayTake refuses a node's name to a token that was not made for it, when the
+// name is taken: who has a token for any new node must not become one that is
+// there, nor let one back in that was revoked.
+func mayTake(tx *store.Tx, token store.JoinToken, node string) error {
+	if token.Node != "" {
+		return nil
+	}
+	last, found, err := tx.LastCertificate(node)
+	if err != nil || !found {
+		return err
+	}
+	switch {
+	case !last.Revoked.IsZero():
+		return fault.WithHint(fault.New(fault.Denied, "join: node %s was revoked, and the token is not for it alone", node), hintJoinAgain(node))
+	case !token.Rejoins:
+		return fault.WithHint(fault.New(fault.Denied, "join: node %s has joined before, and the token is not for it alone", node), hintJoinAgain(node))
+	}
+	return nil
 }
 
 // issue makes a node's certificate and notes it.
@@ -282,12 +316,16 @@ func (a *Authority) good(tx *store.Tx, node string, cert *x509.Certificate) erro
 // serialOf is a certificate's number as the store has it.
 func serialOf(cert *x509.Certificate) string { return cert.SerialNumber.Text(16) }
 
+func hintJoinAgain(node string) string {
+	return "a token of its own lets it in: agentctl join-token create --node " + node + ", then vigil-agent join there"
+}
+
 func errRevoked(node string) error {
-	return fault.WithHint(fault.New(fault.Denied, "the certificate of node %s was revoked", node), "have it join again with a new token")
+	return fault.WithHint(fault.New(fault.Denied, "the certificate of node %s was revoked", node), hintJoinAgain(node))
 }
 
 func errExpired(node string) error {
-	return fault.WithHint(fault.New(fault.Unauthenticated, "the certificate of node %s has expired", node), "have it join again with a new token")
+	return fault.WithHint(fault.New(fault.Unauthenticated, "the certificate of node %s has expired", node), hintJoinAgain(node))
 }
 
 // List gives the certificates that have not expired, the newest first.
@@ -311,7 +349,7 @@ func (a *Authority) List(tx *store.Tx) ([]*controlv1.NodeCertificate, error) {
 
 // Revoke makes the certificates that a node has, and the join tokens that were
 // made for it, good for nothing. Its streams are cut when the transaction has been
-// committed. A token that any node may use still lets it in.
+// committed. Only a token that is made for it afterwards lets it in again.
 func (a *Authority) Revoke(tx *store.Tx, node string) (certificates int32, err error) {
 	now := a.deps.Clock()
 	if err := tx.ForgetJoinTokens(now); err != nil {

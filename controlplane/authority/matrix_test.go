@@ -106,8 +106,8 @@ func (p *port) comers() []comer {
 	}
 }
 
-// outcomes gives what comes of each method.
-func (p *port) outcomes(c comer, used pki.JoinToken) []string {
+// outcomes gives what comes of each method; fresh is a node that has not joined.
+func (p *port) outcomes(c comer, used pki.JoinToken, fresh string) []string {
 	p.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -121,8 +121,11 @@ func (p *port) outcomes(c comer, used pki.JoinToken) []string {
 	enroll := agentv1.NewEnrollmentServiceClient(p.dial(c.how))
 	_, renewed := enroll.Renew(p.Context(), &agentv1.RenewRequest{Csr: csr})
 	cells := []string{cell(connected), cell(renewed)}
-	for _, token := range []string{"", used.String(), p.token("n9", 0).String(), p.token("", 0).String()} {
-		_, err := enroll.Join(p.Context(), &agentv1.JoinRequest{Token: token, Node: "n8", Csr: csr})
+	for _, try := range []struct{ token, node string }{
+		{"", fresh}, {used.String(), fresh}, {p.token("n9", 0).String(), fresh}, {p.token("", 0).String(), fresh},
+		{p.token("", 0).String(), "n1"}, {p.token("n1", 0).String(), "n1"},
+	} {
+		_, err := enroll.Join(p.Context(), &agentv1.JoinRequest{Token: try.token, Node: try.node, Csr: csr})
 		cells = append(cells, cell(err))
 	}
 	return cells
@@ -138,11 +141,11 @@ func TestNodesTable(t *testing.T) {
 	}
 	var page strings.Builder
 	page.WriteString("# What each comer may do on the agents' port\n\nMade by a test (`make gen`) that calls every method as each of these. `no connection`: TLS refuses them.\n\n" +
-		"| who | Connect | Renew | Join without a token | with one that was used | with another node's | with a good one |\n|---|---|---|---|---|---|---|\n")
-	for _, c := range p.comers() {
+		"| who | Connect | Renew | Join without a token | with one that was used | with another node's | with one for any new node | with that, as a node that joined before | with that node's |\n|---|---|---|---|---|---|---|---|---|\n")
+	for n, c := range p.comers() {
 		// A wrong token is a guess, and the port gets tired of guesses.
 		p.clock.advance(2 * joinGuesses * joinRefill)
-		fmt.Fprintf(&page, "| %s | %s |\n", c.name, strings.Join(p.outcomes(c, used), " | "))
+		fmt.Fprintf(&page, "| %s | %s |\n", c.name, strings.Join(p.outcomes(c, used, fmt.Sprint("new-", n)), " | "))
 	}
 	testkit.Page(t, reference, page.String(), *update)
 }

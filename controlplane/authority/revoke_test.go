@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,7 +62,7 @@ func (p *port) renew(ctx context.Context, cert *tls.Certificate, client agentv1.
 func TestWhoIsRevokedRenewsNothing(t *testing.T) {
 	p := open(t)
 	for range 20 {
-		cert := p.mustJoin("n1")
+		cert := p.mustJoin("n1") // with a token of its own
 		client := agentv1.NewEnrollmentServiceClient(p.dial(p.with(cert)))
 		group := life.NewGroup(t.Context())
 		for range 4 {
@@ -124,6 +125,62 @@ func TestRevocationTakesTheNodesTokens(t *testing.T) {
 	}
 	if _, err := p.join(others, "n2"); err != nil {
 		t.Errorf("another node's token: %v", err)
+	}
+}
+
+// Whose name is taken: a token for any new node lets nobody become a node that
+// joined before, nor one that was revoked back in, and is not used up by the try.
+// That of the control plane's own user lets back in who was not revoked.
+func TestWhoseNameIsTaken(t *testing.T) {
+	p := open(t)
+	p.authority.config.NodeLifetime = time.Hour
+	p.mustJoin("away")
+	p.clock.advance(2 * time.Hour)
+	p.mustJoin("here")
+	p.mustJoin("revoked")
+	if _, err := p.revoke("revoked"); err != nil {
+		t.Fatal(err)
+	}
+	local := func() pki.JoinToken {
+		secret, err := p.authority.LocalJoinToken(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		token, err := pki.ParseJoinToken(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	unbound := p.token("", 0)
+	for _, tc := range []struct {
+		name  string
+		token pki.JoinToken
+		node  string
+		code  codes.Code
+	}{
+		{"a node that is here", unbound, "here", codes.PermissionDenied},
+		{"a node whose certificate has run out", unbound, "away", codes.PermissionDenied},
+		{"a node that was revoked", unbound, "revoked", codes.PermissionDenied},
+		{"a new node", unbound, "new", codes.OK},
+		{"local, here", local(), "here", codes.OK},
+		{"local, run out", local(), "away", codes.OK},
+		{"local, revoked", local(), "revoked", codes.PermissionDenied},
+		{"its own, here", p.token("here", 0), "here", codes.OK},
+		{"its own, revoked", p.token("revoked", 0), "revoked", codes.OK},
+		{"local, revoked and let in again", local(), "revoked", codes.OK},
+	} {
+		_, err := p.join(tc.token, tc.node)
+		if status.Code(err) != tc.code {
+			t.Errorf("%s: %v, want %v", tc.name, err, tc.code)
+		}
+		if tc.code == codes.PermissionDenied && !strings.Contains(err.Error(), "join-token create --node "+tc.node) {
+			t.Errorf("%s: nobody is told what to do: %v", tc.name, err)
+		}
+	}
+	found, err := p.audit.Search(t.Context(), store.AuditQuery{Outcome: "denied"})
+	if err != nil || len(found) != 4 {
+		t.Errorf("the audit log has %d records of names that are taken, %v; want 4", len(found), err)
 	}
 }
 

@@ -38,6 +38,9 @@ const (
 	lookback        = 5 * time.Minute
 	longestBlock    = 31 * 24 * time.Hour
 	shortestKeep    = 2 * time.Hour
+	// choresEvery is how often full chunks leave memory for the disk. Agents that
+	// send what they kept of an outage fill many in seconds.
+	choresEvery = 5 * time.Second
 	// maxExemplars are kept of all series together, the newest, in memory and in
 	// the log: some two MiB.
 	maxExemplars = 10_000
@@ -211,6 +214,7 @@ func options(config Config) *tsdb.Options {
 	o.MaxBytes = config.MaxBytes
 	o.OutOfOrderTimeWindow = config.OutOfOrderWindow.Milliseconds()
 	o.MaxBlockDuration = max(min(config.Retention/10, longestBlock).Milliseconds(), o.MinBlockDuration)
+	o.BlockReloadInterval = choresEvery
 	o.WALSegmentSize = walSegmentBytes
 	o.WALCompression = compression.Snappy
 	o.StripeSize = stripes

@@ -9,7 +9,7 @@ import (
 // PutToken writes a token and the hash of its secret; an empty hash leaves that
 // of a token that is there.
 func (tx *Tx) PutToken(t *controlv1.Token, hash []byte) error {
-	body, err := marshal(t)
+	body, err := tx.marshal(t)
 	if err != nil {
 		return err
 	}
@@ -34,7 +34,7 @@ func (tx *Tx) Token(id string) (*controlv1.Token, []byte, error) {
 		return nil, nil, err
 	}
 	t := &controlv1.Token{}
-	return t, hash, unmarshal(what, body, t)
+	return t, hash, tx.unmarshal(what, body, t)
 }
 
 // Tokens gives every token, the newest first.

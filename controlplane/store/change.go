@@ -20,6 +20,7 @@ const (
 	TopicAudit       Topic = "audit"
 	TopicAccess      Topic = "access" // who may come in
 	TopicAgreement   Topic = "agreement"
+	TopicPeople      Topic = "people" // also the keys of the records
 )
 
 // changes wakes those who wait for a topic.

@@ -123,7 +123,7 @@ func (tx *Tx) commands(what, where string, args ...any) ([]Command, error) {
 		}
 		c.Created, c.Deadline = timeOf(created), timeOf(deadline)
 		all = append(all, c)
-		return unmarshal(what, body, c.Wire)
+		return tx.unmarshal(what, body, c.Wire)
 	})
 	return all, err
 }

@@ -88,27 +88,36 @@ func (tx *Tx) Expire(c Cutoffs, limit int) (gone Expired, err error) {
 	return gone, nil
 }
 
-func (tx *Tx) removeIncidents(ids []any) error {
-	return tx.removeEach(ids,
+func (tx *Tx) removeIncidents(ids []any) error { return tx.removeEach(ids, ofIncidents()) }
+
+func (tx *Tx) removeFindings(ids []any) error { return tx.removeEach(ids, ofFindings()) }
+
+func (tx *Tx) removeRuns(ids []any) error { return tx.removeEach(ids, ofRuns()) }
+
+// ofIncidents is what goes with incidents; the mark stands for their ids.
+func ofIncidents() []string {
+	return []string{
 		"feedback WHERE finding_id IN (SELECT finding_id FROM findings WHERE incident_id IN (?))",
 		"findings WHERE incident_id IN (?)", "timeline WHERE incident_id IN (?)", "outbox WHERE incident_id IN (?)",
-		"incident_checkpoints WHERE incident_id IN (?)", "inhibitors WHERE incident_id IN (?)", "incidents WHERE incident_id IN (?)")
+		"incident_checkpoints WHERE incident_id IN (?)", "inhibitors WHERE incident_id IN (?)", "incidents WHERE incident_id IN (?)",
+	}
 }
 
-func (tx *Tx) removeFindings(ids []any) error {
-	return tx.removeEach(ids, "feedback WHERE finding_id IN (?)", "findings WHERE finding_id IN (?)")
+func ofFindings() []string {
+	return []string{"feedback WHERE finding_id IN (?)", "findings WHERE finding_id IN (?)"}
 }
 
-func (tx *Tx) removeRuns(ids []any) error {
+func ofRuns() []string {
 	const checkpoints = "checkpoint_id IN (SELECT checkpoint_id FROM checkpoints WHERE run_id IN (?))"
-	return tx.removeEach(ids,
-		"checkpoint_ranks WHERE "+checkpoints, "checkpoint_stages WHERE "+checkpoints, "checkpoint_tasks WHERE "+checkpoints,
+	return []string{
+		"checkpoint_ranks WHERE " + checkpoints, "checkpoint_stages WHERE " + checkpoints, "checkpoint_tasks WHERE " + checkpoints,
 		"checkpoints WHERE run_id IN (?)", "commands WHERE run_id IN (?)", "attempts WHERE run_id IN (?)",
-		"relaunches WHERE run_id IN (?)", "agreement_notes WHERE run_id IN (?)", "runs WHERE run_id IN (?)")
+		"relaunches WHERE run_id IN (?)", "agreement_notes WHERE run_id IN (?)", "runs WHERE run_id IN (?)",
+	}
 }
 
 // removeEach deletes from tables; the mark stands for the ids.
-func (tx *Tx) removeEach(ids []any, from ...string) error {
+func (tx *Tx) removeEach(ids []any, from []string) error {
 	marks := make([]string, len(ids))
 	for i := range ids {
 		marks[i] = "$" + strconv.Itoa(i+1)

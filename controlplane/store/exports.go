@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/reflect/protoreflect"
+
 	"github.com/vigil-ml/vigil/internal/fault"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
+	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
 // Kinds of [ExportRecord].
@@ -42,6 +45,9 @@ func (tx *Tx) record(kind, id string, body []byte) error {
 	if err != nil {
 		return err
 	}
+	if body, err = tx.seal(exportTypeOf(kind), body); err != nil {
+		return err
+	}
 	_, err = tx.exec("INSERT INTO export_records (sequence, kind, id, recorded, body) VALUES ($1, $2, $3, $4, $5)",
 		sequence, kind, id, nanos(tx.now), body)
 	if err != nil {
@@ -58,6 +64,9 @@ func (tx *Tx) recordIncident(id string, body []byte) error {
 	}
 	var before []byte
 	err := tx.one("incident "+id, "SELECT body FROM incidents WHERE incident_id = $1", []any{id}, &before)
+	if err == nil {
+		before, err = tx.open("incident "+id, exportTypeOf(ExportIncident), before)
+	}
 	if err != nil && !fault.Is(err, fault.NotFound) {
 		return err
 	}
@@ -100,6 +109,9 @@ func (tx *Tx) ExportRecords(after uint64, limit int) ([]ExportRecord, error) {
 			var recorded int64
 			err := rows.Scan(&r.Sequence, &r.Kind, &r.ID, &recorded, &r.Body)
 			r.Recorded = timeOf(recorded)
+			if err == nil {
+				r.Body, err = tx.open("export record", exportTypeOf(r.Kind), r.Body)
+			}
 			all = append(all, r)
 			return err
 		})
@@ -112,4 +124,13 @@ func (tx *Tx) DropExportRecords(upTo uint64) error {
 		return fmt.Errorf("drop export records up to %d: %w", upTo, err)
 	}
 	return nil
+}
+
+// exportTypeOf gives the message that records of a kind are, where they are
+// encrypted.
+func exportTypeOf(kind string) protoreflect.FullName {
+	if kind == ExportIncident {
+		return nameOf(&controlv1.Incident{})
+	}
+	return ""
 }

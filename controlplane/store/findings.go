@@ -59,7 +59,7 @@ func (tx *Tx) PutFeedback(findingID string, feedback *controlv1.Feedback) error 
 	if _, err := tx.Finding(findingID); err != nil {
 		return err
 	}
-	body, err := marshal(feedback)
+	body, err := tx.marshal(feedback)
 	if err != nil {
 		return err
 	}
@@ -81,11 +81,11 @@ func (tx *Tx) findingRecords(what, where string, args ...any) ([]*controlv1.Find
 			return err
 		}
 		all = append(all, record)
-		if err := unmarshal(what, body, record.Finding); err != nil || len(feedback) == 0 {
+		if err := tx.unmarshal(what, body, record.Finding); err != nil || len(feedback) == 0 {
 			return err
 		}
 		record.Feedback = &controlv1.Feedback{}
-		return unmarshal("feedback on "+what, feedback, record.Feedback)
+		return tx.unmarshal("feedback on "+what, feedback, record.Feedback)
 	})
 	return all, err
 }

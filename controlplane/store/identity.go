@@ -11,14 +11,19 @@ type JoinToken struct {
 	ID      string
 	Hash    []byte
 	Node    string // the only one that may use it; empty is any
+	Rejoins bool   // of any: also one that has joined before
 	Expires time.Time
 	Uses    int64 // that are left
 }
 
 // PutJoinToken writes a new token.
 func (tx *Tx) PutJoinToken(t JoinToken) error {
-	_, err := tx.exec("INSERT INTO join_tokens (token_id, hash, node, expires, uses) VALUES ($1, $2, $3, $4, $5)",
-		t.ID, t.Hash, t.Node, nanos(t.Expires), t.Uses)
+	rejoins := int64(0)
+	if t.Rejoins {
+		rejoins = 1
+	}
+	_, err := tx.exec("INSERT INTO join_tokens (token_id, hash, node, expires, uses, rejoins) VALUES ($1, $2, $3, $4, $5, $6)",
+		t.ID, t.Hash, t.Node, nanos(t.Expires), t.Uses, rejoins)
 	if err != nil {
 		return fmt.Errorf("put join token: %w", err)
 	}
@@ -28,10 +33,10 @@ func (tx *Tx) PutJoinToken(t JoinToken) error {
 // JoinToken gives a token.
 func (tx *Tx) JoinToken(id string) (JoinToken, error) {
 	t := JoinToken{ID: id}
-	var expires int64
-	err := tx.one("join token "+id, "SELECT hash, node, expires, uses FROM join_tokens WHERE token_id = $1", []any{id},
-		&t.Hash, &t.Node, &expires, &t.Uses)
-	t.Expires = timeOf(expires)
+	var expires, rejoins int64
+	err := tx.one("join token "+id, "SELECT hash, node, expires, uses, rejoins FROM join_tokens WHERE token_id = $1", []any{id},
+		&t.Hash, &t.Node, &expires, &t.Uses, &rejoins)
+	t.Expires, t.Rejoins = timeOf(expires), rejoins != 0
 	return t, err
 }
 
@@ -94,6 +99,16 @@ func (tx *Tx) Certificate(serial string) (Certificate, error) {
 // or of all when it is empty.
 func (tx *Tx) Certificates(node string, now time.Time) ([]Certificate, error) {
 	return tx.certificates("expires > $1 AND ($2 = '' OR node = $2) ORDER BY issued DESC, serial", nanos(now), node)
+}
+
+// LastCertificate gives the one that a node got last, whatever became of it. It is
+// forgotten some time after it has run out.
+func (tx *Tx) LastCertificate(node string) (c Certificate, found bool, err error) {
+	all, err := tx.certificates("node = $1 ORDER BY issued DESC, revoked, serial LIMIT 1", node)
+	if err != nil || len(all) == 0 {
+		return Certificate{}, false, err
+	}
+	return all[0], true, nil
 }
 
 // Revoked gives those that were revoked and would be good otherwise.

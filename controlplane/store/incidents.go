@@ -64,6 +64,9 @@ func (tx *Tx) PutIncident(r IncidentRecord) error {
 	if err := tx.recordIncident(i.GetIncidentId(), body); err != nil {
 		return err
 	}
+	if body, err = tx.seal(nameOf(&bare), body); err != nil {
+		return err
+	}
 	tx.touch(TopicIncidents)
 	delete(tx.cache.quiet, i.GetRunId())
 	delete(tx.cache.fresh, i.GetRunId())
@@ -143,7 +146,7 @@ func (tx *Tx) incidentRecords(what, where string, args ...any) ([]IncidentRecord
 		}
 		r.ResolvedEvent, r.Expires, r.Changed = timeOf(resolved), timeOf(expires), timeOf(changed)
 		all = append(all, r)
-		return unmarshal(what, body, r.Incident)
+		return tx.unmarshal(what, body, r.Incident)
 	})
 	return all, err
 }
@@ -188,7 +191,7 @@ func (tx *Tx) CountIncidents(state controlv1.IncidentState) (count int64, err er
 
 // AddTimeline adds an entry at the end of an incident's timeline.
 func (tx *Tx) AddTimeline(incidentID string, entry *controlv1.TimelineEntry) error {
-	body, err := marshal(entry)
+	body, err := tx.marshal(entry)
 	if err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ func (tx *Tx) InsertNotification(n Notification) error {
 	if err != nil {
 		return err
 	}
-	body, err := marshal(n.Group)
+	body, err := tx.marshal(n.Group)
 	if err != nil {
 		return err
 	}

@@ -82,7 +82,7 @@ func (tx *Tx) dueWhere(behind string, limit int, args ...any) ([]alert.Delivery,
 			d.Since, d.StandsIn = timeOf(since), standsIn != ""
 			d.Key = d.Incident.GetIncidentId() + "/" + d.Receiver
 			d.Created = timeOf(created)
-			err = addGroup(&d, body)
+			err = tx.addGroup(&d, body)
 			all = append(all, d)
 			return err
 		})

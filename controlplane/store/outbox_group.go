@@ -13,12 +13,12 @@ import (
 )
 
 // addGroup gives a delivery what was kept of the group that it tells of.
-func addGroup(d *alert.Delivery, body []byte) error {
+func (tx *Tx) addGroup(d *alert.Delivery, body []byte) error {
 	if len(body) == 0 {
 		return nil
 	}
 	kept := &controlv1.GroupNotification{}
-	if err := unmarshal("notification "+d.ID, body, kept); err != nil {
+	if err := tx.unmarshal("notification "+d.ID, body, kept); err != nil {
 		return err
 	}
 	d.Occasion = alert.Occasion(kept.GetOccasion())

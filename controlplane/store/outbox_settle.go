@@ -132,7 +132,7 @@ func (tx *Tx) retry(w waiting, o alert.Outcome) error {
 			return err
 		}
 	} else {
-		body, err := marshal(entry)
+		body, err := tx.marshal(entry)
 		if err != nil {
 			return err
 		}

@@ -194,6 +194,7 @@ func (postgresEngine) traits() traits {
 		enter:      "LOCK TABLE " + gate + " IN ROW EXCLUSIVE MODE",
 		alone:      "LOCK TABLE " + gate + " IN EXCLUSIVE MODE",
 		tables:     "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename",
+		scrub:      "VACUUM people, record_keys",
 		skipLocked: " FOR UPDATE OF o SKIP LOCKED",
 		// PostgreSQL cannot keep a NUL in a text. What a sender wrote must not
 		// stop anything, and is the same wherever it is looked for.

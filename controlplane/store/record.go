@@ -100,7 +100,7 @@ func get[T any, M message[T]](tx *Tx, what, query string, args ...any) (M, error
 		return nil, err
 	}
 	m := M(new(T))
-	if err := unmarshal(what, body, m); err != nil {
+	if err := tx.unmarshal(what, body, m); err != nil {
 		return nil, err
 	}
 	return m, nil
@@ -116,7 +116,7 @@ func list[T any, M message[T]](tx *Tx, what, query string, args ...any) ([]M, er
 		}
 		m := M(new(T))
 		all = append(all, m)
-		return unmarshal(what, body, m)
+		return tx.unmarshal(what, body, m)
 	})
 	return all, err
 }
@@ -128,13 +128,6 @@ func marshal(m proto.Message) ([]byte, error) {
 		return nil, fault.New(fault.Invalid, "encode record: %w", err)
 	}
 	return body, nil
-}
-
-func unmarshal(what string, body []byte, into proto.Message) error {
-	if err := proto.Unmarshal(body, into); err != nil {
-		return fault.New(fault.Corrupt, "decode %s: %w", what, err)
-	}
-	return nil
 }
 
 // nanos is a time as it is stored; 0 when absent.

@@ -9,7 +9,7 @@ import (
 
 // PutSilence writes a silence.
 func (tx *Tx) PutSilence(s *controlv1.Silence) error {
-	body, err := marshal(s)
+	body, err := tx.marshal(s)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/vigil-ml/vigil/internal/life"
@@ -76,6 +77,7 @@ type Store struct {
 	told    func(topics []Topic)
 	exports bool
 	changes changes
+	sealing atomic.Pointer[sealing] // nil: nothing is encrypted
 }
 
 // Shared tells whether other processes may use the records too.
@@ -105,6 +107,7 @@ type traits struct {
 	shared       bool
 	enter, alone string
 	tables       string              // the query for the names of all tables
+	scrub        string              // takes what was overwritten off the disk, as far as the engine can
 	skipLocked   string              // behind a SELECT: leave out what another transaction has
 	text         func(string) string // a text as the engine can keep it
 	unnamed      bool                // values may be given as ?, in order, which the engine binds faster than $1
@@ -164,11 +167,12 @@ type Tx struct {
 	touched map[Topic]bool
 	cache   cache
 	exports bool
+	sealing *sealing
 	broken  error // of the first statement that failed
 }
 
 func (s *Store) newTx() *Tx {
-	return &Tx{traits: s.engine.traits(), now: s.clock(), touched: map[Topic]bool{}, cache: newCache(), exports: s.exports}
+	return &Tx{traits: s.engine.traits(), now: s.clock(), touched: map[Topic]bool{}, cache: newCache(), exports: s.exports, sealing: s.sealing.Load()}
 }
 
 // How often a transaction that others got in the way of is run again before it

@@ -39,6 +39,15 @@ func openAs(t testing.TB, config store.Config, clock func() time.Time) *store.St
 	return s
 }
 
+// TestSQLiteEncrypted: with what is said of people encrypted all is the same.
+func TestSQLiteEncrypted(t *testing.T) {
+	storetest.Run(t, func(t *testing.T, clock func() time.Time) *store.Store {
+		s := open(t, filepath.Join(t.TempDir(), "vigil.db"), clock)
+		s.Protect(&storetest.Sealer{Key: 9})
+		return s
+	})
+}
+
 func TestSQLite(t *testing.T) {
 	storetest.Run(t, func(t *testing.T, clock func() time.Time) *store.Store {
 		return open(t, filepath.Join(t.TempDir(), "vigil.db"), clock)

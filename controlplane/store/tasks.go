@@ -13,7 +13,7 @@ import (
 
 // PutTask writes a task.
 func (tx *Tx) PutTask(t *controlv1.CheckpointTask) error {
-	body, err := marshal(t)
+	body, err := tx.marshal(t)
 	if err != nil {
 		return err
 	}

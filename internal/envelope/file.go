@@ -114,11 +114,7 @@ func (f File) Open(ctx context.Context) (*Set, error) {
 // create writes the file beside itself and links it, which only one of those who
 // try can do.
 func (f File) create(ctx context.Context) error {
-	manager := keyset.NewManager()
-	if err := f.addPrimary(manager); err != nil {
-		return err
-	}
-	handle, err := manager.Handle()
+	handle, err := f.Grow(nil)
 	if err != nil {
 		return err
 	}
@@ -135,12 +131,21 @@ func (f File) create(ctx context.Context) error {
 	return nil
 }
 
-func (f File) addPrimary(manager *keyset.Manager) error {
-	id, err := manager.Add(f.Template)
-	if err != nil {
-		return err
+// Grow gives the keys of a set, which may be nil, and a fresh one that is used for
+// new data.
+func (f File) Grow(set *Set) (*keyset.Handle, error) {
+	manager := keyset.NewManager()
+	if set != nil {
+		manager = keyset.NewManagerFromHandle(set.Handle)
 	}
-	return manager.SetPrimary(id)
+	id, err := manager.Add(f.Template)
+	if err == nil {
+		err = manager.SetPrimary(id)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make a key: %w", err)
+	}
+	return manager.Handle()
 }
 
 // Decode opens what a file holds, wherever it was read.
@@ -152,7 +157,7 @@ func (f File) Decode(ctx context.Context, data []byte) (*Set, error) {
 	if file.Version != fileVersion {
 		return nil, fault.New(fault.Unsupported, "open keyring: %s has version %d; this program reads %d", f.Path, file.Version, fileVersion)
 	}
-	kek, ok := f.Keys.find(file.KEK)
+	kek, ok := f.Keys.Find(file.KEK)
 	if !ok {
 		return nil, fault.New(fault.Denied, "open keyring: %s was encrypted with key %s, and %s is key %s; give the key that it was made with",
 			f.Path, file.KEK, f.Keys.Current.Source, f.Keys.Current.ID)
@@ -169,18 +174,28 @@ func (f File) Decode(ctx context.Context, data []byte) (*Set, error) {
 
 // write puts keys into a file, encrypted with the current KEK.
 func (f File) write(ctx context.Context, path string, handle *keyset.Handle) (*Set, error) {
+	data, set, err := f.Encode(ctx, handle)
+	if err != nil {
+		return nil, err
+	}
+	return set, durable.WriteFile(f.FS, path, data, 0o600)
+}
+
+// Encode gives keys as a file holds them, encrypted with the current KEK, for
+// those who keep them elsewhere.
+func (f File) Encode(ctx context.Context, handle *keyset.Handle) ([]byte, *Set, error) {
 	var sealed bytes.Buffer
 	if err := handle.WriteWithContext(ctx, keyset.NewJSONWriter(&sealed), f.Keys.Current, nil); err != nil {
-		return nil, fmt.Errorf("encrypt keyring: %w", err)
+		return nil, nil, fmt.Errorf("encrypt keyring: %w", err)
 	}
 	set := &Set{Handle: handle, KEK: f.Keys.Current.ID, Written: f.Clock().UTC()}
 	data, err := json.MarshalIndent(onDisk{
 		Format: fileFormat, Version: fileVersion, KEK: set.KEK, Written: set.Written, Keyset: sealed.Bytes(),
 	}, "", "  ")
 	if err != nil {
-		return nil, fmt.Errorf("encode keyring: %w", err)
+		return nil, nil, fmt.Errorf("encode keyring: %w", err)
 	}
-	return set, durable.WriteFile(f.FS, path, append(data, '\n'), 0o600)
+	return append(data, '\n'), set, nil
 }
 
 func (f File) tell(ctx context.Context, what string, set *Set) {

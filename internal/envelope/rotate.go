@@ -28,13 +28,7 @@ func (f File) Rewrap(ctx context.Context) (set *Set, changed bool, err error) {
 // Add adds a key, which new data is encrypted with from then on. Older keys stay,
 // for what they encrypted.
 func (f File) Add(ctx context.Context) (set *Set, err error) {
-	err = f.change(ctx, "add", func(old *Set) (*keyset.Handle, error) {
-		manager := keyset.NewManagerFromHandle(old.Handle)
-		if err := f.addPrimary(manager); err != nil {
-			return nil, err
-		}
-		return manager.Handle()
-	}, &set)
+	err = f.change(ctx, "add", f.Grow, &set)
 	return set, err
 }
 

@@ -87,8 +87,8 @@ func KeysOf(current Source, previous []Source, getenv func(string) string) (Keys
 	return keys, nil
 }
 
-// find gives the KEK of an id.
-func (k Keys) find(id string) (KEK, bool) {
+// Find gives the KEK of an id.
+func (k Keys) Find(id string) (KEK, bool) {
 	if k.Current.ID == id {
 		return k.Current, true
 	}

@@ -146,9 +146,6 @@ func (t *Training) Config() Config { return t.config }
 // Tasks names the tasks and says what each predicts.
 func (t *Training) Tasks() []balance.Task { return t.tasks }
 
-// Parameters is the number of parameters.
-func (t *Training) Parameters() int { return len(t.net.Parameters) }
-
 // EpochSteps gives how many steps consume as many samples as there are to train
 // on.
 func (t *Training) EpochSteps() int64 {

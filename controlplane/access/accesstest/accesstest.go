@@ -12,6 +12,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/access"
 	"github.com/vigil-ml/vigil/controlplane/audit"
 	"github.com/vigil-ml/vigil/controlplane/authority"
+	"github.com/vigil-ml/vigil/controlplane/people"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/testkit"
 )
@@ -22,6 +23,7 @@ type Doors struct {
 	Audit  *audit.Log
 	Tokens *access.Tokens
 	Nodes  *authority.Authority
+	People *people.Book
 	Secret string // of the local administrator
 }
 
@@ -43,6 +45,17 @@ func OpenWith(t testing.TB, config access.Config, s *store.Store, dir string, mo
 	if err != nil {
 		t.Fatal(err)
 	}
+	outer, err := log.Derive(people.OuterPurpose)
+	if err != nil {
+		t.Fatal(err)
+	}
+	book, err := people.Open(t.Context(), people.Config{}, people.Deps{
+		Store: s, Audit: log.Write, Digest: log.Pseudonym, Outer: outer, Log: testkit.Logger(t), Clock: time.Now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.SetPeople(book)
 	local, secret := access.NewLocal()
 	tokens := access.NewTokens(s, time.Now)
 	nodes, err := authority.Open(authority.Defaults(filepath.Join(dir, "authority")), authority.Deps{
@@ -53,9 +66,9 @@ func OpenWith(t testing.TB, config access.Config, s *store.Store, dir string, mo
 	}
 	return &Doors{
 		Guard: access.NewGuard(config, access.Deps{
-			Store: s, Audit: log, Authenticators: append([]access.Authenticator{local, tokens}, more...),
+			Store: s, Audit: log, Authenticators: append([]access.Authenticator{local, tokens}, more...), People: book,
 			Log: testkit.Logger(t), Metrics: registry, Clock: time.Now,
 		}),
-		Audit: log, Tokens: tokens, Nodes: nodes, Secret: secret,
+		Audit: log, Tokens: tokens, Nodes: nodes, People: book, Secret: secret,
 	}
 }

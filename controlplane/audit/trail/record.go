@@ -52,6 +52,11 @@ type Record struct {
 	Detail  map[string]string `json:"detail,omitempty"`
 	Flags   []string          `json:"flags,omitempty"` // of its class, as they were then
 	Sealed  *Sealed           `json:"sealed,omitempty"`
+	// Personal is what it says of the actor, in the clear, before it is sealed and
+	// after it was opened; it is not part of the record.
+	Personal map[string]string `json:"-"`
+	// Erased tells that Sealed cannot be opened any more.
+	Erased bool `json:"-"`
 }
 
 // Sealed is personal data under the key of the person whose it is. The hash

@@ -137,7 +137,7 @@ with _scratch.staging(sys.argv[1], _scratch.Sizes()), _scratch.create(os.path.jo
         with zipfile.ZipFile(path) as z:
             self.assertEqual(z.read("a"), bytes(3 * MIB))
         with vigil.create_file(path) as f:
-            pass
+            f.write(b"")
         self.assertEqual(os.path.getsize(path), 0)
 
 

@@ -59,7 +59,10 @@ class _File(io.BufferedIOBase):
     def write(self, data: Any) -> int:
         if self.closed:
             raise ValueError("write to closed file")
-        view = memoryview(data).cast("B")
+        view = memoryview(data)
+        if view.nbytes == 0:
+            return 0
+        view = view.cast("B")
         self.written += len(view)
         if self._out is None and self.written < LEAST:
             self._held += view

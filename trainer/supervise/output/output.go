@@ -51,8 +51,8 @@ type Capture struct {
 	log    *slog.Logger
 
 	mu      sync.Mutex
-	path    string
-	file    *os.File // nil: nothing is kept, or no more
+	path    string   // empty: nothing is kept, or no more
+	file    *os.File // nil: it could not be opened anew
 	size    int64
 	failed  bool
 	dropped int64
@@ -110,14 +110,12 @@ func (c *Capture) Text(text string) string { return c.mask.Text(text) }
 func (c *Capture) keep(p []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.file == nil {
+	if c.path == "" {
 		return
 	}
-	if c.size > 0 && c.size+int64(len(p)) > c.config.MaxBytes {
-		if err := c.rotate(); err != nil {
-			c.fail(err, len(p))
-			return
-		}
+	if err := c.ready(int64(len(p))); err != nil {
+		c.fail(err, len(p))
+		return
 	}
 	n, err := c.file.Write(p)
 	c.size += int64(n)
@@ -126,6 +124,19 @@ func (c *Capture) keep(p []byte) {
 		return
 	}
 	c.failed = false
+}
+
+// ready has a file that takes so many bytes more.
+func (c *Capture) ready(more int64) error {
+	if c.file == nil {
+		if err := c.open(); err != nil {
+			return err
+		}
+	}
+	if c.size > 0 && c.size+more > c.config.MaxBytes {
+		return c.rotate()
+	}
+	return nil
 }
 
 // fail counts what is lost; it is said once, until it works again.
@@ -157,17 +168,15 @@ func (c *Capture) numbered(n int) string {
 	return fmt.Sprintf("%s.%d", c.path, n)
 }
 
-// Dropped gives how many bytes could not be kept.
-func (c *Capture) Dropped() int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.dropped
-}
-
-// Close closes the file.
+// Close closes the file, and says how much could not be kept.
 func (c *Capture) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.dropped > 0 {
+		c.log.Warn("not all of the command's output was kept", "path", c.path, "lost bytes", c.dropped)
+		c.dropped = 0
+	}
+	c.path = ""
 	if c.file == nil {
 		return nil
 	}

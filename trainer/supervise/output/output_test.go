@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -59,8 +60,8 @@ func TestFilesAreBounded(t *testing.T) {
 	if last, _ := os.ReadFile(filepath.Join(dir, "run.log")); !strings.Contains(string(last), "--- attempt 7\n") {
 		t.Errorf("the last file is %q", last)
 	}
-	if c.Dropped() != 0 {
-		t.Errorf("%d bytes were dropped", c.Dropped())
+	if c.dropped != 0 {
+		t.Errorf("%d bytes were dropped", c.dropped)
 	}
 }
 
@@ -69,8 +70,8 @@ func TestWhatCannotBeKeptIsPassedOn(t *testing.T) {
 	c := capture(t, Config{Dir: dir, MaxBytes: 10, Files: 1})
 	_ = c.file.Close() // as a file system that is gone
 	var out bytes.Buffer
-	if err := c.Copy(&out, strings.NewReader("hello"), io.Discard); err != nil || out.String() != "hello" || c.Dropped() != 5 {
-		t.Errorf("passed on %q, %v, dropped %d", out.String(), err, c.Dropped())
+	if err := c.Copy(&out, strings.NewReader("hello"), io.Discard); err != nil || out.String() != "hello" || c.dropped != 5 {
+		t.Errorf("passed on %q, %v, dropped %d", out.String(), err, c.dropped)
 	}
 	broken := errors.New("broken pipe")
 	var also bytes.Buffer
@@ -79,6 +80,43 @@ func TestWhatCannotBeKeptIsPassedOn(t *testing.T) {
 	}
 	if _, err := New(Config{Dir: dir}, "run", testkit.Logger(t)); !fault.Is(err, fault.Invalid) {
 		t.Errorf("no bounds: %v", err)
+	}
+}
+
+// A file that could not be begun anew is begun when it can, and what was lost
+// meanwhile is said at the end.
+func TestWhatIsLostIsSaid(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "output")
+	var said bytes.Buffer
+	c, err := New(Config{Dir: dir, MaxBytes: 10, Files: 2}, "run", slog.New(slog.NewTextHandler(&said, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	show := func(text string) {
+		if err := c.Copy(io.Discard, strings.NewReader(text), io.Discard); err != nil {
+			t.Fatal(err)
+		}
+	}
+	show("1234567\n")
+	if err := os.Rename(dir, dir+".gone"); err != nil {
+		t.Fatal(err)
+	}
+	show("lost to\n") // there is no directory to begin the next file in
+	show("it too\n")
+	if err := os.Rename(dir+".gone", dir); err != nil {
+		t.Fatal(err)
+	}
+	show("kept\n")
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	show("late\n")
+	kept, err := os.ReadFile(filepath.Join(dir, "run.log"))
+	if err != nil || string(kept) != "kept\n" {
+		t.Errorf("kept is %q, %v", kept, err)
+	}
+	if text := said.String(); strings.Count(text, "is not kept") != 1 || !strings.Contains(text, `"lost bytes"=15`) {
+		t.Errorf("said: %s", text)
 	}
 }
 

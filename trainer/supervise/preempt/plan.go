@@ -20,14 +20,6 @@ const (
 	ConfirmLast
 )
 
-// String is the plan for people.
-func (p Plan) String() string {
-	if p == ConfirmLast {
-		return "confirm the last checkpoint"
-	}
-	return "save in full"
-}
-
 // spare is by how much a save may take longer than those before it.
 const spare = 1.25
 

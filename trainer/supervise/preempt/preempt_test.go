@@ -196,7 +196,7 @@ func TestChoose(t *testing.T) {
 		"nothing is known":                         {1 * s, Measures{}, true, true, SaveInFull},
 	} {
 		if got := Choose(c.left, c.m, c.machineGoes, c.hasLast); got != c.want {
-			t.Errorf("%s: %s, want %s", name, got, c.want)
+			t.Errorf("%s: plan %d, want %d", name, got, c.want)
 		}
 	}
 }

@@ -294,6 +294,14 @@ func (x *MethodRule) GetOutside() bool {
 
 var file_vigil_common_v1_options_proto_extTypes = []protoimpl.ExtensionInfo{
 	{
+		ExtendedType:  (*descriptorpb.FieldOptions)(nil),
+		ExtensionType: (*bool)(nil),
+		Field:         51002,
+		Name:          "vigil.common.v1.personal",
+		Tag:           "varint,51002,opt,name=personal",
+		Filename:      "vigil/common/v1/options.proto",
+	},
+	{
 		ExtendedType:  (*descriptorpb.MethodOptions)(nil),
 		ExtensionType: (*MethodRule)(nil),
 		Field:         51001,
@@ -303,12 +311,21 @@ var file_vigil_common_v1_options_proto_extTypes = []protoimpl.ExtensionInfo{
 	},
 }
 
+// Extension fields to descriptorpb.FieldOptions.
+var (
+	// The field may say something of a person. A record that has such a field is
+	// encrypted where it lies, and names of people in it are put in as it is read.
+	//
+	// optional bool personal = 51002;
+	E_Personal = &file_vigil_common_v1_options_proto_extTypes[0]
+)
+
 // Extension fields to descriptorpb.MethodOptions.
 var (
 	// The rule of a method; every method of vigil.control.v1 has one.
 	//
 	// optional vigil.common.v1.MethodRule rule = 51001;
-	E_Rule = &file_vigil_common_v1_options_proto_extTypes[0]
+	E_Rule = &file_vigil_common_v1_options_proto_extTypes[1]
 )
 
 var File_vigil_common_v1_options_proto protoreflect.FileDescriptor
@@ -344,7 +361,8 @@ const file_vigil_common_v1_options_proto_rawDesc = "" +
 	"\vSCOPE_NAMED\x10\x01\x12\x12\n" +
 	"\x0eSCOPE_FILTERED\x10\x02\x12\x0e\n" +
 	"\n" +
-	"SCOPE_FREE\x10\x03:Q\n" +
+	"SCOPE_FREE\x10\x03:;\n" +
+	"\bpersonal\x12\x1d.google.protobuf.FieldOptions\x18\xba\x8e\x03 \x01(\bR\bpersonal:Q\n" +
 	"\x04rule\x12\x1e.google.protobuf.MethodOptions\x18\xb9\x8e\x03 \x01(\v2\x1b.vigil.common.v1.MethodRuleR\x04ruleB:Z8github.com/vigil-ml/vigil/proto/vigil/common/v1;commonv1b\x06proto3"
 
 var (
@@ -366,18 +384,20 @@ var file_vigil_common_v1_options_proto_goTypes = []any{
 	(AuditClass)(0),                    // 1: vigil.common.v1.AuditClass
 	(Scope)(0),                         // 2: vigil.common.v1.Scope
 	(*MethodRule)(nil),                 // 3: vigil.common.v1.MethodRule
-	(*descriptorpb.MethodOptions)(nil), // 4: google.protobuf.MethodOptions
+	(*descriptorpb.FieldOptions)(nil),  // 4: google.protobuf.FieldOptions
+	(*descriptorpb.MethodOptions)(nil), // 5: google.protobuf.MethodOptions
 }
 var file_vigil_common_v1_options_proto_depIdxs = []int32{
 	0, // 0: vigil.common.v1.MethodRule.role:type_name -> vigil.common.v1.Role
 	1, // 1: vigil.common.v1.MethodRule.audit:type_name -> vigil.common.v1.AuditClass
 	2, // 2: vigil.common.v1.MethodRule.scope:type_name -> vigil.common.v1.Scope
-	4, // 3: vigil.common.v1.rule:extendee -> google.protobuf.MethodOptions
-	3, // 4: vigil.common.v1.rule:type_name -> vigil.common.v1.MethodRule
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	4, // [4:5] is the sub-list for extension type_name
-	3, // [3:4] is the sub-list for extension extendee
+	4, // 3: vigil.common.v1.personal:extendee -> google.protobuf.FieldOptions
+	5, // 4: vigil.common.v1.rule:extendee -> google.protobuf.MethodOptions
+	3, // 5: vigil.common.v1.rule:type_name -> vigil.common.v1.MethodRule
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	5, // [5:6] is the sub-list for extension type_name
+	3, // [3:5] is the sub-list for extension extendee
 	0, // [0:3] is the sub-list for field type_name
 }
 
@@ -393,7 +413,7 @@ func file_vigil_common_v1_options_proto_init() {
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_common_v1_options_proto_rawDesc), len(file_vigil_common_v1_options_proto_rawDesc)),
 			NumEnums:      3,
 			NumMessages:   1,
-			NumExtensions: 1,
+			NumExtensions: 2,
 			NumServices:   0,
 		},
 		GoTypes:           file_vigil_common_v1_options_proto_goTypes,

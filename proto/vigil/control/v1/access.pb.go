@@ -640,14 +640,14 @@ const file_vigil_control_v1_access_proto_rawDesc = "" +
 	"\x04auth\x18\x04 \x01(\tR\x04auth\x12+\n" +
 	"\x05roles\x18\x05 \x03(\x0e2\x15.vigil.common.v1.RoleR\x05roles\x12\x1a\n" +
 	"\bprojects\x18\x06 \x03(\tR\bprojects\x124\n" +
-	"\aexpires\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\xbb\x02\n" +
+	"\aexpires\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\xc7\x02\n" +
 	"\x05Token\x12\x19\n" +
-	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\x12+\n" +
+	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x18\n" +
+	"\x04name\x18\x02 \x01(\tB\x04\xd0\xf3\x18\x01R\x04name\x12+\n" +
 	"\x05roles\x18\x03 \x03(\x0e2\x15.vigil.common.v1.RoleR\x05roles\x12\x1a\n" +
 	"\bprojects\x18\x04 \x03(\tR\bprojects\x124\n" +
-	"\acreated\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x18\n" +
-	"\acreator\x18\x06 \x01(\tR\acreator\x124\n" +
+	"\acreated\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x1e\n" +
+	"\acreator\x18\x06 \x01(\tB\x04\xd0\xf3\x18\x01R\acreator\x124\n" +
 	"\aexpires\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x124\n" +
 	"\arevoked\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\arevoked\"\x0f\n" +
 	"\rWhoAmIRequest\"B\n" +

@@ -111,7 +111,11 @@ type AuditRecord struct {
 	// More.
 	Detail map[string]string `protobuf:"bytes,10,rep,name=detail,proto3" json:"detail,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// For which rules it counts.
-	Flags         []string `protobuf:"bytes,11,rep,name=flags,proto3" json:"flags,omitempty"`
+	Flags []string `protobuf:"bytes,11,rep,name=flags,proto3" json:"flags,omitempty"`
+	// What it says of a person: name, email, login, address. Only where it was asked for.
+	Personal map[string]string `protobuf:"bytes,12,rep,name=personal,proto3" json:"personal,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// What it said of a person cannot be read any more: their key was destroyed.
+	Erased        bool `protobuf:"varint,13,opt,name=erased,proto3" json:"erased,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -223,6 +227,20 @@ func (x *AuditRecord) GetFlags() []string {
 	return nil
 }
 
+func (x *AuditRecord) GetPersonal() map[string]string {
+	if x != nil {
+		return x.Personal
+	}
+	return nil
+}
+
+func (x *AuditRecord) GetErased() bool {
+	if x != nil {
+		return x.Erased
+	}
+	return false
+}
+
 // SearchRecordsRequest says which records; an empty field asks for nothing.
 type SearchRecordsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -243,7 +261,9 @@ type SearchRecordsRequest struct {
 	// Before this place; 0 is no bound.
 	Before uint64 `protobuf:"varint,8,opt,name=before,proto3" json:"before,omitempty"`
 	// At most so many; 0 means 100, the most is 1,000.
-	Limit         int32 `protobuf:"varint,9,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit int32 `protobuf:"varint,9,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Also what records say of people. That it was asked for is recorded.
+	Personal      bool `protobuf:"varint,10,opt,name=personal,proto3" json:"personal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -339,6 +359,13 @@ func (x *SearchRecordsRequest) GetLimit() int32 {
 		return x.Limit
 	}
 	return 0
+}
+
+func (x *SearchRecordsRequest) GetPersonal() bool {
+	if x != nil {
+		return x.Personal
+	}
+	return false
 }
 
 // SearchRecordsResponse has the records.
@@ -918,7 +945,7 @@ const file_vigil_control_v1_audit_proto_rawDesc = "" +
 	"AuditActor\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
-	"\x04auth\x18\x03 \x01(\tR\x04auth\"\x8f\x04\n" +
+	"\x04auth\x18\x03 \x01(\tR\x04auth\"\xad\x05\n" +
 	"\vAuditRecord\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
@@ -931,13 +958,18 @@ const file_vigil_control_v1_audit_proto_rawDesc = "" +
 	"\x06digest\x18\t \x01(\tR\x06digest\x12A\n" +
 	"\x06detail\x18\n" +
 	" \x03(\v2).vigil.control.v1.AuditRecord.DetailEntryR\x06detail\x12\x14\n" +
-	"\x05flags\x18\v \x03(\tR\x05flags\x1a9\n" +
+	"\x05flags\x18\v \x03(\tR\x05flags\x12G\n" +
+	"\bpersonal\x18\f \x03(\v2+.vigil.control.v1.AuditRecord.PersonalEntryR\bpersonal\x12\x16\n" +
+	"\x06erased\x18\r \x01(\bR\x06erased\x1a9\n" +
 	"\vObjectEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vDetailEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9e\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a;\n" +
+	"\rPersonalEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xba\x02\n" +
 	"\x14SearchRecordsRequest\x12\x14\n" +
 	"\x05actor\x18\x01 \x01(\tR\x05actor\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12\x16\n" +
@@ -947,7 +979,9 @@ const file_vigil_control_v1_audit_proto_rawDesc = "" +
 	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\x05until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x16\n" +
 	"\x06before\x18\b \x01(\x04R\x06before\x12\x14\n" +
-	"\x05limit\x18\t \x01(\x05R\x05limit\"P\n" +
+	"\x05limit\x18\t \x01(\x05R\x05limit\x12\x1a\n" +
+	"\bpersonal\x18\n" +
+	" \x01(\bR\bpersonal\"P\n" +
 	"\x15SearchRecordsResponse\x127\n" +
 	"\arecords\x18\x01 \x03(\v2\x1d.vigil.control.v1.AuditRecordR\arecords\"\x8e\x01\n" +
 	"\x12GetActivityRequest\x12\x14\n" +
@@ -1006,7 +1040,7 @@ func file_vigil_control_v1_audit_proto_rawDescGZIP() []byte {
 	return file_vigil_control_v1_audit_proto_rawDescData
 }
 
-var file_vigil_control_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_vigil_control_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_vigil_control_v1_audit_proto_goTypes = []any{
 	(*AuditActor)(nil),                 // 0: vigil.control.v1.AuditActor
 	(*AuditRecord)(nil),                // 1: vigil.control.v1.AuditRecord
@@ -1023,36 +1057,38 @@ var file_vigil_control_v1_audit_proto_goTypes = []any{
 	(*ExportRecordsResponse)(nil),      // 12: vigil.control.v1.ExportRecordsResponse
 	nil,                                // 13: vigil.control.v1.AuditRecord.ObjectEntry
 	nil,                                // 14: vigil.control.v1.AuditRecord.DetailEntry
-	(*timestamppb.Timestamp)(nil),      // 15: google.protobuf.Timestamp
+	nil,                                // 15: vigil.control.v1.AuditRecord.PersonalEntry
+	(*timestamppb.Timestamp)(nil),      // 16: google.protobuf.Timestamp
 }
 var file_vigil_control_v1_audit_proto_depIdxs = []int32{
-	15, // 0: vigil.control.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
+	16, // 0: vigil.control.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
 	0,  // 1: vigil.control.v1.AuditRecord.actor:type_name -> vigil.control.v1.AuditActor
 	13, // 2: vigil.control.v1.AuditRecord.object:type_name -> vigil.control.v1.AuditRecord.ObjectEntry
 	14, // 3: vigil.control.v1.AuditRecord.detail:type_name -> vigil.control.v1.AuditRecord.DetailEntry
-	15, // 4: vigil.control.v1.SearchRecordsRequest.since:type_name -> google.protobuf.Timestamp
-	15, // 5: vigil.control.v1.SearchRecordsRequest.until:type_name -> google.protobuf.Timestamp
-	1,  // 6: vigil.control.v1.SearchRecordsResponse.records:type_name -> vigil.control.v1.AuditRecord
-	15, // 7: vigil.control.v1.GetActivityRequest.since:type_name -> google.protobuf.Timestamp
-	15, // 8: vigil.control.v1.GetActivityRequest.until:type_name -> google.protobuf.Timestamp
-	6,  // 9: vigil.control.v1.GetActivityResponse.activities:type_name -> vigil.control.v1.Activity
-	15, // 10: vigil.control.v1.Activity.first:type_name -> google.protobuf.Timestamp
-	15, // 11: vigil.control.v1.Activity.last:type_name -> google.protobuf.Timestamp
-	2,  // 12: vigil.control.v1.AuditService.SearchRecords:input_type -> vigil.control.v1.SearchRecordsRequest
-	4,  // 13: vigil.control.v1.AuditService.GetActivity:input_type -> vigil.control.v1.GetActivityRequest
-	7,  // 14: vigil.control.v1.AuditService.GetAuditCheckpoint:input_type -> vigil.control.v1.GetAuditCheckpointRequest
-	9,  // 15: vigil.control.v1.AuditService.ProveRecord:input_type -> vigil.control.v1.ProveRecordRequest
-	11, // 16: vigil.control.v1.AuditService.ExportRecords:input_type -> vigil.control.v1.ExportRecordsRequest
-	3,  // 17: vigil.control.v1.AuditService.SearchRecords:output_type -> vigil.control.v1.SearchRecordsResponse
-	5,  // 18: vigil.control.v1.AuditService.GetActivity:output_type -> vigil.control.v1.GetActivityResponse
-	8,  // 19: vigil.control.v1.AuditService.GetAuditCheckpoint:output_type -> vigil.control.v1.GetAuditCheckpointResponse
-	10, // 20: vigil.control.v1.AuditService.ProveRecord:output_type -> vigil.control.v1.ProveRecordResponse
-	12, // 21: vigil.control.v1.AuditService.ExportRecords:output_type -> vigil.control.v1.ExportRecordsResponse
-	17, // [17:22] is the sub-list for method output_type
-	12, // [12:17] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	15, // 4: vigil.control.v1.AuditRecord.personal:type_name -> vigil.control.v1.AuditRecord.PersonalEntry
+	16, // 5: vigil.control.v1.SearchRecordsRequest.since:type_name -> google.protobuf.Timestamp
+	16, // 6: vigil.control.v1.SearchRecordsRequest.until:type_name -> google.protobuf.Timestamp
+	1,  // 7: vigil.control.v1.SearchRecordsResponse.records:type_name -> vigil.control.v1.AuditRecord
+	16, // 8: vigil.control.v1.GetActivityRequest.since:type_name -> google.protobuf.Timestamp
+	16, // 9: vigil.control.v1.GetActivityRequest.until:type_name -> google.protobuf.Timestamp
+	6,  // 10: vigil.control.v1.GetActivityResponse.activities:type_name -> vigil.control.v1.Activity
+	16, // 11: vigil.control.v1.Activity.first:type_name -> google.protobuf.Timestamp
+	16, // 12: vigil.control.v1.Activity.last:type_name -> google.protobuf.Timestamp
+	2,  // 13: vigil.control.v1.AuditService.SearchRecords:input_type -> vigil.control.v1.SearchRecordsRequest
+	4,  // 14: vigil.control.v1.AuditService.GetActivity:input_type -> vigil.control.v1.GetActivityRequest
+	7,  // 15: vigil.control.v1.AuditService.GetAuditCheckpoint:input_type -> vigil.control.v1.GetAuditCheckpointRequest
+	9,  // 16: vigil.control.v1.AuditService.ProveRecord:input_type -> vigil.control.v1.ProveRecordRequest
+	11, // 17: vigil.control.v1.AuditService.ExportRecords:input_type -> vigil.control.v1.ExportRecordsRequest
+	3,  // 18: vigil.control.v1.AuditService.SearchRecords:output_type -> vigil.control.v1.SearchRecordsResponse
+	5,  // 19: vigil.control.v1.AuditService.GetActivity:output_type -> vigil.control.v1.GetActivityResponse
+	8,  // 20: vigil.control.v1.AuditService.GetAuditCheckpoint:output_type -> vigil.control.v1.GetAuditCheckpointResponse
+	10, // 21: vigil.control.v1.AuditService.ProveRecord:output_type -> vigil.control.v1.ProveRecordResponse
+	12, // 22: vigil.control.v1.AuditService.ExportRecords:output_type -> vigil.control.v1.ExportRecordsResponse
+	18, // [18:23] is the sub-list for method output_type
+	13, // [13:18] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_vigil_control_v1_audit_proto_init() }
@@ -1066,7 +1102,7 @@ func file_vigil_control_v1_audit_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_control_v1_audit_proto_rawDesc), len(file_vigil_control_v1_audit_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

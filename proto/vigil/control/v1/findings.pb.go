@@ -826,11 +826,11 @@ var File_vigil_control_v1_findings_proto protoreflect.FileDescriptor
 
 const file_vigil_control_v1_findings_proto_rawDesc = "" +
 	"\n" +
-	"\x1fvigil/control/v1/findings.proto\x12\x10vigil.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dvigil/common/v1/options.proto\x1a vigil/control/v1/resources.proto\"\x9b\x01\n" +
+	"\x1fvigil/control/v1/findings.proto\x12\x10vigil.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dvigil/common/v1/options.proto\x1a vigil/control/v1/resources.proto\"\xa7\x01\n" +
 	"\bFeedback\x123\n" +
-	"\averdict\x18\x01 \x01(\x0e2\x19.vigil.control.v1.VerdictR\averdict\x12\x12\n" +
-	"\x04note\x18\x02 \x01(\tR\x04note\x12\x16\n" +
-	"\x06author\x18\x03 \x01(\tR\x06author\x12.\n" +
+	"\averdict\x18\x01 \x01(\x0e2\x19.vigil.control.v1.VerdictR\averdict\x12\x18\n" +
+	"\x04note\x18\x02 \x01(\tB\x04\xd0\xf3\x18\x01R\x04note\x12\x1c\n" +
+	"\x06author\x18\x03 \x01(\tB\x04\xd0\xf3\x18\x01R\x06author\x12.\n" +
 	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x9d\x01\n" +
 	"\rFindingRecord\x123\n" +
 	"\afinding\x18\x01 \x01(\v2\x19.vigil.control.v1.FindingR\afinding\x12\x1f\n" +

@@ -27,7 +27,7 @@ const (
 // CreateJoinTokenRequest says for whom.
 type CreateJoinTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The only node that may use it; empty means any that is not known yet.
+	// The only node that may use it; empty means any that has not joined before.
 	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// How long it is good; absent means an hour, the most is 30 days.
 	Lifetime *durationpb.Duration `protobuf:"bytes,2,opt,name=lifetime,proto3" json:"lifetime,omitempty"`

@@ -35,8 +35,9 @@ type IdentityServiceClient interface {
 	// ListIdentities lists the nodes' certificates that have not expired, the
 	// newest first.
 	ListIdentities(ctx context.Context, in *ListIdentitiesRequest, opts ...grpc.CallOption) (*ListIdentitiesResponse, error)
-	// RevokeNode makes the certificates that a node has good for nothing, and cuts
-	// its stream. The node comes back with a new join token only.
+	// RevokeNode makes the certificates that a node has, and the join tokens that
+	// name it, good for nothing, and cuts its stream. The node comes back with a new
+	// token that names it, and with no other.
 	RevokeNode(ctx context.Context, in *RevokeNodeRequest, opts ...grpc.CallOption) (*RevokeNodeResponse, error)
 }
 
@@ -89,8 +90,9 @@ type IdentityServiceServer interface {
 	// ListIdentities lists the nodes' certificates that have not expired, the
 	// newest first.
 	ListIdentities(context.Context, *ListIdentitiesRequest) (*ListIdentitiesResponse, error)
-	// RevokeNode makes the certificates that a node has good for nothing, and cuts
-	// its stream. The node comes back with a new join token only.
+	// RevokeNode makes the certificates that a node has, and the join tokens that
+	// name it, good for nothing, and cuts its stream. The node comes back with a new
+	// token that names it, and with no other.
 	RevokeNode(context.Context, *RevokeNodeRequest) (*RevokeNodeResponse, error)
 	mustEmbedUnimplementedIdentityServiceServer()
 }

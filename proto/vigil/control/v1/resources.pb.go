@@ -2093,7 +2093,7 @@ var File_vigil_control_v1_resources_proto protoreflect.FileDescriptor
 
 const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\n" +
-	" vigil/control/v1/resources.proto\x12\x10vigil.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1fvigil/common/v1/directive.proto\x1a\x1bvigil/common/v1/event.proto\x1a\x1dvigil/common/v1/failure.proto\"\x96\x06\n" +
+	" vigil/control/v1/resources.proto\x12\x10vigil.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vigil/common/v1/checkpoint.proto\x1a\x1fvigil/common/v1/directive.proto\x1a\x1bvigil/common/v1/event.proto\x1a\x1dvigil/common/v1/failure.proto\x1a\x1dvigil/common/v1/options.proto\"\x96\x06\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x121\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1b.vigil.control.v1.NodeStateR\x05state\x12#\n" +
@@ -2192,13 +2192,13 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\fkeep_reasons\x18\x0f \x03(\tR\vkeepReasons\x124\n" +
 	"\aremoved\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\aremoved\x12\x1b\n" +
 	"\x06metric\x18\x11 \x01(\x01H\x00R\x06metric\x88\x01\x01B\t\n" +
-	"\a_metric\"\xd5\x03\n" +
+	"\a_metric\"\xdb\x03\n" +
 	"\x0eCheckpointTask\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x15\n" +
 	"\x06run_id\x18\x02 \x01(\tR\x05runId\x12#\n" +
 	"\rcheckpoint_id\x18\x03 \x01(\tR\fcheckpointId\x129\n" +
-	"\x06action\x18\x04 \x01(\x0e2!.vigil.common.v1.CheckpointActionR\x06action\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x12\n" +
+	"\x06action\x18\x04 \x01(\x0e2!.vigil.common.v1.CheckpointActionR\x06action\x12\x1c\n" +
+	"\x06reason\x18\x05 \x01(\tB\x04\xd0\xf3\x18\x01R\x06reason\x12\x12\n" +
 	"\x04node\x18\x06 \x01(\tR\x04node\x121\n" +
 	"\x05state\x18\a \x01(\x0e2\x1b.vigil.control.v1.TaskStateR\x05state\x12\x1d\n" +
 	"\n" +
@@ -2255,7 +2255,7 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\asummary\x18\x05 \x01(\tR\asummary\x129\n" +
 	"\n" +
 	"event_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\teventTimeB\x06\n" +
-	"\x04_gpu\"\xcb\a\n" +
+	"\x04_gpu\"\xd1\a\n" +
 	"\bIncident\x12\x1f\n" +
 	"\vincident_id\x18\x01 \x01(\tR\n" +
 	"incidentId\x12\x15\n" +
@@ -2272,8 +2272,8 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\rnotifications\x18\v \x03(\v2\x1e.vigil.control.v1.NotificationR\rnotifications\x12>\n" +
 	"\x06labels\x18\f \x03(\v2&.vigil.control.v1.Incident.LabelsEntryR\x06labels\x12M\n" +
 	"\vannotations\x18\r \x03(\v2+.vigil.control.v1.Incident.AnnotationsEntryR\vannotations\x12#\n" +
-	"\rgenerator_url\x18\x0e \x01(\tR\fgeneratorUrl\x12'\n" +
-	"\x0facknowledged_by\x18\x0f \x01(\tR\x0eacknowledgedBy\x124\n" +
+	"\rgenerator_url\x18\x0e \x01(\tR\fgeneratorUrl\x12-\n" +
+	"\x0facknowledged_by\x18\x0f \x01(\tB\x04\xd0\xf3\x18\x01R\x0eacknowledgedBy\x124\n" +
 	"\aexpires\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x12\n" +
 	"\x04node\x18\x14 \x01(\tR\x04node\x12#\n" +
 	"\raffected_runs\x18\x15 \x03(\tR\faffectedRuns\x1a9\n" +
@@ -2282,12 +2282,12 @@ const file_vigil_control_v1_resources_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x83\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8f\x01\n" +
 	"\rTimelineEntry\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
-	"\x06action\x18\x02 \x01(\tR\x06action\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text\x12\x16\n" +
-	"\x06author\x18\x04 \x01(\tR\x06author\"\xbc\x02\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\x12\x18\n" +
+	"\x04text\x18\x03 \x01(\tB\x04\xd0\xf3\x18\x01R\x04text\x12\x1c\n" +
+	"\x06author\x18\x04 \x01(\tB\x04\xd0\xf3\x18\x01R\x06author\"\xbc\x02\n" +
 	"\fNotification\x12'\n" +
 	"\x0fnotification_id\x18\x01 \x01(\tR\x0enotificationId\x12\x1a\n" +
 	"\breceiver\x18\x02 \x01(\tR\breceiver\x12F\n" +
