@@ -260,7 +260,7 @@ func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engi
 	mux.Handle(notify.CallbackPath, told.Callbacks())
 	alerts := alertapi.New(alertapi.Deps{
 		Store: c.store, Incidents: incidents, Router: router, Config: router.Config, Clock: time.Now, Log: c.log, Version: version.String(),
-		Name: c.people.Name,
+		Self: c.sharedID(), Name: c.people.Name,
 	})
 	mux.Handle("/api/v2/", shedding(c.load, ofOperators, alerts))
 	mux.Handle("/ping/", alerts)
