@@ -253,7 +253,11 @@ func TestAPlaceThatOthersCannotReach(t *testing.T) {
 	if err := os.Chmod(home, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	_, err := open(t, home, durable.OS{}).begin("ck", ada, 0)
+	closed := open(t, home, durable.OS{})
+	if err := closed.ForOthers(); !strings.Contains(fault.HintOf(err), "chmod 711 "+home) {
+		t.Errorf("what the agent says when it starts: %v", err)
+	}
+	_, err := closed.begin("ck", ada, 0)
 	if !fault.Is(err, fault.Precondition) || !strings.Contains(fault.HintOf(err), "chmod 711 "+home) {
 		t.Errorf("above the staging directory: %v (%s)", err, fault.HintOf(err))
 	}
@@ -276,6 +280,9 @@ func TestAPlaceThatOthersCannotReach(t *testing.T) {
 	}
 	if err := os.Remove(filepath.Join(staging, "somebody's")); err != nil {
 		t.Fatal(err)
+	}
+	if err := b.ForOthers(); err != nil {
+		t.Errorf("a place that others can reach: %v", err)
 	}
 	if _, err := b.begin("ck", ada, 0); err != nil {
 		t.Errorf("a staging directory of the vault's own: %v", err)
