@@ -160,6 +160,8 @@ type healthyHook struct {
 	mu   sync.Mutex
 	came map[string]time.Time
 	more int // came twice
+
+	trouble int // was about another receiver
 }
 
 func newHealthyHook(t *testing.T) *healthyHook {
@@ -173,9 +175,12 @@ func newHealthyHook(t *testing.T) *healthyHook {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		key := m.CommonLabels["fault"] + m.CommonLabels["n"]
-		if _, twice := h.came[key]; twice {
+		switch _, twice := h.came[key]; {
+		case key == "": // that a receiver fails, or works again
+			h.trouble++
+		case twice:
 			h.more++
-		} else {
+		default:
 			h.came[key] = at
 		}
 	}))
@@ -244,7 +249,8 @@ func TestProviderFaults(t *testing.T) {
 	}
 	_, _ = fmt.Fprintf(w, "none (before)\t\t\t\t\t\t\t\t%s\n", quantiles(before))
 	_ = w.Flush()
-	t.Logf("a receiver beside got %d alerts meanwhile, each once\n%s", len(during), table)
+	t.Logf("a receiver beside got %d alerts meanwhile, %d of them again, and %d words of receivers that fail or work again\n%s",
+		len(during), beside.more, beside.trouble, table)
 	if beside.more > 0 || median(during) > 10*median(before) {
 		t.Errorf("the receiver beside was told %d times twice; half came within %v, and %v before", beside.more, median(during), median(before))
 	}
