@@ -263,7 +263,7 @@ func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engi
 	mux.Handle(notify.CallbackPath, told.Callbacks())
 	alerts := alertapi.New(alertapi.Deps{
 		Store: c.store, Incidents: incidents, Router: router, Config: router.Config, Clock: time.Now, Log: c.log, Version: version.String(),
-		Name: c.people.Name,
+		Self: c.sharedID(), Name: c.people.Name,
 	})
 	mux.Handle("/api/v2/", shedding(c.load, ofOperators, alerts))
 	mux.Handle("/ping/", alerts)
@@ -276,7 +276,7 @@ func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engi
 
 // serveAgents serves the agents' streams; when it ends, ingest ends them.
 func serveAgents(listener net.Listener, frames *ingest.Service, nodes *authority.Authority, ranks *agreement.Service) func(context.Context) error {
-	server := grpc.NewServer(append(ingest.ServerOptions(),
+	server := grpc.NewServer(append(frames.ServerOptions(),
 		grpc.Creds(credentials.NewTLS(nodes.TLS())), grpc.StreamInterceptor(nodes.Stream), grpc.ConnectionTimeout(handshakeTime))...)
 	agentv1.RegisterAgentServiceServer(server, frames)
 	agentv1.RegisterEnrollmentServiceServer(server, nodes)
