@@ -295,7 +295,7 @@ func TestKeysAreReplaced(t *testing.T) {
 	for _, r := range records {
 		actions = append(actions, r.Action)
 	}
-	if want := []string{"record keys/make", "record keys/rewrap", "record keys/add"}; err != nil || !cmp.Equal(actions, want) {
+	if want := []string{"record keys/make", "record keys/open", "record keys/rewrap", "record keys/add", "record keys/open"}; err != nil || !cmp.Equal(actions, want) {
 		t.Errorf("recorded %q, %v; want %q", actions, err, want)
 	}
 }
