@@ -30,6 +30,13 @@ var (
 	ControlAuditRecords    = Def{"vigil_control_audit_records_total", "1", Counter, []string{"class"}, "Records of the audit log, by class."}
 	ControlAuditRefused    = Def{"vigil_control_audit_refused_total", "1", Counter, nil, "Calls that were refused because their audit record could not be written."}
 	ControlAuditAstray     = Def{"vigil_control_audit_astray", "1", Gauge, []string{"copy"}, "1 while a copy of the audit log has what the log has not: the log was cut off or changed."}
+	ControlOutboxWaiting   = Def{"vigil_control_outbox_notifications", "1", Gauge, []string{"receiver", "state"}, "Notifications that wait for a receiver (waiting), and those that were given up (dead)."}
+	ControlOutboxOldest    = Def{"vigil_control_outbox_oldest_seconds", "seconds", Gauge, []string{"receiver"}, "How long ago the oldest notification was made that waits for a receiver."}
+	ControlCommandsOpen    = Def{"vigil_control_commands_open", "1", Gauge, nil, "Commands that their agents have not answered."}
+	ControlBusFrames       = Def{"vigil_control_bus_frames", "1", Gauge, nil, "Frames that the bus keeps."}
+	ControlBusBytes        = Def{"vigil_control_bus_bytes", "bytes", Gauge, nil, "Size of the frames that the bus keeps."}
+	ControlPipelineBehind  = Def{"vigil_control_pipeline_behind_seconds", "seconds", Gauge, []string{"pipeline"}, "How long ago the frames came that a pipeline works on; 0 while it has none, or another replica runs it."}
+	ControlStoreSeconds    = Def{"vigil_control_store_seconds", "seconds", Histogram, []string{"kind"}, "Time that transactions took that write or read, their waits and repetitions included."}
 	ControlRequestSeconds  = Def{"vigil_control_request_seconds", "seconds", Histogram, []string{"method"}, "Time that operator requests took; streams count until they end."}
 )
 
@@ -39,5 +46,6 @@ func controlDefs() []Def {
 		ControlFindings, ControlDetectSeconds, ControlDuties, ControlIncidentsFiring, ControlNotifications,
 		ControlNotifySeconds, ControlRolledUp, ControlReceiverFailing, ControlCommands, ControlRequests, ControlRequestSeconds,
 		ControlDenied, ControlAuditRecords, ControlAuditRefused, ControlAuditAstray,
+		ControlOutboxWaiting, ControlOutboxOldest, ControlCommandsOpen, ControlBusFrames, ControlBusBytes, ControlPipelineBehind, ControlStoreSeconds,
 	}
 }
