@@ -3,8 +3,10 @@ package command_test
 import (
 	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -164,6 +166,41 @@ func TestProfilesMakeRoom(t *testing.T) {
 	left, err := os.ReadDir(old)
 	if err != nil || len(left) != 31 || left[0].Name() != "A" || left[30].Name() != string(rune('A'+30)) {
 		t.Errorf("%d files are left, %v; want the newest 31", len(left), err)
+	}
+}
+
+// TestProfilesOfAnotherUser lie where that user can write them, and nobody else looks.
+func TestProfilesOfAnotherUser(t *testing.T) {
+	testkit.RequireRoot(t)
+	home, err := os.MkdirTemp("", "vigil-profiles-") // t.TempDir is for its user alone
+	if err == nil {
+		err = os.Chmod(home, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(home) })
+	n := newNode(t, home)
+	defer n.stop()
+	const ada, bob = 64001, 64002
+	dir, err := n.profiles.MakeRoom("run", ada)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		uid    uint32
+		script string
+		can    bool
+	}{
+		{ada, `echo trace >"$1/p.json" && cat "$1/p.json"`, true}, {ada, `ls "$1/.."`, false}, {ada, `mv "$1" "$1.away"`, false},
+		{bob, `cat "$1/p.json"`, false}, {bob, `ls "$1"`, false}, {bob, `echo x >"$1/planted"`, false},
+	} {
+		cmd := exec.Command("/bin/sh", "-c", tc.script, "sh", dir)
+		cmd.Dir, cmd.Env = "/", []string{"PATH=/usr/bin:/bin"}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: tc.uid, Gid: tc.uid}}
+		if out, err := cmd.CombinedOutput(); (err == nil) != tc.can {
+			t.Errorf("user %d: %s: %v\n%s", tc.uid, tc.script, err, out)
+		}
 	}
 }
 

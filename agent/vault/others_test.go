@@ -301,6 +301,9 @@ func TestAPlaceThatOthersCannotReach(t *testing.T) {
 	if !fault.Is(err, fault.Precondition) || !strings.Contains(fault.HintOf(err), "chmod 711 "+home) {
 		t.Errorf("above the staging directory: %v (%s)", err, fault.HintOf(err))
 	}
+	if left, err := os.ReadDir(filepath.Join(home, "staging")); err != nil || len(left) > 0 {
+		t.Errorf("what was begun for her is left: %v, %v", left, err)
+	}
 	if info, err := os.Stat(home); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("it was opened: %v, %v", info.Mode(), err)
 	}
