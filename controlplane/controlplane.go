@@ -66,6 +66,7 @@ func RunReloading(ctx context.Context, config Config, reloads <-chan Config, w i
 		return err
 	}
 	c := &controlPlane{config: config, console: w, metrics: telemetry.NewRegistry(), self: newReplica()}
+	defer c.closeExporters()
 	if err := c.speak(ctx, w); err != nil {
 		return err
 	}
@@ -103,8 +104,9 @@ type controlPlane struct {
 	readiness *readiness
 	load      *load.Gauge
 	exports   *export.Metrics
-	said      *telemetry.Relay // where this control plane's telemetry goes; nil: nowhere
-	flush     func()           // hands on what waits of it; once
+	made      []export.Exporter // in the order of the configuration
+	said      *telemetry.Relay  // where this control plane's telemetry goes; nil: nowhere
+	flush     func()            // hands on what waits of it; once
 	store     *store.Store
 	bus       *bus.Bus
 	samples   *metrics.DB
@@ -210,10 +212,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group, reload r
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
-	exports, err := c.exporters(people)
-	if err != nil {
-		return errors.Join(err, agents.Close(), operators.Close())
-	}
+	exports := c.exporters(people)
 	events := pipeline.Partitioned(pipeline.Deps{
 		Store: c.store, Incidents: incidents, Audit: c.keyUsed,
 		NewBank: func() pipeline.Bank { return detect.NewBankOf(profiles.Choose).WatchNodes(profiles.Nodes()) },
