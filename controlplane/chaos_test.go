@@ -237,7 +237,7 @@ func openProtected(t *testing.T, where store.Config, with audit.Config) *store.S
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := people.Open(t.Context(), people.Config{}, people.Deps{Store: s, Audit: log, Log: testkit.Logger(t), Clock: time.Now}); err != nil {
+	if _, err := people.Open(t.Context(), people.Config{}, people.Deps{Store: s, Audit: log, Log: testkit.Logger(t), Metrics: prometheus.NewRegistry(), Clock: time.Now}); err != nil {
 		t.Fatal(err)
 	}
 	return s
