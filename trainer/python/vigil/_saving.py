@@ -13,7 +13,7 @@ from . import _failure, _orders, _recovery, _scratch
 from ._http import DEADLINE, PRECONDITION, UNAVAILABLE, AgentError
 
 if TYPE_CHECKING:
-    from ._run import Run
+    from ._obeying import Obeying
 
 log = logging.getLogger("vigil")
 
@@ -39,7 +39,7 @@ class Resume(os.PathLike):  # type: ignore[type-arg]
     data_position: int = 0
     format: str = ""
     passed_over: List[str] = field(default_factory=list)
-    _run: Optional["Run"] = field(default=None, repr=False, compare=False)
+    _run: Optional["Obeying"] = field(default=None, repr=False, compare=False)
 
     def __fspath__(self) -> str:
         return self.directory
@@ -50,7 +50,7 @@ class Resume(os.PathLike):  # type: ignore[type-arg]
             self._run._resumed(self)
 
 
-def resume(run: "Run", timeout: Optional[float]) -> Optional[Resume]:
+def resume(run: "Obeying", timeout: Optional[float]) -> Optional[Resume]:
     """Asks the agent for the checkpoint to go on from."""
     link, asked = run._link, run.recovery
     if link is None or asked.source == _recovery.FROM_NOTHING:
@@ -78,7 +78,7 @@ def resume(run: "Run", timeout: Optional[float]) -> Optional[Resume]:
         data_position=int(meta.get("dataPosition", 0)), format=meta.get("format", ""), passed_over=passed, _run=run)
 
 
-def save(run: "Run", order: _orders.Order, write: Writer, metadata: Dict[str, Any]) -> Optional[str]:
+def save(run: "Obeying", order: _orders.Order, write: Writer, metadata: Dict[str, Any]) -> Optional[str]:
     """Makes the checkpoint of an order and gives its id, None after saying that
     it could not. A save that fails is no reason to end training."""
     link = run._link
@@ -117,7 +117,7 @@ def save(run: "Run", order: _orders.Order, write: Writer, metadata: Dict[str, An
     return checkpoint_id
 
 
-def _message(run: "Run", metadata: Mapping[str, Any]) -> Dict[str, Any]:
+def _message(run: "Obeying", metadata: Mapping[str, Any]) -> Dict[str, Any]:
     message: Dict[str, Any] = {
         "step": str(int(metadata.get("step", run.last_step))), "dataPosition": str(int(metadata.get("data_position", 0))),
         "worldSize": run.world_size, "rank": run.rank, "format": str(metadata.get("format", "")),
