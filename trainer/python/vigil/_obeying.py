@@ -32,6 +32,7 @@ class Obeying(Reporting):
         self._polled = False  # the loop asks whether to save or stop
         self._every = 0  # steps between the run's own checkpoints
         self._saved_step = 0
+        self._estimated = False  # a checkpoint was begun: how large the next will be is not estimated
         self._sizes = _scratch.Sizes()  # of the last checkpoint's files
         self.recovery = _recovery.read(os.environ)  # what this attempt is asked to do otherwise
         self.saver: Optional[Writer] = None  # how the whole state is saved; vigil.watch sets it
@@ -58,13 +59,17 @@ class Obeying(Reporting):
         self._polled = True
         return self._ending is not None or self._told_stop is not None or self._orders.ending(self.last_step)
 
-    def checkpoint(self, write: Optional[Writer] = None, step: Optional[int] = None, **metadata: Any) -> Optional[str]:
+    def checkpoint(self, write: Optional[Writer] = None, step: Optional[int] = None, size_bytes: int = 0,
+                   **metadata: Any) -> Optional[str]:
         """Saves: write puts files into the directory that it is given, and from
         the return on the agent keeps them, whatever becomes of this process.
 
         It gives the checkpoint's id, None when nothing was saved, which is said
         and no reason to stop. Without write the run's saver does it. Metadata:
         data_position (samples consumed), nonfinite_parameters, format.
+
+        size_bytes is about how much write will write. The agent knows it from the
+        second time on; told the first time, it takes that into memory, too.
         """
         write = write or self.saver
         order = self._orders.take(lambda o: o.due(self.last_step)) or self._own()
@@ -73,11 +78,11 @@ class Obeying(Reporting):
             self._order_failed(order, order.checkpoint_id, "the training script does not say how to save")
             return None
         metadata["step"] = self.last_step if step is None else int(step)
-        return self._carry_out(order, write, metadata)
+        return self._carry_out(order, write, metadata, size_bytes)
 
-    def _carry_out(self, order: Order, write: Writer, metadata: Dict[str, Any]) -> Optional[str]:
+    def _carry_out(self, order: Order, write: Writer, metadata: Dict[str, Any], size_bytes: int = 0) -> Optional[str]:
         with self.phase("checkpoint"):
-            saved = _saving.save(self, order, write, metadata)
+            saved = _saving.save(self, order, write, metadata, size_bytes)
         self._asked = None
         self._saved_step = self.last_step
         if order.ends:

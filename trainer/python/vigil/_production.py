@@ -10,10 +10,11 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 import torch
 from torch import nn
 
-from . import _clip, _report, current, init, multitask
+from . import _clip, _estimate, _report, current, init, multitask
 from ._monitor import SystemMonitor
 from ._records import KINDS, AlertCallback, FailureRecord, FailureType, tell
 from ._run import Run
+from ._saving import Sized
 
 log = logging.getLogger("vigil")
 
@@ -151,7 +152,7 @@ class ProductionTrainer(GenericTrainer):
 
         self._checkpoints = checkpoints
         self._named = checkpoints._named(model, optimizer, scheduler, None, dataloader, {})
-        self.run.saver = lambda place: checkpoints.write_state(place, self._named, self.step)
+        self.run.saver = Sized(lambda place: checkpoints.write_state(place, self._named, self.step), lambda: _estimate.of(*self._named.values()))
         if checkpoint_every:
             self.run._every = checkpoint_every
         self.monitor = SystemMonitor(alert_thresholds, [self._machine])
