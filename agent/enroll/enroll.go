@@ -183,7 +183,7 @@ func (i *Identity) tls(authority *x509.Certificate) *tls.Config {
 	config := pki.ToControlPlane(pool)
 	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		cert, _ := i.current()
-		return cert, nil
+		return pki.Shown(cert), nil
 	}
 	return config
 }

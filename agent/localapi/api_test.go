@@ -2,6 +2,7 @@ package localapi_test
 
 import (
 	"context"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -158,7 +159,10 @@ func serveWith(t testing.TB, weights localapi.Weigher, change ...func(*localapi.
 	conn := dial(t, n.socket)
 	n.client = trainerv1.NewTrainerServiceClient(conn)
 	testkit.Eventually(t, "the socket", func() bool {
-		_, err := os.Stat(n.socket)
+		conn, err := net.Dial("unix", n.socket)
+		if err == nil {
+			_ = conn.Close()
+		}
 		return err == nil
 	})
 	return n

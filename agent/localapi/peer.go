@@ -25,6 +25,15 @@ func (a *API) caller(ctx context.Context) (int, error) {
 	return uid, nil
 }
 
+// User gives whose process it is: nil for the agent's own user's, and for root's,
+// which can do everything itself.
+func (s *Session) User() *int {
+	if s.uid == os.Getuid() || s.uid == superuser {
+		return nil
+	}
+	return &s.uid
+}
+
 // claim has a run be of the user whose process registered it first; another
 // user's is refused.
 func (a *API) claim(ctx context.Context, runID string) (uid int, err error) {

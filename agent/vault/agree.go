@@ -86,7 +86,7 @@ func (m *meeting) search(ctx context.Context, round int) (decision, error) {
 	if err != nil {
 		return decision{}, err
 	}
-	if m.list, err = m.vault.List(m.req.RunID); err != nil {
+	if m.list, err = m.vault.listFor(m.req); err != nil {
 		return decision{}, err
 	}
 	m.choose(nil)
@@ -209,7 +209,7 @@ func (m *meeting) plan(ctx context.Context, round int) (plan []string, err error
 	if m.board.read(round, planName, &plan) {
 		return plan, nil
 	}
-	if m.list, err = m.vault.List(m.req.RunID); err != nil {
+	if m.list, err = m.vault.listFor(m.req); err != nil {
 		return nil, err
 	}
 	m.choose(nil)

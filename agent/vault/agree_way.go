@@ -158,7 +158,7 @@ func settle(ctx context.Context, b board, round int, mine way) (way, error) {
 // follow takes what the others decided with the control plane, which this rank has
 // found good there before.
 func (v *Vault) follow(ctx context.Context, t *taking, holds way) (err error) {
-	if t.list, err = v.List(t.req.RunID); err != nil {
+	if t.list, err = v.listFor(t.req); err != nil {
 		return err
 	}
 	t.choose(nil)

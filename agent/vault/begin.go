@@ -35,14 +35,16 @@ type BeginRequest struct {
 	Ordered      bool                 // somebody asked for it; else it is the trainer's own
 	Traceparent  string               // W3C trace context of whoever ordered it; may be empty
 	SizeBytes    int64                // bytes to be written; 0 when not known
+	User         *int                 // whose process it is; nil: the agent's own user's
 }
 
 // Begin makes an empty directory for a trainer to write its files into. A
 // second Begin for the same checkpoint and rank empties it, as long as it was
 // not committed, and one for a checkpoint of the trainer's own removes those of
 // its own that the rank did not commit: it writes one at a time. It fails with [fault.Exists] once it was, with
-// [fault.Exhausted] when too many wait to be sealed, and with [fault.Invalid]
-// for bad ids.
+// [fault.Exhausted] when too many wait to be sealed, with [fault.Invalid] for bad
+// ids, and for a process of another user with [fault.Precondition] where the agent
+// cannot give a directory away, or the user cannot reach it.
 func (v *Vault) Begin(ctx context.Context, req BeginRequest) (id, dir string, err error) {
 	if req.CheckpointID == "" {
 		fresh, err := uuid.NewV7()
@@ -82,6 +84,9 @@ func (v *Vault) stage(req BeginRequest) (*staging, error) {
 	if _, err := os.Lstat(v.rankDir(k)); err == nil {
 		return nil, fault.New(fault.Exists, "rank %d saved it already", req.Rank)
 	}
+	if v.foreign(req.RunID, req.User) {
+		return nil, fault.WithHint(fault.New(fault.Denied, "run %s has checkpoints of another user", req.RunID), "give the run another id")
+	}
 	v.discardDead(req)
 	if err := v.room(req); err != nil {
 		return nil, err
@@ -90,7 +95,7 @@ func (v *Vault) stage(req BeginRequest) (*staging, error) {
 	s := &staging{dir: stagingPath(root, k), reservedBytes: reserved, ticket: ticket{
 		RunID: req.RunID, CheckpointID: req.CheckpointID, Attempt: req.Attempt, Rank: req.Rank,
 		Reason: req.Reason, Failure: req.Failure, CommandID: req.CommandID, Ordered: req.Ordered,
-		Traceparent: req.Traceparent, Begun: v.deps.Clock().UTC(),
+		Traceparent: req.Traceparent, Begun: v.deps.Clock().UTC(), Owner: req.User,
 	}}
 	if err := v.deps.FS.RemoveAll(s.dir); err != nil {
 		return nil, err
@@ -100,6 +105,12 @@ func (v *Vault) stage(req BeginRequest) (*staging, error) {
 	}
 	if err := s.note(v.deps.FS, beginName, s.ticket); err != nil {
 		return nil, err
+	}
+	if s.Owner != nil {
+		if err := v.hand(s.filesDir(), *s.Owner); err != nil {
+			v.discard(s)
+			return nil, err
+		}
 	}
 	v.giveSpares(s)
 	v.staged[k] = s
@@ -136,11 +147,14 @@ func (v *Vault) stagingRoot(rank key, sizeBytes int64) (root string, reservedByt
 	return v.memory, max(0, sizeBytes-own)
 }
 
-// room refuses what would take the others' places: one rank and one run have
-// only a part of them.
+// room refuses what would take the others' places: one rank, one run and one other
+// user have only a part of them.
 func (v *Vault) room(req BeginRequest) error {
-	ofRank, ofRun := 0, 0
-	for k := range v.staged {
+	ofRank, ofRun, ofUser := 0, 0, 0
+	for k, s := range v.staged {
+		if req.User != nil && sameUser(s.Owner, req.User) {
+			ofUser++
+		}
 		if k.runID == req.RunID {
 			ofRun++
 			if k.rank == req.Rank {
@@ -153,6 +167,8 @@ func (v *Vault) room(req BeginRequest) error {
 		return fault.New(fault.Exhausted, "%d checkpoints of rank %d are begun or wait to be sealed; no more are taken", ofRank, req.Rank)
 	case ofRun >= max(minRunPart, v.config.MaxStaged/2):
 		return fault.New(fault.Exhausted, "%d checkpoints of run %s are begun or wait to be sealed; no more are taken", ofRun, req.RunID)
+	case ofUser >= max(minRunPart, v.config.MaxStaged/2):
+		return fault.New(fault.Exhausted, "%d checkpoints of user %d are begun or wait to be sealed; no more are taken", ofUser, *req.User)
 	case len(v.staged) >= v.config.MaxStaged:
 		return fault.New(fault.Exhausted, "%d checkpoints are begun or wait to be sealed; no more are taken", len(v.staged))
 	}
@@ -172,13 +188,16 @@ func (v *Vault) discardDead(req BeginRequest) {
 	}
 }
 
-// discard removes a staging directory. One that cannot be removed is left for
-// the next start.
+// discard removes a staging directory. One that cannot be removed is tried again
+// later, or left for the next start.
 func (v *Vault) discard(s *staging) {
 	delete(v.staged, s.key())
 	if err := v.deps.FS.RemoveAll(s.dir); err != nil {
 		v.deps.Log.Warn("remove staging directory", "directory", s.dir, "error", err)
-		return
+		if err := v.putAway(s); err != nil {
+			v.deps.Log.Warn("put staging directory away", "directory", s.dir, "error", err)
+			return
+		}
 	}
 	// The directories above go when they are empty; another rank may use them.
 	checkpoint := filepath.Dir(s.dir)
@@ -261,6 +280,9 @@ func (v *Vault) commit(s *staging, req CommitRequest) (ticket, error) {
 	}
 	_, size, err := s.list()
 	if err != nil {
+		return ticket{}, err
+	}
+	if err := v.roomFor(s, size); err != nil {
 		return ticket{}, err
 	}
 	metadata, err := protojson.Marshal(req.Metadata)

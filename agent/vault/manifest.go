@@ -64,7 +64,10 @@ type Manifest struct {
 	Exact  bool   `json:"exact,omitempty"`
 	Reason string `json:"reason"` // periodic, emergency, ...
 	// Parent is the checkpoint that the attempt went on from; may be empty.
-	Parent    string    `json:"parent"`
+	Parent string `json:"parent"`
+	// Owner is the user whose process wrote it and who alone goes on from it; absent:
+	// the agent's own.
+	Owner     *int      `json:"owner,omitempty"`
 	Created   time.Time `json:"created"`
 	SizeBytes int64     `json:"size_bytes"` // of what the trainer wrote; sum over files
 	// StoredBytes is what the files take, compressed and encrypted.
@@ -147,6 +150,8 @@ func (m *Manifest) check() error {
 		return fmt.Errorf("a scan of %d values found %d and %d that are not finite", m.Scan.Values, m.Scan.NaN, m.Scan.Inf)
 	case m.Health != healthName(m.health()):
 		return fmt.Errorf("health %.40q does not agree with the counts of non-finite values", m.Health)
+	case m.Owner != nil && *m.Owner < 0:
+		return fmt.Errorf("owner %d is no user", *m.Owner)
 	case !keyIDForm.MatchString(m.KeyID):
 		return fmt.Errorf("key id %.40q is not up to 8 hexadecimal digits", m.KeyID)
 	case len(m.Files) == 0 || len(m.Files) > maxFiles:

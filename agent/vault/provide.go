@@ -12,15 +12,17 @@ import (
 )
 
 // restoreName is the directory below a staging root that has the files that
-// trainers resume from, where those of the vault are compressed or encrypted.
+// trainers resume from, where those of the vault are compressed or encrypted, or the
+// trainer's user is not the agent's.
 const restoreName = ".restore"
 
 // provide gives a directory with a rank's files as the trainer wrote them,
 // every byte of them checked: that of the vault where they are stored so, else
-// one that they are restored to. Asks is the rank that goes on from them.
-func (v *Vault) provide(ctx context.Context, k key, m *Manifest, asks uint32) (string, error) {
-	rankDir := v.rankDir(k)
-	if m.plain() {
+// one that they are restored to. A process of another user cannot read the vault: it
+// gets them restored, and owns them.
+func (v *Vault) provide(ctx context.Context, k key, m *Manifest, req ResolveRequest) (string, error) {
+	rankDir, asks := v.rankDir(k), req.Rank
+	if m.plain() && req.User == nil {
 		return filepath.Join(rankDir, filesName), v.checkFiles(ctx, rankDir, m)
 	}
 	v.mu.Lock()
@@ -30,7 +32,11 @@ func (v *Vault) provide(ctx context.Context, k key, m *Manifest, asks uint32) (s
 	if k.rank != asks {
 		to += "." + rankName(k.rank)
 	}
-	if err := v.Restore(ctx, rankDir, m, to); err != nil {
+	err := v.Restore(ctx, rankDir, m, to)
+	if err == nil && req.User != nil {
+		err = v.hand(to, *req.User)
+	}
+	if err != nil {
 		return "", errors.Join(err, v.deps.FS.RemoveAll(to))
 	}
 	return to, nil

@@ -184,6 +184,7 @@ func (v *Vault) scan() error {
 		v.deps.Log.Info("seal checkpoints that an earlier agent left", "count", n)
 	}
 	v.clearSpares()
+	v.clearGone()
 	v.sweep()
 	return nil
 }
@@ -220,11 +221,8 @@ func (v *Vault) sweep() {
 // lastWrite is when something last happened in a staging directory.
 func lastWrite(s *staging) time.Time {
 	last := s.Begun
-	_ = filepath.WalkDir(s.filesDir(), func(_ string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return nil //nolint:nilerr // what cannot be read has no time
-		}
-		if info, err := entry.Info(); err == nil && info.ModTime().After(last) {
+	_ = s.walk(func(_ string, info os.FileInfo) error { // what cannot be read has no time
+		if info.ModTime().After(last) {
 			last = info.ModTime()
 		}
 		return nil

@@ -24,6 +24,9 @@ type ResolveRequest struct {
 	// Except is checkpoints that are taken only where there is nothing else: what
 	// the attempt before went on from led nowhere.
 	Except []string
+	// User is whose process asks; nil: the agent's own user's. Only this user's
+	// checkpoints are gone on from.
+	User *int
 	// Process names the process that asks, the same when it asks again. The
 	// processes of all ranks then agree on one checkpoint. Empty: the caller asks
 	// for itself alone.
@@ -62,7 +65,7 @@ func (v *Vault) Resolve(ctx context.Context, req ResolveRequest) (*commonv1.Chec
 	v.passAll(ctx) // what the last attempt proved of its checkpoint
 	sealing := v.waitSealed(ctx, req.RunID)
 	v.fetchMissing(ctx, req.RunID)
-	list, err := v.List(req.RunID)
+	list, err := v.listFor(req)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -233,7 +236,7 @@ func (t *taking) provide(ctx context.Context, c *Checkpoint) (map[uint32]string,
 		if !t.req.CanReshard && rank != t.req.Rank {
 			continue
 		}
-		dir, err := t.vault.provide(ctx, key{t.req.RunID, c.ID, rank}, m, t.req.Rank)
+		dir, err := t.vault.provide(ctx, key{t.req.RunID, c.ID, rank}, m, t.req)
 		if err != nil {
 			return nil, err
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/vigil-ml/vigil/agent/vault/finite"
 	"github.com/vigil-ml/vigil/agent/vault/seal"
 	"github.com/vigil-ml/vigil/internal/durable"
+	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -92,6 +93,7 @@ func (v *Vault) seal(ctx context.Context, s *staging) (*Manifest, string, error)
 	}
 	m, err := v.encodeFiles(ctx, s, filepath.Join(partial, filesName))
 	if err != nil {
+		_ = fsys.RemoveAll(partial) // the room may be what was lacking; else the next try removes it
 		return nil, "", fmt.Errorf("seal checkpoint: %w", err)
 	}
 	data, err := m.encode()
@@ -155,9 +157,12 @@ func (v *Vault) pointLatest(m *Manifest) error {
 // encodeFiles puts what was staged into its stored form, syncs it and gives its
 // manifest.
 func (v *Vault) encodeFiles(ctx context.Context, s *staging, to string) (*Manifest, error) {
-	staged, _, err := s.list()
+	staged, size, err := s.list()
 	if err != nil {
 		return nil, err
+	}
+	if s.Owner != nil && size > s.SizeBytes {
+		return nil, fault.New(fault.Invalid, "the checkpoint had %d bytes when it was committed, and has %d now", s.SizeBytes, size)
 	}
 	root, err := os.OpenRoot(s.filesDir())
 	if err != nil {
@@ -212,7 +217,14 @@ func (v *Vault) encodeFile(ctx context.Context, codec seal.Codec, root *os.Root,
 		return File{}, nil, err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	e, err := codec.Encode(ctx, writing(out), io.TeeReader(in, look), binding)
+	from := io.Reader(io.TeeReader(in, look))
+	if file.foreign { // it may grow for ever
+		from = io.LimitReader(from, file.info.Size()+1)
+	}
+	e, err := codec.Encode(ctx, writing(out), from, binding)
+	if err == nil && file.foreign && e.SizeBytes > file.info.Size() {
+		err = replaced(file.name)
+	}
 	if err != nil {
 		return File{}, nil, err
 	}
@@ -230,6 +242,6 @@ func (s *staging) manifest() *Manifest {
 		WorldSize: s.metadata.WorldSize, Step: s.metadata.Step, DataPosition: s.metadata.DataPosition,
 		ContentFormat: s.metadata.Format, NonfiniteParameters: cloneCount(s.metadata.NonfiniteParameters),
 		Metric: s.metadata.Metric, Exact: s.metadata.Exact, Reason: reasonName(s.Reason),
-		Parent: s.Parent, Created: s.Committed,
+		Parent: s.Parent, Owner: s.Owner, Created: s.Committed,
 	}
 }

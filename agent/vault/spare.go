@@ -14,10 +14,14 @@ const (
 	// sparesName is the directory of the staging root in memory with the files that
 	// are kept for the next checkpoint of each rank.
 	sparesName = ".spare"
+	// takenName is where they go on the way there.
+	takenName = "taken"
 	// maxSpares is how many files of a rank are kept.
 	maxSpares = 64
 	// spareTime is how long they are kept for a rank that does not save.
 	spareTime = time.Hour
+	// removeAgain is when it is tried again to remove what could not be removed.
+	removeAgain = time.Minute
 	// spareRoom is how many times the bytes that are kept must still be free.
 	spareRoom = 2
 )
@@ -28,6 +32,7 @@ const (
 // does, training stands still.
 type spares struct {
 	dir       string
+	owner     *int // whose files they are; nil: the agent's own user's
 	sizeBytes int64
 	kept      time.Time
 }
@@ -44,20 +49,42 @@ func (v *Vault) keepSpares(s *staging) {
 	if err != nil || listErr != nil || size < scratch.SpareLeast || free < spareRoom*size {
 		return
 	}
-	kept := &spares{dir: filepath.Join(v.memory, sparesName, s.RunID, strconv.Itoa(int(s.Rank))), kept: v.deps.Clock()}
-	if v.deps.FS.RemoveAll(kept.dir) != nil || v.deps.FS.MkdirAll(kept.dir, 0o700) != nil {
+	kept := &spares{dir: filepath.Join(v.memory, sparesName, s.RunID, strconv.Itoa(int(s.Rank))), owner: s.Owner, kept: v.deps.Clock()}
+	taken := filepath.Join(s.dir, takenName)
+	if v.deps.FS.RemoveAll(kept.dir) != nil || v.deps.FS.MkdirAll(filepath.Dir(kept.dir), 0o700) != nil || os.Mkdir(taken, 0o700) != nil {
 		return
 	}
-	for i, file := range files {
-		if file.info.Size() < scratch.SpareLeast || i >= maxSpares || !scratch.Alone(file.info) {
-			continue
-		}
-		if v.deps.FS.Rename(filepath.Join(s.filesDir(), filepath.FromSlash(file.name)), filepath.Join(kept.dir, strconv.Itoa(i))) == nil {
-			kept.sizeBytes += file.info.Size()
-		}
+	if kept.sizeBytes = s.takeSpares(files); v.deps.FS.Rename(taken, kept.dir) != nil {
+		return
 	}
 	v.spared[s.of()] = kept
 	v.countSpares()
+}
+
+// takeSpares moves files that are worth keeping out of their owner's reach, and
+// gives their bytes. Each is looked at once more there: before, its owner could
+// change what its name led to.
+func (s *staging) takeSpares(files []stagedFile) (sizeBytes int64) {
+	root, err := os.OpenRoot(s.dir)
+	if err != nil {
+		return 0
+	}
+	defer func() { _ = root.Close() }()
+	for i, file := range files {
+		if file.info.Size() < scratch.SpareLeast || i >= maxSpares {
+			continue
+		}
+		to := filepath.Join(takenName, strconv.Itoa(i))
+		if root.Rename(filepath.Join(filesName, filepath.FromSlash(file.name)), to) != nil {
+			continue
+		}
+		if info, err := root.Lstat(to); err == nil && info.Mode().IsRegular() && scratch.Alone(info) && s.owns(info) {
+			sizeBytes += info.Size()
+			continue
+		}
+		_ = root.RemoveAll(to)
+	}
+	return sizeBytes
 }
 
 // countSpares tells how much is held. The vault's lock is held.
@@ -97,8 +124,12 @@ func (v *Vault) giveSpares(s *staging) {
 	}
 	delete(v.spared, s.of())
 	v.countSpares()
-	if v.inMemory(s) && v.deps.FS.Rename(kept.dir, filepath.Join(s.dir, scratch.SpareName)) == nil {
-		entries, _ := os.ReadDir(filepath.Join(s.dir, scratch.SpareName))
+	dir := filepath.Join(s.dir, scratch.SpareName)
+	if v.inMemory(s) && sameUser(kept.owner, s.Owner) && v.deps.FS.Rename(kept.dir, dir) == nil {
+		if s.Owner != nil && os.Lchown(dir, *s.Owner, -1) != nil {
+			return // and it goes with the staging
+		}
+		entries, _ := os.ReadDir(dir)
 		s.spares = len(entries)
 		return
 	}
@@ -122,30 +153,41 @@ func (v *Vault) drop(kept *spares) {
 	if v.deps.FS.Rename(kept.dir, gone) != nil {
 		gone = kept.dir
 	}
-	v.dropped = append(v.dropped, gone)
+	v.removeLater(gone)
+}
+
+// removeLater has a directory removed by Run. The vault's lock is held.
+func (v *Vault) removeLater(dir string) {
+	v.dropped = append(v.dropped, dir)
 	select {
 	case v.dropping <- struct{}{}:
 	default:
 	}
 }
 
-// removeDropped removes what was dropped, until ctx ends. What is left then goes
-// with [Vault.clearSpares].
+// removeDropped removes what was dropped, until ctx ends; what cannot be is tried
+// again. What is left then goes with [Vault.clearSpares] and [Vault.clearGone].
 func (v *Vault) removeDropped(ctx context.Context) error {
 	for {
 		v.mu.Lock()
 		dropped := v.dropped
 		v.dropped = nil
 		v.mu.Unlock()
+		var again <-chan time.Time
 		for _, dir := range dropped {
 			if err := v.deps.FS.RemoveAll(dir); err != nil {
-				v.deps.Log.Warn("remove files of a sealed checkpoint", "directory", dir, "error", err)
+				v.deps.Log.Warn("remove files of a checkpoint", "directory", dir, "error", err)
+				v.mu.Lock()
+				v.dropped = append(v.dropped, dir)
+				v.mu.Unlock()
+				again = time.After(removeAgain)
 			}
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-v.dropping:
+		case <-again:
 		}
 	}
 }

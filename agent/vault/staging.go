@@ -44,6 +44,7 @@ type ticket struct {
 	Ordered      bool                      `json:"ordered"`
 	Traceparent  string                    `json:"traceparent"`
 	Begun        time.Time                 `json:"begun"`
+	Owner        *int                      `json:"owner,omitempty"` // whose process writes; nil: the agent's own user's
 	// From here on only in commit.json.
 	Parent    string          `json:"parent,omitempty"`
 	Committed time.Time       `json:"committed,omitzero"`
@@ -118,44 +119,32 @@ func stagingPath(root string, k key) string {
 
 // stagedFile is one regular file that a trainer wrote.
 type stagedFile struct {
-	name string
-	info os.FileInfo
+	name    string
+	info    os.FileInfo
+	foreign bool // of another user than the agent's
 }
 
 // list gives the regular files below a staging directory, sorted by name, and
 // their bytes. Anything that is neither a regular file nor a directory is
-// refused: a link would have the vault copy what the trainer does not own.
+// refused: a link would have the vault copy what the trainer does not own. So is
+// a file that is not its own.
 func (s *staging) list() ([]stagedFile, int64, error) {
-	if info, err := os.Lstat(s.filesDir()); err != nil {
-		return nil, 0, fmt.Errorf("list staged files: %w", err)
-	} else if !info.IsDir() {
-		return nil, 0, fault.New(fault.Invalid, "%s is no directory any more", s.filesDir())
-	}
-	root, err := os.OpenRoot(s.filesDir())
-	if err != nil {
-		return nil, 0, fmt.Errorf("list staged files: %w", err)
-	}
-	defer func() { _ = root.Close() }()
 	var files []stagedFile
 	var sum int64
-	err = fs.WalkDir(root.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
+	err := s.walk(func(name string, info os.FileInfo) error {
 		if err := checkFileName(name); err != nil {
-			return err
-		}
-		info, err := entry.Info()
-		if err != nil {
 			return err
 		}
 		if !info.Mode().IsRegular() {
 			return fault.New(fault.Invalid, "staged file %q is no regular file (%s); write files, not links", name, info.Mode().Type())
 		}
+		if !s.owns(info) {
+			return fault.New(fault.Invalid, "staged file %q is of user %d, not of user %d whose checkpoint it is", name, ownerOf(info), *s.Owner)
+		}
 		if len(files) == maxFiles {
 			return fault.New(fault.Invalid, "more than %d staged files", maxFiles)
 		}
-		files = append(files, stagedFile{name, info})
+		files = append(files, stagedFile{name, info, s.Owner != nil})
 		sum += info.Size()
 		return nil
 	})
@@ -169,11 +158,51 @@ func (s *staging) list() ([]stagedFile, int64, error) {
 	return files, sum, nil
 }
 
+// owns tells whether a file is of the user whose checkpoint it is. The agent's own
+// user may stage whatever it can read.
+func (s *staging) owns(info os.FileInfo) bool { return s.Owner == nil || ownerOf(info) == *s.Owner }
+
+// walk visits what is in a staging directory and is no directory. Whoever owns it
+// may change it meanwhile: no link is followed out of it.
+func (s *staging) walk(visit func(name string, info os.FileInfo) error) error {
+	if info, err := os.Lstat(s.filesDir()); err != nil {
+		return err
+	} else if !info.IsDir() {
+		return fault.New(fault.Invalid, "%s is no directory any more", s.filesDir())
+	}
+	root, err := os.OpenRoot(s.filesDir())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
+	return fs.WalkDir(root.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
+		info, lookErr := root.Lstat(filepath.FromSlash(name))
+		switch {
+		case err != nil && name != "." && (lookErr != nil || !info.IsDir()):
+			return replaced(name)
+		case err != nil || entry.IsDir():
+			return err
+		case lookErr != nil:
+			return lookErr
+		}
+		return visit(name, info)
+	})
+}
+
+// replaced says that a trainer changed what it had handed over: nothing that is
+// tried again would help.
+func replaced(name string) error {
+	return fault.New(fault.Invalid, "staged file %q was replaced after the commit", name)
+}
+
 // openStaged opens a file for reading, provided that it still is the regular
 // file that was listed. It does not wait where a pipe took its place.
 func openStaged(root *os.Root, file stagedFile) (*os.File, error) {
 	f, err := root.OpenFile(filepath.FromSlash(file.name), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
+		if info, lookErr := root.Lstat(filepath.FromSlash(file.name)); lookErr != nil || !os.SameFile(info, file.info) {
+			return nil, replaced(file.name)
+		}
 		return nil, err
 	}
 	info, err := f.Stat()
@@ -183,13 +212,13 @@ func openStaged(root *os.Root, file stagedFile) (*os.File, error) {
 	}
 	if !os.SameFile(info, file.info) {
 		_ = f.Close()
-		return nil, fault.New(fault.Invalid, "staged file %q was replaced after the commit", file.name)
+		return nil, replaced(file.name)
 	}
 	return f, nil
 }
 
 // makePrivate makes a directory that only this user can enter, or makes sure
-// that one that is there is so.
+// that one that is there is so; others may pass it (see others.go).
 func makePrivate(path string) error {
 	if err := os.Mkdir(path, 0o700); err != nil && !os.IsExist(err) {
 		return err
@@ -199,7 +228,7 @@ func makePrivate(path string) error {
 		return err
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || !info.IsDir() || info.Mode().Perm() != 0o700 || int(stat.Uid) != os.Getuid() {
+	if !ok || !info.IsDir() || info.Mode().Perm()&^passBits != 0o700 || int(stat.Uid) != os.Getuid() {
 		return fault.New(fault.Denied, "%s is not a directory that is this user's alone", path)
 	}
 	return nil

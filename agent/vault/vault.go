@@ -214,7 +214,10 @@ func New(config Config, deps Deps) (*Vault, error) {
 		onProbation: map[string]*probation{}, kept: map[string]string{}, judged: make(chan struct{}, 1), verified: make(chan struct{}, 1),
 	}
 	if config.StagingDir != "" {
-		v.disk = config.StagingDir
+		if v.disk, err = filepath.Abs(config.StagingDir); err != nil {
+			return nil, fmt.Errorf("open vault: %w", err)
+		}
+		v.config.StagingDir = v.disk
 	}
 	if config.ExportDir == "" {
 		v.config.ExportDir = filepath.Join(dir, exportsName)
@@ -247,6 +250,7 @@ func New(config Config, deps Deps) (*Vault, error) {
 func (v *Vault) Run(ctx context.Context) error {
 	defer v.leaveMemory()
 	defer v.clearSpares()
+	defer v.clearGone()
 	tasks := []life.Task{
 		{Name: "probations", Run: v.pass},
 		{Name: "sweep", Run: v.sweepEvery},

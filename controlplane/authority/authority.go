@@ -22,6 +22,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/audit/trail"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/pki"
 	"github.com/vigil-ml/vigil/internal/protocol"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
@@ -54,6 +55,7 @@ type Authority struct {
 	deps    Deps
 	ca      *ca
 	guesses *rate.Limiter
+	workers *life.Workers
 
 	mu      sync.Mutex
 	streams map[*stream]struct{}
@@ -67,7 +69,7 @@ func Open(config Config, deps Deps) (*Authority, error) {
 	}
 	return &Authority{
 		config: config, deps: deps, ca: ca, streams: map[*stream]struct{}{},
-		guesses: rate.NewLimiter(rate.Every(joinRefill), joinGuesses),
+		guesses: rate.NewLimiter(rate.Every(joinRefill), joinGuesses), workers: life.NewWorkers(),
 	}, nil
 }
 

@@ -40,13 +40,17 @@ func NodeOf(ctx context.Context) string {
 // the node's certificate is revoked or has run out; it is a
 // [grpc.StreamServerInterceptor].
 func (a *Authority) Stream(srv any, in grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
-	node, cert, err := a.known(in.Context())
+	var s *stream
+	var err error
+	// The stream's goroutine stays for as long as the agent does, and would keep the
+	// stack that SQL needs.
+	a.workers.Do(func() { s, err = a.enter(in.Context()) })
 	if err != nil {
 		return fault.GRPC(err)
 	}
-	ctx, cancel := context.WithCancelCause(context.WithValue(in.Context(), nodeKey{}, node))
+	ctx, cancel := context.WithCancelCause(context.WithValue(in.Context(), nodeKey{}, s.node))
 	defer cancel(nil)
-	s := &stream{node: node, serial: serialOf(cert), expires: cert.NotAfter, cancel: cancel}
+	s.cancel = cancel
 	a.mu.Lock()
 	a.streams[s] = struct{}{}
 	a.mu.Unlock()
@@ -60,6 +64,15 @@ func (a *Authority) Stream(srv any, in grpc.ServerStream, _ *grpc.StreamServerIn
 		return fault.GRPC(cut)
 	}
 	return err
+}
+
+// enter makes the stream of the node that calls, if it is known.
+func (a *Authority) enter(ctx context.Context) (*stream, error) {
+	node, cert, err := a.known(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &stream{node: node, serial: serialOf(cert), expires: cert.NotAfter}, nil
 }
 
 // Admit refuses a node that says that it is another, and records it.
@@ -103,7 +116,7 @@ func (a *Authority) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
-	return nil
+	return a.workers.Stop()
 }
 
 // look looks at every stream once.

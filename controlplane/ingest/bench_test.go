@@ -48,7 +48,7 @@ func (p *plane) secured(b *testing.B, node string) (string, credentials.Transpor
 	if err != nil {
 		b.Fatal(err)
 	}
-	server := grpc.NewServer(append(ServerOptions(), grpc.Creds(credentials.NewTLS(nodes.TLS())), grpc.StreamInterceptor(nodes.Stream))...)
+	server := grpc.NewServer(append(p.service.ServerOptions(), grpc.Creds(credentials.NewTLS(nodes.TLS())), grpc.StreamInterceptor(nodes.Stream))...)
 	agentv1.RegisterAgentServiceServer(server, p.service)
 	agentv1.RegisterEnrollmentServiceServer(server, nodes)
 	group := life.NewGroup(context.Background())

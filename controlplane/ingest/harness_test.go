@@ -117,7 +117,7 @@ func start(t testing.TB, dir string) *plane {
 		t.Fatal(err)
 	}
 	p.address = listener.Addr().String()
-	server := grpc.NewServer(ServerOptions()...)
+	server := grpc.NewServer(p.service.ServerOptions()...)
 	agentv1.RegisterAgentServiceServer(server, p.service)
 	ctx, stop := context.WithCancel(context.Background())
 	var wg sync.WaitGroup

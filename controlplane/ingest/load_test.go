@@ -13,6 +13,7 @@ import (
 
 	"github.com/vigil-ml/vigil/controlplane/load"
 	"github.com/vigil-ml/vigil/internal/columns"
+	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/protocol"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 )
@@ -106,5 +107,33 @@ func TestNothingIsTakenWhileMemoryIsNearlyGone(t *testing.T) {
 	a.acked(events, 1, 2)
 	if diff := cmp.Diff([]string{"n 1/1", "n 1/2"}, p.stored("r")); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestSamplesWaitTheirTurn has samples wait for their turn: no worker waits for
+// them meanwhile, events come through, and then the samples do.
+func TestSamplesWaitTheirTurn(t *testing.T) {
+	p := start(t, t.TempDir())
+	var taken []*buffers
+	for range cap(p.service.buffers) {
+		taken = append(taken, <-p.service.buffers)
+	}
+	waiting, _ := p.connect("waiting")
+	waiting.say(define(&agentv1.SeriesDef{Ref: 1, Metric: metric.HostLoad1.Name}))
+	waiting.say(say(sampleFrame(1, block(columns.Point{Ref: 1, TimeMS: noon().UnixMilli(), Value: 1}))))
+	other, _ := p.connect("other")
+	other.say(say(eventFrame("r", 1, 1)))
+	other.acked(events, 1, 1)
+	if got := p.frames("samples", resultStored); got != 0 {
+		t.Errorf("%v frames of samples were stored with no room for any", got)
+	}
+	for _, b := range taken {
+		p.service.buffers <- b
+	}
+	waiting.acked(samples, 1, 1)
+	waiting.say(say(sampleFrame(2, block(columns.Point{Ref: 1, TimeMS: noon().UnixMilli() + 1, Value: 2}))))
+	waiting.acked(samples, 1, 2)
+	if got := len(p.service.buffers); got != cap(p.service.buffers) {
+		t.Errorf("%d of %d buffers are back", got, cap(p.service.buffers))
 	}
 }

@@ -71,13 +71,8 @@ func (x *session) definition(d *agentv1.SeriesDef) uint64 {
 // storeSamples stores the samples of a frame. Only trouble with the TSDB is an
 // error; samples that cannot be stored are counted.
 func (x *session) storeSamples(ctx context.Context, frame *agentv1.Frame) (result string, err error) {
-	var scratch *buffers
-	select {
-	case scratch = <-x.buffers:
-		defer func() { x.buffers <- scratch }()
-	case <-ctx.Done():
-		return resultRefused, ctx.Err()
-	}
+	scratch := x.scratch
+	defer x.free()
 	points, err := scratch.read(frame)
 	if err != nil {
 		x.deps.Log.Error("samples frame is malformed and is refused", "node", x.node, "position", at(frame), "error", err)
@@ -135,9 +130,32 @@ func newBuffers(n int) chan *buffers {
 	return all
 }
 
-// read reads a frame's samples, in columns or as older agents send them.
-// They are valid until the next
-// call.
+// reserve waits for buffers where a message needs them. The session's own
+// goroutine does that: a worker that waited would be one more with a deep stack
+// for each agent that does.
+func (x *session) reserve(ctx context.Context, request *agentv1.ConnectRequest) error {
+	if request.GetFrame().GetClass() != agentv1.FrameClass_FRAME_CLASS_SAMPLES {
+		return nil
+	}
+	select {
+	case x.scratch = <-x.buffers:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// free gives the buffers to whoever waits for some: at once when the samples are
+// stored, since what follows may wait for the agent.
+func (x *session) free() {
+	if x.scratch != nil {
+		x.buffers <- x.scratch
+		x.scratch = nil
+	}
+}
+
+// read reads a frame's samples, in columns or as older agents send them. They are
+// valid until the next call.
 func (x *buffers) read(frame *agentv1.Frame) ([]columns.Point, error) {
 	x.points = x.points[:0]
 	switch payload := frame.GetPayload().(type) {

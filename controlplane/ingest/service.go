@@ -46,6 +46,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/load"
 	"github.com/vigil-ml/vigil/controlplane/metrics"
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/protocol"
 )
@@ -169,7 +170,7 @@ type Service struct {
 	resent prometheus.Counter
 
 	buffers chan *buffers // one for each frame of samples that is stored at once
-	workers *workers
+	workers *life.Workers
 
 	goAway    context.CancelFunc
 	whenGoing func(do func()) (stop func() bool) // has something done when the control plane goes away
@@ -179,7 +180,7 @@ type Service struct {
 }
 
 // New makes the service. Its owner registers it at a gRPC server that was made
-// with [ServerOptions], and runs it.
+// with [Service.ServerOptions], and runs it.
 func New(config Config, deps Deps) *Service {
 	going, goAway := context.WithCancel(context.Background())
 	s := &Service{
@@ -188,7 +189,7 @@ func New(config Config, deps Deps) *Service {
 		frameCount:  metric.NewCounter(deps.Metrics, metric.ControlFrames),
 		sampleCount: metric.NewCounter(deps.Metrics, metric.ControlSamples),
 		buffers:     newBuffers(2 * runtime.GOMAXPROCS(0)),
-		workers:     newWorkers(),
+		workers:     life.NewWorkers(),
 		goAway:      goAway,
 		whenGoing:   func(do func()) func() bool { return context.AfterFunc(going, do) },
 		resent:      metric.NewCounter(deps.Metrics, metric.ControlSettings).WithLabelValues(),
@@ -199,14 +200,15 @@ func New(config Config, deps Deps) *Service {
 
 // ServerOptions is what the agents' gRPC server needs: room for the largest
 // frame, and pings both ways, so that an agent that vanished is noticed.
-func ServerOptions() []grpc.ServerOption {
+func (s *Service) ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		// For each of ten thousand connections: nothing is read ahead, since TLS
 		// reads a record at a time anyway; the buffer for writing is there only
 		// while something is written.
 		grpc.ReadBufferSize(0), grpc.WriteBufferSize(bufferBytes),
-		grpc.InTapHandle(endable),
+		grpc.HeaderTableSize(0), // each connection has one stream: no header comes twice
+		grpc.ForceServerCodecV2(newCodec(s.workers)), grpc.InTapHandle(endable),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingInterval, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
 	}
@@ -221,7 +223,7 @@ func (s *Service) Run(ctx context.Context) error {
 	s.mu.Unlock()
 	s.goAway()
 	s.open.Wait()
-	return s.workers.stop()
+	return s.workers.Stop()
 }
 
 // enter begins a session, unless the control plane goes away.

@@ -41,6 +41,7 @@ type session struct {
 	durable *agentv1.Position // of the event frame that is known to be stored
 
 	events, samples lane
+	scratch         *buffers // while a frame of samples is taken
 	series          map[uint32]series
 	seed            maphash.Seed // of their definitions' hashes
 	warned          bool         // that the agent names series that it did not define
@@ -58,8 +59,8 @@ type lane struct {
 func (x *session) open(hello *agentv1.Hello) (live context.Context, err error) {
 	x.sending.Lock()
 	defer x.sending.Unlock()
-	x.workers.do(func() { live, x.release = x.deps.Fleet.Connected(x.stream.Context(), hello, x.send) })
-	x.workers.do(func() { err = x.welcome(live) })
+	x.workers.Do(func() { live, x.release = x.deps.Fleet.Connected(x.stream.Context(), hello, x.send) })
+	x.workers.Do(func() { err = x.welcome(live) })
 	x.closed = err != nil
 	return live, err
 }
@@ -72,10 +73,15 @@ func (x *session) run(live context.Context) error {
 	stay := x.whenGoing(x.drain)
 	defer stay()
 	x.follow(x.known)
+	defer x.free()
 	for {
 		request, err := x.stream.Recv()
 		if err == nil {
-			x.workers.do(func() { err = x.answer(live, request) })
+			err = x.reserve(live, request)
+		}
+		if err == nil {
+			x.workers.Do(func() { err = x.answer(live, request) })
+			x.free()
 		}
 		if err == nil {
 			continue
@@ -144,7 +150,7 @@ func (x *session) send(response *agentv1.ConnectResponse) error {
 // stream whose handler has returned is not to be used.
 func (x *session) close() {
 	if x.release != nil {
-		x.workers.do(x.release)
+		x.workers.Do(x.release)
 	}
 	x.sending.Lock()
 	defer x.sending.Unlock()

@@ -23,7 +23,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
-	promremote "github.com/prometheus/prometheus/storage/remote"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/util/compression"
@@ -39,6 +38,9 @@ const (
 	lookback        = 5 * time.Minute
 	longestBlock    = 31 * 24 * time.Hour
 	shortestKeep    = 2 * time.Hour
+	// choresEvery is how often full chunks leave memory for the disk. Agents that
+	// send what they kept of an outage fill many in seconds.
+	choresEvery = 5 * time.Second
 	// maxExemplars are kept of all series together, the newest, in memory and in
 	// the log: some two MiB.
 	maxExemplars = 10_000
@@ -114,6 +116,13 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 	if c.QueryMaxSamples <= 0 {
 		report("query_max_samples", "is %d; want more than 0", c.QueryMaxSamples)
 	}
+	names := map[string]bool{}
+	for i, r := range c.RemoteWrite {
+		if names[r.Name] {
+			report(fmt.Sprintf("remote_write[%d].name", i), "is that of another one, too; each store has its own")
+		}
+		names[r.Name] = true
+	}
 	if c.EvaluationInterval < time.Second {
 		report("evaluation_interval", "is %s; want at least 1s", c.EvaluationInterval)
 	}
@@ -137,9 +146,9 @@ type DB struct {
 	parser     parser.Parser
 	dictionary map[string]metric.Def
 	config     Config
-	sending    *promremote.WriteStorage // nil when nothing is sent on
-	receiver   http.Handler             // nil when nothing is received
-	proxied    http.Handler             // nil when queries are answered here
+	sending    *senders     // nil when nothing is sent on
+	receiver   http.Handler // nil when nothing is received
+	proxied    http.Handler // nil when queries are answered here
 
 	failing atomic.Pointer[error] // of the last append
 
@@ -184,7 +193,7 @@ func (db *DB) reach(log *slog.Logger, deps Deps) (err error) {
 	if deps.Metrics == nil {
 		deps.Metrics = prometheus.NewRegistry()
 	}
-	if db.sending, err = sending(db.config, deps.Log.With("part", "remote write"), deps.Metrics); err != nil {
+	if db.sending, err = sending(db.config, db.tsdb, deps.Log.With("part", "remote write"), deps.Metrics); err != nil {
 		return err
 	}
 	if db.sending != nil {
@@ -205,6 +214,7 @@ func options(config Config) *tsdb.Options {
 	o.MaxBytes = config.MaxBytes
 	o.OutOfOrderTimeWindow = config.OutOfOrderWindow.Milliseconds()
 	o.MaxBlockDuration = max(min(config.Retention/10, longestBlock).Milliseconds(), o.MinBlockDuration)
+	o.BlockReloadInterval = choresEvery
 	o.WALSegmentSize = walSegmentBytes
 	o.WALCompression = compression.Snappy
 	o.StripeSize = stripes

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -32,7 +31,6 @@ type Keys struct {
 	file    envelope.File
 	records *store.Store
 	write   func(ctx context.Context, r trail.Record) error
-	log     *slog.Logger
 
 	mu        sync.RWMutex
 	set       *envelope.Set
@@ -43,8 +41,8 @@ type Keys struct {
 
 // openKeys reads the records' keys, or makes the first. It fails with
 // [fault.Denied] when they are encrypted with an outer key that is not at hand.
-func openKeys(ctx context.Context, outer envelope.Keys, records *store.Store, write func(context.Context, trail.Record) error, log *slog.Logger) (*Keys, error) {
-	k := &Keys{records: records, write: write, log: log}
+func openKeys(ctx context.Context, outer envelope.Keys, records *store.Store, write func(context.Context, trail.Record) error) (*Keys, error) {
+	k := &Keys{records: records, write: write}
 	k.file = envelope.File{
 		FS: durable.OS{}, Path: placeOfKeys, Keys: outer, Template: aead.AES256GCMKeyTemplate(), Clock: time.Now,
 	}

@@ -66,16 +66,7 @@ func (s *site) start(config people.Config) (err error) {
 	if err != nil {
 		s.Fatal(err)
 	}
-	outer, err := s.log.Derive(people.OuterPurpose)
-	if err != nil {
-		s.Fatal(err)
-	}
-	s.book, err = people.Open(s.Context(), config, people.Deps{
-		Store: s.store, Audit: s.log.Write, Digest: s.log.Pseudonym, Outer: outer, Log: testkit.Logger(s), Clock: time.Now,
-	})
-	if err == nil {
-		s.log.SetPeople(s.book)
-	}
+	s.book, err = people.Open(s.Context(), config, people.Deps{Store: s.store, Audit: s.log, Log: testkit.Logger(s), Clock: time.Now})
 	return err
 }
 

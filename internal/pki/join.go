@@ -33,8 +33,16 @@ func (m Member) TLS() *tls.Config {
 	pool := x509.NewCertPool()
 	pool.AddCert(m.Authority)
 	config := ToControlPlane(pool)
-	config.Certificates = []tls.Certificate{*m.Cert}
+	config.Certificates = []tls.Certificate{*Shown(m.Cert)}
 	return config
+}
+
+// Shown is what a node shows of its certificate: not the authority's, which its
+// control plane has, and would keep once more for each connection.
+func Shown(cert *tls.Certificate) *tls.Certificate {
+	shown := *cert
+	shown.Certificate = shown.Certificate[:1]
+	return &shown
 }
 
 // Join gets a node's first certificate for a token, of a key that is made here.

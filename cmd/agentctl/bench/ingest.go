@@ -35,6 +35,8 @@ type ingestReport struct {
 	peak      int64
 	p50, p99  time.Duration
 	measured  bool // cpu and resident
+
+	connected, connecting time.Duration // until all hosts were, by the clock and of the server's CPU; not in wall and cpu
 }
 
 func (r ingestReport) write(w io.Writer) {
@@ -43,21 +45,29 @@ func (r ingestReport) write(w io.Writer) {
 		_, _ = fmt.Fprintf(w, "  cpu %7.1fs %10.0f/cpu-s  rss %4d MiB (peak %d)", r.cpu.Seconds(), float64(r.samples)/r.cpu.Seconds(), r.resident>>20, r.peak>>20)
 	}
 	_, _ = fmt.Fprintf(w, "  ack p50 %s p99 %s\n", r.p50.Round(100*time.Microsecond), r.p99.Round(100*time.Microsecond))
+	if r.connected > 0 {
+		_, _ = fmt.Fprintf(w, "%-18s before that all hosts joined and connected in %.1fs, for %.1fs of CPU\n", "", r.connected.Seconds(), r.connecting.Seconds())
+	}
 }
 
 func (o *ingestOptions) run(ctx context.Context) (ingestReport, error) {
 	if o.perGPU < 1 || o.perGPU > len(gpuMetrics()) || o.hosts < 1 || o.gpus < 1 || o.steps < o.together || o.together < 1 || o.streams < 1 {
 		return ingestReport{}, fault.New(fault.Invalid, "bench ingest: want at least one host, GPU, metric (at most %d) and stream, and more steps than are sent together", len(gpuMetrics()))
 	}
-	before, err := usageOf(o.pid)
+	first, err := usageOf(o.pid)
 	if err != nil {
 		return ingestReport{}, err
 	}
-	began := time.Now()
+	began, before := time.Now(), first
+	var connected time.Duration
 	if o.remoteWrite != "" {
 		err = o.writeRemote(ctx)
 	} else {
-		err = o.sendFrames(ctx)
+		err = o.sendFrames(ctx, func() (err error) {
+			connected, began = time.Since(began), time.Now()
+			before, err = usageOf(o.pid)
+			return err
+		})
 	}
 	if err != nil {
 		return ingestReport{}, err
@@ -72,6 +82,7 @@ func (o *ingestOptions) run(ctx context.Context) (ingestReport, error) {
 	return ingestReport{
 		name: o.name, series: series, samples: series * (o.steps / o.together * o.together), wall: wall,
 		cpu: after.cpu - before.cpu, resident: after.resident, peak: after.peak, measured: o.pid != 0,
+		connected: connected, connecting: before.cpu - first.cpu,
 		p50: percentile(o.latencies, 0.5), p99: percentile(o.latencies, 0.99),
 	}, nil
 }
@@ -86,8 +97,9 @@ func (o *ingestOptions) took(d time.Duration) {
 func host(i int) string { return fmt.Sprintf("bench-%05d", i) }
 
 // sendFrames sends by the agents' protocol, each host on a connection of its
-// own. All hosts go on together, step by step.
-func (o *ingestOptions) sendFrames(ctx context.Context) error {
+// own. All hosts go on together, step by step, once connected has been told that
+// they are.
+func (o *ingestOptions) sendFrames(ctx context.Context, connected func() error) error {
 	group := life.NewGroup(ctx)
 	agents := make([]*agent, o.hosts)
 	links := make([]*link, o.hosts)
@@ -98,6 +110,9 @@ func (o *ingestOptions) sendFrames(ctx context.Context) error {
 			return fmt.Errorf("connect %s: %w", agents[i].name, err)
 		}
 		defer links[i].close()
+	}
+	if err := connected(); err != nil {
+		return err
 	}
 	start := time.Now().Add(-time.Duration(o.steps) * time.Second).UnixMilli()
 	var encoder columns.Encoder

@@ -32,7 +32,6 @@ const points = 14
 type trend struct {
 	values, times [points]float64
 	n             int
-	slopes        [points * (points - 1) / 2]float64
 }
 
 // add takes a value and, when a point's time has come, gives true.
@@ -75,15 +74,16 @@ func (t *trend) rate(set FillingSettings) float64 {
 	if total <= 0 || float64(growing) < set.Growing*float64(t.n-1) || largest > set.Single*total {
 		return 0
 	}
+	var slopes [points * (points - 1) / 2]float64
 	k := 0
 	for i := range t.n {
 		for j := i + 1; j < t.n; j++ {
-			t.slopes[k] = (t.values[j] - t.values[i]) / (t.times[j] - t.times[i])
+			slopes[k] = (t.values[j] - t.values[i]) / (t.times[j] - t.times[i])
 			k++
 		}
 	}
-	slices.Sort(t.slopes[:k])
-	return max(0, t.slopes[k/2])
+	slices.Sort(slopes[:k])
+	return max(0, slopes[k/2])
 }
 
 // filling is one thing that may fill up.
