@@ -231,7 +231,7 @@ func openRecords(t *testing.T, c *chaos) *store.Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := people.Open(t.Context(), people.Config{}, people.Deps{Store: s, Audit: log, Log: testkit.Logger(t), Clock: time.Now}); err != nil {
+	if _, err := people.Open(t.Context(), people.Config{}, people.Deps{Store: s, Audit: log, Log: testkit.Logger(t), Metrics: prometheus.NewRegistry(), Clock: time.Now}); err != nil {
 		t.Fatal(err)
 	}
 	return s
