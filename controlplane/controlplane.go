@@ -124,7 +124,7 @@ func (c *controlPlane) open(ctx context.Context, foundations *life.Group) (err e
 	}
 	foundations.Go("bus", life.AtEnd(func() error { c.bus.Close(); return nil }))
 	if c.store, err = store.Open(ctx, c.config.Store, store.Deps{
-		Log: c.log, Changed: c.tellChanged, Exports: len(c.config.Exports) > 0,
+		Log: c.log, Changed: c.tellChanged, Metrics: c.metrics, Exports: len(c.config.Exports) > 0,
 	}); err != nil {
 		return err
 	}
@@ -218,6 +218,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group, reload r
 		NewBank: func() pipeline.Bank { return detect.NewBankOf(profiles.Choose).WatchNodes(profiles.Nodes()) },
 		Clock:   time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
 	}, c.bus)
+	c.metrics.MustRegister(&backlog{c.store, c.bus, exports, events, time.Now})
 	doors, err := c.openDoors(ctx, services, listeners)
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())

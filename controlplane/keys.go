@@ -26,6 +26,6 @@ func (c *controlPlane) keyUsed(tx *store.Tx, event *commonv1.Event) error {
 // openPeople opens the keys of the records and of people, before anything is
 // written that they encrypt.
 func (c *controlPlane) openPeople(ctx context.Context) (err error) {
-	c.people, err = people.Open(ctx, c.config.Protection, people.Deps{Store: c.store, Audit: c.audit, Log: c.log, Clock: time.Now})
+	c.people, err = people.Open(ctx, c.config.Protection, people.Deps{Store: c.store, Audit: c.audit, Log: c.log, Metrics: c.metrics, Clock: time.Now})
 	return err
 }

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -36,6 +37,7 @@ const (
 // misbehaviour is how a provider fails, and what is documented of it.
 type misbehaviour struct {
 	name    string
+	kind    string        // of receiver; empty: webhook
 	lasts   time.Duration // from the first request on; then it works
 	answer  func(http.ResponseWriter, *http.Request)
 	arrives time.Duration // documented, at most; 0: it is given up
@@ -62,22 +64,22 @@ func misbehaviours(whole bool) []misbehaviour {
 	}
 	const s = time.Second
 	all := []misbehaviour{
-		{name: "429, Retry-After: 3", lasts: 3*s - s/2, answer: status(http.StatusTooManyRequests, in(3)), arrives: 3 * s, standIn: -1},
+		{name: "429, Retry-After: 3", kind: "slack", lasts: 3*s - s/2, answer: status(http.StatusTooManyRequests, in(3)), arrives: 3 * s, standIn: -1},
 		{name: "500 once", lasts: s / 10, answer: status(http.StatusInternalServerError, nil), arrives: s, standIn: -1},
 		{name: "refuses (404)", lasts: time.Hour, answer: status(http.StatusNotFound, nil), refuses: true},
 	}
 	if !whole {
 		return append(all,
 			misbehaviour{name: "500 for 2 s", lasts: 2 * s, answer: status(http.StatusInternalServerError, nil), arrives: 3 * s, standIn: -1},
-			misbehaviour{name: "hangs for 2 s", lasts: 2 * s, answer: hang, arrives: 3 * s, standIn: -1},
-			misbehaviour{name: "resets for 2 s", lasts: 2 * s, answer: reset, arrives: 3 * s, standIn: -1},
+			misbehaviour{name: "hangs for 2 s", kind: "pagerduty", lasts: 2 * s, answer: hang, arrives: 3 * s, standIn: -1},
+			misbehaviour{name: "resets for 2 s", kind: "slack", lasts: 2 * s, answer: reset, arrives: 3 * s, standIn: -1},
 			misbehaviour{name: "garbage for 2 s", lasts: 2 * s, answer: garbage, arrives: 3 * s, standIn: -1})
 	}
 	return append(all,
-		misbehaviour{name: "429, a date 20 s away", lasts: 19 * s, answer: status(http.StatusTooManyRequests, at(20*s)), arrives: 20 * s, standIn: -1},
-		misbehaviour{name: "500 for 40 s", lasts: 40 * s, answer: status(http.StatusInternalServerError, nil), arrives: 45 * s, standIn: 15 * s},
-		misbehaviour{name: "hangs for 2 min", lasts: 2 * time.Minute, answer: hang, arrives: 137 * s, standIn: 65 * s},
-		misbehaviour{name: "resets for 10 s", lasts: 10 * s, answer: reset, arrives: 15 * s, standIn: -1},
+		misbehaviour{name: "429, a date 20 s away", kind: "pagerduty", lasts: 19 * s, answer: status(http.StatusTooManyRequests, at(20*s)), arrives: 20 * s, standIn: -1},
+		misbehaviour{name: "500 for 40 s", kind: "pagerduty", lasts: 40 * s, answer: status(http.StatusInternalServerError, nil), arrives: 45 * s, standIn: 15 * s},
+		misbehaviour{name: "hangs for 2 min", kind: "slack", lasts: 2 * time.Minute, answer: hang, arrives: 137 * s, standIn: 65 * s},
+		misbehaviour{name: "resets for 10 s", kind: "pagerduty", lasts: 10 * s, answer: reset, arrives: 15 * s, standIn: -1},
 		misbehaviour{name: "garbage for 10 s", lasts: 10 * s, answer: garbage, arrives: 15 * s, standIn: -1})
 }
 
@@ -213,7 +215,9 @@ func TestProviderFaults(t *testing.T) {
 	for n, m := range misbehaviours(whole) {
 		p := newSick(t, m)
 		providers = append(providers, p)
-		config += fmt.Sprintf("  - {name: r%d, webhook: {url: '%s'}, fallback: standby}\n", n, p.URL)
+		p.kind = cmp.Or(p.kind, "webhook")
+		key := map[string]string{"pagerduty": ", routing_key: 0123456789abcdef0123456789abcdef"}[p.kind]
+		config += fmt.Sprintf("  - {name: r%d, %s: {url: '%s'%s}, fallback: standby}\n", n, p.kind, p.URL, key)
 		routes += fmt.Sprintf("    - {receiver: r%d, matchers: ['fault=\"r%d\"']}\n", n, n)
 	}
 	s, err := site.Plan(t.TempDir()+"/site", os.Getenv(binVariable))
@@ -240,14 +244,14 @@ func TestProviderFaults(t *testing.T) {
 
 	table := &strings.Builder{}
 	w := tabwriter.NewWriter(table, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "provider\tdocumented\tplanned\tmeasured\ttries\tlatest try\tfallback documented\tfallback measured\tbeside p50/p99")
+	_, _ = fmt.Fprintln(w, "provider\tkind\tdocumented\tplanned\tmeasured\ttries\tlatest try\tfallback documented\tfallback measured\tbeside p50/p99")
 	for n, p := range providers {
 		name := fmt.Sprintf("r%d", n)
 		r := p.result(t, name, waits[name], standIn)
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", p.name, r, quantiles(during))
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.name, p.kind, r, quantiles(during))
 		r.judge(t, p, whole)
 	}
-	_, _ = fmt.Fprintf(w, "none (before)\t\t\t\t\t\t\t\t%s\n", quantiles(before))
+	_, _ = fmt.Fprintf(w, "none (before)\t\t\t\t\t\t\t\t\t%s\n", quantiles(before))
 	_ = w.Flush()
 	t.Logf("a receiver beside got %d alerts meanwhile, %d of them again, and %d words of receivers that fail or work again\n%s",
 		len(during), beside.more, beside.trouble, table)

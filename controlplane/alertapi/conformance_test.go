@@ -224,6 +224,7 @@ func (p play) play(t *testing.T, program string) string {
 	if len(theirs.messages()) == 0 && p.name != "over before it was told" {
 		return "Alertmanager told nothing: the play shows nothing"
 	}
+	t.Logf("%d notifications of Alertmanager's", len(theirs.messages()))
 	return cmp.Diff(byGroup(theirs.messages()), byGroup(ours.messages()), cmpopts.EquateEmpty(),
 		cmpopts.IgnoreFields(alertData{}, "EndsAt", "GeneratorURL"))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -48,6 +49,9 @@ func openKeys(ctx context.Context, outer envelope.Keys, records *store.Store, wr
 	}
 	for range changeTries {
 		err := k.load(ctx)
+		if err == nil {
+			err = k.used(ctx, "open")
+		}
 		if fault.Is(err, fault.NotFound) {
 			err = k.change(ctx, "make", func(*envelope.Set) (*keyset.Handle, error) { return k.file.Grow(nil) })
 		}
@@ -122,9 +126,15 @@ func (k *Keys) change(ctx context.Context, what string, next func(*envelope.Set)
 	if err := k.use(set, version+1); err != nil {
 		return err
 	}
+	return k.used(ctx, what)
+}
+
+// used has a use of the outer key recorded.
+func (k *Keys) used(ctx context.Context, what string) error {
+	at := k.State()
 	return k.write(ctx, trail.Record{
 		Class: trail.Key, Actor: trail.Actor{Kind: "system", ID: "records"}, Action: "record keys/" + what, Outcome: "ok",
-		Object: map[string]string{"kek": set.KEK, "key": set.Primary()},
+		Object: map[string]string{"kek": at.KEK, "key": at.Primary}, Detail: map[string]string{"keys": strconv.Itoa(at.Keys)},
 	})
 }
 

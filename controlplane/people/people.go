@@ -22,12 +22,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/tink-crypto/tink-go/v2/aead/subtle"
 
 	"github.com/vigil-ml/vigil/controlplane/audit"
 	"github.com/vigil-ml/vigil/controlplane/audit/trail"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/metric"
 )
 
 // outerPurpose is what the outer key of an installation that configures none is
@@ -48,9 +50,10 @@ type Profile struct {
 type Deps struct {
 	Store *store.Store
 	// Audit is told of each change of keys, and gets its people from the book.
-	Audit *audit.Log
-	Log   *slog.Logger
-	Clock func() time.Time
+	Audit   *audit.Log
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+	Clock   func() time.Time
 }
 
 // Book keeps people. It is safe for concurrent use.
@@ -58,6 +61,8 @@ type Book struct {
 	deps Deps
 	keys *Keys
 	form *regexp.Regexp // how records name people
+
+	erased, reencrypted prometheus.Counter
 
 	mu    sync.Mutex
 	aeads map[string]*subtle.AESGCM // by the key's id
@@ -85,6 +90,8 @@ func Open(ctx context.Context, config Config, deps Deps) (*Book, error) {
 			"kek", at.KEK, "configured", at.ConfiguredKEK)
 	}
 	b := &Book{deps: deps, keys: keys, form: pseudonyms(), aeads: map[string]*subtle.AESGCM{}, names: map[string]string{}}
+	b.erased = metric.NewCounter(deps.Metrics, metric.ControlErased).WithLabelValues()
+	b.reencrypted = metric.NewCounter(deps.Metrics, metric.ControlReencrypted).WithLabelValues()
 	deps.Store.Protect(keys)
 	deps.Audit.SetPeople(b)
 	return b, nil

@@ -28,6 +28,8 @@ var (
 	ControlRequests           = Def{"vigil_control_requests_total", "1", Counter, []string{"method", "code"}, "Operator requests by method and gRPC code."}
 	ControlDenied             = Def{"vigil_control_denied_total", "1", Counter, []string{"reason"}, "Calls that were refused by reason: unknown (no credential or a wrong one), role, scope (another project), rate, size, throttled (too many wrong credentials)."}
 	ControlConnectionsRefused = Def{"vigil_control_refused_connections_total", "1", Counter, []string{"port", "reason"}, "Connections that were closed at once, by port (api, agents) and what was too many: those of the port, or of the address."}
+	ControlErased             = Def{"vigil_control_erased_people_total", "1", Counter, nil, "People and other callers whose key was destroyed here, so that what records say of them cannot be read."}
+	ControlReencrypted        = Def{"vigil_control_reencrypted_records_total", "1", Counter, nil, "Records and keys of people that were encrypted anew, with the records' present key."}
 	ControlAuditRecords       = Def{"vigil_control_audit_records_total", "1", Counter, []string{"class"}, "Records of the audit log, by class."}
 	ControlAuditRefused       = Def{"vigil_control_audit_refused_total", "1", Counter, nil, "Calls that were refused because their audit record could not be written."}
 	ControlAuditAstray        = Def{"vigil_control_audit_astray", "1", Gauge, []string{"copy"}, "1 while a copy of the audit log has what the log has not: the log was cut off or changed."}
@@ -39,6 +41,6 @@ func controlDefs() []Def {
 		ControlAgents, ControlFrames, ControlSamples, ControlSettings, ControlBusSkipped, ControlBusSync, ControlMemoryLimit, ControlMemoryLive, ControlMemoryLevel, ControlRefused, ControlRetention, ControlExpired, ControlEvents, ControlPipelineLag,
 		ControlFindings, ControlDetectSeconds, ControlDuties, ControlIncidentsFiring, ControlNotifications,
 		ControlNotifySeconds, ControlRolledUp, ControlReceiverFailing, ControlCommands, ControlRequests, ControlRequestSeconds,
-		ControlDenied, ControlConnectionsRefused, ControlAuditRecords, ControlAuditRefused, ControlAuditAstray,
+		ControlDenied, ControlConnectionsRefused, ControlErased, ControlReencrypted, ControlAuditRecords, ControlAuditRefused, ControlAuditAstray,
 	}
 }

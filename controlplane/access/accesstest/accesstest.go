@@ -45,7 +45,7 @@ func OpenWith(t testing.TB, config access.Config, s *store.Store, dir string, mo
 	if err != nil {
 		t.Fatal(err)
 	}
-	book, err := people.Open(t.Context(), people.Config{}, people.Deps{Store: s, Audit: log, Log: testkit.Logger(t), Clock: time.Now})
+	book, err := people.Open(t.Context(), people.Config{}, people.Deps{Store: s, Audit: log, Log: testkit.Logger(t), Metrics: registry, Clock: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
