@@ -159,6 +159,13 @@ KILLS ?= 100
 chaos-alerting: ## Kill the control plane KILLS (100) times while it tells of alerts; none may be lost
 	@VIGIL_CHAOS_KILLS=$(KILLS) go test ./cmd/e2e -run TestAlertingSurvivesKills -count=1 -timeout 30m -v | grep -vE '^(=== |ok|PASS)'
 
+test-provider-faults: ## Have real providers misbehave for as long as documented (two and a half minutes): when each is told again, and what a receiver beside notices
+	@VIGIL_PROVIDER_FAULTS=1 go test ./cmd/e2e -run TestProviderFaults -count=1 -timeout 20m -v | grep -vE '^(=== |ok|PASS)'
+
+test-alertmanager: ## Play the conformance and every method of API v2 to the present Alertmanager, built from its module (some minutes, the first time)
+	@home=$$(internal/tools/alertmanager.sh) && PATH=$$home:$$PATH VIGIL_ALERTMANAGER=$$home/alertmanager go test -count=1 -v \
+		-run 'TestConformance|TestAnswers|TestAmtool' ./controlplane/alertapi | grep -E '^ *(---|ok|FAIL)|_test.go'
+
 storm-alerting: ## 10,000 runs break within 5 s: how they are told, and what it costs
 	@VIGIL_STORM_FINDINGS=10000 go test ./cmd/e2e -run TestAlertingStorm -count=1 -timeout 20m -v | grep -vE '^(=== |ok|PASS)'
 

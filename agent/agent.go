@@ -154,6 +154,7 @@ func (a *agent) setup(services *life.Group, reload *reloader, reloads <-chan Con
 	if err != nil {
 		return err
 	}
+	a.warnOfOthers(checkpoints.ForOthers)
 	orders = command.NewCheckpoints(command.CheckpointDeps{
 		Log: a.log, Tracer: a.tracer, Clock: time.Now, Trainers: sessions, Saved: checkpoints.Saved, Events: a.journal.Events,
 	})

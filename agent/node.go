@@ -21,6 +21,7 @@ import (
 	"github.com/vigil-ml/vigil/agent/localapi"
 	"github.com/vigil-ml/vigil/agent/page"
 	"github.com/vigil-ml/vigil/agent/vault"
+	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/serve"
 	"github.com/vigil-ml/vigil/internal/telemetry"
@@ -182,6 +183,16 @@ func (a *agent) reachable() error {
 		return fmt.Errorf("reach the trainers' socket: %w", err)
 	}
 	return conn.Close()
+}
+
+// warnOfOthers says when the socket is for users whose trainers could not save.
+func (a *agent) warnOfOthers(why func() error) {
+	if a.config.Trainers.SocketMode == localapi.Defaults("").SocketMode {
+		return
+	}
+	if err := why(); err != nil {
+		a.log.Warn("trainers of other users cannot save checkpoints here", "error", err, "hint", fault.HintOf(err))
+	}
 }
 
 // web serves /metrics and /healthz.

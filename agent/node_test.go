@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/vigil-ml/vigil/agent/spool"
 	"github.com/vigil-ml/vigil/internal/durable"
+	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/testkit"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -138,4 +141,19 @@ func spooled(t *testing.T, c Config) (faults, reports int) {
 		t.Fatal(err)
 	}
 	return faults, reports
+}
+
+// TestASocketForOthersWarns: an agent that lets other users in says at its start that
+// their trainers cannot save.
+func TestASocketForOthersWarns(t *testing.T) {
+	for mode, warns := range map[string]bool{"0600": false, "0666": true} {
+		var said bytes.Buffer
+		a := &agent{config: Defaults(), log: slog.New(slog.NewTextHandler(&said, nil))}
+		a.config.Trainers.SocketMode = mode
+		a.warnOfOthers(func() error { return fault.WithHint(fault.New(fault.Precondition, "not root"), "run it as root") })
+		a.warnOfOthers(func() error { return nil })
+		if got := strings.Count(said.String(), "run it as root"); (got == 1) != warns {
+			t.Errorf("socket mode %s: %s", mode, &said)
+		}
+	}
 }

@@ -57,8 +57,9 @@ type Alerting struct {
 	names     []string
 
 	outcomes chan alert.Outcome
-	room     chan struct{} // a receiver that was full has room again
-	looks    chan struct{} // a receiver's health is worth a look
+	room     chan struct{}  // a receiver that was full has room again
+	looks    chan struct{}  // a receiver's health is worth a look
+	later    chan time.Time // when a try that was put off is due
 }
 
 // New builds every receiver of a configuration. It fails with
@@ -105,6 +106,7 @@ func assemble(config Config, deps Deps, kinds catalog) (*Alerting, error) {
 	a := &Alerting{
 		config: config, deps: deps, receivers: map[string]*chain{},
 		outcomes: make(chan alert.Outcome, outcomesHeld), room: make(chan struct{}, 1), looks: make(chan struct{}, 1),
+		later: make(chan time.Time, putOffHeld),
 	}
 	for _, r := range receivers {
 		a.names = append(a.names, r.name)

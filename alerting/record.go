@@ -45,6 +45,7 @@ func (a *Alerting) settle(c *chain, d alert.Delivery, o alert.Outcome) {
 			"incident", d.Incident.GetIncidentId(), "stand_in", o.StandIn, "error", o.Cause)
 	}
 	a.outcomes <- o
+	a.putOff(o.NotBefore)
 }
 
 // record writes outcomes down, those that have gathered meanwhile together:

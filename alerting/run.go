@@ -16,8 +16,8 @@ const (
 	leaseFor = 30 * time.Second
 	// leaseBatch is how many are taken at once.
 	leaseBatch = 64
-	// pollEvery finds what is due without the queue having changed: retries, and
-	// what a process that died had leased.
+	// pollEvery finds what is due without the queue having changed: what a process
+	// that died had leased, and what another put off.
 	pollEvery = 500 * time.Millisecond
 )
 
@@ -65,9 +65,7 @@ func (a *Alerting) tasksOf(c *chain) []life.Task {
 // take hands due deliveries to their receivers, at once when the queue changes
 // or a receiver has room again.
 func (a *Alerting) take(ctx context.Context) error {
-	poll := time.NewTicker(pollEvery)
-	defer poll.Stop()
-	away := false
+	away, due := false, &agenda{}
 	for {
 		// The channel is taken before the queue is read: a change between the
 		// two is not missed.
@@ -84,12 +82,8 @@ func (a *Alerting) take(ctx context.Context) error {
 		if away = err != nil; away {
 			changed = nil // it may change faster than it can be asked
 		}
-		select {
-		case <-ctx.Done():
+		if !a.await(ctx, changed, due) {
 			return nil
-		case <-changed:
-		case <-a.room:
-		case <-poll.C:
 		}
 	}
 }

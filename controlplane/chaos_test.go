@@ -14,6 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/vigil-ml/vigil/controlplane/audit"
+	"github.com/vigil-ml/vigil/controlplane/people"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/testkit"
@@ -49,6 +53,7 @@ type chaos struct {
 	t        *testing.T
 	config   string // what the replicas have in common
 	storeURL string
+	auditKey string // the file of the audit log's key
 	nats     *natscluster.Cluster
 	replicas []*replica
 	agents   []*chaosAgent
@@ -79,7 +84,7 @@ func TestReplicas(t *testing.T) {
 	if err := trained.Wait(); err != nil {
 		t.Error(err)
 	}
-	records := openRecords(t, c.storeURL)
+	records := openRecords(t, c)
 	c.settle(records)
 	cancel()
 	_ = load.Wait()
@@ -92,6 +97,7 @@ func startChaos(t *testing.T) *chaos {
 	// Replicas have one authority and one audit log: the first makes their keys.
 	keys := t.TempDir()
 	files := []string{filepath.Join(keys, "ca.pem"), filepath.Join(keys, "ca.key"), filepath.Join(keys, "audit.key")}
+	c.auditKey = files[2]
 	c.config = fmt.Sprintf(`store: {url: %q}
 authority: {cert_file: %q, key_file: %q}
 audit: {key_file: %q}
@@ -211,13 +217,29 @@ func (c *chaos) runs() int {
 	return len(all)
 }
 
-func openRecords(t *testing.T, url string) *store.Store {
+// openRecords opens what the replicas share, with their keys.
+func openRecords(t *testing.T, c *chaos) *store.Store {
 	t.Helper()
-	s, err := store.Open(t.Context(), store.Config{URL: url}, store.Deps{Log: testkit.Logger(t)})
+	config := audit.Defaults("")
+	config.KeyFile = c.auditKey
+	return openProtected(t, store.Config{URL: c.storeURL}, config)
+}
+
+// openProtected opens records with what opens those that are encrypted.
+func openProtected(t *testing.T, where store.Config, with audit.Config) *store.Store {
+	t.Helper()
+	s, err := store.Open(t.Context(), where, store.Deps{Log: testkit.Logger(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
+	log, err := audit.Open(t.Context(), with, audit.Deps{Store: s, Log: testkit.Logger(t), Metrics: prometheus.NewRegistry(), Clock: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := people.Open(t.Context(), people.Config{}, people.Deps{Store: s, Audit: log, Log: testkit.Logger(t), Metrics: prometheus.NewRegistry(), Clock: time.Now}); err != nil {
+		t.Fatal(err)
+	}
 	return s
 }
 

@@ -96,6 +96,27 @@ type Listener struct {
 	// Default: the address that it listens on.
 	URL string     `yaml:"url"`
 	TLS TLSOptions `yaml:"tls"`
+	// Connections is how many there may be.
+	Connections Bounds `yaml:"connections"`
+}
+
+// Bounds is how many connections a port holds at a time; one more is closed at
+// once.
+type Bounds struct {
+	// Max is of all together. At least 1.
+	Max int `yaml:"max"`
+	// MaxPerAddress is of one address; of IPv6 of one network of 64 bits. At least 1.
+	MaxPerAddress int `yaml:"max_per_address"`
+}
+
+// Check reports bounds that let nobody in.
+func (b Bounds) Check(report func(key, format string, args ...any)) {
+	if b.Max < 1 {
+		report("max", "is %d; want at least 1", b.Max)
+	}
+	if b.MaxPerAddress < 1 {
+		report("max_per_address", "is %d; want at least 1", b.MaxPerAddress)
+	}
 }
 
 // TLSOptions says how a port speaks TLS.
@@ -164,6 +185,8 @@ func (l Listener) hosts(address string) []string {
 type AgentListener struct {
 	// Listen is host:port; port 0 takes any free one.
 	Listen string `yaml:"listen"`
+	// Connections is how many there may be.
+	Connections Bounds `yaml:"connections"`
 }
 
 // Check reports an address that is none.
@@ -177,8 +200,8 @@ func (l AgentListener) Check(report func(key, format string, args ...any)) {
 func Defaults() Config {
 	return Config{
 		StateDir:  statedir.Default("controlplane"),
-		API:       Listener{Listen: "127.0.0.1:8080"},
-		Agents:    AgentListener{"127.0.0.1:7443"},
+		API:       Listener{Listen: "127.0.0.1:8080", Connections: Bounds{4096, 1024}},
+		Agents:    AgentListener{Listen: "127.0.0.1:7443", Connections: Bounds{32768, 16384}}, // nodes may share an address behind a NAT
 		Access:    access.Defaults(),
 		Audit:     audit.Defaults("audit"),
 		Authority: authority.Defaults("authority"),

@@ -63,7 +63,8 @@ func RunReloading(ctx context.Context, config Config, reloads <-chan Config, w i
 	if err := config.settle(); err != nil {
 		return err
 	}
-	c := &controlPlane{config: config, metrics: telemetry.NewRegistry(), self: newReplica()}
+	c := &controlPlane{config: config, console: w, metrics: telemetry.NewRegistry(), self: newReplica()}
+	defer c.closeExporters()
 	if err := c.speak(ctx, w); err != nil {
 		return err
 	}
@@ -92,6 +93,7 @@ func Check(config Config) error {
 // controlPlane is the parts while they are put together.
 type controlPlane struct {
 	config  Config
+	console io.Writer // where logs go
 	log     *slog.Logger
 	tracer  trace.Tracer
 	metrics *prometheus.Registry
@@ -100,13 +102,15 @@ type controlPlane struct {
 	readiness *readiness
 	load      *load.Gauge
 	exports   *export.Metrics
-	said      *telemetry.Relay // where this control plane's telemetry goes; nil: nowhere
-	flush     func()           // hands on what waits of it; once
+	made      []export.Exporter // in the order of the configuration
+	said      *telemetry.Relay  // where this control plane's telemetry goes; nil: nowhere
+	flush     func()            // hands on what waits of it; once
 	store     *store.Store
 	bus       *bus.Bus
 	samples   *metrics.DB
 	audit     *audit.Log
 	people    *people.Book
+	refused   *prometheus.CounterVec // connections
 }
 
 // open opens what everything stands on.
@@ -118,7 +122,7 @@ func (c *controlPlane) open(ctx context.Context, foundations *life.Group) (err e
 	}
 	foundations.Go("bus", life.AtEnd(func() error { c.bus.Close(); return nil }))
 	if c.store, err = store.Open(ctx, c.config.Store, store.Deps{
-		Log: c.log, Changed: c.tellChanged, Exports: len(c.config.Exports) > 0,
+		Log: c.log, Changed: c.tellChanged, Metrics: c.metrics, Exports: len(c.config.Exports) > 0,
 	}); err != nil {
 		return err
 	}
@@ -169,6 +173,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group, reload r
 		_ = agents.Close()
 		return err
 	}
+	agents, operators = c.bound(agents, "agents", c.config.Agents.Connections), c.bound(operators, "api", c.config.API.Connections)
 	listeners := map[string]string{"api": operators.Addr().String(), "agents": agents.Addr().String()}
 	c.self.Address = listeners["api"]
 
@@ -205,16 +210,14 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group, reload r
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
-	exports, err := c.exporters(people)
-	if err != nil {
-		return errors.Join(err, agents.Close(), operators.Close())
-	}
+	exports := c.exporters(people)
 	var frames *ingest.Service
 	events := pipeline.Partitioned(pipeline.Deps{
 		Store: c.store, Incidents: incidents, Audit: c.keyUsed, Busy: func() bool { return frames.Busy() },
 		NewBank: func() pipeline.Bank { return detect.NewBankOf(profiles.Choose).WatchNodes(profiles.Nodes()) },
 		Clock:   time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
 	}, c.bus)
+	c.metrics.MustRegister(&backlog{c.store, c.bus, exports, events, time.Now})
 	doors, err := c.openDoors(ctx, services, listeners)
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
@@ -228,7 +231,7 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group, reload r
 		Listener: operators, TLS: doors.tls, HTTP: c.web(events, incidents, router, alerts, doors), Store: c.store, Saver: nodes, Incidents: incidents, Router: router,
 		History: c.bus, Profiles: profiles, Receivers: alerts, Exports: exports,
 		People: c.people, Keys: c.people.Keys(), Progress: c.people.Progress,
-		Guard: doors.guard, Load: c.load, Audit: c.audit, Tokens: doors.tokens, Nodes: doors.authority,
+		Guard: doors.guard, Load: c.load, Audit: c.audit, Tokens: doors.tokens, Admin: doors.admin, Nodes: doors.authority,
 		Version: version.String(), Listeners: listeners, Retention: old.Kept(),
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
@@ -259,7 +262,7 @@ func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engi
 	mux.Handle(notify.CallbackPath, told.Callbacks())
 	alerts := alertapi.New(alertapi.Deps{
 		Store: c.store, Incidents: incidents, Router: router, Config: router.Config, Clock: time.Now, Log: c.log, Version: version.String(),
-		Name: c.people.Name,
+		Self: c.sharedID(), Name: c.people.Name,
 	})
 	mux.Handle("/api/v2/", shedding(c.load, ofOperators, alerts))
 	mux.Handle("/ping/", alerts)

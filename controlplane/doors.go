@@ -4,19 +4,32 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
+	"golang.org/x/term"
+
 	"github.com/vigil-ml/vigil/controlplane/access"
+	"github.com/vigil-ml/vigil/controlplane/audit/trail"
 	"github.com/vigil-ml/vigil/controlplane/authority"
+	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/durable"
+	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/localkey"
+	"github.com/vigil-ml/vigil/internal/metric"
+	"github.com/vigil-ml/vigil/internal/serve"
 )
 
 // doors is what decides who comes in.
 type doors struct {
 	guard     *access.Guard
 	tokens    *access.Tokens
+	admin     *access.Admin
 	authority *authority.Authority
 	people    *access.OIDC // nil where nobody signs in
 	tls       *tls.Config  // of the operators' port; nil where it speaks plainly
@@ -26,10 +39,13 @@ type doors struct {
 // what this user's own programs on this machine come in with, until the control
 // plane ends: the local administrator's secret, and a join token.
 func (c *controlPlane) openDoors(ctx context.Context, services *life.Group, listeners map[string]string) (*doors, error) {
-	d := &doors{tokens: access.NewTokens(c.store, time.Now)}
+	d := &doors{tokens: access.NewTokens(c.store, time.Now), admin: access.NewAdmin(c.store)}
 	local, secret := access.NewLocal()
-	known := []access.Authenticator{local, d.tokens}
-	var err error
+	known := []access.Authenticator{local, d.admin, d.tokens}
+	err := c.ensureAdmin(ctx, d.admin)
+	if err != nil {
+		return nil, err
+	}
 	if c.config.Access.OIDC.Issuer != "" {
 		if d.people, err = access.NewOIDC(c.config.Access.OIDC, time.Now, c.audit.Pseudonym); err != nil {
 			return nil, err
@@ -100,3 +116,48 @@ func (c *controlPlane) leaveKeys(ctx context.Context, services *life.Group, d *d
 	services.Go("local secrets", life.AtEnd(takeAll))
 	return nil
 }
+
+// ensureAdmin makes the local administrator with the first start on these records,
+// and shows the secret, once: on the terminal that the control plane was started
+// from or, where there is none, in a file that its user alone can read. It is not
+// logged.
+func (c *controlPlane) ensureAdmin(ctx context.Context, admin *access.Admin) error {
+	var secret string
+	made, _ := c.audit.Ride(ctx, trail.Record{
+		Class: trail.Key, Actor: trail.Actor{Kind: "system", ID: "first start"}, Action: "local administrator/make", Outcome: "ok",
+	})
+	err := c.store.View(ctx, func(tx *store.Tx) error { _, err := tx.LocalAdmin(); return err })
+	if fault.Is(err, fault.NotFound) {
+		err = c.store.Update(made, func(tx *store.Tx) (err error) { secret, err = admin.Ensure(tx); return err })
+	}
+	if err != nil || secret == "" {
+		return err
+	}
+	if file, ok := c.console.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+		_, err = fmt.Fprintf(file, "\nThe local administrator's secret, shown this once:\n\n    %s\n\n", secret)
+		return err
+	}
+	path := filepath.Join(c.config.StateDir, adminFile)
+	if err := durable.WriteFile(durable.OS{}, path, []byte(secret+"\n"), 0o600); err != nil {
+		return err
+	}
+	c.log.Info("the local administrator was made; read the secret and remove the file: it is nowhere else", "file", path)
+	return nil
+}
+
+// bound has a port hold so many connections, and counts those that it closes.
+func (c *controlPlane) bound(port net.Listener, name string, bounds Bounds) net.Listener {
+	if c.refused == nil {
+		c.refused = metric.NewCounter(c.metrics, metric.ControlConnectionsRefused)
+	}
+	return serve.Bound(port, serve.Bounds{Most: bounds.Max, Address: bounds.MaxPerAddress, Refused: func(why string, _ int) {
+		reason := "port"
+		if why == serve.TooManyOfAddress {
+			reason = "address"
+		}
+		c.refused.WithLabelValues(name, reason).Inc()
+	}})
+}
+
+// adminFile has the local administrator's secret until somebody takes it.
+const adminFile = "local-admin.secret"

@@ -120,17 +120,6 @@ func exportersOf(configs []ExportConfig, deps func(name string) export.Deps) ([]
 	return all, nil
 }
 
-// exporterStreams gives the streams that an exporter of a configuration takes.
-func exporterStreams(c ExportConfig) ([]string, error) {
-	made, err := exportersOf([]ExportConfig{c}, func(name string) export.Deps {
-		return export.Deps{Name: name, Version: version.String(), Log: slog.New(slog.DiscardHandler), Clock: time.Now}
-	})
-	if err != nil {
-		return nil, err
-	}
-	return made[0].Streams(), made[0].Close()
-}
-
 // checkExports finds the mistakes in the exporters' settings.
 func checkExports(configs []ExportConfig) error {
 	made, err := exportersOf(configs, func(name string) export.Deps {
@@ -142,23 +131,35 @@ func checkExports(configs []ExportConfig) error {
 	return err
 }
 
-// exporters makes the runners.
-func (c *controlPlane) exporters(trouble export.Trouble) (export.Set, error) {
-	made, err := exportersOf(c.config.Exports, func(name string) export.Deps {
-		return export.Deps{Name: name, Version: version.String(), Log: c.log, Clock: time.Now}
+// makeExporters makes the exporters, for as long as this control plane runs; their
+// streams decide what this control plane
+// says of itself. What they log is not exported: one that is told of for every
+// request would never end.
+func (c *controlPlane) makeExporters(log *slog.Logger) (err error) {
+	c.made, err = exportersOf(c.config.Exports, func(name string) export.Deps {
+		return export.Deps{Name: name, Version: version.String(), Log: log, Clock: time.Now}
 	})
-	if err != nil {
-		return nil, err
+	return err
+}
+
+// closeExporters is for the end, not for that of the duty, which may come back.
+func (c *controlPlane) closeExporters() {
+	for _, made := range c.made {
+		_ = made.Close()
 	}
+}
+
+// exporters makes the runners.
+func (c *controlPlane) exporters(trouble export.Trouble) export.Set {
 	var set export.Set
-	for i, exporter := range made {
+	for i, exporter := range c.made {
 		set = append(set, export.NewRunner(c.config.Exports[i].limits(exporter.Streams()), export.RunnerDeps{
 			Name: c.config.Exports[i].Name, Kind: c.config.Exports[i].Kind, Exporter: exporter,
 			Bus: c.bus, Store: c.store, Audit: c.audit, Dir: filepath.Join(c.config.StateDir, exportsDir),
 			Trouble: trouble, Metrics: c.exports, Log: c.log, Clock: time.Now,
 		}))
 	}
-	return set, nil
+	return set
 }
 
 // ExporterFailing opens an incident about an exporter.

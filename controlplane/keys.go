@@ -26,15 +26,6 @@ func (c *controlPlane) keyUsed(tx *store.Tx, event *commonv1.Event) error {
 // openPeople opens the keys of the records and of people, before anything is
 // written that they encrypt.
 func (c *controlPlane) openPeople(ctx context.Context) (err error) {
-	outer, err := c.audit.Derive(people.OuterPurpose)
-	if err != nil {
-		return err
-	}
-	c.people, err = people.Open(ctx, c.config.Protection, people.Deps{
-		Store: c.store, Audit: c.audit.Write, Digest: c.audit.Pseudonym, Outer: outer, Log: c.log, Clock: time.Now,
-	})
-	if err == nil {
-		c.audit.SetPeople(c.people)
-	}
+	c.people, err = people.Open(ctx, c.config.Protection, people.Deps{Store: c.store, Audit: c.audit, Log: c.log, Metrics: c.metrics, Clock: time.Now})
 	return err
 }

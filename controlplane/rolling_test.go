@@ -48,7 +48,7 @@ func TestRollingRestart(t *testing.T) {
 	if err := trained.Wait(); err != nil {
 		t.Error(err)
 	}
-	records := openRecords(t, c.storeURL)
+	records := openRecords(t, c)
 	c.settle(records)
 	cancel()
 	_ = load.Wait()

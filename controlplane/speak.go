@@ -47,10 +47,10 @@ func (c *Config) exportTraces() error {
 // takes of them goes through the store.
 func (c *controlPlane) speak(ctx context.Context, w io.Writer) error {
 	c.exports = export.NewMetrics(c.metrics)
-	wanted, err := c.wanted()
-	if err != nil {
+	if err := c.makeExporters(telemetry.Logger(w, c.config.Log)); err != nil {
 		return err
 	}
+	wanted := c.wanted()
 	relay, err := telemetry.NewRelay(c.exports.TelemetryLost)
 	if err != nil {
 		return err
@@ -75,21 +75,17 @@ func (c *controlPlane) speak(ctx context.Context, w io.Writer) error {
 }
 
 // wanted is what any exporter takes of what the control plane says of itself.
-func (c *controlPlane) wanted() (telemetry.Wanted, error) {
+func (c *controlPlane) wanted() telemetry.Wanted {
 	wanted := telemetry.Wanted{MetricsEvery: c.config.MetricsInterval}
-	for _, e := range c.config.Exports {
-		kind, err := exporterStreams(e)
-		if err != nil {
-			return wanted, err
-		}
-		streams := e.limits(kind).Streams
+	for i, e := range c.config.Exports {
+		streams := e.limits(c.made[i].Streams()).Streams
 		wanted.Traces = wanted.Traces || streams[export.StreamTraces]
 		wanted.Logs = wanted.Logs || streams[export.StreamLogs]
 		if streams[export.StreamMetrics] {
 			wanted.Metrics = c.metrics
 		}
 	}
-	return wanted, nil
+	return wanted
 }
 
 // keepTelemetry has the store keep what is said until every exporter has it.

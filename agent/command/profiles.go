@@ -3,6 +3,7 @@ package command
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -79,7 +80,7 @@ func (p *Profiles) Record(ctx context.Context, order *commonv1.ProfileOrder, dir
 	if !p.here(order) {
 		return "none of the ranks is on this node", nil
 	}
-	dir, err := p.makeRoom(order.GetRunId())
+	dir, err := p.makeRoom(order.GetRunId(), p.owner(order.GetRunId()))
 	if err != nil {
 		return "", err
 	}
@@ -221,12 +222,27 @@ func (p *Profiles) fail(ctx context.Context, order *commonv1.ProfileOrder, s *lo
 	return err
 }
 
-// makeRoom gives the directory for a run's traces, and removes the oldest that
-// are in it.
-func (p *Profiles) makeRoom(runID string) (string, error) {
+// owner gives whose a run's processes are; nil: the agent's own user's.
+func (p *Profiles) owner(runID string) *int {
+	for _, s := range p.deps.Trainers.Trainers(runID) {
+		return s.User()
+	}
+	return nil
+}
+
+// makeRoom gives the directory for a run's traces, which is its user's and nobody
+// else's, and removes the oldest that are in it.
+func (p *Profiles) makeRoom(runID string, user *int) (string, error) {
 	dir := filepath.Join(p.deps.Dir, runID)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("make directory for profiles: %w", err)
+	}
+	if user != nil {
+		// All in it is in directories of mode 0700: others pass to their own.
+		if err := errors.Join(os.Chmod(p.deps.Dir, 0o711), os.Lchown(dir, *user, -1)); err != nil {
+			return "", fault.WithHint(fault.New(fault.Precondition, "make directory for profiles of user %d: %w", *user, err),
+				"run the agent of a node that several users train on as root")
+		}
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {

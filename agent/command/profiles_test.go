@@ -167,6 +167,25 @@ func TestProfilesMakeRoom(t *testing.T) {
 	}
 }
 
+// TestProfilesOfAnotherUser lie where that user can write them, and nobody else looks.
+func TestProfilesOfAnotherUser(t *testing.T) {
+	home := testkit.SharedDir(t)
+	n := newNode(t, home)
+	defer n.stop()
+	const ada, bob = 64001, 64002
+	dir, err := n.profiles.MakeRoom("run", ada)
+	if err != nil {
+		t.Fatal(err)
+	}
+	testkit.Can(t, ada, `echo trace >"$1/p.json" && cat "$1/p.json"`, dir)
+	for _, script := range []string{`ls "$1/.."`, `mv "$1" "$1.away"`} {
+		testkit.Cannot(t, ada, script, dir)
+	}
+	for _, script := range []string{`cat "$1/p.json"`, `ls "$1"`, `echo x >"$1/planted"`} {
+		testkit.Cannot(t, bob, script, dir)
+	}
+}
+
 func newProfiles(t *testing.T, n *node) *command.Profiles {
 	t.Helper()
 	return command.NewProfiles(command.ProfileDeps{

@@ -205,7 +205,6 @@ func New(config Config, deps Deps) *API {
 // step that time passes (ticks.go). It fails with [fault.Exists] when
 // another agent serves it. A socket that a dead agent left is replaced.
 func (a *API) Run(ctx context.Context) error {
-	a.book.load(durable.OS{}, cmp.Or(a.config.Runs, a.config.Socket+".runs"))
 	mode, err := a.config.mode()
 	if err != nil {
 		return fmt.Errorf("serve trainers: %w", err)
@@ -215,6 +214,7 @@ func (a *API) Run(ctx context.Context) error {
 		return fmt.Errorf("serve trainers: %w", err)
 	}
 	defer release()
+	a.book.load(durable.OS{}, cmp.Or(a.config.Runs, a.config.Socket+".runs"))
 	// First no more directives are taken, then the watches end: each gives its
 	// process what was taken before.
 	stop := context.AfterFunc(ctx, func() {

@@ -30,7 +30,7 @@ func (a *API) BeginCheckpoint(ctx context.Context, in *trainerv1.BeginCheckpoint
 	}
 	req := vault.BeginRequest{
 		RunID: s.RunID, CheckpointID: in.CheckpointId, Attempt: s.Attempt, Rank: s.Rank,
-		Reason: in.Reason, SizeBytes: in.SizeBytes, User: s.user(),
+		Reason: in.Reason, SizeBytes: in.SizeBytes, User: s.User(),
 	}
 	if ordered, ok := a.deps.Orders.Lookup(in.CheckpointId); ok {
 		if ordered.Order.GetRunId() != s.RunID {
@@ -70,7 +70,7 @@ func (a *API) ResolveResume(ctx context.Context, in *trainerv1.ResolveResumeRequ
 		return nil, err
 	}
 	ref, passed, err := a.deps.Checkpoints.Resolve(ctx, vault.ResolveRequest{
-		RunID: s.RunID, Attempt: s.Attempt, Rank: s.Rank, WorldSize: in.WorldSize, Mode: in.Mode, CanReshard: in.CanReshard, Except: in.Except, User: s.user(),
+		RunID: s.RunID, Attempt: s.Attempt, Rank: s.Rank, WorldSize: in.WorldSize, Mode: in.Mode, CanReshard: in.CanReshard, Except: in.Except, User: s.User(),
 		// The same when the process asks again, which it does after a restart of the agent.
 		Process: fmt.Sprintf("%s/%d/%d", a.deps.Node, s.PID, s.Attempt),
 	})

@@ -25,9 +25,9 @@ func (a *API) caller(ctx context.Context) (int, error) {
 	return uid, nil
 }
 
-// user gives whose process a session is, for the vault: nil for the agent's own
-// user's, and for root's, which can do everything itself.
-func (s *Session) user() *int {
+// User gives whose process it is: nil for the agent's own user's, and for root's,
+// which can do everything itself.
+func (s *Session) User() *int {
 	if s.uid == os.Getuid() || s.uid == superuser {
 		return nil
 	}

@@ -36,15 +36,7 @@ const (
 // test must be root to be others.
 func openNode(t *testing.T, change ...func(*localapi.Config)) *node {
 	t.Helper()
-	testkit.RequireRoot(t)
-	dir, err := os.MkdirTemp("", "vigil-peer-") // t.TempDir is for its user alone
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	dir := testkit.SharedDir(t)
 	return serveWith(t, nil, append(change, func(c *localapi.Config) {
 		c.Socket, c.SocketMode = filepath.Join(dir, "run", "s"), "0666"
 		c.Runs = filepath.Join(dir, "runs")

@@ -62,13 +62,19 @@ func listen(path string, mode os.FileMode) (_ net.Listener, release func(), err 
 }
 
 // makeSocketDir makes the socket's directory, through which those come whom the
-// socket lets in. One that is
-// there is taken as it is, unless others may write to it and so put a socket
-// of their own in the place of the agent's.
+// socket lets in. One that is there is taken as it is, unless others may write to it
+// and so put a socket of their own in the place of the agent's.
 func makeSocketDir(dir string, mode os.FileMode) error {
 	through := 0o700 | (mode&0o060)>>1&0o010 | (mode&0o006)>>1&0o001 // whoever may read the socket may pass
+	_, err := os.Stat(dir)
+	fresh := errors.Is(err, os.ErrNotExist)
 	if err := os.MkdirAll(dir, through); err != nil {
 		return fmt.Errorf("make directory of socket: %w", err)
+	}
+	if fresh { // whatever the umask took away
+		if err := os.Chmod(dir, through); err != nil {
+			return fmt.Errorf("make directory of socket: %w", err)
+		}
 	}
 	info, err := os.Stat(dir)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,6 +31,18 @@ func TestSocketIsPrivate(t *testing.T) {
 	for path, want := range map[string]os.FileMode{n.socket: 0o600, filepath.Dir(n.socket): 0o700} {
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
 			t.Errorf("%s: %v, %v; want %o", path, info.Mode(), err, want)
+		}
+	}
+}
+
+// TestSocketsDirectoryCanBePassed: by whomever the socket is for, whatever the umask.
+func TestSocketsDirectoryCanBePassed(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	for mode, want := range map[string]os.FileMode{"0600": 0o700, "0660": 0o710, "0666": 0o711} {
+		dir := filepath.Join(t.TempDir(), "run")
+		serveWith(t, nil, func(c *localapi.Config) { c.Socket, c.SocketMode = filepath.Join(dir, "s"), mode })
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != want {
+			t.Errorf("for a socket of mode %s: %v, %v; want %04o", mode, info.Mode(), err, want)
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -109,7 +108,8 @@ func (v *Vault) stage(req BeginRequest) (*staging, error) {
 	}
 	if s.Owner != nil {
 		if err := v.hand(s.filesDir(), *s.Owner); err != nil {
-			return nil, errors.Join(err, v.deps.FS.RemoveAll(s.dir))
+			v.discard(s)
+			return nil, err
 		}
 	}
 	v.giveSpares(s)

@@ -28,9 +28,6 @@ const passBits = 0o011
 
 // hand gives a directory of the agent's, with all that is in it, to a user.
 func (v *Vault) hand(dir string, user int) error {
-	if err := v.letThrough(filepath.Dir(dir), user); err != nil {
-		return err
-	}
 	// The directory comes last: until then its new owner cannot enter it.
 	paths := []string{}
 	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
@@ -42,13 +39,12 @@ func (v *Vault) hand(dir string, user int) error {
 	}
 	for _, path := range slices.Backward(paths) {
 		if err := os.Lchown(path, user, -1); errors.Is(err, fs.ErrPermission) {
-			return fault.WithHint(fault.New(fault.Precondition, "this agent, of user %d, cannot give a directory to user %d", os.Getuid(), user),
-				"run the agent of a node that several users train on as root, or this user's training with an agent of its own")
+			return notRoot(user)
 		} else if err != nil {
 			return fmt.Errorf("give %s to user %d: %w", path, user, err)
 		}
 	}
-	return nil
+	return v.letThrough(filepath.Dir(dir), user)
 }
 
 // letThrough has others pass a directory of the vault's own and those above it. The
@@ -56,23 +52,9 @@ func (v *Vault) hand(dir string, user int) error {
 // where nothing in them is open to others, and no directory above them is: those are
 // for whoever made them.
 func (v *Vault) letThrough(dir string, user int) error {
-	modes := map[string]os.FileMode{} // of directories that are to be opened
-	for at := dir; ; at = filepath.Dir(at) {
-		info, err := os.Stat(at)
-		if err != nil {
-			return fmt.Errorf("let user %d through: %w", user, err)
-		}
-		if !passes(info, user) {
-			named := at == v.config.Dir || at == v.config.StagingDir
-			if !v.made(at) && (!named || !closed(at)) {
-				return fault.WithHint(fault.New(fault.Precondition, "user %d cannot reach a staging directory: %s is not for others", user, at),
-					fmt.Sprintf("chmod 711 %s, or set vault.staging_dir to a directory that all users can reach", at))
-			}
-			modes[at] = info.Mode().Perm() | passBits
-		}
-		if at == filepath.Dir(at) {
-			break
-		}
+	modes, err := v.barred(dir, user)
+	if err != nil {
+		return err
 	}
 	for at, mode := range modes {
 		if err := os.Chmod(at, mode); err != nil {
@@ -80,6 +62,47 @@ func (v *Vault) letThrough(dir string, user int) error {
 		}
 	}
 	return nil
+}
+
+// barred gives the directories on the way to one that a user cannot pass yet, with
+// the modes that they need; it fails where one of them is not to be opened.
+func (v *Vault) barred(dir string, user int) (map[string]os.FileMode, error) {
+	modes := map[string]os.FileMode{}
+	for at := dir; ; at = filepath.Dir(at) {
+		info, err := os.Stat(at)
+		if err != nil {
+			return nil, fmt.Errorf("let user %d through: %w", user, err)
+		}
+		if !passes(info, user) {
+			named := at == v.config.Dir || at == v.config.StagingDir
+			if !v.made(at) && (!named || !closed(at)) {
+				return nil, fault.WithHint(fault.New(fault.Precondition, "user %d cannot reach a staging directory: %s is not for others", user, at),
+					fmt.Sprintf("chmod 711 %s, or set vault.staging_dir to a directory that all users can reach", at))
+			}
+			modes[at] = info.Mode().Perm() | passBits
+		}
+		if at == filepath.Dir(at) {
+			return modes, nil
+		}
+	}
+}
+
+// nobody is a user who owns nothing.
+const nobody = 65534
+
+// ForOthers says why processes of other users could not save here, with what to do;
+// nil: they can.
+func (v *Vault) ForOthers() error {
+	if os.Geteuid() != 0 {
+		return notRoot(nobody)
+	}
+	_, err := v.barred(v.disk, nobody)
+	return err
+}
+
+func notRoot(user int) error {
+	return fault.WithHint(fault.New(fault.Precondition, "this agent, of user %d, cannot give a directory to user %d", os.Geteuid(), user),
+		"run the agent of a node that several users train on as root, or this user's training with an agent of its own")
 }
 
 // made tells whether a directory is one that the vault makes and nobody else.

@@ -3,10 +3,8 @@ package vault_test
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -22,48 +20,6 @@ const (
 	ada = 64001
 	bob = 64002
 )
-
-// reachable is a directory that every user can reach. The test must be root to be
-// others.
-func reachable(t *testing.T) string {
-	t.Helper()
-	testkit.RequireRoot(t)
-	dir, err := os.MkdirTemp("", "vigil-others-") // t.TempDir is for its user alone
-	if err == nil {
-		err = os.Chmod(dir, 0o755)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
-// shell is a shell of a user, in a directory.
-func shell(uid uint32, script string, args ...string) *exec.Cmd {
-	cmd := exec.Command("/bin/sh", append([]string{"-c", script, "sh"}, args...)...)
-	cmd.Dir, cmd.Env = "/", []string{"PATH=/usr/bin:/bin"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
-	return cmd
-}
-
-// can has a user do something, and gives what came of it.
-func can(t *testing.T, uid uint32, script string, args ...string) string {
-	t.Helper()
-	out, err := shell(uid, script, args...).CombinedOutput()
-	if err != nil {
-		t.Errorf("user %d: %s: %v\n%s", uid, script, err, out)
-	}
-	return string(out)
-}
-
-// cannot has a user try something that must fail.
-func cannot(t *testing.T, uid uint32, script string, args ...string) {
-	t.Helper()
-	if out, err := shell(uid, script, args...).CombinedOutput(); err == nil {
-		t.Errorf("user %d did this: %s\n%s", uid, script, out)
-	}
-}
 
 func (b *bench) begin(id string, uid, size int) (string, error) {
 	_, dir, err := b.Begin(b.t.Context(), vault.BeginRequest{RunID: "run", CheckpointID: id, SizeBytes: int64(size), User: &uid})
@@ -86,18 +42,18 @@ func TestATrainerOfAnotherUser(t *testing.T) {
 		"encrypted":              encrypted(t),
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := open(t, reachable(t), durable.OS{}, change)
+			b := open(t, testkit.SharedDir(t), durable.OS{}, change)
 			b.run()
 			dir, err := b.begin("ck", ada, 0)
 			if err != nil {
 				t.Fatalf("%v (%s)", err, fault.HintOf(err))
 			}
-			can(t, ada, `umask 077; cd "$1" && printf weights >w && mkdir optimizer && printf moments >optimizer/m`, dir)
+			testkit.Can(t, ada, `umask 077; cd "$1" && printf weights >w && mkdir optimizer && printf moments >optimizer/m`, dir)
 			for _, script := range []string{`ls "$1"`, `cat "$1/w"`, `echo x >"$1/planted"`, `echo x >"$1/../planted"`, `ln -s / "$1/../planted"`, `rm -rf "$1/w"`} {
-				cannot(t, bob, script, dir)
+				testkit.Cannot(t, bob, script, dir)
 			}
 			for _, script := range []string{`ls "$1/.."`, `cat "$1/../begin.json"`, `rm "$1/../begin.json"`, `mv "$1" "$1.away"`, `ls "$1/../.."`} {
-				cannot(t, ada, script, dir)
+				testkit.Cannot(t, ada, script, dir)
 			}
 			if err := b.commit("ck", 1); err != nil {
 				t.Fatal(err)
@@ -112,13 +68,13 @@ func TestATrainerOfAnotherUser(t *testing.T) {
 				return ref, fmt.Sprint(passed)
 			}
 			ref, _ := resume(ada)
-			if got := can(t, ada, `cd "$1" && cat w optimizer/m`, ref.GetDirectory()); got != "weightsmoments" {
+			if got := testkit.Can(t, ada, `cd "$1" && cat w optimizer/m`, ref.GetDirectory()); got != "weightsmoments" {
 				t.Errorf("she goes on from %q", got)
 			}
-			cannot(t, bob, `cat "$1/w"`, ref.GetDirectory())
+			testkit.Cannot(t, bob, `cat "$1/w"`, ref.GetDirectory())
 			for _, uid := range []uint32{ada, bob} {
-				cannot(t, uid, `cat "$1"/run/ck/rank-00000/files/w`, filepath.Join(b.dir, "vault"))
-				cannot(t, uid, `ls "$1"`, filepath.Join(b.dir, "vault"))
+				testkit.Cannot(t, uid, `cat "$1"/run/ck/rank-00000/files/w`, filepath.Join(b.dir, "vault"))
+				testkit.Cannot(t, uid, `ls "$1"`, filepath.Join(b.dir, "vault"))
 			}
 
 			// It is hers, whoever asks on another node that shares the vault.
@@ -138,7 +94,7 @@ func TestATrainerOfAnotherUser(t *testing.T) {
 // TestAnotherUsersFilesAreWrittenOver: in memory her next checkpoint is written over
 // the one before, and nobody else's is.
 func TestAnotherUsersFilesAreWrittenOver(t *testing.T) {
-	b := open(t, reachable(t), durable.OS{}, func(c *vault.Config) { c.StagingDir = "" })
+	b := open(t, testkit.SharedDir(t), durable.OS{}, func(c *vault.Config) { c.StagingDir = "" })
 	b.run()
 	save := func(id string, step int64, script string) {
 		t.Helper()
@@ -149,8 +105,8 @@ func TestAnotherUsersFilesAreWrittenOver(t *testing.T) {
 		if !strings.HasPrefix(dir, "/dev/shm/") {
 			t.Skipf("staging is not in memory here: %s", dir)
 		}
-		cannot(t, bob, `ls "$1/../spare"`, dir)
-		can(t, ada, script, dir)
+		testkit.Cannot(t, bob, `ls "$1/../spare"`, dir)
+		testkit.Can(t, ada, script, dir)
 		if err := b.commit(id, step); err != nil {
 			t.Fatal(err)
 		}
@@ -179,7 +135,7 @@ func TestAnotherUsersFilesAreWrittenOver(t *testing.T) {
 // TestTricksOfAnotherUser: whatever she puts into her directory, the agent, which may
 // read all, takes only what is hers.
 func TestTricksOfAnotherUser(t *testing.T) {
-	home := reachable(t)
+	home := testkit.SharedDir(t)
 	open666 := filepath.Join(home, "open") // the kernel lets her link to what she could write to
 	if err := os.WriteFile(open666, []byte("root's"), 0o600); err != nil {
 		t.Fatal(err)
@@ -197,7 +153,7 @@ func TestTricksOfAnotherUser(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		can(t, ada, script, dir, open666)
+		testkit.Can(t, ada, script, dir, open666)
 		if err := b.commit(id, 1); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%s: commit = %v", script, err)
 		}
@@ -205,7 +161,7 @@ func TestTricksOfAnotherUser(t *testing.T) {
 		if err := os.Remove(filepath.Join(dir, "w")); err != nil && !os.IsNotExist(err) {
 			t.Fatal(err)
 		}
-		can(t, ada, `rm -f "$1/self"; echo mine >"$1/mine"`, dir)
+		testkit.Can(t, ada, `rm -f "$1/self"; echo mine >"$1/mine"`, dir)
 	}
 	for id := range 6 {
 		b.Abandon("run", fmt.Sprint("trick-", id), 0)
@@ -215,23 +171,23 @@ func TestTricksOfAnotherUser(t *testing.T) {
 // TestCheckpointsThatGrow: a file of holes takes nothing where it is staged, and would
 // take all of the vault's disk; so would one that is written to while it is sealed.
 func TestCheckpointsThatGrow(t *testing.T) {
-	b := open(t, reachable(t), durable.OS{}, func(c *vault.Config) { c.Retries = 5 })
+	b := open(t, testkit.SharedDir(t), durable.OS{}, func(c *vault.Config) { c.Retries = 5 })
 	dir, err := b.begin("holes", ada, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	can(t, ada, `truncate -s 4E "$1/w" || truncate -s 8T "$1/w"`, dir)
+	testkit.Can(t, ada, `truncate -s 4E "$1/w" || truncate -s 8T "$1/w"`, dir)
 	if err := b.commit("holes", 1); !fault.Is(err, fault.Exhausted) {
 		t.Errorf("a file of holes: commit = %v", err)
 	}
 	if dir, err = b.begin("grows", ada, 0); err != nil {
 		t.Fatal(err)
 	}
-	can(t, ada, `echo weights >"$1/w"`, dir)
+	testkit.Can(t, ada, `echo weights >"$1/w"`, dir)
 	if err := b.commit("grows", 1); err != nil {
 		t.Fatal(err)
 	}
-	can(t, ada, `truncate -s 8T "$1/w"`, dir)
+	testkit.Can(t, ada, `truncate -s 8T "$1/w"`, dir)
 	b.run()
 	b.wait("grows", "FAILED")
 	testkit.Eventually(t, "it to be removed", func() bool { _, err := os.Lstat(dir); return err != nil })
@@ -243,7 +199,7 @@ func TestCheckpointsThatGrow(t *testing.T) {
 // TestNamesThatChange: while the agent reads and moves her files, she has their names
 // lead to a directory of root's and back. Nothing of root's is read, or moved.
 func TestNamesThatChange(t *testing.T) {
-	home := reachable(t)
+	home := testkit.SharedDir(t)
 	secrets, err := os.MkdirTemp("/dev/shm", "vigil-secrets-") // where a rename would reach it
 	if err != nil {
 		t.Skipf("no memory to stage in: %v", err)
@@ -262,8 +218,8 @@ func TestNamesThatChange(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		can(t, ada, `cd "$1" && mkdir d && { mv ../spare/0 d/w 2>/dev/null || head -c 2097152 /dev/zero >d/w; }`, dir)
-		swaps := shell(ada, `cd "$1" && while mv d e && ln -s "$2" d && rm d && mv e d; do :; done 2>/dev/null`, dir, secrets)
+		testkit.Can(t, ada, `cd "$1" && mkdir d && { mv ../spare/0 d/w 2>/dev/null || head -c 2097152 /dev/zero >d/w; }`, dir)
+		swaps := testkit.ShellAs(ada, `cd "$1" && while mv d e && ln -s "$2" d && rm d && mv e d; do :; done 2>/dev/null`, dir, secrets)
 		if err := swaps.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -293,13 +249,20 @@ func TestNamesThatChange(t *testing.T) {
 // TestAPlaceThatOthersCannotReach: it is said what to do, and what is not the vault's
 // is not opened.
 func TestAPlaceThatOthersCannotReach(t *testing.T) {
-	home := reachable(t)
+	home := testkit.SharedDir(t)
 	if err := os.Chmod(home, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	_, err := open(t, home, durable.OS{}).begin("ck", ada, 0)
+	closed := open(t, home, durable.OS{})
+	if err := closed.ForOthers(); !strings.Contains(fault.HintOf(err), "chmod 711 "+home) {
+		t.Errorf("what the agent says when it starts: %v", err)
+	}
+	_, err := closed.begin("ck", ada, 0)
 	if !fault.Is(err, fault.Precondition) || !strings.Contains(fault.HintOf(err), "chmod 711 "+home) {
 		t.Errorf("above the staging directory: %v (%s)", err, fault.HintOf(err))
+	}
+	if left, err := os.ReadDir(filepath.Join(home, "staging")); err != nil || len(left) > 0 {
+		t.Errorf("what was begun for her is left: %v, %v", left, err)
 	}
 	if info, err := os.Stat(home); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("it was opened: %v, %v", info.Mode(), err)
@@ -318,6 +281,9 @@ func TestAPlaceThatOthersCannotReach(t *testing.T) {
 	if err := os.Remove(filepath.Join(staging, "somebody's")); err != nil {
 		t.Fatal(err)
 	}
+	if err := b.ForOthers(); err != nil {
+		t.Errorf("a place that others can reach: %v", err)
+	}
 	if _, err := b.begin("ck", ada, 0); err != nil {
 		t.Errorf("a staging directory of the vault's own: %v", err)
 	}
@@ -325,7 +291,7 @@ func TestAPlaceThatOthersCannotReach(t *testing.T) {
 
 // TestOneUserDoesNotTakeAllPlaces: checkpoints that are begun are bounded by user.
 func TestOneUserDoesNotTakeAllPlaces(t *testing.T) {
-	b := open(t, reachable(t), durable.OS{}, func(c *vault.Config) { c.MaxStaged = 32 })
+	b := open(t, testkit.SharedDir(t), durable.OS{}, func(c *vault.Config) { c.MaxStaged = 32 })
 	begin := func(run string, uid int) error {
 		_, _, err := b.Begin(t.Context(), vault.BeginRequest{RunID: run, User: &uid})
 		return err

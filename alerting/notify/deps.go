@@ -51,6 +51,9 @@ type Deps struct {
 // Memory is a small durable table of one receiver: what its provider calls the
 // message, annotation or alert of an incident. Implementations are safe for
 // concurrent use. Keys are those of deliveries.
+//
+// What is kept under a delivery's key, or "changes/" and an incident's id, goes
+// when the incident is let go of for its age.
 type Memory interface {
 	// Recall gives the value of a key, "" when there is none.
 	Recall(ctx context.Context, key string) (string, error)

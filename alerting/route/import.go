@@ -139,7 +139,7 @@ func (i *importer) duration(to map[string]any, key, text, where string) {
 
 // rest converts inhibition and times.
 func (i *importer) rest() {
-	if rules, ok := i.from["inhibit_rules"].([]any); ok && len(rules) > 0 {
+	if rules := i.inhibitRules(); len(rules) > 0 {
 		i.to["inhibit_rules"] = rules
 		i.taken("%d inhibition rules", len(rules))
 	}
@@ -161,6 +161,33 @@ func (i *importer) rest() {
 			i.left("%s: Vigil has no such key", key)
 		}
 	}
+}
+
+// inhibitKeys are the keys of an inhibition rule that Vigil has under the same
+// name.
+func inhibitKeys() []string {
+	return []string{
+		"source_match", "source_match_re", "source_matchers", "target_match", "target_match_re", "target_matchers", "equal",
+	}
+}
+
+// inhibitRules converts inhibition. A rule with more to it than Vigil knows is
+// left out: without that it would keep quiet what it should not.
+func (i *importer) inhibitRules() []any {
+	rules, _ := i.from["inhibit_rules"].([]any)
+	var all []any
+	for n, item := range rules {
+		from, _ := item.(map[string]any)
+		to := maps.Clone(from)
+		delete(to, "name") // it is for people
+		unknown := slices.DeleteFunc(slices.Sorted(maps.Keys(to)), func(key string) bool { return slices.Contains(inhibitKeys(), key) })
+		if len(unknown) > 0 {
+			i.left("inhibit_rules[%d]: Vigil has no such key as %s; the rule is left out", n, strings.Join(unknown, ", "))
+			continue
+		}
+		all = append(all, to)
+	}
+	return all
 }
 
 // templates takes the files of templates, which receivers' texts refer to.

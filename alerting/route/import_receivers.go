@@ -12,8 +12,9 @@ import (
 // globalsUsed are the global keys that receivers have their defaults from.
 func globalsUsed() []string {
 	return []string{
-		"slack_api_url", "slack_api_url_file", "pagerduty_url", "smtp_smarthost", "smtp_from", "smtp_hello",
-		"smtp_auth_username", "smtp_auth_password", "smtp_auth_password_file", "smtp_require_tls",
+		"slack_api_url", "slack_api_url_file", "slack_app_token", "slack_app_token_file", "pagerduty_url", "smtp_smarthost",
+		"smtp_from", "smtp_hello", "smtp_auth_username", "smtp_auth_password", "smtp_auth_password_file", "smtp_require_tls",
+		"smtp_force_implicit_tls",
 	}
 }
 
@@ -29,6 +30,9 @@ func (i *importer) receivers() {
 		for _, key := range slices.Sorted(maps.Keys(from)) {
 			kind, isKind := strings.CutSuffix(key, "_configs")
 			if !isKind {
+				if key != "name" {
+					i.left("receiver %s.%s: Vigil has no such key", name, key)
+				}
 				continue
 			}
 			integrations, _ := from[key].([]any)
@@ -58,9 +62,7 @@ func (i *importer) receiver(all []any, name, kind string, from map[string]any) [
 	case "webhook":
 		settings = part.webhook()
 	case "slack":
-		settings = map[string]any{"url": part.secret("api_url", "slack_api_url")}
-		part.words(settings, "title", "title")
-		part.words(settings, "text", "text")
+		settings = part.slack()
 	case "pagerduty":
 		settings = map[string]any{"routing_key": part.secret("routing_key", "")}
 		if settings["routing_key"] == "" {
@@ -117,6 +119,23 @@ func (p *part) secret(key, global string) string {
 	return p.get(key, global)
 }
 
+// slack takes an app's token with its channel where there is one, else the
+// incoming webhook.
+func (p *part) slack() map[string]any {
+	settings := map[string]any{}
+	if token := p.secret("app_token", "slack_app_token"); token != "" && p.get("api_url", "")+p.get("api_url_file", "") == "" {
+		settings["token"], settings["channel"] = token, p.get("channel", "")
+		if _, given := p.from["update_message"]; given {
+			p.used = append(p.used, "update_message") // Vigil always does
+		}
+	} else {
+		settings["url"] = p.secret("api_url", "slack_api_url")
+	}
+	p.words(settings, "title", "title")
+	p.words(settings, "text", "text")
+	return settings
+}
+
 func (p *part) webhook() map[string]any {
 	settings := map[string]any{"url": p.secret("url", "")}
 	if http, ok := p.from["http_config"].(map[string]any); ok {
@@ -154,9 +173,13 @@ func (p *part) email() map[string]any {
 			settings[key] = value
 		}
 	}
-	if p.get("require_tls", "smtp_require_tls") == "false" {
+	switch implicit := p.get("force_implicit_tls", "smtp_force_implicit_tls"); {
+	case implicit == "true" || (port == "465" && implicit == ""):
+		settings["tls"] = "tls"
+	case p.get("require_tls", "smtp_require_tls") == "false":
 		settings["tls"] = "none"
 	}
+	p.used = append(p.used, "require_tls")
 	p.words(settings, "text", "text")
 	if headers, ok := p.from["headers"].(map[string]any); ok {
 		p.used = append(p.used, "headers")

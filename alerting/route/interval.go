@@ -65,12 +65,23 @@ func NewIntervals(configs []IntervalConfig) (Intervals, error) {
 }
 
 // Muted tells whether a route tells nothing at a time.
-func (in Intervals) Muted(r *Route, now time.Time) bool {
+func (in Intervals) Muted(r *Route, now time.Time) bool { return len(in.MutedBy(r, now)) > 0 }
+
+// MutedBy names the intervals for which a route tells nothing at a time: all its
+// active ones where the time is in none of them, else those of its mute ones that
+// the time is in. None: it tells.
+func (in Intervals) MutedBy(r *Route, now time.Time) []string {
 	covers := func(name string) bool {
 		return slices.ContainsFunc(in[name], func(t timeinterval.TimeInterval) bool { return t.ContainsTime(now.UTC()) })
 	}
-	if slices.ContainsFunc(r.Mute, covers) {
-		return true
+	if len(r.Active) > 0 && !slices.ContainsFunc(r.Active, covers) {
+		return r.Active
 	}
-	return len(r.Active) > 0 && !slices.ContainsFunc(r.Active, covers)
+	var names []string
+	for _, name := range r.Mute {
+		if covers(name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }

@@ -27,7 +27,7 @@ func accessCommand(a *app) *cobra.Command {
 		Args: cobra.ArbitraryArgs,
 		RunE: needsSubcommand,
 	}
-	cmd.AddCommand(accessWhoAmI(a), accessToken(a), accessPin(a), accessTokens(a), accessCreate(a), accessRevoke(a))
+	cmd.AddCommand(accessWhoAmI(a), accessToken(a), accessPin(a), accessTokens(a), accessCreate(a), accessRevoke(a), accessResetAdmin(a))
 	return cmd
 }
 
@@ -221,6 +221,29 @@ func accessRevoke(a *app) *cobra.Command {
 				return a.show(out, func(p *page) {
 					p.line(cell{"revoked", good}, cell{text: out.Token.TokenId}, cell{text: out.Token.Name})
 				})
+			})
+		},
+	}
+}
+
+func accessResetAdmin(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "reset-admin",
+		Short: "Give the local administrator another secret, shown once",
+		Long: `Shows the secret that the local administrator comes in with, on the control plane's machine: --token-file, VIGIL_TOKEN.
+The one before is good for nothing from then on.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.call(cmd.Context(), "access reset-admin", func(ctx context.Context, c *client) error {
+				out, err := controlv1.NewAccessServiceClient(c).ResetLocalAdmin(ctx, &controlv1.ResetLocalAdminRequest{})
+				if err != nil {
+					return err
+				}
+				if !a.output.forPeople() {
+					return a.show(out, nil)
+				}
+				_, err = fmt.Fprintln(a.stdout, out.Secret)
+				return fault.Mark(fault.Unavailable, err)
 			})
 		},
 	}

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/vigil-ml/vigil/alerting/alert"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
@@ -64,6 +66,39 @@ func (a *app) completeIncidents(cmd *cobra.Command, _ []string, _ string) ([]str
 		}
 		return ids, err
 	})
+}
+
+// completeSilences asks the server for the ids of the silences that hold or will.
+func (a *app) completeSilences(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return a.completeFrom(cmd, func(ctx context.Context, c *client) (ids []string, err error) {
+		out, err := controlv1.NewSilenceServiceClient(c).ListSilences(ctx, &controlv1.ListSilencesRequest{})
+		for _, s := range out.GetSilences() {
+			ids = append(ids, cobra.CompletionWithDesc(s.SilenceId, strings.Join(matcherTexts(s), " ")))
+		}
+		return ids, err
+	})
+}
+
+// completeReceivers asks the server for the receivers' names.
+func (a *app) completeReceivers(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return a.completeFrom(cmd, func(ctx context.Context, c *client) (names []string, err error) {
+		out, err := controlv1.NewReceiverServiceClient(c).ListReceivers(ctx, &controlv1.ListReceiversRequest{})
+		for _, r := range out.GetReceivers() {
+			names = append(names, cobra.CompletionWithDesc(r.Name, r.Kind))
+		}
+		return names, err
+	})
+}
+
+// completeLabels gives the names of the labels that incidents have.
+func completeLabels(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	var names []string
+	for _, name := range []string{
+		alert.LabelName, alert.LabelSeverity, alert.LabelRun, alert.LabelNode, alert.LabelRank, "gpu", "project", "job", "team", "cluster",
+	} {
+		names = append(names, name+"=")
+	}
+	return names, cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
 }
 
 func (a *app) completeFrom(cmd *cobra.Command, list func(context.Context, *client) ([]string, error)) ([]string, cobra.ShellCompDirective) {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/vigil-ml/vigil/alerting"
 	"github.com/vigil-ml/vigil/alerting/route"
+	"github.com/vigil-ml/vigil/controlplane/access"
 	"github.com/vigil-ml/vigil/controlplane/access/accesstest"
 	"github.com/vigil-ml/vigil/controlplane/api"
 	"github.com/vigil-ml/vigil/controlplane/bus"
@@ -125,7 +126,7 @@ func (in *installation) serve(t *testing.T, listener net.Listener) {
 	served := api.New(api.Deps{
 		Listener: listener, Store: in.store, Saver: in.fleet, History: in.bus, Profiles: profiles, Version: "v9",
 		Incidents: in.incidents, Router: in.router,
-		Guard: in.doors.Guard, Audit: in.doors.Audit, Tokens: in.doors.Tokens, Nodes: in.doors.Nodes,
+		Guard: in.doors.Guard, Audit: in.doors.Audit, Tokens: in.doors.Tokens, Admin: access.NewAdmin(in.store), Nodes: in.doors.Nodes,
 		People: in.doors.People, Keys: in.doors.People.Keys(), Progress: in.doors.People.Progress,
 		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 		Tracer: noop.NewTracerProvider().Tracer(""), Clock: time.Now,

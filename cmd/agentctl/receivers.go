@@ -49,9 +49,10 @@ func receiverTable(p *page, receivers []*controlv1.Receiver) {
 
 func alertsTest(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "test RECEIVER",
-		Short: "Send a made-up incident to a receiver, and show what the provider says",
-		Args:  oneArg("receiver", "agentctl alerts receivers lists the receivers"),
+		Use:               "test RECEIVER",
+		Short:             "Send a made-up incident to a receiver, and show what the provider says",
+		Args:              oneArg("receiver", "agentctl alerts receivers lists the receivers"),
+		ValidArgsFunction: firstArg(a.completeReceivers),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.call(cmd.Context(), "alerts test", func(ctx context.Context, c *client) error {
 				out, err := controlv1.NewReceiverServiceClient(c).TestReceiver(ctx, &controlv1.TestReceiverRequest{Name: args[0]})
@@ -113,6 +114,7 @@ func deadLettersList(a *app) *cobra.Command {
 	}
 	flags.limitFlag(cmd)
 	cmd.Flags().StringVar(&receiver, "receiver", "", "only those of this `receiver`")
+	complete(cmd, "receiver", a.completeReceivers)
 	return cmd
 }
 
@@ -157,5 +159,6 @@ func deadLettersReplay(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&receiver, "receiver", "", "all of this `receiver`")
+	complete(cmd, "receiver", a.completeReceivers)
 	return cmd
 }

@@ -130,12 +130,8 @@ const hintToken = "agentctl brings the token of this user's own control plane by
 // identify finds out who calls.
 func (g *Guard) identify(ctx context.Context, c Credential) (*Identity, error) {
 	source := c.Source.String()
-	if c.Bearer == "" {
-		return nil, fault.WithHint(fault.New(fault.Unauthenticated, "the call says not who makes it"), hintToken)
-	}
-	if !g.logins.would(source) {
-		g.denied.WithLabelValues(reasonThrottled).Inc()
-		return nil, fault.WithHint(fault.New(fault.Exhausted, "too many wrong credentials came from %s", source), "wait a minute, and look at what is sent")
+	if err := g.present(c); err != nil {
+		return nil, err
 	}
 	i, err := g.recognize(ctx, c)
 	if fault.Is(err, fault.Unauthenticated) {
@@ -146,6 +142,22 @@ func (g *Guard) identify(ctx context.Context, c Credential) (*Identity, error) {
 	}
 	i.Source = source
 	return i, g.signIn(ctx, i)
+}
+
+// present tells whether there is a credential, from an address that is listened to.
+func (g *Guard) present(c Credential) error {
+	if c.Bearer == "" {
+		return fault.WithHint(fault.New(fault.Unauthenticated, "the call says not who makes it"), hintToken)
+	}
+	if source := c.Source.String(); !g.logins.would(source) {
+		g.denied.WithLabelValues(reasonThrottled).Inc()
+		return throttled(source)
+	}
+	return nil
+}
+
+func throttled(source string) error {
+	return fault.WithHint(fault.New(fault.Exhausted, "too many wrong credentials came from %s", source), "wait a minute, and look at what is sent")
 }
 
 // recognize asks the authenticators who it is.
@@ -293,6 +305,9 @@ func (c *call) leave(ctx context.Context, err error) error {
 		return err
 	}
 	if err != nil && c.signed {
+		if fault.Is(err, fault.Unauthenticated) {
+			c.guard.logins.take(c.identity.Source)
+		}
 		return err // nobody came in
 	}
 	record := c.record

@@ -204,6 +204,11 @@ func (o *OIDC) identity(bearer string, token *oidc.IDToken, claims map[string]an
 		Kind: "user", ID: "u-" + o.pseudonym(token.Issuer+"\x00"+token.Subject), Name: o.nameOf(token, claims), Auth: "oidc",
 		Expires: token.Expiry, Session: hex.EncodeToString(session[:]),
 	}
+	i.Email, _ = claims["email"].(string)
+	i.Login, _ = claims["preferred_username"].(string)
+	for _, field := range []*string{&i.Email, &i.Login} {
+		*field = bounded(*field)
+	}
 	for _, grant := range o.config.Grants {
 		if fits(grant, claims) {
 			i.Roles, i.Projects = grant.roles(), grant.Projects
@@ -220,11 +225,16 @@ func (o *OIDC) nameOf(token *oidc.IDToken, claims map[string]any) string {
 	}
 	for _, name := range names {
 		if value, ok := claimOf(claims, name).(string); ok && value != "" {
-			runes := []rune(strings.ToValidUTF8(value, "?"))
-			return string(runes[:min(len(runes), maxNameRunes)])
+			return bounded(value)
 		}
 	}
 	return token.Subject
+}
+
+// bounded cuts what a provider says to what is kept of it.
+func bounded(text string) string {
+	runes := []rune(strings.ToValidUTF8(text, "?"))
+	return string(runes[:min(len(runes), maxNameRunes)])
 }
 
 // claimOf finds a claim by its name, or else by its way through objects.

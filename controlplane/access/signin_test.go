@@ -143,3 +143,39 @@ func TestCallersAreBounded(t *testing.T) {
 		t.Errorf("another caller gets %d", code)
 	}
 }
+
+// TestWrongSignaturesAreThrottled: a receiver's callback proves itself by its
+// signature, and wrong ones count as any wrong credential does, also against the
+// address's calls by other ways.
+func TestWrongSignaturesAreThrottled(t *testing.T) {
+	p := idp.Start(t, someone)
+	config := access.Defaults()
+	config.FailedLogins, config.LoginRefill = 3, time.Hour
+	_, d := doors(t, config, p)
+	handled := 0
+	call := func(from string) int {
+		request := httptest.NewRequest(http.MethodPost, "/hooks/v1/slack", nil)
+		request.RemoteAddr = from + ":1234"
+		answer := httptest.NewRecorder()
+		d.Guard.Web(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			handled++
+			w.WriteHeader(http.StatusUnauthorized)
+		})).ServeHTTP(answer, request)
+		return answer.Code
+	}
+	for n := range 6 {
+		want := http.StatusUnauthorized
+		if n >= 3 {
+			want = http.StatusTooManyRequests
+		}
+		if code := call("192.0.2.1"); code != want {
+			t.Errorf("wrong signature %d: status %d, want %d", n, code, want)
+		}
+	}
+	if code := call("192.0.2.2"); code != http.StatusUnauthorized || handled != 4 {
+		t.Errorf("another address: status %d; %d were handled", code, handled)
+	}
+	if code := get(d, "/api/v1/query", "vgladmin_A", "192.0.2.1"); code != http.StatusTooManyRequests {
+		t.Errorf("another credential of the address: status %d", code)
+	}
+}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/fault"
-	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
@@ -158,8 +157,5 @@ func (l *Local) Authenticate(_ context.Context, c Credential) (*Identity, error)
 		return nil, fault.WithHint(fault.New(fault.Unauthenticated, "the local secret is not that of this control plane"),
 			"it is made anew at each start, and good on its machine only")
 	}
-	return &Identity{
-		Kind: "local", ID: "admin", Name: "local administrator", Auth: "local",
-		Roles: []commonv1.Role{commonv1.Role_ROLE_ADMIN, commonv1.Role_ROLE_AUDITOR},
-	}, nil
+	return localAdmin("local"), nil
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/peer"
+
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/serve"
 )
@@ -39,12 +41,46 @@ func (g *Guard) Web(next http.Handler) http.Handler {
 	})
 }
 
+// Admit says whether a call by JSON is read at all: who makes it must be known
+// before its body comes. Whether they may is for [Guard.Unary].
+func (g *Guard) Admit(r *http.Request) error {
+	c := Credential{Bearer: bearer(r.Header.Get("Authorization")), Source: webCredential(r).Source}
+	if _, err := g.identify(r.Context(), c); err != nil {
+		rule := g.ruleOf(r.URL.Path)
+		record := recordOf(rule)
+		record.Actor, record.Personal = (*Identity)(nil).Actor(), personalOf(nil, c.Source.String())
+		return g.refuse(r.Context(), record, c, err)
+	}
+	return nil
+}
+
+// Head says whether a gRPC call is read at all: it must bring a credential, from an
+// address that is listened to. It is quick, as nothing else of the connection is
+// read meanwhile; whether the credential is good is for [Guard.Unary].
+func (g *Guard) Head(ctx context.Context) error {
+	c := credentialOf(ctx)
+	if from, ok := peer.FromContext(ctx); ok && from.Addr.Network() == "bufconn" {
+		return nil // Admit has seen it
+	}
+	if err := g.present(c); err != nil {
+		if fault.Is(err, fault.Unauthenticated) {
+			g.denied.WithLabelValues(reasonUnknown).Inc()
+		}
+		return err
+	}
+	return nil
+}
+
 func (g *Guard) enterWeb(ctx context.Context, rule Rule, route Route, c Credential) (context.Context, *call, error) {
 	if route.Open != Signed {
 		return g.enter(ctx, rule, c, nil)
 	}
 	// The handler knows who it is by the signature of what they send.
 	sender := &Identity{Kind: "receiver", ID: "callback", Name: "callback", Auth: "signature", Source: c.Source.String()}
+	if !g.logins.would(sender.Source) {
+		g.denied.WithLabelValues(reasonThrottled).Inc()
+		return ctx, nil, throttled(sender.Source)
+	}
 	if !g.calls.take("callback " + sender.Source) {
 		g.denied.WithLabelValues(reasonRate).Inc()
 		return ctx, nil, fault.WithRetry(fault.New(fault.Exhausted, "more than %v callbacks a second come from %s", g.config.Rate, sender.Source), time.Second)

@@ -16,8 +16,10 @@ import (
 	"mime"
 	"net/http"
 	"runtime"
+	"strings"
 	"time"
 
+	"github.com/vigil-ml/vigil/alerting/match"
 	"github.com/vigil-ml/vigil/controlplane/incident"
 	"github.com/vigil-ml/vigil/controlplane/routing"
 	"github.com/vigil-ml/vigil/controlplane/store"
@@ -53,7 +55,7 @@ type Router interface {
 	Receivers() []string
 }
 
-// Deps is what code injects; all of it.
+// Deps is what code injects; all of it but Self.
 type Deps struct {
 	Store     *store.Store
 	Incidents Incidents
@@ -63,6 +65,9 @@ type Deps struct {
 	Clock   func() time.Time
 	Log     *slog.Logger
 	Version string
+	// Self is this control plane's name among those that share its records; empty
+	// where it has them to itself.
+	Self string
 	// Name puts names in the place of people's pseudonyms in a text; nil leaves them.
 	Name func(ctx context.Context, text string) string
 }
@@ -153,26 +158,46 @@ func (a *API) ping(r *http.Request) (any, error) {
 	return "OK", nil
 }
 
-func (a *API) receivers(*http.Request) (any, error) {
-	all := []named{}
+func (a *API) receivers(r *http.Request) (any, error) {
+	all := []labelled{}
+	matchers, err := match.Parse(r.URL.Query()["receiver_matchers"]...)
+	if err != nil {
+		return nil, err
+	}
 	for _, name := range a.deps.Router.Receivers() {
-		all = append(all, named{name})
+		if labels := receiverLabels(name); matchers.Match(labels) {
+			all = append(all, labelled{Name: name, Labels: labels})
+		}
 	}
 	return all, nil
 }
 
-// named is a receiver.
+// receiverLabels is what a receiver is matched by: Vigil's have no more than their
+// name.
+func receiverLabels(name string) map[string]string { return map[string]string{"name": name} }
+
+// named is a receiver by its name.
 type named struct {
 	Name string `json:"name"`
 }
 
-func (a *API) status(*http.Request) (any, error) {
+// labelled is a receiver with the labels of its own that Alertmanager's may have.
+type labelled struct {
+	Name   string            `json:"name"`
+	Labels map[string]string `json:"labels"`
+}
+
+func (a *API) status(r *http.Request) (any, error) {
 	config, err := a.deps.Config()
 	if err != nil {
 		return nil, err
 	}
+	cluster, err := a.cluster(r)
+	if err != nil {
+		return nil, err
+	}
 	return map[string]any{
-		"cluster": map[string]any{"status": "disabled", "peers": []any{}},
+		"cluster": cluster,
 		"config":  map[string]string{"original": config},
 		"uptime":  a.started.UTC().Format(time.RFC3339Nano),
 		"versionInfo": map[string]string{
@@ -181,8 +206,45 @@ func (a *API) status(*http.Request) (any, error) {
 	}, nil
 }
 
-// flag reads a query's parameter that is true unless it says false.
-func flag(r *http.Request, name string) bool { return r.URL.Query().Get(name) != "false" }
+// clusterStatus is the control planes that share their records.
+type clusterStatus struct {
+	Name   string `json:"name,omitempty"`
+	Status string `json:"status"`
+	Peers  []peer `json:"peers"`
+}
+
+type peer struct {
+	Name    string `json:"name"`
+	Address string `json:"address"`
+}
+
+// cluster gives the control planes that share the records, this one among them;
+// one that has them to itself has no cluster.
+func (a *API) cluster(r *http.Request) (clusterStatus, error) {
+	out := clusterStatus{Name: a.deps.Self, Status: "disabled", Peers: []peer{}}
+	if a.deps.Self == "" {
+		return out, nil
+	}
+	out.Status = "ready"
+	err := a.view(r, func(tx *store.Tx) error {
+		replicas, err := tx.Replicas()
+		for _, one := range replicas {
+			out.Peers = append(out.Peers, peer{Name: one.ID, Address: one.Address})
+		}
+		return err
+	})
+	return out, err
+}
+
+// flag reads a query's parameter that is true where nothing is said. What is not
+// one of the words for true is false, as in Alertmanager's.
+func flag(r *http.Request, name string) bool {
+	switch strings.ToLower(r.URL.Query().Get(name)) {
+	case "", "true", "1", "yes", "ok", "y", "on", "selected", "checked", "t", "enabled":
+		return true
+	}
+	return false
+}
 
 func (a *API) view(r *http.Request, do func(*store.Tx) error) error {
 	if err := a.deps.Store.View(r.Context(), do); err != nil {

@@ -1,6 +1,7 @@
 package alertapi
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"regexp"
@@ -47,9 +48,10 @@ type alertStatus struct {
 }
 
 type groupShown struct {
-	Labels   map[string]string `json:"labels"`
-	Receiver named             `json:"receiver"`
-	Alerts   []gettable        `json:"alerts"`
+	Labels      map[string]string `json:"labels"`
+	RouteLabels map[string]string `json:"routeLabels"` // Vigil's routes have none
+	Receiver    named             `json:"receiver"`
+	Alerts      []gettable        `json:"alerts"`
 }
 
 // postAlerts takes alerts in, all in one transaction. Those that are no alerts
@@ -101,14 +103,20 @@ func (p *posted) check() error {
 
 // filter is what of the alerts is asked for.
 type filter struct {
-	matchers                    match.Matchers
-	active, silenced, inhibited bool
-	receiver                    *regexp.Regexp
+	matchers                           match.Matchers
+	active, silenced, inhibited, muted bool
+	receiver                           *regexp.Regexp
+	receivers                          match.Matchers // of receivers' labels
 }
 
+// filterOf reads a filter. Whether an alert is processed is not asked: Vigil
+// shows none before it is, and neither does Alertmanager ask.
 func filterOf(r *http.Request) (f filter, err error) {
-	f = filter{active: flag(r, "active"), silenced: flag(r, "silenced"), inhibited: flag(r, "inhibited")}
+	f = filter{active: flag(r, "active"), silenced: flag(r, "silenced"), inhibited: flag(r, "inhibited"), muted: flag(r, "muted")}
 	if f.matchers, err = match.Parse(r.URL.Query()["filter"]...); err != nil {
+		return f, err
+	}
+	if f.receivers, err = match.Parse(r.URL.Query()["receiver_matchers"]...); err != nil {
 		return f, err
 	}
 	if text := r.URL.Query().Get("receiver"); text != "" {
@@ -119,11 +127,17 @@ func filterOf(r *http.Request) (f filter, err error) {
 	return f, nil
 }
 
+// leavesOut tells whether a receiver is none of those that are asked for.
+func (f filter) leavesOut(receiver string) bool {
+	return f.receiver != nil && !f.receiver.MatchString(receiver) || !f.receivers.Match(receiverLabels(receiver))
+}
+
 func (f filter) takes(a *controlv1.Alert) bool {
-	if !f.matchers.Match(a.GetLabels()) {
+	if !f.matchers.Match(a.GetLabels()) || a.GetState() == controlv1.IncidentState_INCIDENT_STATE_RESOLVED {
 		return false
 	}
-	if f.receiver != nil && !slices.ContainsFunc(a.GetReceivers(), f.receiver.MatchString) {
+	left := func(receiver string) bool { return !f.leavesOut(receiver) }
+	if (f.receiver != nil || len(f.receivers) > 0) && !slices.ContainsFunc(a.GetReceivers(), left) {
 		return false
 	}
 	silenced, inhibited := len(a.GetSilencedBy()) > 0, len(a.GetInhibitedBy()) > 0
@@ -155,18 +169,8 @@ func (a *API) listAlerts(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(shown, func(a, b gettable) int { return compare(a.Fingerprint, b.Fingerprint) })
+	slices.SortFunc(shown, func(a, b gettable) int { return cmp.Compare(a.Fingerprint, b.Fingerprint) })
 	return shown, nil
-}
-
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 func (a *API) listGroups(r *http.Request) (any, error) {
@@ -181,13 +185,17 @@ func (a *API) listGroups(r *http.Request) (any, error) {
 			return err
 		}
 		for _, g := range groups {
-			one := groupShown{Labels: notNil(g.Labels), Receiver: named{g.Receiver}}
+			if len(g.MutedBy) > 0 && !f.muted {
+				continue
+			}
+			one := groupShown{Labels: notNil(g.Labels), RouteLabels: map[string]string{}, Receiver: named{g.Receiver}}
 			for _, alert := range g.Alerts {
 				if f.takes(alert) {
-					one.Alerts = append(one.Alerts, show(alert))
+					alert.Receivers = slices.DeleteFunc(alert.GetReceivers(), f.leavesOut)
+					one.Alerts = append(one.Alerts, show(alert, g.MutedBy...))
 				}
 			}
-			if len(one.Alerts) > 0 && (f.receiver == nil || f.receiver.MatchString(g.Receiver)) {
+			if len(one.Alerts) > 0 && !f.leavesOut(g.Receiver) {
 				shown = append(shown, one)
 			}
 		}
@@ -196,20 +204,44 @@ func (a *API) listGroups(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	slices.SortStableFunc(shown, byLabels)
 	return shown, nil
 }
 
-func show(a *controlv1.Alert) gettable {
+// byLabels orders groups as Alertmanager does: by their labels, then by
+// receiver.
+func byLabels(a, b groupShown) int {
+	as, bs := setOf(a.Labels), setOf(b.Labels)
+	switch {
+	case as.Equal(bs):
+		return cmp.Compare(a.Receiver.Name, b.Receiver.Name)
+	case as.Before(bs):
+		return -1
+	}
+	return 1
+}
+
+func setOf(labels map[string]string) model.LabelSet {
+	set := model.LabelSet{}
+	for name, value := range labels {
+		set[model.LabelName(name)] = model.LabelValue(value)
+	}
+	return set
+}
+
+// show gives an alert as it is shown, in a group that time intervals may mute; as
+// in Alertmanager's, only a look at groups tells of those.
+func show(a *controlv1.Alert, mutedBy ...string) gettable {
 	g := gettable{
 		Annotations: notNil(a.GetAnnotations()), Labels: notNil(a.GetLabels()), Fingerprint: a.GetFingerprint(),
-		StartsAt: utc(a.GetStarts()), EndsAt: utc(a.GetEnds()), UpdatedAt: utc(a.GetStarts()),
+		StartsAt: utc(a.GetStarts()), EndsAt: utc(a.GetEnds()), UpdatedAt: utc(a.GetUpdated()),
 		GeneratorURL: a.GetGeneratorUrl(), Receivers: []named{},
 		Status: alertStatus{
 			SilencedBy: append([]string{}, a.GetSilencedBy()...), InhibitedBy: append([]string{}, a.GetInhibitedBy()...),
-			MutedBy: []string{}, State: "active",
+			MutedBy: append([]string{}, mutedBy...), State: "active",
 		},
 	}
-	if len(g.Status.SilencedBy)+len(g.Status.InhibitedBy) > 0 {
+	if len(g.Status.SilencedBy)+len(g.Status.InhibitedBy)+len(mutedBy) > 0 {
 		g.Status.State = "suppressed"
 	}
 	for _, name := range a.GetReceivers() {

@@ -187,7 +187,7 @@ time_intervals:
 // own, so on a busy machine an alert may miss one's tick and not the other's: a
 // play in which they differ is played again, and fails when they always do.
 func TestConformance(t *testing.T) {
-	program := testkit.Require(t, "prometheus-alertmanager")
+	program := alertmanager(t)
 	const tries = 3
 	for _, p := range plays() {
 		t.Run(p.name, func(t *testing.T) {
@@ -224,6 +224,7 @@ func (p play) play(t *testing.T, program string) string {
 	if len(theirs.messages()) == 0 && p.name != "over before it was told" {
 		return "Alertmanager told nothing: the play shows nothing"
 	}
+	t.Logf("%d notifications of Alertmanager's", len(theirs.messages()))
 	return cmp.Diff(byGroup(theirs.messages()), byGroup(ours.messages()), cmpopts.EquateEmpty(),
 		cmpopts.IgnoreFields(alertData{}, "EndsAt", "GeneratorURL"))
 }

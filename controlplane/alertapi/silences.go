@@ -3,14 +3,17 @@ package alertapi
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/alerting/match"
 	"github.com/vigil-ml/vigil/controlplane/access"
 	"github.com/vigil-ml/vigil/controlplane/routing"
 	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/fault"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
@@ -24,6 +27,8 @@ type silence struct {
 	StartsAt  time.Time      `json:"startsAt"`
 	EndsAt    time.Time      `json:"endsAt"`
 	Matchers  []matcher      `json:"matchers"`
+	// Annotations is what programs note beside the comment.
+	Annotations map[string]string `json:"annotations"`
 }
 
 type silenceStatus struct {
@@ -66,6 +71,7 @@ func (a *API) showSilence(ctx context.Context, s *controlv1.Silence) silence {
 	shown := silence{
 		ID: s.GetSilenceId(), Status: &silenceStatus{s.GetState()}, UpdatedAt: &updated, Comment: s.GetComment(),
 		CreatedBy: s.GetAuthor(), StartsAt: utc(s.GetStarts()), EndsAt: utc(s.GetEnds()), Matchers: []matcher{},
+		Annotations: notNil(s.GetAnnotations()),
 	}
 	if a.deps.Name != nil {
 		shown.CreatedBy, shown.Comment = a.deps.Name(ctx, shown.CreatedBy), a.deps.Name(ctx, shown.Comment)
@@ -88,8 +94,8 @@ func (a *API) listSilences(r *http.Request) (any, error) {
 			return err
 		}
 		for _, s := range all {
-			if about(s, filter) {
-				shown = append(shown, a.showSilence(r.Context(), routing.WithState(s, a.deps.Clock())))
+			if routing.WithState(s, a.deps.Clock()); flag(r, s.GetState()) && about(s, filter) {
+				shown = append(shown, a.showSilence(r.Context(), s))
 			}
 		}
 		return nil
@@ -97,17 +103,36 @@ func (a *API) listSilences(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	slices.SortStableFunc(shown, byState)
 	return shown, nil
 }
 
-// about tells whether every matcher of a filter matches the value of the
-// silence's matcher of that name.
-func about(s *controlv1.Silence, filter match.Matchers) bool {
-	values := map[string]string{}
-	for _, m := range s.GetMatchers() {
-		values[m.GetName()] = m.GetValue()
+// byState orders silences as Alertmanager does: those that hold by their end,
+// those to come by their begin, those that ended with the last one first.
+func byState(a, b silence) int {
+	place := map[string]int{"active": 0, "pending": 1, "expired": 2}
+	if order := place[a.Status.State] - place[b.Status.State]; order != 0 {
+		return order
 	}
-	return filter.Match(values)
+	switch a.Status.State {
+	case "active":
+		return a.EndsAt.Compare(b.EndsAt)
+	case "pending":
+		return a.StartsAt.Compare(b.StartsAt)
+	}
+	return b.EndsAt.Compare(a.EndsAt)
+}
+
+// about tells whether a silence has every matcher of a filter: the same label,
+// comparison and value.
+func about(s *controlv1.Silence, filter match.Matchers) bool {
+	for _, want := range match.Messages(filter) {
+		has := func(m *controlv1.Matcher) bool { return proto.Equal(m, want) }
+		if !slices.ContainsFunc(s.GetMatchers(), has) {
+			return false
+		}
+	}
+	return true
 }
 
 func (a *API) postSilence(r *http.Request) (any, error) {
@@ -121,7 +146,7 @@ func (a *API) postSilence(r *http.Request) (any, error) {
 	}
 	asked := &controlv1.Silence{
 		SilenceId: s.ID, Author: author, Comment: s.Comment,
-		Starts: timestamppb.New(s.StartsAt), Ends: timestamppb.New(s.EndsAt),
+		Starts: timestamppb.New(s.StartsAt), Ends: timestamppb.New(s.EndsAt), Annotations: s.Annotations,
 	}
 	for _, m := range s.Matchers {
 		asked.Matchers = append(asked.Matchers, m.message())
@@ -149,6 +174,9 @@ func (a *API) getSilence(r *http.Request) (any, error) {
 func (a *API) deleteSilence(r *http.Request) (any, error) {
 	err := a.deps.Store.Update(r.Context(), func(tx *store.Tx) error {
 		_, err := a.deps.Router.ExpireSilence(tx, r.PathValue("id"), "")
+		if fault.Is(err, fault.Precondition) {
+			return nil // it has ended, and Alertmanager minds that as little
+		}
 		return err
 	})
 	return nil, err

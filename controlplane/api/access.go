@@ -20,11 +20,18 @@ type Tokens interface {
 	List(tx *store.Tx, ended bool) ([]*controlv1.Token, error)
 }
 
+// LocalAdmin is the local administrator; access has one.
+type LocalAdmin interface {
+	// Reset gives the administrator another secret.
+	Reset(tx *store.Tx) (secret string, err error)
+}
+
 // identities is the AccessService.
 type identities struct {
 	controlv1.UnimplementedAccessServiceServer
 	store  *store.Store
 	tokens Tokens
+	admin  LocalAdmin
 }
 
 // WhoAmI says as whom the caller came in.
@@ -72,6 +79,19 @@ func (s *identities) RevokeToken(ctx context.Context, in *controlv1.RevokeTokenR
 	out := &controlv1.RevokeTokenResponse{}
 	err := s.store.Update(ctx, func(tx *store.Tx) (err error) {
 		out.Token, err = s.tokens.Revoke(tx, in.TokenId)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// ResetLocalAdmin gives the local administrator another secret.
+func (s *identities) ResetLocalAdmin(ctx context.Context, _ *controlv1.ResetLocalAdminRequest) (*controlv1.ResetLocalAdminResponse, error) {
+	out := &controlv1.ResetLocalAdminResponse{}
+	err := s.store.Update(ctx, func(tx *store.Tx) (err error) {
+		out.Secret, err = s.admin.Reset(tx)
 		return err
 	})
 	if err != nil {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -10,18 +11,43 @@ import (
 
 	"github.com/vigil-ml/vigil/alerting/match"
 	"github.com/vigil-ml/vigil/alerting/route"
+	"github.com/vigil-ml/vigil/controlplane/routing"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/fault"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
+// Shower shows who is told of what; it is routing's.
+type Shower interface {
+	// Describe gives an incident as an alert.
+	Describe(tx *store.Tx, record store.IncidentRecord, now time.Time) (*controlv1.Alert, error)
+	// Place gives the groups in which an incident is told.
+	Place(tx *store.Tx, incidentID string, now time.Time) ([]*controlv1.AlertGroup, error)
+	// Explain gives the way of an alert through the routing tree.
+	Explain(labels map[string]string) []route.Step
+	// Mutes gives what keeps an alert from being told.
+	Mutes(tx *store.Tx, incidentID string, labels map[string]string, now time.Time) (silencedBy, inhibitedBy []string, err error)
+	// MutedBy names the time intervals for which a route tells nothing.
+	MutedBy(to *route.Route, now time.Time) []string
+}
+
+// Router decides who is told; it is routing's.
+type Router interface {
+	Shower
+	Silencer
+}
+
 // alerts is the AlertService.
 type alerts struct {
 	controlv1.UnimplementedAlertServiceServer
 	store  *store.Store
-	router Router
+	router Shower
 	clock  func() time.Time
 }
+
+// alertsLooked is among how many of the newest open incidents those are looked
+// for that match.
+const alertsLooked = 20000
 
 // ListAlerts lists the incidents that are not over as alerts, the newest first.
 func (s *alerts) ListAlerts(ctx context.Context, in *controlv1.ListAlertsRequest) (*controlv1.ListAlertsResponse, error) {
@@ -35,7 +61,11 @@ func (s *alerts) ListAlerts(ctx context.Context, in *controlv1.ListAlertsRequest
 	}
 	out := &controlv1.ListAlertsResponse{}
 	err = s.store.View(ctx, func(tx *store.Tx) error {
-		open, err := tx.AllOpen(maxLimit)
+		look := maxLimit
+		if len(matchers) > 0 || in.Receiver != "" {
+			look = alertsLooked // those that match may be far down
+		}
+		open, err := tx.AllOpen(look)
 		if err != nil {
 			return err
 		}
@@ -44,7 +74,8 @@ func (s *alerts) ListAlerts(ctx context.Context, in *controlv1.ListAlertsRequest
 			if err != nil {
 				return err
 			}
-			if matchers.Match(alert.GetLabels()) && len(out.Alerts) < limit {
+			if matchers.Match(alert.GetLabels()) && len(out.Alerts) < limit &&
+				(in.Receiver == "" || slices.Contains(alert.GetReceivers(), in.Receiver)) {
 				out.Alerts = append(out.Alerts, alert)
 			}
 		}
@@ -56,20 +87,56 @@ func (s *alerts) ListAlerts(ctx context.Context, in *controlv1.ListAlertsRequest
 	return out, nil
 }
 
+// GetAlert shows one incident as an alert: its groups, who was told when, and
+// what keeps it from being told.
+func (s *alerts) GetAlert(ctx context.Context, in *controlv1.GetAlertRequest) (*controlv1.GetAlertResponse, error) {
+	if err := required("incident_id", in.IncidentId, hintIncidents); err != nil {
+		return nil, err
+	}
+	now, out := s.clock(), &controlv1.GetAlertResponse{}
+	err := s.store.View(ctx, func(tx *store.Tx) error {
+		record, err := tx.IncidentRecord(in.IncidentId)
+		if err != nil {
+			return err
+		}
+		if out.Alert, err = s.router.Describe(tx, record, now); err != nil {
+			return err
+		}
+		if out.Groups, err = s.router.Place(tx, in.IncidentId, now); err != nil {
+			return err
+		}
+		for _, id := range out.Alert.GetSilencedBy() {
+			silence, err := tx.Silence(id)
+			if err != nil {
+				return err
+			}
+			out.Silences = append(out.Silences, routing.WithState(silence, now))
+		}
+		return nil
+	})
+	if fault.Is(err, fault.NotFound) {
+		return nil, fault.WithHint(fault.New(fault.NotFound, "there is no incident %q", in.IncidentId), hintIncidents)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // TestRoutes says where an alert with some labels would go, and why.
 func (s *alerts) TestRoutes(ctx context.Context, in *controlv1.TestRoutesRequest) (*controlv1.TestRoutesResponse, error) {
 	if len(in.Labels) == 0 {
 		return nil, fault.New(fault.Invalid, "labels is empty: want at least one label")
 	}
-	out := &controlv1.TestRoutesResponse{}
+	now, out := s.clock(), &controlv1.TestRoutesResponse{}
 	for _, step := range s.router.Explain(in.Labels) {
-		out.Steps = append(out.Steps, stepsOf(step, in.Labels)...)
+		out.Steps = append(out.Steps, stepsOf(step, in.Labels, s.router.MutedBy(step.Route, now))...)
 		if step.Chosen {
 			out.Receivers = append(out.Receivers, step.Route.Receivers...)
 		}
 	}
 	err := s.store.View(ctx, func(tx *store.Tx) (err error) {
-		out.SilencedBy, _, err = s.router.Mutes(tx, "", in.Labels, s.clock())
+		out.SilencedBy, out.InhibitedBy, err = s.router.Mutes(tx, "", in.Labels, now)
 		return err
 	})
 	if err != nil {
@@ -79,7 +146,7 @@ func (s *alerts) TestRoutes(ctx context.Context, in *controlv1.TestRoutesRequest
 }
 
 // stepsOf is a node once for each of its receivers.
-func stepsOf(step route.Step, labels map[string]string) []*controlv1.RouteStep {
+func stepsOf(step route.Step, labels map[string]string, mutedBy []string) []*controlv1.RouteStep {
 	r := step.Route
 	one := &controlv1.RouteStep{
 		Route: r.ID, Depth: int32(step.Depth), Matchers: r.Matchers.Texts(), Matched: step.Matched, Chosen: step.Chosen,
@@ -88,7 +155,7 @@ func stepsOf(step route.Step, labels map[string]string) []*controlv1.RouteStep {
 	if !step.Chosen || len(r.Receivers) == 0 {
 		return []*controlv1.RouteStep{one}
 	}
-	one.Group = r.GroupKey(r.GroupLabels(labels))
+	one.Group, one.MutedBy = r.GroupKey(r.GroupLabels(labels)), mutedBy
 	var all []*controlv1.RouteStep
 	for _, receiver := range r.Receivers {
 		copied := proto.CloneOf(one)

@@ -20,6 +20,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/tap"
 
 	"github.com/vigil-ml/vigil/controlplane/audit"
 	"github.com/vigil-ml/vigil/controlplane/bus"
@@ -75,6 +76,10 @@ type Guard interface {
 	// Unary and Stream are interceptors of the gRPC server.
 	Unary(ctx context.Context, in any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error)
 	Stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error
+	// Head tells whether a gRPC call is read at all, by what comes before its message;
+	// it must be quick. Admit does so for a call by JSON.
+	Head(ctx context.Context) error
+	Admit(r *http.Request) error
 	// Web lets requests in that are no calls of a method.
 	Web(next http.Handler) http.Handler
 }
@@ -95,6 +100,7 @@ type Deps struct {
 	Load      *load.Gauge // refuses calls for want of memory; may be nil
 	Audit     *audit.Log
 	Tokens    Tokens
+	Admin     LocalAdmin
 	Nodes     Nodes // lets nodes in
 	Exports   Exports
 	People    People
@@ -129,6 +135,9 @@ func (a *API) Run(ctx context.Context) error {
 	server := grpc.NewServer(
 		grpc.ConnectionTimeout(handshakeTime), grpc.MaxHeaderListSize(maxHeaderBytes), grpc.MaxConcurrentStreams(maxStreams),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTime, Time: pingTime}),
+		grpc.InTapHandle(func(ctx context.Context, _ *tap.Info) (context.Context, error) {
+			return ctx, leaving(a.deps.Guard.Head(ctx))
+		}),
 		grpc.ChainUnaryInterceptor(a.boundary.unary, a.deps.Guard.Unary),
 		grpc.ChainStreamInterceptor(a.boundary.streamUntil(ctx), a.deps.Guard.Stream),
 	)
@@ -154,6 +163,7 @@ func (a *API) Run(ctx context.Context) error {
 			gateway.RegisterKeyServiceHandler,
 		},
 		HTTP:                a.deps.Guard.Web(a.deps.HTTP),
+		Admit:               func(r *http.Request) error { return leaving(a.deps.Guard.Admit(r)) },
 		TLS:                 a.deps.TLS,
 		RefuseUnknownFields: true,
 	})
@@ -174,7 +184,7 @@ func (a *API) register(to grpc.ServiceRegistrar) {
 	controlv1.RegisterCheckpointTaskServiceServer(to, &tasks{store: a.deps.Store, saver: a.deps.Saver})
 	controlv1.RegisterReceiverServiceServer(to, &receivers{store: a.deps.Store, receivers: a.deps.Receivers})
 	controlv1.RegisterAuditServiceServer(to, &records{log: a.deps.Audit, clock: a.deps.Clock})
-	controlv1.RegisterAccessServiceServer(to, &identities{store: a.deps.Store, tokens: a.deps.Tokens})
+	controlv1.RegisterAccessServiceServer(to, &identities{store: a.deps.Store, tokens: a.deps.Tokens, admin: a.deps.Admin})
 	controlv1.RegisterPeopleServiceServer(to, &persons{store: a.deps.Store, people: a.deps.People, log: a.deps.Audit})
 	controlv1.RegisterKeyServiceServer(to, &recordKeys{keys: a.deps.Keys, progress: a.deps.Progress})
 	controlv1.RegisterExportServiceServer(to, &exports{exports: a.deps.Exports})

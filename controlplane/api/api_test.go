@@ -85,7 +85,7 @@ func install(t testing.TB) *installation {
 	t.Cleanup(people.Close)
 	in.doors = accesstest.Open(t, in.store, dir, people)
 	served := New(Deps{
-		Guard: in.doors.Guard, Audit: in.doors.Audit, Tokens: in.doors.Tokens, Nodes: in.doors.Nodes,
+		Guard: in.doors.Guard, Audit: in.doors.Audit, Tokens: in.doors.Tokens, Admin: access.NewAdmin(in.store), Nodes: in.doors.Nodes,
 		People: in.doors.People, Keys: in.doors.People.Keys(), Progress: in.doors.People.Progress,
 		Listener: listener, HTTP: http.NotFoundHandler(), Store: in.store, Saver: in.fleet, History: in.bus, Profiles: profiles,
 		Version: "v9", Listeners: map[string]string{"operators": in.address},

@@ -37,6 +37,11 @@ func (openGuard) Stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerI
 	return handle(srv, stream)
 }
 
+// Head and Admit let every call be read.
+func (openGuard) Head(context.Context) error { return nil }
+
+func (openGuard) Admit(*http.Request) error { return nil }
+
 // Web hands the request on.
 func (openGuard) Web(next http.Handler) http.Handler { return next }
 
@@ -58,7 +63,7 @@ func (in *installation) another(b *testing.B, guard Guard, secure *tls.Config) s
 		b.Fatal(err)
 	}
 	served := New(Deps{
-		Guard: guard, TLS: secure, Audit: in.doors.Audit, Tokens: in.doors.Tokens, Nodes: in.doors.Nodes, Listener: listener,
+		Guard: guard, TLS: secure, Audit: in.doors.Audit, Tokens: in.doors.Tokens, Admin: access.NewAdmin(in.store), Nodes: in.doors.Nodes, Listener: listener,
 		People: in.doors.People, Keys: in.doors.People.Keys(), Progress: in.doors.People.Progress,
 		Store: in.store, Saver: in.fleet, History: in.bus, Log: testkit.Logger(b), Metrics: prometheus.NewRegistry(),
 		Tracer: noop.NewTracerProvider().Tracer(""), Clock: time.Now,

@@ -11,7 +11,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/vigil-ml/vigil/controlplane/store"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
@@ -119,5 +121,41 @@ func TestWatchCheckpointEndsWithAFailure(t *testing.T) {
 	}
 	if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
 		t.Errorf("ended with %v, want EOF", err)
+	}
+}
+
+// TestKeysAreRotatedOnEachNode: once in each vault that has a checkpoint, and in
+// none that has not any more.
+func TestKeysAreRotatedOnEachNode(t *testing.T) {
+	in := install(t)
+	in.update(t, func(tx *store.Tx) error {
+		var all error
+		for id, node := range map[string]string{"a": "n2", "b": "n1", "c": "n1", "gone": "n3", "unsaved": ""} {
+			c := &controlv1.Checkpoint{CheckpointId: id, RunId: "r", Node: node}
+			if id == "gone" {
+				c.Removed = timestamppb.Now()
+			}
+			all = errors.Join(all, tx.PutCheckpoint(c))
+		}
+		return all
+	})
+	client := controlv1.NewCheckpointTaskServiceClient(in.conn)
+	for _, action := range []commonv1.CheckpointAction{
+		commonv1.CheckpointAction_CHECKPOINT_ACTION_REWRAP_KEYS, commonv1.CheckpointAction_CHECKPOINT_ACTION_ROTATE_KEYS,
+	} {
+		out, err := client.RotateKeys(t.Context(), &controlv1.RotateKeysRequest{NewDataKey: action == commonv1.CheckpointAction_CHECKPOINT_ACTION_ROTATE_KEYS})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, task := range out.Tasks {
+			if task.Action != action {
+				t.Errorf("node %s is asked for %v, want %v", task.Node, task.Action, action)
+			}
+			got = append(got, task.Node)
+		}
+		if diff := cmp.Diff([]string{"n1", "n2"}, got); diff != "" {
+			t.Errorf("nodes (-want +got):\n%s", diff)
+		}
 	}
 }

@@ -1,10 +1,12 @@
 package api
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
 	"io"
+	"net"
 	"net/http"
 	"runtime"
 	"slices"
@@ -12,10 +14,13 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/vigil-ml/vigil/internal/testkit/bomb"
+	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
 
@@ -40,10 +45,10 @@ func TestHostileCalls(t *testing.T) {
 	}{
 		"5 MiB":                           {request(strings.Repeat("x", 5<<20)), secret, codes.ResourceExhausted},
 		"128 MiB, compressed":             {bomb.Frame(zipped, true, len(zipped)), secret, codes.ResourceExhausted},
-		"128 MiB, compressed, of nobody":  {bomb.Frame(zipped, true, len(zipped)), nil, codes.ResourceExhausted},
+		"128 MiB, compressed, of nobody":  {bomb.Frame(zipped, true, len(zipped)), nil, codes.Unauthenticated},
 		"says that it has 4 GiB":          {bomb.Frame([]byte("x"), false, 1<<32-1), secret, codes.ResourceExhausted},
 		"compressed, and is not":          {bomb.Frame([]byte("not gzip"), true, 8), secret, codes.Internal},
-		"a compression that there is not": {bomb.Frame([]byte("x"), true, 1), map[string]string{"Grpc-Encoding": "lzma"}, codes.Unimplemented},
+		"a compression that there is not": {bomb.Frame([]byte("x"), true, 1), map[string]string{"Grpc-Encoding": "lzma", "Authorization": "Bearer " + in.doors.Secret}, codes.Unimplemented},
 		"no protocol buffer":              {bomb.Frame([]byte("\xff\xff\xff"), false, 3), secret, codes.Internal},
 		"text that is not UTF-8":          {bomb.Frame([]byte("\x0a\x02\xff\xfe"), false, 4), secret, codes.Internal},
 		"an id that is a path":            {request("../../etc/passwd"), secret, codes.NotFound},
@@ -110,5 +115,58 @@ func TestHostileJSON(t *testing.T) {
 		if !slices.Contains(tc.want, response.StatusCode) {
 			t.Errorf("%s: status %d, want %v", name, response.StatusCode, tc.want)
 		}
+	}
+}
+
+// TestNobodysBodyIsNotRead: who is not known is told so by what comes first, while
+// the message has not come yet, and never will: as gRPC and as JSON, over a real
+// socket.
+func TestNobodysBodyIsNotRead(t *testing.T) {
+	in := install(t)
+	head := "POST /vigil.control.v1.RunService/GetRun HTTP/1.1\r\nHost: v\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n"
+	_, good := in.token(t, time.Hour, nil, commonv1.Role_ROLE_VIEWER)
+	for name, tc := range map[string]struct{ secret, want string }{
+		"nobody":        {"", "401"},
+		"made up":       {"vgl_a_b", "401"},
+		"an admin's":    {"vgladmin_x", "401"},
+		"not even ours": {"Zm9vOmJhcg", "401"},
+	} {
+		conn, err := net.Dial("tcp", in.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+		text := head
+		if tc.secret != "" {
+			text += "Authorization: Bearer " + tc.secret + "\r\n"
+		}
+		if _, err := io.WriteString(conn, text+"\r\n{"); err != nil {
+			t.Fatal(err)
+		}
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil || !strings.HasPrefix(response.Status, tc.want) {
+			t.Errorf("%s: %v, %v; want %s while the body does not come", name, response, err, tc.want)
+		} else {
+			body, err := io.ReadAll(response.Body) // ends with the connection
+			if err != nil || !strings.Contains(string(body), `"code":16`) {
+				t.Errorf("%s: body %s, %v", name, body, err)
+			}
+		}
+		_ = conn.Close()
+	}
+	call := func(secret string) codes.Code {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		stream, err := in.as(t, secret).NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, controlv1.RunService_GetRun_FullMethodName)
+		if err == nil {
+			err = stream.RecvMsg(&controlv1.GetRunResponse{}) // nothing was sent
+		}
+		return status.Code(err)
+	}
+	if code := call(""); code != codes.Unauthenticated {
+		t.Errorf("gRPC of nobody: %v", code)
+	}
+	if code := in.invokeWith(t, controlv1.RunService_ListRuns_FullMethodName, good, &controlv1.ListRunsRequest{}); code != codes.OK {
+		t.Errorf("gRPC of somebody: %v", code)
 	}
 }

@@ -19,8 +19,8 @@ type People interface {
 	Show(s store.Subject) (*controlv1.Person, error)
 	// Erase destroys a subject's key and gives how many audit records of theirs there are.
 	Erase(tx *store.Tx, s store.Subject) (records int64, err error)
-	// Erased is told after the transaction.
-	Erased(ctx context.Context)
+	// Erased is told after the transaction, with how many were erased.
+	Erased(ctx context.Context, subjects int)
 }
 
 const hintPerson = "an e-mail address, or kind/id as agentctl audit search shows it"
@@ -134,7 +134,7 @@ func (s *persons) ErasePerson(ctx context.Context, in *controlv1.ErasePersonRequ
 	if err := s.store.Update(ctx, do); err != nil {
 		return nil, err
 	}
-	s.people.Erased(context.WithoutCancel(ctx))
+	s.people.Erased(context.WithoutCancel(ctx), len(out.Subjects))
 	return out, nil
 }
 

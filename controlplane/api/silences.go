@@ -7,7 +7,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/vigil-ml/vigil/alerting/route"
 	"github.com/vigil-ml/vigil/controlplane/routing"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/fault"
@@ -16,25 +15,21 @@ import (
 
 const hintSilences = "agentctl silences list --expired lists the silences"
 
-// Router decides who is told; it is routing's.
-type Router interface {
+// Silencer makes and ends silences; it is routing's.
+type Silencer interface {
 	// SetSilence makes or changes a silence.
 	SetSilence(tx *store.Tx, silence *controlv1.Silence) (*controlv1.Silence, error)
 	// ExpireSilence ends one.
 	ExpireSilence(tx *store.Tx, id, author string) (*controlv1.Silence, error)
-	// Describe gives an incident as an alert.
-	Describe(tx *store.Tx, record store.IncidentRecord, now time.Time) (*controlv1.Alert, error)
-	// Explain gives the way of an alert through the routing tree.
-	Explain(labels map[string]string) []route.Step
-	// Mutes gives what keeps an alert from being told.
-	Mutes(tx *store.Tx, incidentID string, labels map[string]string, now time.Time) (silencedBy, inhibitedBy []string, err error)
+	// Matched gives the open alerts that a silence matches.
+	Matched(tx *store.Tx, silence *controlv1.Silence, now time.Time) ([]*controlv1.Alert, error)
 }
 
 // silences is the SilenceService.
 type silences struct {
 	controlv1.UnimplementedSilenceServiceServer
 	store  *store.Store
-	router Router
+	router Silencer
 	clock  func() time.Time
 }
 
@@ -55,6 +50,26 @@ func (s *silences) ListSilences(ctx context.Context, in *controlv1.ListSilencesR
 	for _, silence := range out.Silences {
 		routing.WithState(silence, now)
 	}
+	return out, nil
+}
+
+// GetSilence shows one silence, and which of the open alerts it matches.
+func (s *silences) GetSilence(ctx context.Context, in *controlv1.GetSilenceRequest) (*controlv1.GetSilenceResponse, error) {
+	if err := required("silence_id", in.SilenceId, hintSilences); err != nil {
+		return nil, err
+	}
+	now, out := s.clock(), &controlv1.GetSilenceResponse{}
+	err := s.store.View(ctx, func(tx *store.Tx) (err error) {
+		if out.Silence, err = tx.Silence(in.SilenceId); err != nil {
+			return err
+		}
+		out.Alerts, err = s.router.Matched(tx, out.Silence, now)
+		return err
+	})
+	if err != nil {
+		return nil, noSilence(err, in.SilenceId)
+	}
+	routing.WithState(out.Silence, now)
 	return out, nil
 }
 

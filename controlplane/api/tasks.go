@@ -95,18 +95,18 @@ func (s *tasks) RotateKeys(ctx context.Context, in *controlv1.RotateKeysRequest)
 		action = commonv1.CheckpointAction_CHECKPOINT_ACTION_ROTATE_KEYS
 	}
 	out := &controlv1.RotateKeysResponse{}
-	err := s.store.Update(ctx, func(tx *store.Tx) error {
+	var all []*controlv1.Checkpoint
+	// Not in the transaction that writes: there may be very many.
+	err := s.store.View(ctx, func(tx *store.Tx) (err error) {
+		all, err = tx.CheckpointOfEachNode()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = s.store.Update(ctx, func(tx *store.Tx) error {
 		out.Tasks = nil // it may be run again
-		all, err := tx.Checkpoints("", 0)
-		if err != nil {
-			return err
-		}
-		asked := map[string]bool{"": true}
 		for _, c := range all {
-			if asked[c.GetNode()] || c.GetRemoved() != nil {
-				continue
-			}
-			asked[c.GetNode()] = true
 			task, err := s.saver.RequestKeyTask(tx, c, action)
 			if err != nil {
 				return err

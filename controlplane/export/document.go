@@ -24,16 +24,19 @@ const ecsVersion = "8.17"
 
 type object = map[string]any
 
-// eventDocuments gives the documents of a frame: one for each event, or for
-// each line, span and so on of what a program says of itself. An event that cannot
-// be read is left out, and the error says so.
-func eventDocuments(frame bus.Delivery) ([]Document, error) {
+// eventDocuments gives the documents of a frame that are of streams which are taken:
+// one for each event, or for each line, span and so on of what a program says of
+// itself. An event that cannot be read is left out, and the error says so.
+func eventDocuments(frame bus.Delivery, takes func(streams ...string) bool) ([]Document, error) {
 	events := frame.Batch.GetEvents()
 	documents := make([]Document, 0, len(events))
 	var wrong []error
 	for _, event := range events {
 		var of []Document
 		var err error
+		if !takes(streamOf(event)) {
+			continue
+		}
 		switch body := event.GetBody().(type) {
 		case *commonv1.Event_Logs:
 			of = logDocuments(frame.Received, event, body.Logs)
@@ -53,6 +56,31 @@ func eventDocuments(frame bus.Delivery) ([]Document, error) {
 		documents = append(documents, of...)
 	}
 	return documents, errors.Join(wrong...)
+}
+
+// streamOf is the stream of an event's documents.
+func streamOf(event *commonv1.Event) string {
+	switch body := event.GetBody().(type) {
+	case *commonv1.Event_Logs:
+		return StreamLogs
+	case *commonv1.Event_Telemetry:
+		return streamOfSignal(body.Telemetry.GetSignal())
+	}
+	return StreamEvents
+}
+
+// streamOfSignal is the stream of what a program says of itself; of a signal that is
+// not known it is that of events, where it can be said.
+func streamOfSignal(signal commonv1.Signal) string {
+	switch signal {
+	case commonv1.Signal_SIGNAL_TRACES:
+		return StreamTraces
+	case commonv1.Signal_SIGNAL_LOGS:
+		return StreamLogs
+	case commonv1.Signal_SIGNAL_METRICS:
+		return StreamMetrics
+	}
+	return StreamEvents
 }
 
 // eventDocument gives the document of an event. What it carries is below
@@ -174,18 +202,28 @@ func enumText(value protoreflect.Enum, prefix string) string {
 	return strings.ToLower(strings.TrimPrefix(string(name.Name()), prefix))
 }
 
-// recordDocuments gives the documents of a record of the store.
-func recordDocuments(record store.ExportRecord) ([]Document, error) {
+// recordDocuments gives the documents of a record of the store that are of streams
+// which are taken.
+func recordDocuments(record store.ExportRecord, takes func(streams ...string) bool) ([]Document, error) {
 	document := Document{Received: record.Recorded}
 	var err error
 	switch record.Kind {
 	case store.ExportFinding:
+		if !takes(StreamFindings) {
+			return nil, nil
+		}
 		err = findingDocument(&document, record)
 	case store.ExportIncident:
+		if !takes(StreamIncidents) {
+			return nil, nil
+		}
 		err = incidentDocument(&document, record)
 	case store.ExportTelemetry:
 		said := &commonv1.Telemetry{}
 		if err = proto.Unmarshal(record.Body, said); err == nil {
+			if !takes(streamOfSignal(said.GetSignal())) {
+				return nil, nil
+			}
 			return telemetryDocuments(origin{id: record.ID, received: record.Recorded}, said)
 		}
 		err = fault.Mark(fault.Corrupt, err)

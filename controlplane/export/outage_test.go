@@ -116,6 +116,7 @@ func (p *plane) start(exporter export.Exporter, clock func() time.Time) {
 		if err := group.Wait(); err != nil {
 			p.t.Error(err)
 		}
+		_ = exporter.Close()
 		p.bus.Close()
 		if err := p.store.Close(); err != nil {
 			p.t.Error(err)

@@ -133,9 +133,9 @@ func sentName(exporter, source string) string { return CursorName(exporter, sour
 // CursorName is the name of an exporter's cursor in the store.
 func CursorName(exporter, source string) string { return "export/" + exporter + "/" + source }
 
-// Run exports until ctx ends; errors are tried again without end.
+// Run exports until ctx ends; errors are tried again without end. It may be run
+// again afterwards: another replica may have done it meanwhile.
 func (r *Runner) Run(ctx context.Context) error {
-	defer func() { _ = r.deps.Exporter.Close() }()
 	group := life.NewGroup(ctx)
 	for _, source := range r.sources() {
 		group.Go("export "+source.name+" to "+r.deps.Name, func(ctx context.Context) error {

@@ -54,17 +54,6 @@ func (r *Runner) takes(streams ...string) bool {
 	return false
 }
 
-// wanted leaves out what is not exported.
-func (r *Runner) wanted(documents []Document) []Document {
-	kept := documents[:0]
-	for _, d := range documents {
-		if r.limits.Streams[d.Stream] {
-			kept = append(kept, d)
-		}
-	}
-	return kept
-}
-
 // exportEvents exports the bus.
 func exportEvents(ctx context.Context, r *Runner) error {
 	cursor, err := r.cursor(ctx, sourceEvents)
@@ -75,11 +64,11 @@ func exportEvents(ctx context.Context, r *Runner) error {
 		began := r.deps.Clock()
 		var documents []Document
 		for _, frame := range frames {
-			of, err := eventDocuments(frame)
+			of, err := eventDocuments(frame, r.takes)
 			if err != nil {
 				r.deps.Log.Error("what of a frame cannot be exported is skipped", "exporter", r.deps.Name, "sequence", frame.Sequence, "error", err)
 			}
-			documents = append(documents, r.wanted(of)...)
+			documents = append(documents, of...)
 		}
 		last := frames[len(frames)-1].Sequence
 		if err := r.settle(ctx, sourceEvents, last, documents); err != nil {
@@ -94,7 +83,7 @@ func exportEvents(ctx context.Context, r *Runner) error {
 
 // exportRecords exports what the store recorded.
 func exportRecords(ctx context.Context, r *Runner) error {
-	return r.follow(ctx, sourceRecords, store.TopicExports, func(cursor uint64) ([]Document, uint64, error) {
+	return r.follow(ctx, sourceRecords, store.TopicExports, func(cursor uint64) (page, error) {
 		var records []store.ExportRecord
 		err := r.deps.Store.View(ctx, func(tx *store.Tx) (err error) {
 			records, err = tx.ExportRecords(cursor, recordsAtOnce)
@@ -102,20 +91,20 @@ func exportRecords(ctx context.Context, r *Runner) error {
 		})
 		var documents []Document
 		for _, record := range records {
-			of, err := recordDocuments(record)
+			of, err := recordDocuments(record, r.takes)
 			if err != nil {
 				r.deps.Log.Error("record cannot be exported and is skipped", "exporter", r.deps.Name, "error", err)
 			}
 			documents, cursor = append(documents, of...), record.Sequence
 		}
-		return documents, cursor, err
+		return page{documents, cursor, len(records)}, err
 	})
 }
 
 // exportAudit exports the audit log; its cursor counts the records that are
 // exported, the first of which is at place 0.
 func exportAudit(ctx context.Context, r *Runner) error {
-	return r.follow(ctx, sourceAudit, store.TopicAudit, func(cursor uint64) ([]Document, uint64, error) {
+	return r.follow(ctx, sourceAudit, store.TopicAudit, func(cursor uint64) (page, error) {
 		entries, err := r.deps.Audit.Entries(ctx, cursor, recordsAtOnce)
 		var documents []Document
 		for _, entry := range entries {
@@ -127,25 +116,32 @@ func exportAudit(ctx context.Context, r *Runner) error {
 			}
 			cursor = entry.Seq + 1
 		}
-		return documents, cursor, err
+		return page{documents, cursor, len(entries)}, err
 	})
 }
 
+// page is what was read of a table at once: the cursor behind it, and how many rows
+// the documents are of, some of which may be of streams that are not taken.
+type page struct {
+	documents []Document
+	cursor    uint64
+	rows      int
+}
+
 // follow exports a table: what is there behind the cursor, then what comes. Read
-// gives documents and the cursor behind them; the same cursor means that there
-// is nothing.
-func (r *Runner) follow(ctx context.Context, name string, topic store.Topic, read func(cursor uint64) ([]Document, uint64, error)) error {
+// gives what is behind a cursor; the same cursor means that there is nothing.
+func (r *Runner) follow(ctx context.Context, name string, topic store.Topic, read func(cursor uint64) (page, error)) error {
 	cursor, err := r.cursor(ctx, name)
 	if err != nil {
 		return err
 	}
 	for {
 		changed, began := r.deps.Store.Changed(topic), r.deps.Clock()
-		documents, next, err := read(cursor)
+		next, err := read(cursor)
 		if err != nil {
 			return err
 		}
-		if next == cursor {
+		if next.cursor == cursor {
 			select {
 			case <-changed:
 				continue
@@ -153,11 +149,11 @@ func (r *Runner) follow(ctx context.Context, name string, topic store.Topic, rea
 				return ctx.Err()
 			}
 		}
-		cursor = next
-		if err := r.settle(ctx, name, cursor, r.wanted(documents)); err != nil {
+		cursor = next.cursor
+		if err := r.settle(ctx, name, cursor, next.documents); err != nil {
 			return err
 		}
-		if len(documents) < recordsAtOnce/2 {
+		if next.rows < recordsAtOnce/2 {
 			life.Sleep(ctx, min(pace, pace-r.deps.Clock().Sub(began)))
 		}
 	}

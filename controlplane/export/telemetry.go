@@ -55,7 +55,7 @@ func (o origin) mark(resource *otlpresource.Resource) *otlpresource.Resource {
 	add := func(key, value string) {
 		if value != "" {
 			marked.Attributes = slices.DeleteFunc(marked.Attributes, func(a *otlpcommon.KeyValue) bool { return a.GetKey() == key })
-			marked.Attributes = append(marked.Attributes, textAttribute(key, value))
+			marked.Attributes = append(marked.Attributes, TextAttribute(key, value))
 		}
 	}
 	add("host.name", o.node)
@@ -67,7 +67,8 @@ func (o origin) mark(resource *otlpresource.Resource) *otlpresource.Resource {
 	return marked
 }
 
-func textAttribute(key, value string) *otlpcommon.KeyValue {
+// TextAttribute is a text as an attribute of OpenTelemetry's.
+func TextAttribute(key, value string) *otlpcommon.KeyValue {
 	return &otlpcommon.KeyValue{Key: key, Value: &otlpcommon.AnyValue{Value: &otlpcommon.AnyValue_StringValue{StringValue: value}}}
 }
 
@@ -137,7 +138,7 @@ func otlpLogDocuments(from origin, all []*otlplogs.ResourceLogs) []Document {
 				d := from.document(StreamLogs, len(documents))
 				d.Time = timeOfNanos(record.GetTimeUnixNano(), from.received)
 				d.Fields = otlpLogFields(from, d, of.GetResource(), in.GetScope().GetName(), record)
-				record.Attributes = append(record.Attributes, textAttribute("log.record.uid", d.ID))
+				record.Attributes = append(record.Attributes, TextAttribute("log.record.uid", d.ID))
 				d.OTLP = &otlplogs.ResourceLogs{
 					Resource: resource, SchemaUrl: of.GetSchemaUrl(),
 					ScopeLogs: []*otlplogs.ScopeLogs{{Scope: in.GetScope(), SchemaUrl: in.GetSchemaUrl(), LogRecords: []*otlplogs.LogRecord{record}}},

@@ -275,8 +275,34 @@ func TestSameAsPrometheus(t *testing.T) {
 			same(path, values, true)
 		}
 	}
+	sameStatus(t, real.url, ours)
 	t.Logf("%d questions", asked)
 	samePromtool(t, real.url, ours, seconds(at))
+}
+
+// sameStatus asks both which metrics and labels have the most series. Debian's
+// Prometheus has other chunks, counts more bytes for a string, and has no limit.
+func sameStatus(t *testing.T, real, ours string) {
+	t.Helper()
+	var said [2]map[string]any
+	for i, address := range []string{real, ours} {
+		said[i], _ = askPeer(t, address, "status/tsdb", nil, false).Data.(map[string]any)
+		delete(said[i], "headStats")
+		delete(said[i], "memoryInBytesByLabelName")
+		delete(said[i], "seriesCountByLabelValuePair") // of many that are as many it is any ten
+		for _, list := range said[i] {                 // and in any order
+			slices.SortFunc(list.([]any), func(a, b any) int { return cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+		}
+	}
+	if diff := gocmp.Diff(said[0], said[1]); diff != "" || len(said[0]) == 0 {
+		t.Errorf("status/tsdb (-Prometheus +Vigil):\n%s", diff)
+	}
+	for limit, want := range map[string]int{"2": 2, "10000000": 8, "0": 0, "x": 0} {
+		got, _ := askPeer(t, ours, "status/tsdb", url.Values{"limit": {limit}}, false).Data.(map[string]any)
+		if list, _ := got["seriesCountByMetricName"].([]any); len(list) != want {
+			t.Errorf("status/tsdb?limit=%s has %d metrics, want %d", limit, len(list), want)
+		}
+	}
 }
 
 // samePromtool has promtool ask both.

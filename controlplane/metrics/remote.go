@@ -1,7 +1,8 @@
 package metrics
 
 import (
-	"errors"
+	"cmp"
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -16,13 +17,20 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	configutil "github.com/prometheus/common/config"
 	"github.com/prometheus/common/model"
-	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/model/labels"
 	promremote "github.com/prometheus/prometheus/storage/remote"
+	"github.com/prometheus/prometheus/tsdb"
+
+	"github.com/vigil-ml/vigil/controlplane/metrics/forward"
+	"github.com/vigil-ml/vigil/internal/life"
 )
 
-// flushDeadline is how long what waits may take to be sent at the end.
-const flushDeadline = 5 * time.Second
+const (
+	// flushDeadline is how long what waits may take to be sent at the end.
+	flushDeadline = 5 * time.Second
+	writeTimeout  = 30 * time.Second
+	writeShards   = 10
+)
 
 // RemoteWriteConfig is one store that samples are sent to as well.
 type RemoteWriteConfig struct {
@@ -80,25 +88,18 @@ func httpURL(text string) string {
 	return ""
 }
 
-// prometheus gives the settings as Prometheus' own.
-func (c RemoteWriteConfig) prometheus() (*config.RemoteWriteConfig, error) {
+// client makes what speaks to the store.
+func (c RemoteWriteConfig) client() (promremote.WriteClient, error) {
 	u, err := url.Parse(c.URL)
 	if err != nil {
 		return nil, fmt.Errorf("read URL of remote write %s: %w", c.Name, err)
 	}
-	out := config.DefaultRemoteWriteConfig
-	out.Name, out.URL, out.Headers = c.Name, &configutil.URL{URL: u}, c.Headers
-	out.QueueConfig.BatchSendDeadline = model.Duration(time.Second)
-	out.QueueConfig.MaxShards = 10
-	if c.MaxShards > 0 {
-		out.QueueConfig.MaxShards = c.MaxShards
+	out := promremote.ClientConfig{
+		URL: &configutil.URL{URL: u}, Headers: c.Headers, Timeout: model.Duration(cmp.Or(c.Timeout, writeTimeout)),
+		HTTPClientConfig: configutil.DefaultHTTPClientConfig, RetryOnRateLimit: true, WriteProtoMsg: remote.WriteV1MessageType,
 	}
-	out.MetadataConfig.Send = false
 	if c.Version == 2 {
-		out.ProtobufMessage = remote.WriteV2MessageType
-	}
-	if c.Timeout > 0 {
-		out.RemoteTimeout = model.Duration(c.Timeout)
+		out.WriteProtoMsg = remote.WriteV2MessageType
 	}
 	out.HTTPClientConfig.TLSConfig.CAFile = c.CAFile
 	switch {
@@ -107,29 +108,92 @@ func (c RemoteWriteConfig) prometheus() (*config.RemoteWriteConfig, error) {
 	case c.Username != "":
 		out.HTTPClientConfig.BasicAuth = &configutil.BasicAuth{Username: c.Username, PasswordFile: c.PasswordFile}
 	}
-	return &out, nil
+	made, err := promremote.NewWriteClient(c.Name, &out)
+	if err != nil {
+		return nil, fmt.Errorf("set up remote write %s: %w", c.Name, err)
+	}
+	if c, ok := made.(*promremote.Client); ok {
+		c.Client.Transport = patient{c.Client.Transport}
+	}
+	return made, nil
+}
+
+// patient has what can be mended outside be tried again: rights, tokens and
+// addresses. The client would give up the samples.
+type patient struct{ http.RoundTripper }
+
+// RoundTrip has such an answer count as one of a server in trouble; its text
+// stays.
+func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := p.RoundTripper.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	switch response.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusProxyAuthRequired, http.StatusRequestTimeout:
+		response.StatusCode = http.StatusServiceUnavailable
+	}
+	return response, nil
+}
+
+// senders send to all stores.
+type senders struct {
+	all   []*forward.Sender
+	group *life.Group
+}
+
+// Notify says that something was written to the TSDB's log.
+func (s *senders) Notify() {
+	for _, one := range s.all {
+		one.Notify()
+	}
+}
+
+// Close gives what is in the log some time to be sent, and ends. What is left is
+// sent after the next start.
+func (s *senders) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), flushDeadline)
+	defer cancel()
+	for _, one := range s.all {
+		one.Drain(ctx)
+	}
+	s.group.Stop()
+	return s.group.Wait()
 }
 
 // sending makes what follows the TSDB's log and sends it on; nil when there is
 // nowhere to send to.
-func sending(c Config, log *slog.Logger, reg prometheus.Registerer) (*promremote.WriteStorage, error) {
+func sending(c Config, of *tsdb.DB, log *slog.Logger, reg prometheus.Registerer) (*senders, error) {
 	if len(c.RemoteWrite) == 0 {
 		return nil, nil
 	}
-	var all config.Config
+	out, seen := &senders{group: life.NewGroup(context.Background())}, forward.NewMetrics(reg)
 	for _, r := range c.RemoteWrite {
-		one, err := r.prometheus()
+		client, err := r.client()
 		if err != nil {
 			return nil, err
 		}
-		all.RemoteWriteConfigs = append(all.RemoteWriteConfigs, one)
+		one, err := forward.New(forward.Settings{
+			Name: r.Name, Version: cmp.Or(r.Version, 1), External: labels.FromMap(c.ExternalLabels), Shards: cmp.Or(r.MaxShards, writeShards), Late: c.OutOfOrderWindow,
+		}, forward.Deps{Dir: c.Dir, Client: client, Samples: of, NewestMS: newest(of), Metrics: seen, Log: log})
+		if err != nil {
+			return nil, fmt.Errorf("set up remote write %s: %w", r.Name, err)
+		}
+		out.all = append(out.all, one)
 	}
-	all.GlobalConfig.ExternalLabels = labels.FromMap(c.ExternalLabels)
-	out := promremote.NewWriteStorage(log, reg, c.Dir, flushDeadline, nil, false)
-	if err := out.ApplyConfig(&all); err != nil {
-		return nil, errors.Join(fmt.Errorf("set up remote write: %w", err), out.Close())
+	for _, one := range out.all {
+		out.group.Go("remote write", one.Run)
 	}
 	return out, nil
+}
+
+// newest gives the time of a TSDB's newest sample; 0 when it has none.
+func newest(of *tsdb.DB) int64 {
+	at := max(of.Head().MaxTime(), 0)
+	for _, block := range of.Blocks() {
+		at = max(at, block.MaxTime())
+	}
+	return at
 }
 
 // QueryProxyConfig is a store that queries go to instead of the embedded one.

@@ -81,7 +81,8 @@ func (b *Book) Erase(tx *store.Tx, s store.Subject) (records int64, err error) {
 
 // Erased has what was erased leave memory and, as far as the database can, the
 // disk; it is called after the transaction.
-func (b *Book) Erased(ctx context.Context) {
+func (b *Book) Erased(ctx context.Context, subjects int) {
+	b.erased.Add(float64(subjects))
 	b.forget()
 	if err := b.deps.Store.Scrub(ctx); err != nil {
 		b.deps.Log.Warn("what was overwritten may still be on the disk of the store for a while", "error", err)

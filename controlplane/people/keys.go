@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
@@ -32,7 +32,6 @@ type Keys struct {
 	file    envelope.File
 	records *store.Store
 	write   func(ctx context.Context, r trail.Record) error
-	log     *slog.Logger
 
 	mu        sync.RWMutex
 	set       *envelope.Set
@@ -43,13 +42,16 @@ type Keys struct {
 
 // openKeys reads the records' keys, or makes the first. It fails with
 // [fault.Denied] when they are encrypted with an outer key that is not at hand.
-func openKeys(ctx context.Context, outer envelope.Keys, records *store.Store, write func(context.Context, trail.Record) error, log *slog.Logger) (*Keys, error) {
-	k := &Keys{records: records, write: write, log: log}
+func openKeys(ctx context.Context, outer envelope.Keys, records *store.Store, write func(context.Context, trail.Record) error) (*Keys, error) {
+	k := &Keys{records: records, write: write}
 	k.file = envelope.File{
 		FS: durable.OS{}, Path: placeOfKeys, Keys: outer, Template: aead.AES256GCMKeyTemplate(), Clock: time.Now,
 	}
 	for range changeTries {
 		err := k.load(ctx)
+		if err == nil {
+			err = k.used(ctx, "open")
+		}
 		if fault.Is(err, fault.NotFound) {
 			err = k.change(ctx, "make", func(*envelope.Set) (*keyset.Handle, error) { return k.file.Grow(nil) })
 		}
@@ -124,9 +126,15 @@ func (k *Keys) change(ctx context.Context, what string, next func(*envelope.Set)
 	if err := k.use(set, version+1); err != nil {
 		return err
 	}
+	return k.used(ctx, what)
+}
+
+// used has a use of the outer key recorded.
+func (k *Keys) used(ctx context.Context, what string) error {
+	at := k.State()
 	return k.write(ctx, trail.Record{
 		Class: trail.Key, Actor: trail.Actor{Kind: "system", ID: "records"}, Action: "record keys/" + what, Outcome: "ok",
-		Object: map[string]string{"kek": set.KEK, "key": set.Primary()},
+		Object: map[string]string{"kek": at.KEK, "key": at.Primary}, Detail: map[string]string{"keys": strconv.Itoa(at.Keys)},
 	})
 }
 

@@ -22,16 +22,19 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/tink-crypto/tink-go/v2/aead/subtle"
 
+	"github.com/vigil-ml/vigil/controlplane/audit"
 	"github.com/vigil-ml/vigil/controlplane/audit/trail"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/fault"
+	"github.com/vigil-ml/vigil/internal/metric"
 )
 
-// OuterPurpose is what the outer key of an installation that configures none is
+// outerPurpose is what the outer key of an installation that configures none is
 // derived from the audit log's key for.
-const OuterPurpose = "vigil outer key of the records"
+const outerPurpose = "vigil outer key of the records"
 
 // keptMost bounds how many keys and names are at hand at once.
 const keptMost = 10000
@@ -46,14 +49,11 @@ type Profile struct {
 // Deps is what code injects.
 type Deps struct {
 	Store *store.Store
-	// Audit writes a record of a use of keys.
-	Audit func(ctx context.Context, r trail.Record) error
-	// Digest makes of a text what only this installation can.
-	Digest func(text string) string
-	// Outer is the key of an installation that configures none; 32 bytes.
-	Outer []byte
-	Log   *slog.Logger
-	Clock func() time.Time
+	// Audit is told of each change of keys, and gets its people from the book.
+	Audit   *audit.Log
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+	Clock   func() time.Time
 }
 
 // Book keeps people. It is safe for concurrent use.
@@ -62,20 +62,26 @@ type Book struct {
 	keys *Keys
 	form *regexp.Regexp // how records name people
 
+	erased, reencrypted prometheus.Counter
+
 	mu    sync.Mutex
 	aeads map[string]*subtle.AESGCM // by the key's id
 	names map[string]string         // by subject; "" where none is known
 }
 
-// Open opens the book, and has the store encrypt with its keys: nothing else may
-// use the store before. It fails with [fault.Denied] when the outer key is not
+// Open opens the book, and has the store and the audit log encrypt with its keys:
+// nothing else may use them before. It fails with [fault.Denied] when the outer key is not
 // the one that the keys are encrypted with.
 func Open(ctx context.Context, config Config, deps Deps) (*Book, error) {
-	outer, err := config.Keys(deps.Outer)
+	derived, err := deps.Audit.Derive(outerPurpose)
 	if err != nil {
 		return nil, err
 	}
-	keys, err := openKeys(ctx, outer, deps.Store, deps.Audit, deps.Log)
+	outer, err := config.Keys(derived)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := openKeys(ctx, outer, deps.Store, deps.Audit.Write)
 	if err != nil {
 		return nil, err
 	}
@@ -83,8 +89,12 @@ func Open(ctx context.Context, config Config, deps Deps) (*Book, error) {
 		deps.Log.Info("the records' keys are still encrypted with an outer key that was used before; agentctl keys rotate encrypts them with the one that is configured",
 			"kek", at.KEK, "configured", at.ConfiguredKEK)
 	}
+	b := &Book{deps: deps, keys: keys, form: pseudonyms(), aeads: map[string]*subtle.AESGCM{}, names: map[string]string{}}
+	b.erased = metric.NewCounter(deps.Metrics, metric.ControlErased).WithLabelValues()
+	b.reencrypted = metric.NewCounter(deps.Metrics, metric.ControlReencrypted).WithLabelValues()
 	deps.Store.Protect(keys)
-	return &Book{deps: deps, keys: keys, form: pseudonyms(), aeads: map[string]*subtle.AESGCM{}, names: map[string]string{}}, nil
+	deps.Audit.SetPeople(b)
+	return b, nil
 }
 
 // Keys is the records' keys.
@@ -123,7 +133,7 @@ func (b *Book) emailDigest(address string) string {
 	if address == "" {
 		return ""
 	}
-	return b.deps.Digest("e-mail\x00" + strings.ToLower(address))
+	return b.deps.Audit.Pseudonym("e-mail\x00" + strings.ToLower(address))
 }
 
 // What is encrypted with a subject's key opens only as what it was encrypted for.

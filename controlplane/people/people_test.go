@@ -66,16 +66,7 @@ func (s *site) start(config people.Config) (err error) {
 	if err != nil {
 		s.Fatal(err)
 	}
-	outer, err := s.log.Derive(people.OuterPurpose)
-	if err != nil {
-		s.Fatal(err)
-	}
-	s.book, err = people.Open(s.Context(), config, people.Deps{
-		Store: s.store, Audit: s.log.Write, Digest: s.log.Pseudonym, Outer: outer, Log: testkit.Logger(s), Clock: time.Now,
-	})
-	if err == nil {
-		s.log.SetPeople(s.book)
-	}
+	s.book, err = people.Open(s.Context(), config, people.Deps{Store: s.store, Audit: s.log, Log: testkit.Logger(s), Metrics: prometheus.NewRegistry(), Clock: time.Now})
 	return err
 }
 
@@ -117,7 +108,7 @@ func (s *site) erase(person string) {
 	if err != nil {
 		s.Fatal(err)
 	}
-	s.book.Erased(s.Context())
+	s.book.Erased(s.Context(), 1)
 }
 
 // addresses gives what somebody's records say of where they came from.
@@ -304,7 +295,7 @@ func TestKeysAreReplaced(t *testing.T) {
 	for _, r := range records {
 		actions = append(actions, r.Action)
 	}
-	if want := []string{"record keys/make", "record keys/rewrap", "record keys/add"}; err != nil || !cmp.Equal(actions, want) {
+	if want := []string{"record keys/make", "record keys/open", "record keys/rewrap", "record keys/add", "record keys/open"}; err != nil || !cmp.Equal(actions, want) {
 		t.Errorf("recorded %q, %v; want %q", actions, err, want)
 	}
 }

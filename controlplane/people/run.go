@@ -90,6 +90,9 @@ func (b *Book) step(ctx context.Context, prefix []byte) (done int, err error) {
 		done = len(behind) + records
 		return err
 	})
+	if err == nil {
+		b.reencrypted.Add(float64(done))
+	}
 	return done, err
 }
 

@@ -31,6 +31,7 @@ type reader struct {
 	open   []*controlv1.Finding // problems of nodes that were open at the cursor
 	caught bool                 // the detectors have seen all up to the cursor
 	marked time.Time            // when the last mark was made
+	tide   tide
 }
 
 // memory is how far back the detectors of nodes look.
@@ -102,7 +103,11 @@ func (r *reader) handle(ctx context.Context, frames []bus.Delivery) error {
 	r.cursor, r.marked = r.seen, b.marked
 	r.worked()
 	r.metrics.committed(b, r.deps.Clock())
-	life.Sleep(ctx, pause(r.deps.Clock().Sub(began), r.deps.Busy))
+	rest := pause(r.deps.Clock().Sub(began), r.deps.Busy)
+	if r.tide.high(len(b.findings), r.deps.Clock()) && len(frames) < bus.MaxDeliveries {
+		rest = max(rest, gatherFor)
+	}
+	life.Sleep(ctx, rest)
 	return nil
 }
 
@@ -122,6 +127,34 @@ func pause(took time.Duration, busy func() bool) time.Duration {
 		return 0
 	}
 	return min(took, longestPause)
+}
+
+// While very much breaks at once, frames gather for gatherFor between two
+// transactions: each costs a sync, for which ingest waits too. More than
+// tideFindings findings within tideWithin are very much.
+const (
+	gatherFor    = 50 * time.Millisecond
+	tideFindings = 40
+	tideWithin   = time.Second
+)
+
+// tide is how many findings there were of late.
+type tide struct {
+	since time.Time
+	count int
+}
+
+// high notes findings, and tells whether there were very many of late.
+func (t *tide) high(findings int, now time.Time) bool {
+	if now.Sub(t.since) > tideWithin {
+		was := t.count > tideFindings && now.Sub(t.since) <= 2*tideWithin
+		t.since, t.count = now, 0
+		if was && findings > 0 {
+			t.count = tideFindings // it goes on
+		}
+	}
+	t.count += findings
+	return t.count > tideFindings
 }
 
 // observation is what the detectors made of one event.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/life"
 )
 
 const (
@@ -13,6 +14,9 @@ const (
 	dueBatch = 128
 	// lookEvery finds what is due without the store having changed.
 	lookEvery = time.Second
+	// lookPause is the least time between two looks: what is due at once is looked
+	// at where it comes to be, not here, and when much changes it changes often.
+	lookPause = 20 * time.Millisecond
 	// retryAfter is the wait after an error of the store.
 	retryAfter = time.Second
 	// silencesFor is how long a silence that ended is kept.
@@ -45,6 +49,7 @@ func (r *Router) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 		case <-changed:
+			life.Sleep(ctx, lookPause)
 		case <-timer.C:
 		}
 		timer.Stop()

@@ -23,7 +23,9 @@ func (r *Router) Describe(tx *store.Tx, record store.IncidentRecord, now time.Ti
 	if a.Ends == nil && !record.Expires.IsZero() {
 		a.Ends = timestamppb.New(record.Expires)
 	}
+	a.Updated = timestamppb.New(later(record.Changed, a.GetStarts().AsTime()))
 	a.Receivers = r.ReceiversOf(labels)
+	a.MutedBy = r.allMutedBy(labels, now)
 	a.SilencedBy, a.InhibitedBy, err = r.Mutes(tx, a.GetIncidentId(), labels, now)
 	return a, err
 }
@@ -74,6 +76,9 @@ func (r *Router) Groups(tx *store.Tx, now time.Time) ([]Group, error) {
 			return nil, err
 		}
 		group := Group{Labels: g.Labels, Receiver: g.Receiver}
+		if to := r.routeOf(g.Route); to != nil {
+			group.MutedBy = r.MutedBy(to, now)
+		}
 		for _, m := range members {
 			record, err := tx.IncidentRecord(m.IncidentID)
 			if err != nil {
@@ -96,4 +101,6 @@ type Group struct {
 	Labels   map[string]string
 	Receiver string
 	Alerts   []*controlv1.Alert
+	// MutedBy names the time intervals for which the group is not told now.
+	MutedBy []string
 }

@@ -18,6 +18,8 @@ import (
 const (
 	matchersMost = 64
 	commentMost  = 4096
+	// annotationsMost is how many bytes a silence's annotations have in all.
+	annotationsMost = 16 << 10
 )
 
 // SetSilence makes a silence, or changes the one of its id: its end, author and
@@ -93,6 +95,8 @@ func checkSilence(s *controlv1.Silence, now time.Time) error {
 		return fault.New(fault.Invalid, "a silence wants at least one matcher that does not match the empty text")
 	case len(ms) > matchersMost || len(s.GetComment()) > commentMost:
 		return fault.New(fault.Invalid, "a silence has at most %d matchers and a comment of %d bytes", matchersMost, commentMost)
+	case sizeOf(s.GetAnnotations()) > annotationsMost:
+		return fault.New(fault.Invalid, "a silence has at most %d bytes of annotations", annotationsMost)
 	case s.GetAuthor() == "" || s.GetComment() == "":
 		return fault.New(fault.Invalid, "a silence wants an author and a comment: say who and why")
 	case s.GetEnds() == nil || !s.GetEnds().AsTime().After(s.GetStarts().AsTime()):
@@ -101,6 +105,13 @@ func checkSilence(s *controlv1.Silence, now time.Time) error {
 		return fault.New(fault.Invalid, "a silence's end is in the past")
 	}
 	return nil
+}
+
+func sizeOf(annotations map[string]string) (bytes int) {
+	for name, value := range annotations {
+		bytes += len(name) + len(value)
+	}
+	return bytes
 }
 
 // noteSilence writes into the timeline of what a silence keeps quiet that it

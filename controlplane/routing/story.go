@@ -62,6 +62,12 @@ func (r *Router) story(ctx context.Context, tx *store.Tx, t store.Timer, now tim
 		if g.Told.IsZero() || g.Route == stormRoute || !slices.Contains(r.deps.Followers, g.Receiver) {
 			continue
 		}
+		// The group may have been told of others alone so far.
+		if m, err := tx.AlertMember(g.ID, t.Target); err != nil {
+			return err
+		} else if m.Told == 0 || m.Told == resolved {
+			continue
+		}
 		if err := r.tellStory(ctx, tx, g, record, labels, now); err != nil {
 			return err
 		}

@@ -66,6 +66,26 @@ func TestFollowers(t *testing.T) {
 	d.same("its end told the rest", d.stories(), []string(nil))
 }
 
+// TestStoriesOfWhatWasTold: of an incident that joined a group which was told of
+// others nobody hears stories before they hear of it.
+func TestStoriesOfWhatWasTold(t *testing.T) {
+	d := newDesk(t, "route: {receiver: b, group_by: [cluster], group_wait: 1s, group_interval: 5m}", "b")
+	d.router.deps.Followers = []string{"b"}
+	d.alert("X fires severity=critical cluster=c")
+	d.wait(2 * time.Second)
+	d.told("b firing X")
+	d.now = d.now.Add(time.Second)
+	d.alert("Y fires severity=critical cluster=c")
+	d.note("bad data")
+	d.wait(time.Minute)
+	d.same("before it was told", d.stories(), []string(nil))
+	d.wait(5 * time.Minute)
+	d.told("b firing X Y")
+	d.note("very bad data")
+	d.wait(10 * time.Second)
+	d.same("after it was told", d.stories(), []string{"b"})
+}
+
 // TestNobodyFollows: without followers nothing waits.
 func TestNobodyFollows(t *testing.T) {
 	d := newDesk(t, "", "a")

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"database/sql"
 	"fmt"
+	"maps"
 	"math/bits"
 	"slices"
 	"time"
@@ -44,6 +45,32 @@ func (tx *Tx) Checkpoint(id string) (*controlv1.Checkpoint, error) {
 func (tx *Tx) Checkpoints(runID string, limit int) ([]*controlv1.Checkpoint, error) {
 	return list[controlv1.Checkpoint](tx, "checkpoints", "SELECT body FROM checkpoints WHERE "+ofRun(runID)+
 		" ORDER BY created DESC, checkpoint_id DESC LIMIT $2", runID, rowsUpTo(limit))
+}
+
+// CheckpointOfEachNode gives one checkpoint of each node whose vault has any, the
+// newest; in the order of the nodes.
+func (tx *Tx) CheckpointOfEachNode() ([]*controlv1.Checkpoint, error) {
+	newest := map[string]*controlv1.Checkpoint{}
+	const what = "checkpoints of nodes"
+	err := tx.each(what, "SELECT body FROM checkpoints ORDER BY created DESC, checkpoint_id DESC", nil, func(rows *sql.Rows) error {
+		var body []byte
+		c := &controlv1.Checkpoint{}
+		if err := rows.Scan(&body); err != nil {
+			return err
+		}
+		if err := tx.unmarshal(what, body, c); err != nil {
+			return err
+		}
+		if node := c.GetNode(); node != "" && newest[node] == nil && c.GetRemoved() == nil {
+			newest[node] = c
+		}
+		return nil
+	})
+	all := make([]*controlv1.Checkpoint, 0, len(newest))
+	for _, node := range slices.Sorted(maps.Keys(newest)) {
+		all = append(all, newest[node])
+	}
+	return all, err
 }
 
 // AdvanceCheckpoint takes in that a rank's part of a checkpoint reached a

@@ -98,6 +98,9 @@ func (tx *Tx) removeRuns(ids []any) error { return tx.removeEach(ids, ofRuns()) 
 func ofIncidents() []string {
 	return []string{
 		"feedback WHERE finding_id IN (SELECT finding_id FROM findings WHERE incident_id IN (?))",
+		// What receivers keep of it: see notify.Memory.
+		"receiver_memory WHERE (receiver, key) IN (SELECT receiver, incident_id || '/' || receiver FROM outbox WHERE incident_id IN (?))",
+		"receiver_memory WHERE (receiver, key) IN (SELECT receiver, 'changes/' || incident_id FROM outbox WHERE incident_id IN (?))",
 		"findings WHERE incident_id IN (?)", "timeline WHERE incident_id IN (?)", "outbox WHERE incident_id IN (?)",
 		"incident_checkpoints WHERE incident_id IN (?)", "inhibitors WHERE incident_id IN (?)", "incidents WHERE incident_id IN (?)",
 	}

@@ -147,6 +147,20 @@ func (tx *Tx) AlertMembers(groupID string) ([]AlertMember, error) {
 	return all, err
 }
 
+// AlertMember gives one member of a group. It fails with [fault.NotFound] when the
+// incident is none.
+func (tx *Tx) AlertMember(groupID, incidentID string) (AlertMember, error) {
+	m := AlertMember{IncidentID: incidentID}
+	for _, of := range tx.cache.newGroups[groupID] {
+		if of.IncidentID == incidentID {
+			return of, nil
+		}
+	}
+	err := tx.one("member "+incidentID+" of alert group "+groupID,
+		"SELECT told, told_severity FROM alert_members WHERE incident_id = $1 AND group_id = $2", []any{incidentID, groupID}, &m.Told, &m.ToldSeverity)
+	return m, err
+}
+
 // JoinGroup makes an incident a member of a group; false when it is one.
 func (tx *Tx) JoinGroup(groupID, incidentID string) (joined bool, err error) {
 	pair := [2]string{groupID, incidentID}

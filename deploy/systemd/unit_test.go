@@ -43,6 +43,11 @@ func TestTheAgentsUnit(t *testing.T) {
 	if got["WatchdogSec"] == "" || !strings.Contains(got["CapabilityBoundingSet"], "CAP_SYSLOG") {
 		t.Error("without a watchdog a hung agent stays, and without CAP_SYSLOG it cannot read the kernel log")
 	}
+	for _, needed := range []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE"} {
+		if got["User"] != "root" || !strings.Contains(got["CapabilityBoundingSet"], needed) {
+			t.Errorf("without %s the trainers of other users have no place to write to", needed)
+		}
+	}
 	if strings.Contains(got["ProtectKernelLogs"], "yes") {
 		t.Error("ProtectKernelLogs hides /dev/kmsg")
 	}

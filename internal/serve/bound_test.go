@@ -2,6 +2,7 @@ package serve_test
 
 import (
 	"net"
+	"net/netip"
 	"slices"
 	"syscall"
 	"testing"
@@ -76,5 +77,45 @@ func TestBound(t *testing.T) {
 	l = serve.Bound(&script{gives: []any{gone}}, serve.Bounds{Most: 2, User: 2, Refused: func(_ string, uid int) { unknown = uid }})
 	if _, err := l.Accept(); err != net.ErrClosed || unknown != -1 {
 		t.Errorf("a process of which nothing is known: user %d, %v", unknown, err)
+	}
+}
+
+// from is a connection of an address.
+type from struct {
+	net.Conn
+	address string
+}
+
+func (f from) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(f.address))
+}
+
+// TestBoundByAddress: one address takes no more than its share, whatever its port,
+// and of IPv6 whatever its last 64 bits; others come in meanwhile.
+func TestBoundByAddress(t *testing.T) {
+	var gives []any
+	for _, address := range []string{"192.0.2.1:1", "192.0.2.1:2", "[::ffff:192.0.2.1]:3", "192.0.2.2:1", "[2001:db8::1]:1", "[2001:db8::2]:1", "[2001:db8::3]:1", "[2001:db8:0:1::1]:1"} {
+		here, there := net.Pipe()
+		t.Cleanup(func() { _ = there.Close() })
+		gives = append(gives, from{here, address})
+	}
+	refused := 0
+	l := serve.Bound(&script{gives: gives}, serve.Bounds{Most: 100, Address: 2, Refused: func(why string, _ int) {
+		if refused++; why != serve.TooManyOfAddress {
+			t.Errorf("refused: %s", why)
+		}
+	}})
+	var in []string
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			break
+		}
+		in = append(in, conn.RemoteAddr().String())
+		t.Cleanup(func() { _ = conn.Close() })
+	}
+	want := []string{"192.0.2.1:1", "192.0.2.1:2", "192.0.2.2:1", "[2001:db8::1]:1", "[2001:db8::2]:1", "[2001:db8:0:1::1]:1"}
+	if !slices.Equal(in, want) || refused != 2 {
+		t.Errorf("let in %q, refused %d; want %q", in, refused, want)
 	}
 }

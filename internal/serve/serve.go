@@ -50,6 +50,9 @@ type Options struct {
 	// RefuseUnknownFields makes a JSON field that there is not an error instead
 	// of nothing: for people, not for programs of other versions.
 	RefuseUnknownFields bool
+	// Admit says whether a JSON call is read at all: its error is the answer, and has
+	// a gRPC code. nil reads every call.
+	Admit func(r *http.Request) error
 	// TLS is how the listener speaks; nil is plainly. [Protocols] belong into it.
 	TLS *tls.Config
 	// Wait is how long a client may take to shake hands, to say what it speaks, and
@@ -165,6 +168,13 @@ func jsonHandler(ctx context.Context, conn *grpc.ClientConn, options Options) (h
 		if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind != "application/json" {
 			http.Error(w, "want Content-Type: application/json", http.StatusUnsupportedMediaType)
 			return
+		}
+		if options.Admit != nil {
+			if err := options.Admit(r); err != nil {
+				w.Header().Set("Connection", "close") // what follows is not read
+				refuse(r.Context(), mux, &runtime.JSONPb{MarshalOptions: protojson.MarshalOptions{EmitDefaultValues: true}}, w, r, err)
+				return
+			}
 		}
 		calls.ServeHTTP(w, r)
 	}), nil

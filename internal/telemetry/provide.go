@@ -31,7 +31,7 @@ const (
 	// queueRecords bounds what waits; beyond it the newest spans and the oldest
 	// log records are dropped by OpenTelemetry's processors.
 	queueRecords = 2048
-	// maxAttributeBytes keeps a batch below what the relay takes.
+	// maxAttributeBytes keeps a record well below what the relay takes at once.
 	maxAttributeBytes = 2048
 	// metricsEvery is how often the registry is read.
 	metricsEvery = 30 * time.Second

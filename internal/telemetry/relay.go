@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -16,7 +17,8 @@ import (
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 )
 
-// MaxOTLPBytes is the largest request that a relay hands on.
+// MaxOTLPBytes is the largest request that a relay hands on; what is larger goes
+// in parts.
 const MaxOTLPBytes = 1 << 20
 
 // Relay is where OpenTelemetry's exporters of this process send to: instead of
@@ -33,7 +35,7 @@ type Relay struct {
 
 // NewRelay makes a relay. Until [Relay.Attach] requests wait, for as long as
 // the exporters give them. Lost is told the signal of each request that was not
-// kept; nil: nobody is told. The caller closes the relay.
+// kept, or not all of it; nil: nobody is told. The caller closes the relay.
 func NewRelay(lost func(signal string)) (*Relay, error) {
 	r := &Relay{lost: lost, attached: make(chan struct{})}
 	if r.lost == nil {
@@ -82,12 +84,22 @@ func (r *Relay) keep(ctx context.Context, signal commonv1.Signal, request any) e
 	case <-ctx.Done():
 		return fault.New(fault.Internal, "keep telemetry: nobody takes it yet")
 	}
+	return r.put(ctx, signal, message)
+}
+
+// put hands a request on, in parts when it is too large. Of one that is too large
+// and has a single record nothing can be kept; the others are.
+func (r *Relay) put(ctx context.Context, signal commonv1.Signal, message proto.Message) error {
 	data, err := proto.Marshal(message)
 	if err != nil {
 		return fault.New(fault.Internal, "keep telemetry: %w", err)
 	}
 	if len(data) > MaxOTLPBytes {
-		return fault.New(fault.Invalid, "keep telemetry: %d bytes are more than %d", len(data), MaxOTLPBytes)
+		first, second, ok := halve(message)
+		if !ok {
+			return fault.New(fault.Invalid, "keep telemetry: %d bytes of one record are more than %d", len(data), MaxOTLPBytes)
+		}
+		return errors.Join(r.put(ctx, signal, first), r.put(ctx, signal, second))
 	}
 	// The error is final for the exporter, which else would send the same again
 	// without knowing whether it was kept.

@@ -164,17 +164,6 @@ func shrinks(first []byte) bool {
 	return float64(len(encoder.EncodeAll(first, nil))) < worthwhile*float64(len(first))
 }
 
-// Check reads a stored file and compares it with what is said of it. A
-// disagreement is of kind [fault.Corrupt].
-func Check(ctx context.Context, in io.Reader, e Encoded) error {
-	digest := blake3.New()
-	count := &counter{to: digest}
-	if err := copyUntil(ctx, count, in, make([]byte, chunkBytes)); err != nil {
-		return err
-	}
-	return e.compare(count.bytes, digest)
-}
-
 // Checking gives the bytes of a stored file as long as they agree with what is
 // said of it: where they do not, the last of them are kept back.
 type Checking struct {

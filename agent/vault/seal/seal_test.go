@@ -76,7 +76,7 @@ func roundTrip(t *testing.T, codec Codec, content []byte, kind string) {
 	if codec.Keys != nil && len(content) >= 100 && bytes.Contains(stored, content[:50]) {
 		t.Error("the content can be read in what is stored")
 	}
-	if err := Check(t.Context(), bytes.NewReader(stored), e); err != nil {
+	if _, err := io.Copy(io.Discard, Checked(bytes.NewReader(stored), e)); err != nil {
 		t.Error(err)
 	}
 	var back bytes.Buffer
@@ -109,8 +109,8 @@ func TestDamageIsFound(t *testing.T) {
 				}
 				damaged[at], damaged[other] = damaged[other], damaged[at]
 			}
-			if err := Check(t.Context(), bytes.NewReader(damaged), e); !fault.Is(err, fault.Corrupt) {
-				t.Fatalf("%s, damage %d: Check = %v", name, i, err)
+			if _, err := io.Copy(io.Discard, Checked(bytes.NewReader(damaged), e)); !fault.Is(err, fault.Corrupt) {
+				t.Fatalf("%s, damage %d: Checked = %v", name, i, err)
 			}
 			if err := codec.Decode(t.Context(), io.Discard, bytes.NewReader(damaged), e, "name"); !fault.Is(err, fault.Corrupt) {
 				t.Fatalf("%s, damage %d: Decode = %v", name, i, err)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -26,8 +27,9 @@ type Config struct {
 	URL notify.Secret `yaml:"url"`
 	// Token is a service account's that may write annotations.
 	Token notify.Secret `yaml:"token"`
-	// DashboardUID is the dashboard; empty writes for the whole organisation,
-	// which dashboards show by tag.
+	// DashboardUID is the dashboard, with {run} where the run's id stands if each
+	// run has one of its own; empty writes for the whole organisation, which
+	// dashboards show by tag. So is what is of no run then.
 	DashboardUID string `yaml:"dashboard_uid"`
 	// PanelID is one panel of it; 0 means all.
 	PanelID int64 `yaml:"panel_id"`
@@ -95,8 +97,11 @@ func (n *notifier) Notify(ctx context.Context, delivery alert.Delivery) error {
 // "" when Grafana did not say it.
 func (n *notifier) write(ctx context.Context, d alert.Delivery, id string) (string, error) {
 	a := annotation{
-		DashboardUID: n.config.DashboardUID, PanelID: n.config.PanelID,
+		DashboardUID: n.dashboard(d), PanelID: n.config.PanelID,
 		Time: millis(d.Incident.GetOpened(), d.Created), Tags: n.tags(d), Text: textOf(d, n.deps),
+	}
+	if a.DashboardUID == "" {
+		a.PanelID = 0
 	}
 	if d.Resolved() {
 		a.TimeEnd = max(a.Time, millis(d.Incident.GetResolved(), d.Created))
@@ -126,6 +131,18 @@ func (n *notifier) write(ctx context.Context, d alert.Delivery, id string) (stri
 	}
 	return strconv.FormatInt(made.ID, 10), nil
 }
+
+// dashboard is the one on which an incident is marked.
+func (n *notifier) dashboard(d alert.Delivery) string {
+	run := d.Incident.GetRunId()
+	if run == "" && strings.Contains(n.config.DashboardUID, runMark) {
+		return ""
+	}
+	return strings.ReplaceAll(n.config.DashboardUID, runMark, run)
+}
+
+// runMark stands for the run's id in a dashboard's.
+const runMark = "{run}"
 
 func (n *notifier) tags(d alert.Delivery) []string {
 	tags := []string{"vigil", d.Kind(), alert.State(d.State), "incident:" + d.Incident.GetIncidentId()}

@@ -120,3 +120,17 @@ func TestARegionOpensAndCloses(t *testing.T) {
 		t.Errorf("kept %v", g.kept)
 	}
 }
+
+// TestOnTheDashboardOfTheRun: where each run has a dashboard of its own the
+// incident is on it, and what is of no run is on none.
+func TestOnTheDashboardOfTheRun(t *testing.T) {
+	n := &notifier{config: Config{DashboardUID: "run-{run}", PanelID: 3}}
+	d := notifytest.Firing()
+	if got := n.dashboard(d); got != "run-"+d.Incident.GetRunId() {
+		t.Errorf("dashboard %q", got)
+	}
+	d.Incident.RunId = ""
+	if got := n.dashboard(d); got != "" {
+		t.Errorf("an incident of no run is on dashboard %q", got)
+	}
+}

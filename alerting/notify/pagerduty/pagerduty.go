@@ -54,7 +54,8 @@ func New(config Config, deps notify.Deps) (notify.Notifier, error) {
 }
 
 // changesKey begins the keys under which is remembered how much of an
-// incident's timeline change events have told.
+// incident's timeline change events have told. It stays as long as the incident
+// does, which may be opened again.
 const changesKey = "changes/"
 
 type notifier struct {

@@ -45,17 +45,10 @@ func OpenWith(t testing.TB, config access.Config, s *store.Store, dir string, mo
 	if err != nil {
 		t.Fatal(err)
 	}
-	outer, err := log.Derive(people.OuterPurpose)
+	book, err := people.Open(t.Context(), people.Config{}, people.Deps{Store: s, Audit: log, Log: testkit.Logger(t), Metrics: registry, Clock: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
-	book, err := people.Open(t.Context(), people.Config{}, people.Deps{
-		Store: s, Audit: log.Write, Digest: log.Pseudonym, Outer: outer, Log: testkit.Logger(t), Clock: time.Now,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	log.SetPeople(book)
 	local, secret := access.NewLocal()
 	tokens := access.NewTokens(s, time.Now)
 	nodes, err := authority.Open(authority.Defaults(filepath.Join(dir, "authority")), authority.Deps{
@@ -66,7 +59,7 @@ func OpenWith(t testing.TB, config access.Config, s *store.Store, dir string, mo
 	}
 	return &Doors{
 		Guard: access.NewGuard(config, access.Deps{
-			Store: s, Audit: log, Authenticators: append([]access.Authenticator{local, tokens}, more...), People: book,
+			Store: s, Audit: log, Authenticators: append([]access.Authenticator{local, access.NewAdmin(s), tokens}, more...), People: book,
 			Log: testkit.Logger(t), Metrics: registry, Clock: time.Now,
 		}),
 		Audit: log, Tokens: tokens, Nodes: nodes, People: book, Secret: secret,

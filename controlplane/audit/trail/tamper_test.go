@@ -31,6 +31,14 @@ func manipulations() []manipulation {
 			lines[n] = AppendEntry(nil, Entry{Record: text, Signature: f.entries[n].Signature})
 			return lines, n
 		}},
+		{"take out what is sealed", func(rng *rand.Rand, f *forge, lines [][]byte) ([][]byte, int) {
+			n := rng.IntN(len(lines))
+			r, _ := Parse(f.entries[n].Record)
+			r.Sealed = nil // as if that were what an erasure does
+			text, _ := r.Canonical()
+			lines[n] = AppendEntry(nil, Entry{Record: text, Signature: f.entries[n].Signature})
+			return lines, n
+		}},
 		{"delete", func(rng *rand.Rand, _ *forge, lines [][]byte) ([][]byte, int) {
 			n := rng.IntN(len(lines))
 			return slices.Delete(lines, n, n+1), n

@@ -41,7 +41,7 @@ func (f *forge) record(n int) *Record {
 	return &Record{
 		Seq: uint64(n), Time: Stamp(time.Unix(int64(n), 0)), Class: Act, Actor: Actor{Kind: "user", ID: fmt.Sprint("u", n%3), Auth: "token"},
 		Action: "vigil.control.v1.IncidentService/ResolveIncident", Object: map[string]string{"incident_id": fmt.Sprint("inc-", n)},
-		Outcome: "ok", Flags: []string{"SOX"},
+		Outcome: "ok", Flags: []string{"SOX"}, Sealed: &Sealed{Key: fmt.Sprint("k", n%3), Data: []byte{byte(n), 1, 2}},
 	}
 }
 

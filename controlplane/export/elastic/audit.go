@@ -29,6 +29,9 @@ func ReadAudit(ctx context.Context, config Config, key string, out io.Writer) er
 	}
 	e := made.(*exporter)
 	defer func() { _ = e.Close() }()
+	if err := e.refresh(ctx); err != nil {
+		return err
+	}
 	if key == "" {
 		if key, err = e.onlyLog(ctx); err != nil {
 			return err
@@ -62,6 +65,16 @@ func ReadAudit(ctx context.Context, config Config, key string, out io.Writer) er
 	}
 }
 
+// refresh has all that was written be found, once for what is read afterwards.
+func (e *exporter) refresh(ctx context.Context) error {
+	header, err := e.header()
+	if err != nil {
+		return err
+	}
+	_, err = e.call(ctx, esapi.IndicesRefreshRequest{Index: []string{e.dataStream(export.StreamAudit)}, Header: header})
+	return err
+}
+
 // onlyLog gives the key of the log whose records are there.
 func (e *exporter) onlyLog(ctx context.Context) (string, error) {
 	first, err := e.auditRecords(ctx, object{"match_all": object{}}, 2, nil)
@@ -93,9 +106,6 @@ func (e *exporter) auditRecords(ctx context.Context, query object, most int, aft
 	}
 	prepared, header, err := e.prepared(body)
 	if err != nil {
-		return nil, err
-	}
-	if _, err := e.call(ctx, esapi.IndicesRefreshRequest{Index: []string{what}, Header: header}); err != nil {
 		return nil, err
 	}
 	got, err := e.call(ctx, esapi.SearchRequest{Index: []string{what}, Body: prepared, Header: header})

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/vigil-ml/vigil/controlplane/export"
+	"github.com/vigil-ml/vigil/controlplane/export/elastic/elastictest"
 	"github.com/vigil-ml/vigil/internal/fault"
 )
 
@@ -106,5 +109,25 @@ func testReadAudit(t *testing.T, s server) {
 	}
 	if err := ReadAudit(t.Context(), config, "c+3", &out); !fault.Is(err, fault.NotFound) {
 		t.Errorf("one that is not there: %v", err)
+	}
+}
+
+// TestReadAuditRefreshesOnce: however many pages are read.
+func TestReadAuditRefreshesOnce(t *testing.T) {
+	fake := elastictest.New(t)
+	var refreshes, searches atomic.Int64
+	fake.Fail(func(r *http.Request) (code int, after bool) {
+		switch path.Base(r.URL.Path) {
+		case "_refresh":
+			refreshes.Add(1)
+		case "_search":
+			searches.Add(1)
+		}
+		return 0, false
+	})
+	testReadAudit(t, server{fake.URL(), t})
+	// It is read four times there.
+	if refreshes.Load() != 4 || searches.Load() < 6 {
+		t.Errorf("%d refreshes and %d searches", refreshes.Load(), searches.Load())
 	}
 }

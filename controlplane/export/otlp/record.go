@@ -21,13 +21,13 @@ import (
 func logOf(d export.Document) *otlplogs.ResourceLogs {
 	record := &otlplogs.LogRecord{
 		TimeUnixNano: uint64(max(d.Time.UnixNano(), 0)), ObservedTimeUnixNano: uint64(max(d.Received.UnixNano(), 0)),
-		EventName: "vigil." + d.Stream, SeverityNumber: severityOf(d), Attributes: []*otlpcommon.KeyValue{text("log.record.uid", d.ID)},
+		EventName: "vigil." + d.Stream, SeverityNumber: severityOf(d), Attributes: []*otlpcommon.KeyValue{export.TextAttribute("log.record.uid", d.ID)},
 	}
 	if message, ok := d.Fields["message"].(string); ok {
 		record.Body = anyOf(message)
 	}
 	record.TraceId, record.SpanId = idOf(d, "trace", 16), idOf(d, "span", 8)
-	resource := []*otlpcommon.KeyValue{text("service.name", "vigil"), text("service.namespace", "vigil")}
+	resource := []*otlpcommon.KeyValue{export.TextAttribute("service.name", "vigil"), export.TextAttribute("service.namespace", "vigil")}
 	for _, name := range slices.Sorted(maps.Keys(d.Fields)) {
 		switch name {
 		case "message", "trace", "span", "@timestamp", "ecs", "service":
@@ -89,10 +89,6 @@ func flat(name string, value any) []*otlpcommon.KeyValue {
 		all = append(all, flat(name+"."+key, inner[key])...)
 	}
 	return all
-}
-
-func text(key, value string) *otlpcommon.KeyValue {
-	return &otlpcommon.KeyValue{Key: key, Value: anyOf(value)}
 }
 
 // anyOf gives a value as OpenTelemetry has it.

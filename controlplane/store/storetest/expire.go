@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/vigil-ml/vigil/alerting/alert"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
@@ -45,6 +46,8 @@ func testExpire(t *testing.T, b *bench) {
 			tx.PutFeedback("f-gone", &controlv1.Feedback{}), agree(tx, "old"), agree(tx, "open"),
 		)
 	})
+	b.tell("gone", "slack")
+	b.remember("slack", "gone/slack", "changes/gone", "untold/slack", "changes/untold")
 	var all store.Expired
 	for range 3 { // a run goes only when its incidents and findings have
 		b.update(func(tx *store.Tx) error {
@@ -64,6 +67,8 @@ func testExpire(t *testing.T, b *bench) {
 		b.same("runs", inOrder(ids(runs, (*controlv1.Run).GetRunId)), []string{"late", "open"})
 		return errors.Join(err, err2, err3)
 	})
+	b.remembered("slack", 0, "gone/slack", "changes/gone")
+	b.remembered("slack", 2, "untold/slack", "changes/untold")
 	b.agreed("old", 0)
 	b.agreed("open", 1)
 	testExpireSome(b, over)
@@ -73,6 +78,37 @@ func testExpire(t *testing.T, b *bench) {
 func agree(tx *store.Tx, run string) error {
 	_, err := tx.PostAgreement(run, &agentv1.AgreementNote{Round: 1, Name: "plan"})
 	return err
+}
+
+// tell has a receiver be told that an incident is over.
+func (b *bench) tell(incident, receiver string) {
+	b.Helper()
+	b.update(func(tx *store.Tx) error {
+		return tx.InsertNotification(store.Notification{IncidentID: incident, Receiver: receiver, State: resolved, Created: at(10)})
+	})
+	b.lease(10)
+	b.settle(alert.Outcome{ID: incident + "/" + receiver + "/1", Result: alert.Delivered, At: at(11)})
+}
+
+func (b *bench) remember(receiver string, keys ...string) {
+	b.Helper()
+	for _, key := range keys {
+		b.must(b.store.Memory(receiver).Remember(b.Context(), key, "x"))
+	}
+}
+
+// remembered wants so many of some keys in a receiver's memory.
+func (b *bench) remembered(receiver string, want int, keys ...string) {
+	b.Helper()
+	all, err := b.store.Memory(receiver).All(b.Context())
+	b.must(err)
+	got := 0
+	for _, key := range keys {
+		if all[key] != "" {
+			got++
+		}
+	}
+	b.same(fmt.Sprint("remembered of ", keys), got, want)
 }
 
 func (b *bench) agreed(run string, want int) {

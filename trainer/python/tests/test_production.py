@@ -14,7 +14,7 @@ except ImportError:
     torch = None
 
 import vigil
-from vigil import production
+from vigil import _records, production
 
 
 class Monitor(unittest.TestCase):
@@ -100,7 +100,7 @@ class Trainers(unittest.TestCase):
         self.assertEqual((raised.exception.code, raised.exception.vigil_failure), (75, "FAILURE_KIND_GPU_FAULT"))
 
     def test_every_failure_has_a_kind(self):
-        self.assertEqual(set(production._KINDS), set(production.FailureType))
+        self.assertEqual(set(_records.KINDS), set(production.FailureType))
 
     def test_production_trainer_without_an_agent(self):
         trainer = self.trainer(production.ProductionTrainer, monitor_interval=0.01)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import unittest.mock
 import uuid
 import zipfile
 
@@ -141,39 +142,112 @@ with _scratch.staging(sys.argv[1], _scratch.Sizes()), _scratch.create(os.path.jo
         self.assertEqual(os.path.getsize(path), 0)
 
 
+@house.needs("torch")
+class Estimates(unittest.TestCase):
+    def of(self, *objects):
+        from vigil import _estimate
+
+        return _estimate.of(*objects)
+
+    def trained(self, **options):
+        model = torch.nn.Sequential(torch.nn.Linear(256, 256), torch.nn.BatchNorm1d(256), torch.nn.Linear(256, 256, bias=False))
+        model[2].weight = model[0].weight  # written once
+        optimizer = torch.optim.Adam(model.parameters(), **options)
+        model(torch.randn(4, 256)).sum().backward()
+        optimizer.step()
+        return model, optimizer
+
+    def test_it_is_what_is_written(self):
+        for options in ({}, {"amsgrad": True}):
+            for parts in (1, 2):
+                with self.subTest(options=options, parts=parts):
+                    objects = self.trained(**options)[:parts]
+                    out = io.BytesIO()
+                    torch.save([o.state_dict() for o in objects], out)
+                    written = len(out.getvalue())
+                    self.assertGreater(self.of(*objects), 0.9 * written)
+                    self.assertLess(self.of(*objects), 1.1 * written)
+
+    def test_what_it_is_given(self):
+        model, optimizer = self.trained()
+        both = self.of(model, optimizer)
+        self.assertGreater(both, 2.9 * self.of(model))  # two moments
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2)
+        loader = vigil.torch.Loader(torch.utils.data.DataLoader(list(range(4))))
+        self.assertEqual(self.of([model], [optimizer, scheduler], loader, object()), both)
+        self.assertEqual(self.of(), 0)
+
+    def test_what_cannot_be_told_is_nothing(self):
+        model, optimizer = self.trained()
+
+        class FullyShardedDataParallel(torch.nn.Module):
+            pass
+
+        model.add_module("3", FullyShardedDataParallel())
+        self.assertEqual(self.of(optimizer, model), 0)
+        self.assertEqual(self.of(torch.nn.LazyLinear(4)), 0)
+
+
 @house.needs_house
 @house.needs("torch")
 class WithAgent(unittest.TestCase):
-    def test_each_checkpoint_is_written_over_the_one_before(self):
-        run = vigil.init("over-" + uuid.uuid4().hex[:8], socket=house.SOCKET, signals=False, connect_seconds=30)
-        self.addCleanup(run.finish)
-        model = torch.nn.Linear(1024, 1024)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        seen = []
+    def setUp(self):
+        self.run_ = vigil.init("over-" + uuid.uuid4().hex[:8], socket=house.SOCKET, signals=False, connect_seconds=30)
+        self.addCleanup(self.run_.finish)
+        self.model = torch.nn.Linear(1024, 1024)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
 
-        def write(place):
+    def saved(self, save):
+        """Saves four times, and gives of each whether it went to memory, how many
+        files lay beside it, and whether it was written over one of them."""
+        seen, write_state = [], vigil.torch.write_state
+
+        def looked_at(place, *args, **options):
             spare = os.path.join(os.path.dirname(place), _scratch.SPARE)
             before = {e.inode() for e in os.scandir(spare)} if os.path.isdir(spare) else set()
-            metadata = vigil.torch.write_state(place, {"model": model, "optimizer": optimizer}, run.last_step)
-            seen.append((place, os.stat(os.path.join(place, vigil.torch.STATE_FILE)).st_ino in before, len(before)))
+            metadata = write_state(place, *args, **options)
+            over = os.stat(os.path.join(place, vigil.torch.STATE_FILE)).st_ino in before
+            seen.append((place.startswith("/dev/shm/"), len(before), over))
             return metadata
 
-        for step in range(1, 5):
-            model(torch.randn(8, 1024)).sum().backward()
-            optimizer.step()
-            run.log(step, loss=0.5)
-            self.assertIsNotNone(run.checkpoint(write))
-            house.verified(run.id, step)
-        if not seen[-1][0].startswith("/dev/shm/"):
-            self.skipTest("staging is not in memory here: %s" % seen[-1][0])
+        with unittest.mock.patch.object(vigil.torch, "write_state", looked_at):
+            for step in range(1, 5):
+                self.model(torch.randn(8, 1024)).sum().backward()
+                self.optimizer.step()
+                self.run_.log(step, loss=0.5)
+                self.assertIsNotNone(save())
+                house.verified(self.run_.id, step)
+        if not seen[-1][0]:
+            self.skipTest("staging is not in memory here")
+        return seen
+
+    def own(self, place):
+        return vigil.torch.write_state(place, {"model": self.model, "optimizer": self.optimizer}, self.run_.last_step)
+
+    def test_each_checkpoint_is_written_over_the_one_before(self):
         # The first does not lie in memory, as nobody knew its size; the second is
         # the first that leaves something.
-        self.assertEqual([taken for _, taken, _ in seen], [False, False, True, True])
-        self.assertEqual([offered for _, _, offered in seen], [0, 0, 1, 1])
+        self.assertEqual(self.saved(lambda: self.run_.checkpoint(self.own)),
+                         [(False, 0, False), (True, 0, False), (True, 1, True), (True, 1, True)])
         other = torch.nn.Linear(1024, 1024)
         loaded = vigil.torch.load_checkpoint(other, torch.optim.SGD(other.parameters(), lr=0.1, momentum=0.9))
         self.assertEqual(loaded.step, 4)
-        self.assertTrue(torch.equal(other.weight, model.weight))
+        self.assertTrue(torch.equal(other.weight, self.model.weight))
+
+    def test_the_first_one_too_goes_to_memory_when_its_size_is_known(self):
+        want = [(True, 0, False), (True, 1, True), (True, 1, True), (True, 1, True)]
+        self.assertEqual(self.saved(lambda: self.run_.checkpoint(self.own, size_bytes=9 << 20)), want)
+
+    def test_save_checkpoint_tells_the_size(self):
+        self.assertEqual(self.saved(lambda: vigil.torch.save_checkpoint(self.model, self.optimizer))[0], (True, 0, False))
+
+    def test_watch_tells_the_size(self):
+        watch = vigil.watch(self.model, self.optimizer)
+        self.addCleanup(watch.remove)
+        self.assertEqual(self.saved(watch.checkpoint)[0], (True, 0, False))
+
+    def test_a_size_that_is_too_large_for_memory(self):
+        self.assertFalse(self.saved(lambda: self.run_.checkpoint(self.own, size_bytes=1 << 60 if self.run_.last_step == 1 else 0))[0][0])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Dict, List, Optional
 from . import _wire
 
 if TYPE_CHECKING:
-    from ._run import Run
+    from ._reporting import Reporting
 
 TICK_STEPS = 10  # usual steps without one, before the first tick
 TICK_LEAST = 10.0  # seconds
@@ -33,7 +33,7 @@ class Heartbeat:
     """Looks at a run's progress a few times a second. It needs the interpreter's
     lock: a library that hangs while it holds that is told by the agent alone."""
 
-    def __init__(self, run: "Run", hang_seconds: Optional[float]) -> None:
+    def __init__(self, run: "Reporting", hang_seconds: Optional[float]) -> None:
         self._run = run
         self._hang_seconds = hang_seconds
         self._main = threading.main_thread().ident or 0

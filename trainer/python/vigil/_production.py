@@ -10,9 +10,11 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 import torch
 from torch import nn
 
-from . import _clip, _report, current, init, multitask
+from . import _clip, _estimate, _report, current, init, multitask
+from ._monitor import SystemMonitor
+from ._records import KINDS, AlertCallback, FailureRecord, FailureType, tell
 from ._run import Run
-from .production import _KINDS, AlertCallback, FailureRecord, FailureType, SystemMonitor, _tell
+from ._saving import Sized
 
 log = logging.getLogger("vigil")
 
@@ -114,7 +116,7 @@ class GenericTrainer:
         record = FailureRecord(time.time(), failure_type, message, recovery_action, self.step)
         self.failures.append(record)
         log.error("vigil: %s: %s; %s", failure_type.value, message, recovery_action)
-        _tell(self.alert_callbacks, record)
+        tell(self.alert_callbacks, record)
         if recovery_action not in RECOVERIES:
             log.warning("vigil: there is no recovery %r; there are %s", recovery_action, ", ".join(RECOVERIES))
         self.run.log(self.step, failures=len(self.failures))
@@ -128,7 +130,7 @@ class GenericTrainer:
                 self.run._orders.put(order)
             if self.run.saver is not None:
                 self.run.checkpoint(step=self.step)
-            self.run.exit("step %d: %s" % (self.step, message), "FAILURE_KIND_" + _KINDS[failure_type])
+            self.run.exit("step %d: %s" % (self.step, message), "FAILURE_KIND_" + KINDS[failure_type])
         return record
 
     def rollback(self) -> bool:
@@ -150,7 +152,7 @@ class ProductionTrainer(GenericTrainer):
 
         self._checkpoints = checkpoints
         self._named = checkpoints._named(model, optimizer, scheduler, None, dataloader, {})
-        self.run.saver = lambda place: checkpoints.write_state(place, self._named, self.step)
+        self.run.saver = Sized(lambda place: checkpoints.write_state(place, self._named, self.step), lambda: _estimate.of(*self._named.values()))
         if checkpoint_every:
             self.run._every = checkpoint_every
         self.monitor = SystemMonitor(alert_thresholds, [self._machine])
@@ -158,7 +160,7 @@ class ProductionTrainer(GenericTrainer):
 
     def _machine(self, record: FailureRecord) -> None:
         self.failures.append(record)
-        _tell(self.alert_callbacks, record)
+        tell(self.alert_callbacks, record)
 
     def resume(self) -> int:
         """Puts the run's newest good checkpoint back and gives its step; 0 without one."""

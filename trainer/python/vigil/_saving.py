@@ -13,7 +13,7 @@ from . import _failure, _orders, _recovery, _scratch
 from ._http import DEADLINE, PRECONDITION, UNAVAILABLE, AgentError
 
 if TYPE_CHECKING:
-    from ._run import Run
+    from ._obeying import Obeying
 
 log = logging.getLogger("vigil")
 
@@ -29,6 +29,18 @@ FIRST_RESUME_WAIT = 3.0  # a first attempt may begin from nothing
 LATER_RESUME_WAIT = 120.0  # a later one would throw away what was saved
 
 
+class Sized:
+    """A writer that knows, before it writes, about how many bytes it will write;
+    0 where it does not."""
+
+    def __init__(self, write: Writer, size: Callable[[], int]) -> None:
+        self._write = write
+        self.size = size
+
+    def __call__(self, place: str) -> Optional[Mapping[str, Any]]:
+        return self._write(place)
+
+
 @dataclass
 class Resume(os.PathLike):  # type: ignore[type-arg]
     """A checkpoint to go on from; os.fspath gives its directory."""
@@ -39,7 +51,7 @@ class Resume(os.PathLike):  # type: ignore[type-arg]
     data_position: int = 0
     format: str = ""
     passed_over: List[str] = field(default_factory=list)
-    _run: Optional["Run"] = field(default=None, repr=False, compare=False)
+    _run: Optional["Obeying"] = field(default=None, repr=False, compare=False)
 
     def __fspath__(self) -> str:
         return self.directory
@@ -50,7 +62,7 @@ class Resume(os.PathLike):  # type: ignore[type-arg]
             self._run._resumed(self)
 
 
-def resume(run: "Run", timeout: Optional[float]) -> Optional[Resume]:
+def resume(run: "Obeying", timeout: Optional[float]) -> Optional[Resume]:
     """Asks the agent for the checkpoint to go on from."""
     link, asked = run._link, run.recovery
     if link is None or asked.source == _recovery.FROM_NOTHING:
@@ -78,7 +90,7 @@ def resume(run: "Run", timeout: Optional[float]) -> Optional[Resume]:
         data_position=int(meta.get("dataPosition", 0)), format=meta.get("format", ""), passed_over=passed, _run=run)
 
 
-def save(run: "Run", order: _orders.Order, write: Writer, metadata: Dict[str, Any]) -> Optional[str]:
+def save(run: "Obeying", order: _orders.Order, write: Writer, metadata: Dict[str, Any], size_bytes: int = 0) -> Optional[str]:
     """Makes the checkpoint of an order and gives its id, None after saying that
     it could not. A save that fails is no reason to end training."""
     link = run._link
@@ -92,8 +104,10 @@ def save(run: "Run", order: _orders.Order, write: Writer, metadata: Dict[str, An
         patience = min(patience, max(0.0, order.deadline - time.time()))
     committing = False
     try:
-        place = link.call("BeginCheckpoint", {"checkpointId": order.checkpoint_id, "reason": order.reason}, patience, CALL_SECONDS)
-        checkpoint_id, directory = place.get("checkpointId", ""), place.get("stagingDirectory", "")
+        place = link.call("BeginCheckpoint", {
+            "checkpointId": order.checkpoint_id, "reason": order.reason, "sizeBytes": str(_size(run, write, size_bytes)),
+        }, patience, CALL_SECONDS)
+        checkpoint_id, directory, run._estimated = place.get("checkpointId", ""), place.get("stagingDirectory", ""), True
         with _scratch.staging(directory, run._sizes):
             metadata.update(write(directory) or {})
         why = _recovery.too_large(directory, run.recovery.max_checkpoint_bytes)
@@ -117,7 +131,16 @@ def save(run: "Run", order: _orders.Order, write: Writer, metadata: Dict[str, An
     return checkpoint_id
 
 
-def _message(run: "Run", metadata: Mapping[str, Any]) -> Dict[str, Any]:
+def _size(run: "Obeying", write: Writer, given: int) -> int:
+    """About how many bytes will be written, 0 when nobody knows: the agent puts
+    them into memory where they fit. Of a rank that has saved it knows better than
+    an estimate; and one that was wrong, so that nothing was saved, is not made again."""
+    if given > 0:
+        return int(given)
+    return max(0, write.size()) if isinstance(write, Sized) and not run._estimated else 0
+
+
+def _message(run: "Obeying", metadata: Mapping[str, Any]) -> Dict[str, Any]:
     message: Dict[str, Any] = {
         "step": str(int(metadata.get("step", run.last_step))), "dataPosition": str(int(metadata.get("data_position", 0))),
         "worldSize": run.world_size, "rank": run.rank, "format": str(metadata.get("format", "")),

@@ -12,7 +12,7 @@ import contextlib
 import io
 import os
 import stat
-from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
+from typing import IO, Any, Dict, Iterator, List, Optional, Tuple, Union, cast
 
 SPARE = "spare"  # the directory beside; a file in it is for whoever renames it
 LEAST = 1 << 20  # bytes from which the agent keeps a file
@@ -111,7 +111,7 @@ class _File(io.BufferedIOBase):
 
 
 @contextlib.contextmanager
-def create(path: Union[str, "os.PathLike[str]"]) -> Iterator[io.BufferedIOBase]:
+def create(path: Union[str, "os.PathLike[str]"]) -> Iterator[IO[bytes]]:
     """Opens a file of a checkpoint for writing, from its beginning to its end:
     it cannot be sought in. Below the directory that run.checkpoint gave to the
     function that writes, a file of 1 MiB and more is written over memory of the
@@ -123,7 +123,7 @@ def create(path: Union[str, "os.PathLike[str]"]) -> Iterator[io.BufferedIOBase]:
     """
     f = _File(os.fspath(path))
     try:
-        yield f
+        yield cast(IO[bytes], f)
         f.complete()
     except BaseException:
         f.give_up()

@@ -7,13 +7,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Dict, Optional, Type
 
 if TYPE_CHECKING:
-    from ._run import Run
+    from ._reporting import Reporting
 
 
 class Step:
     """Times what is inside and reports it at its end, unless that is an exception."""
 
-    def __init__(self, run: "Run", number: Optional[int], measures: Dict[str, Any]) -> None:
+    def __init__(self, run: "Reporting", number: Optional[int], measures: Dict[str, Any]) -> None:
         self._run = run
         self._measures = measures
         self._began = 0.0

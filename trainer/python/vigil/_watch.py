@@ -11,10 +11,11 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import torch
 
-from . import _blame, _clip, _failure, _random, current, init
+from . import _blame, _clip, _estimate, _failure, _random, current, init
 from . import torch as _checkpoints
 from ._loader import Loader
 from ._run import Run
+from ._saving import Sized
 
 log = logging.getLogger("vigil")
 
@@ -67,6 +68,7 @@ class Watch:
         self._in_a_row = 0
         self._max_skips, self._max_rollbacks, self._snapshot_every = max_skips, max_rollbacks, snapshot_every
         self._named = _checkpoints._named(model, optimizer, scheduler, scaler, dataloader, objects)
+        self._saver = Sized(self._save, lambda: _estimate.of(*self._named.values()))
         self._found: Optional[_blame.Found] = None  # a value that is not finite, not acted upon yet
         self._checked = False  # clipping has looked at the gradients of this step
         self._stopping = False  # the step that began is not made: what is saved is the moment before it
@@ -96,7 +98,7 @@ class Watch:
             dataloader.after.append(self._epoch_ended)
             self._marks_by_call = False
         if saver and self.optimizers:
-            self.run.saver = self._save
+            self.run.saver = self._saver
         self._answer(isinstance(dataloader, Loader))
         from . import _profile
 
@@ -320,7 +322,7 @@ class Watch:
 
     def checkpoint(self) -> Optional[str]:
         """Saves everything that it was given; see vigil.torch.save_checkpoint."""
-        return self.run.checkpoint(self._save, step=self.step)
+        return self.run.checkpoint(self._saver, step=self.step)
 
     def resume(self) -> int:
         """Puts the run's newest good checkpoint back and gives its step; 0 when

@@ -10,21 +10,24 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import ExitStack
-from typing import Any, Dict, Mapping, Optional
+from contextlib import ExitStack, contextmanager
+from typing import Any, Dict, Iterator, Mapping, Optional
 
 import torch
 
 try:
     from lightning.pytorch.callbacks import Callback
+    from lightning.pytorch.plugins.io import TorchCheckpointIO
 except ImportError:
     from pytorch_lightning.callbacks import Callback  # type: ignore[no-redef,assignment]
+    from pytorch_lightning.plugins.io import TorchCheckpointIO  # type: ignore[no-redef,assignment]
 
-from . import _ends, _random, current, init
+from . import _ends, _estimate, _random, current, init
 from ._loader import Loader
 from ._run import Run
+from ._saving import Sized
 from ._watch import Watch
-from .torch import nonfinite
+from .torch import nonfinite, save_object
 
 log = logging.getLogger("vigil")
 
@@ -77,7 +80,7 @@ class VigilCallback(Callback):  # type: ignore[misc]
         self._loader = loader if isinstance(loader, Loader) else None
         if self._watch is None:
             self._watch = Watch(self.run, pl_module, list(trainer.optimizers), dataloader=self._loader, saver=False, **self._options)
-            self.run.saver = self._save
+            self.run.saver = Sized(self._save, self._size)
         if self.run._resume is not None:
             self.run._resume.loaded()
 
@@ -129,6 +132,12 @@ class VigilCallback(Callback):  # type: ignore[misc]
             self._watch.remove()
             self._watch = None
 
+    def _size(self) -> int:
+        watch = self._watch
+        if watch is None or not self._trainer.is_global_zero:  # rank 0 writes the model
+            return 0
+        return _estimate.of(watch.model, watch.optimizers)
+
     def _save(self, place: str) -> Dict[str, Any]:
         watch, loader = self._watch, self._loader
         assert watch is not None
@@ -137,10 +146,37 @@ class VigilCallback(Callback):  # type: ignore[misc]
         if loader is not None and mark is not None:
             loader.frozen = mark["dataloader"]
         try:
-            self._trainer.save_checkpoint(os.path.join(place, FILE))
+            with _written_over(self._trainer.strategy):
+                self._trainer.save_checkpoint(os.path.join(place, FILE))
         finally:
             if loader is not None:
                 loader.frozen = None
-        torch.save({"rng": mark["rng"] if mark else _random.capture()}, os.path.join(place, RANK_FILE))
+        save_object({"rng": mark["rng"] if mark else _random.capture()}, os.path.join(place, RANK_FILE))
         return {"step": int(self._trainer.global_step), "format": FORMAT, "nonfinite_parameters": nonfinite([watch.model]),
                 "data_position": loader.samples if loader is not None else 0}
+
+
+class _Over(TorchCheckpointIO):  # type: ignore[misc]
+    """Lightning's own, but for where the bytes go: it makes the whole file in
+    memory of its own and in a temporary file before it is where it is to be."""
+
+    def save_checkpoint(self, checkpoint: Dict[str, Any], path: Any, storage_options: Optional[Any] = None) -> None:
+        """Writes one file."""
+        if storage_options is not None:
+            raise TypeError("storage_options are not for a file")
+        save_object(checkpoint, os.fspath(path))
+
+
+@contextmanager
+def _written_over(strategy: Any) -> Iterator[None]:
+    """Has a strategy that saves by Lightning's own CheckpointIO write over memory of
+    the checkpoint before; any other saves as it does."""
+    before = getattr(strategy, "_checkpoint_io", False)
+    if before is not None and type(before) is not TorchCheckpointIO:
+        yield
+        return
+    strategy.checkpoint_io = _Over()
+    try:
+        yield
+    finally:
+        strategy.checkpoint_io = before

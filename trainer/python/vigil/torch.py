@@ -11,9 +11,10 @@ from typing import Any, Callable, Dict, Iterable, Mapping, Optional
 
 import torch
 
-from . import _random, _scratch, current
+from . import _estimate, _random, _scratch, current
 from ._loader import Loader
 from ._run import Run
+from ._saving import Sized
 
 __all__ = ["save_checkpoint", "load_checkpoint", "Loader", "Loaded", "FORMAT"]
 
@@ -55,7 +56,7 @@ def save_checkpoint(model: Any, optimizer: Any = None, scheduler: Any = None, sc
         return _replace(directory, write)
     if run is None:
         return None
-    return run.checkpoint(write, step=number)
+    return run.checkpoint(Sized(write, lambda: 0 if dcp else _estimate.of(*named.values())), step=number)
 
 
 def load_checkpoint(model: Any, optimizer: Any = None, scheduler: Any = None, scaler: Any = None, dataloader: Any = None, *,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import shutil
 from contextlib import ExitStack
 from typing import Any, Dict, Optional
 
@@ -16,8 +17,9 @@ import numpy
 import torch
 from transformers import TrainerCallback
 
-from . import _ends, current, init
+from . import _ends, _estimate, _scratch, current, init
 from ._run import Run
+from ._saving import Sized
 from ._watch import Watch
 from .torch import nonfinite, save_object
 
@@ -72,7 +74,7 @@ class VigilCallback(TrainerCallback):  # type: ignore[misc]
             self._watch = Watch(self.run, kwargs.get("model"), optimizer, saver=False, **self._options)
             self._watch._marks_by_call = False
             self._watch._take_mark()
-            self.run.saver = self._save
+            self.run.saver = Sized(self._save, lambda: _estimate.of(self._parts["model"], optimizer))
         if self.run._resume is not None:
             self.run._resume.loaded()
 
@@ -128,7 +130,8 @@ class VigilCallback(TrainerCallback):  # type: ignore[misc]
         run = self.run
         if _sharded(self._parts.get("model")) and run.should_checkpoint:
             place = os.path.join(args.output_dir, "checkpoint-%d" % state.global_step)
-            run.checkpoint(lambda staging: _copy(place, staging, int(state.global_step)), step=int(state.global_step))
+            write = Sized(lambda staging: _copy(place, staging, int(state.global_step)), lambda: _bytes_in(place))
+            run.checkpoint(write, step=int(state.global_step))
             if run.should_stop:
                 run.exit()
 
@@ -186,7 +189,14 @@ def _sharded(model: Any) -> bool:
 
 
 def _copy(source: str, staging: str, step: int) -> Dict[str, Any]:
-    import shutil
-
-    shutil.copytree(source, staging, dirs_exist_ok=True)
+    shutil.copytree(source, staging, dirs_exist_ok=True, copy_function=_copy_file)
     return {"step": step, "format": FORMAT}
+
+
+def _bytes_in(directory: str) -> int:
+    return sum(os.lstat(os.path.join(at, name)).st_size for at, _, names in os.walk(directory) for name in names)
+
+
+def _copy_file(source: str, target: str) -> None:
+    with open(source, "rb") as f, _scratch.create(target) as to:
+        shutil.copyfileobj(f, to, _scratch.LEAST)

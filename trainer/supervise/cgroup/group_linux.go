@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,7 +37,13 @@ type Parent struct {
 
 // Open finds where groups can be made. It fails with fault.Unavailable where
 // there is no place, and says why.
-func Open() (*Parent, error) { return openAt("/proc/self") }
+func Open() (*Parent, error) {
+	// By this thread, not by the process, which is shown where its first thread is:
+	// that may be the one that another supervisor starts a command from, see Launch.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	return openAt("/proc/thread-self")
+}
 
 func openAt(proc string) (*Parent, error) {
 	at, err := find(proc)
@@ -328,7 +335,7 @@ func kill(paths []string) int {
 	for range rounds {
 		left := 0
 		for _, path := range paths {
-			pids := pidsIn(path)
+			pids := othersIn(path)
 			left += len(pids)
 			if len(pids) == 0 {
 				continue
@@ -382,6 +389,12 @@ func dirsIn(dir string) []string {
 		return nil
 	})
 	return dirs
+}
+
+// othersIn gives the processes of a group, and of the groups in it, but this one:
+// a thread of it that starts a command is in the command's group for a moment.
+func othersIn(dir string) []int {
+	return slices.DeleteFunc(pidsIn(dir), func(pid int) bool { return pid == os.Getpid() })
 }
 
 // pidsIn gives the processes of a group and of the groups in it.

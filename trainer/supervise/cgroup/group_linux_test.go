@@ -235,3 +235,39 @@ func TestWhatIsLeftIsCleared(t *testing.T) {
 		t.Errorf("a directory that is no group is gone: %v", err)
 	}
 }
+
+// A supervisor in the same process may be starting a command, with a thread in the
+// command's group: that is no process to kill, and no place to make groups in.
+func TestAThreadThatStartsACommandIsSpared(t *testing.T) {
+	g := group(t, 0)
+	if g.memory == "" {
+		t.Skip("memory is counted by version 2, where no thread enters a group")
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	thread := strconv.Itoa(syscall.Gettid())
+	if err := write(filepath.Join(g.memory, "tasks"), thread); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = write(filepath.Join(g.outside, "tasks"), thread) }()
+	if met := g.Kill(); met != 0 {
+		t.Errorf("killed %d processes of none", met)
+	}
+	// Every thread sees where it is itself, so another sees the supervisor's own group.
+	inside, err := Open()
+	if err != nil || inside.at.memory != g.memory {
+		t.Errorf("a thread in %s finds %q (%v)", g.memory, inside.at.memory, err)
+	}
+	outside := make(chan string)
+	go func() {
+		p, err := Open()
+		if err != nil {
+			outside <- err.Error()
+			return
+		}
+		outside <- p.at.memory
+	}()
+	if at := <-outside; at != g.outside {
+		t.Errorf("another thread finds %q, want %q", at, g.outside)
+	}
+}

@@ -34,7 +34,7 @@ type Server struct {
 
 	mu        sync.Mutex
 	templates map[string]template
-	policies  map[string]bool
+	policies  map[string][]byte // as they were put
 	streams   map[string]*dataStream
 	fail      func(r *http.Request) (code int, after bool)
 	requests  int
@@ -59,7 +59,7 @@ type dataStream struct {
 func New(t testing.TB) *Server {
 	s := &Server{
 		MaxBodyBytes: 100 << 20, Product: "Elasticsearch", Lifecycle: true,
-		templates: map[string]template{}, policies: map[string]bool{}, streams: map[string]*dataStream{},
+		templates: map[string]template{}, policies: map[string][]byte{}, streams: map[string]*dataStream{},
 	}
 	s.http = httptest.NewServer(s)
 	t.Cleanup(s.http.Close)
@@ -164,7 +164,7 @@ func (s *Server) answer(r *http.Request, body []byte) (int, any) {
 	case name == "_index_template" && r.Method == http.MethodPut:
 		return s.putTemplate(action, body)
 	case name == "_ilm/policy" && r.Method == http.MethodPut && s.Lifecycle:
-		s.policies[action] = true
+		s.policies[action] = body
 		return http.StatusOK, object{"acknowledged": true}
 	case strings.HasPrefix(name, "_"):
 		return http.StatusBadRequest, object{"error": fmt.Sprintf("no handler found for uri [%s] and method [%s]", r.URL.Path, r.Method)}
@@ -277,10 +277,17 @@ func (s *Server) Policy(templateName string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	policy := s.templates[templateName].policy
-	if !s.policies[policy] {
+	if s.policies[policy] == nil {
 		return ""
 	}
 	return policy
+}
+
+// PolicyBody gives what a lifecycle policy was put with; nil when there is none.
+func (s *Server) PolicyBody(name string) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.policies[name]
 }
 
 // has tells whether a field, by its path, has a value; names may have dots in

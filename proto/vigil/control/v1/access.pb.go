@@ -628,6 +628,89 @@ func (x *RevokeTokenResponse) GetToken() *Token {
 	return nil
 }
 
+// ResetLocalAdminRequest asks for another secret.
+type ResetLocalAdminRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetLocalAdminRequest) Reset() {
+	*x = ResetLocalAdminRequest{}
+	mi := &file_vigil_control_v1_access_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetLocalAdminRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetLocalAdminRequest) ProtoMessage() {}
+
+func (x *ResetLocalAdminRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_access_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetLocalAdminRequest.ProtoReflect.Descriptor instead.
+func (*ResetLocalAdminRequest) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_access_proto_rawDescGZIP(), []int{10}
+}
+
+// ResetLocalAdminResponse has the secret.
+type ResetLocalAdminResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the local administrator comes in with; it is shown this once.
+	Secret        string `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetLocalAdminResponse) Reset() {
+	*x = ResetLocalAdminResponse{}
+	mi := &file_vigil_control_v1_access_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetLocalAdminResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetLocalAdminResponse) ProtoMessage() {}
+
+func (x *ResetLocalAdminResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_access_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetLocalAdminResponse.ProtoReflect.Descriptor instead.
+func (*ResetLocalAdminResponse) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_access_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ResetLocalAdminResponse) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
 var File_vigil_control_v1_access_proto protoreflect.FileDescriptor
 
 const file_vigil_control_v1_access_proto_rawDesc = "" +
@@ -668,13 +751,17 @@ const file_vigil_control_v1_access_proto_rawDesc = "" +
 	"\x12RevokeTokenRequest\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\"D\n" +
 	"\x13RevokeTokenResponse\x12-\n" +
-	"\x05token\x18\x01 \x01(\v2\x17.vigil.control.v1.TokenR\x05token2\x9d\x03\n" +
+	"\x05token\x18\x01 \x01(\v2\x17.vigil.control.v1.TokenR\x05token\"\x18\n" +
+	"\x16ResetLocalAdminRequest\"1\n" +
+	"\x17ResetLocalAdminResponse\x12\x16\n" +
+	"\x06secret\x18\x01 \x01(\tR\x06secret2\x8f\x04\n" +
 	"\rAccessService\x12Z\n" +
 	"\x06WhoAmI\x12\x1f.vigil.control.v1.WhoAmIRequest\x1a .vigil.control.v1.WhoAmIResponse\"\r\xca\xf3\x18\x06\b\x06\x10\x01\x18\x03\x90\x02\x01\x12d\n" +
 	"\vCreateToken\x12$.vigil.control.v1.CreateTokenRequest\x1a%.vigil.control.v1.CreateTokenResponse\"\b\xca\xf3\x18\x04\b\x04\x10\x04\x12d\n" +
 	"\n" +
 	"ListTokens\x12#.vigil.control.v1.ListTokensRequest\x1a$.vigil.control.v1.ListTokensResponse\"\v\xca\xf3\x18\x04\b\x04\x10\x01\x90\x02\x01\x12d\n" +
-	"\vRevokeToken\x12$.vigil.control.v1.RevokeTokenRequest\x1a%.vigil.control.v1.RevokeTokenResponse\"\b\xca\xf3\x18\x04\b\x04\x10\x04B<Z:github.com/vigil-ml/vigil/proto/vigil/control/v1;controlv1b\x06proto3"
+	"\vRevokeToken\x12$.vigil.control.v1.RevokeTokenRequest\x1a%.vigil.control.v1.RevokeTokenResponse\"\b\xca\xf3\x18\x04\b\x04\x10\x04\x12p\n" +
+	"\x0fResetLocalAdmin\x12(.vigil.control.v1.ResetLocalAdminRequest\x1a).vigil.control.v1.ResetLocalAdminResponse\"\b\xca\xf3\x18\x04\b\x04\x10\x04B<Z:github.com/vigil-ml/vigil/proto/vigil/control/v1;controlv1b\x06proto3"
 
 var (
 	file_vigil_control_v1_access_proto_rawDescOnce sync.Once
@@ -688,32 +775,34 @@ func file_vigil_control_v1_access_proto_rawDescGZIP() []byte {
 	return file_vigil_control_v1_access_proto_rawDescData
 }
 
-var file_vigil_control_v1_access_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_vigil_control_v1_access_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_vigil_control_v1_access_proto_goTypes = []any{
-	(*Caller)(nil),                // 0: vigil.control.v1.Caller
-	(*Token)(nil),                 // 1: vigil.control.v1.Token
-	(*WhoAmIRequest)(nil),         // 2: vigil.control.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),        // 3: vigil.control.v1.WhoAmIResponse
-	(*CreateTokenRequest)(nil),    // 4: vigil.control.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),   // 5: vigil.control.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),     // 6: vigil.control.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),    // 7: vigil.control.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),    // 8: vigil.control.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),   // 9: vigil.control.v1.RevokeTokenResponse
-	(v1.Role)(0),                  // 10: vigil.common.v1.Role
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
+	(*Caller)(nil),                  // 0: vigil.control.v1.Caller
+	(*Token)(nil),                   // 1: vigil.control.v1.Token
+	(*WhoAmIRequest)(nil),           // 2: vigil.control.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),          // 3: vigil.control.v1.WhoAmIResponse
+	(*CreateTokenRequest)(nil),      // 4: vigil.control.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),     // 5: vigil.control.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),       // 6: vigil.control.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),      // 7: vigil.control.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),      // 8: vigil.control.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),     // 9: vigil.control.v1.RevokeTokenResponse
+	(*ResetLocalAdminRequest)(nil),  // 10: vigil.control.v1.ResetLocalAdminRequest
+	(*ResetLocalAdminResponse)(nil), // 11: vigil.control.v1.ResetLocalAdminResponse
+	(v1.Role)(0),                    // 12: vigil.common.v1.Role
+	(*timestamppb.Timestamp)(nil),   // 13: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 14: google.protobuf.Duration
 }
 var file_vigil_control_v1_access_proto_depIdxs = []int32{
-	10, // 0: vigil.control.v1.Caller.roles:type_name -> vigil.common.v1.Role
-	11, // 1: vigil.control.v1.Caller.expires:type_name -> google.protobuf.Timestamp
-	10, // 2: vigil.control.v1.Token.roles:type_name -> vigil.common.v1.Role
-	11, // 3: vigil.control.v1.Token.created:type_name -> google.protobuf.Timestamp
-	11, // 4: vigil.control.v1.Token.expires:type_name -> google.protobuf.Timestamp
-	11, // 5: vigil.control.v1.Token.revoked:type_name -> google.protobuf.Timestamp
+	12, // 0: vigil.control.v1.Caller.roles:type_name -> vigil.common.v1.Role
+	13, // 1: vigil.control.v1.Caller.expires:type_name -> google.protobuf.Timestamp
+	12, // 2: vigil.control.v1.Token.roles:type_name -> vigil.common.v1.Role
+	13, // 3: vigil.control.v1.Token.created:type_name -> google.protobuf.Timestamp
+	13, // 4: vigil.control.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	13, // 5: vigil.control.v1.Token.revoked:type_name -> google.protobuf.Timestamp
 	0,  // 6: vigil.control.v1.WhoAmIResponse.caller:type_name -> vigil.control.v1.Caller
-	10, // 7: vigil.control.v1.CreateTokenRequest.roles:type_name -> vigil.common.v1.Role
-	12, // 8: vigil.control.v1.CreateTokenRequest.lifetime:type_name -> google.protobuf.Duration
+	12, // 7: vigil.control.v1.CreateTokenRequest.roles:type_name -> vigil.common.v1.Role
+	14, // 8: vigil.control.v1.CreateTokenRequest.lifetime:type_name -> google.protobuf.Duration
 	1,  // 9: vigil.control.v1.CreateTokenResponse.token:type_name -> vigil.control.v1.Token
 	1,  // 10: vigil.control.v1.ListTokensResponse.tokens:type_name -> vigil.control.v1.Token
 	1,  // 11: vigil.control.v1.RevokeTokenResponse.token:type_name -> vigil.control.v1.Token
@@ -721,12 +810,14 @@ var file_vigil_control_v1_access_proto_depIdxs = []int32{
 	4,  // 13: vigil.control.v1.AccessService.CreateToken:input_type -> vigil.control.v1.CreateTokenRequest
 	6,  // 14: vigil.control.v1.AccessService.ListTokens:input_type -> vigil.control.v1.ListTokensRequest
 	8,  // 15: vigil.control.v1.AccessService.RevokeToken:input_type -> vigil.control.v1.RevokeTokenRequest
-	3,  // 16: vigil.control.v1.AccessService.WhoAmI:output_type -> vigil.control.v1.WhoAmIResponse
-	5,  // 17: vigil.control.v1.AccessService.CreateToken:output_type -> vigil.control.v1.CreateTokenResponse
-	7,  // 18: vigil.control.v1.AccessService.ListTokens:output_type -> vigil.control.v1.ListTokensResponse
-	9,  // 19: vigil.control.v1.AccessService.RevokeToken:output_type -> vigil.control.v1.RevokeTokenResponse
-	16, // [16:20] is the sub-list for method output_type
-	12, // [12:16] is the sub-list for method input_type
+	10, // 16: vigil.control.v1.AccessService.ResetLocalAdmin:input_type -> vigil.control.v1.ResetLocalAdminRequest
+	3,  // 17: vigil.control.v1.AccessService.WhoAmI:output_type -> vigil.control.v1.WhoAmIResponse
+	5,  // 18: vigil.control.v1.AccessService.CreateToken:output_type -> vigil.control.v1.CreateTokenResponse
+	7,  // 19: vigil.control.v1.AccessService.ListTokens:output_type -> vigil.control.v1.ListTokensResponse
+	9,  // 20: vigil.control.v1.AccessService.RevokeToken:output_type -> vigil.control.v1.RevokeTokenResponse
+	11, // 21: vigil.control.v1.AccessService.ResetLocalAdmin:output_type -> vigil.control.v1.ResetLocalAdminResponse
+	17, // [17:22] is the sub-list for method output_type
+	12, // [12:17] is the sub-list for method input_type
 	12, // [12:12] is the sub-list for extension type_name
 	12, // [12:12] is the sub-list for extension extendee
 	0,  // [0:12] is the sub-list for field type_name
@@ -743,7 +834,7 @@ func file_vigil_control_v1_access_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_control_v1_access_proto_rawDesc), len(file_vigil_control_v1_access_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

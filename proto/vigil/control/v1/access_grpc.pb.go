@@ -19,10 +19,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AccessService_WhoAmI_FullMethodName      = "/vigil.control.v1.AccessService/WhoAmI"
-	AccessService_CreateToken_FullMethodName = "/vigil.control.v1.AccessService/CreateToken"
-	AccessService_ListTokens_FullMethodName  = "/vigil.control.v1.AccessService/ListTokens"
-	AccessService_RevokeToken_FullMethodName = "/vigil.control.v1.AccessService/RevokeToken"
+	AccessService_WhoAmI_FullMethodName          = "/vigil.control.v1.AccessService/WhoAmI"
+	AccessService_CreateToken_FullMethodName     = "/vigil.control.v1.AccessService/CreateToken"
+	AccessService_ListTokens_FullMethodName      = "/vigil.control.v1.AccessService/ListTokens"
+	AccessService_RevokeToken_FullMethodName     = "/vigil.control.v1.AccessService/RevokeToken"
+	AccessService_ResetLocalAdmin_FullMethodName = "/vigil.control.v1.AccessService/ResetLocalAdmin"
 )
 
 // AccessServiceClient is the client API for AccessService service.
@@ -40,6 +41,9 @@ type AccessServiceClient interface {
 	ListTokens(ctx context.Context, in *ListTokensRequest, opts ...grpc.CallOption) (*ListTokensResponse, error)
 	// RevokeToken makes a token good for nothing, from now on.
 	RevokeToken(ctx context.Context, in *RevokeTokenRequest, opts ...grpc.CallOption) (*RevokeTokenResponse, error)
+	// ResetLocalAdmin gives the local administrator another secret, which is in the
+	// answer and nowhere else. The one before is good for nothing from then on.
+	ResetLocalAdmin(ctx context.Context, in *ResetLocalAdminRequest, opts ...grpc.CallOption) (*ResetLocalAdminResponse, error)
 }
 
 type accessServiceClient struct {
@@ -90,6 +94,16 @@ func (c *accessServiceClient) RevokeToken(ctx context.Context, in *RevokeTokenRe
 	return out, nil
 }
 
+func (c *accessServiceClient) ResetLocalAdmin(ctx context.Context, in *ResetLocalAdminRequest, opts ...grpc.CallOption) (*ResetLocalAdminResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResetLocalAdminResponse)
+	err := c.cc.Invoke(ctx, AccessService_ResetLocalAdmin_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AccessServiceServer is the server API for AccessService service.
 // All implementations must embed UnimplementedAccessServiceServer
 // for forward compatibility.
@@ -105,6 +119,9 @@ type AccessServiceServer interface {
 	ListTokens(context.Context, *ListTokensRequest) (*ListTokensResponse, error)
 	// RevokeToken makes a token good for nothing, from now on.
 	RevokeToken(context.Context, *RevokeTokenRequest) (*RevokeTokenResponse, error)
+	// ResetLocalAdmin gives the local administrator another secret, which is in the
+	// answer and nowhere else. The one before is good for nothing from then on.
+	ResetLocalAdmin(context.Context, *ResetLocalAdminRequest) (*ResetLocalAdminResponse, error)
 	mustEmbedUnimplementedAccessServiceServer()
 }
 
@@ -126,6 +143,9 @@ func (UnimplementedAccessServiceServer) ListTokens(context.Context, *ListTokensR
 }
 func (UnimplementedAccessServiceServer) RevokeToken(context.Context, *RevokeTokenRequest) (*RevokeTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RevokeToken not implemented")
+}
+func (UnimplementedAccessServiceServer) ResetLocalAdmin(context.Context, *ResetLocalAdminRequest) (*ResetLocalAdminResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResetLocalAdmin not implemented")
 }
 func (UnimplementedAccessServiceServer) mustEmbedUnimplementedAccessServiceServer() {}
 func (UnimplementedAccessServiceServer) testEmbeddedByValue()                       {}
@@ -220,6 +240,24 @@ func _AccessService_RevokeToken_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AccessService_ResetLocalAdmin_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResetLocalAdminRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AccessServiceServer).ResetLocalAdmin(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AccessService_ResetLocalAdmin_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AccessServiceServer).ResetLocalAdmin(ctx, req.(*ResetLocalAdminRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AccessService_ServiceDesc is the grpc.ServiceDesc for AccessService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -242,6 +280,10 @@ var AccessService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RevokeToken",
 			Handler:    _AccessService_RevokeToken_Handler,
+		},
+		{
+			MethodName: "ResetLocalAdmin",
+			Handler:    _AccessService_ResetLocalAdmin_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -109,7 +109,12 @@ type Alert struct {
 	// Ids of the silences that keep it quiet.
 	SilencedBy []string `protobuf:"bytes,10,rep,name=silenced_by,json=silencedBy,proto3" json:"silenced_by,omitempty"`
 	// Ids of the incidents that inhibit it.
-	InhibitedBy   []string `protobuf:"bytes,11,rep,name=inhibited_by,json=inhibitedBy,proto3" json:"inhibited_by,omitempty"`
+	InhibitedBy []string `protobuf:"bytes,11,rep,name=inhibited_by,json=inhibitedBy,proto3" json:"inhibited_by,omitempty"`
+	// Names of the time intervals for which none of its routes tells anything
+	// now; empty while one of them does.
+	MutedBy []string `protobuf:"bytes,12,rep,name=muted_by,json=mutedBy,proto3" json:"muted_by,omitempty"`
+	// When it was last opened, reopened or resolved.
+	Updated       *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=updated,proto3" json:"updated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -217,6 +222,20 @@ func (x *Alert) GetSilencedBy() []string {
 func (x *Alert) GetInhibitedBy() []string {
 	if x != nil {
 		return x.InhibitedBy
+	}
+	return nil
+}
+
+func (x *Alert) GetMutedBy() []string {
+	if x != nil {
+		return x.MutedBy
+	}
+	return nil
+}
+
+func (x *Alert) GetUpdated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Updated
 	}
 	return nil
 }
@@ -396,7 +415,9 @@ type Silence struct {
 	// Why.
 	Comment string `protobuf:"bytes,7,opt,name=comment,proto3" json:"comment,omitempty"`
 	// "pending", "active" or "expired"; set by the control plane.
-	State         string `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`
+	State string `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`
+	// What programs note beside the comment, such as a ticket; Alertmanager's.
+	Annotations   map[string]string `protobuf:"bytes,9,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -487,6 +508,115 @@ func (x *Silence) GetState() string {
 	return ""
 }
 
+func (x *Silence) GetAnnotations() map[string]string {
+	if x != nil {
+		return x.Annotations
+	}
+	return nil
+}
+
+// GetSilenceRequest asks for one silence.
+type GetSilenceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The silence.
+	SilenceId     string `protobuf:"bytes,1,opt,name=silence_id,json=silenceId,proto3" json:"silence_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSilenceRequest) Reset() {
+	*x = GetSilenceRequest{}
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSilenceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSilenceRequest) ProtoMessage() {}
+
+func (x *GetSilenceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSilenceRequest.ProtoReflect.Descriptor instead.
+func (*GetSilenceRequest) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *GetSilenceRequest) GetSilenceId() string {
+	if x != nil {
+		return x.SilenceId
+	}
+	return ""
+}
+
+// GetSilenceResponse has one silence and what it keeps quiet.
+type GetSilenceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The silence.
+	Silence *Silence `protobuf:"bytes,1,opt,name=silence,proto3" json:"silence,omitempty"`
+	// The alerts that are open and that it matches, whether or not it holds now;
+	// at most 1,000, the newest first.
+	Alerts        []*Alert `protobuf:"bytes,2,rep,name=alerts,proto3" json:"alerts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSilenceResponse) Reset() {
+	*x = GetSilenceResponse{}
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSilenceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSilenceResponse) ProtoMessage() {}
+
+func (x *GetSilenceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSilenceResponse.ProtoReflect.Descriptor instead.
+func (*GetSilenceResponse) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GetSilenceResponse) GetSilence() *Silence {
+	if x != nil {
+		return x.Silence
+	}
+	return nil
+}
+
+func (x *GetSilenceResponse) GetAlerts() []*Alert {
+	if x != nil {
+		return x.Alerts
+	}
+	return nil
+}
+
 // ListSilencesRequest asks for silences.
 type ListSilencesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -498,7 +628,7 @@ type ListSilencesRequest struct {
 
 func (x *ListSilencesRequest) Reset() {
 	*x = ListSilencesRequest{}
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[4]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -510,7 +640,7 @@ func (x *ListSilencesRequest) String() string {
 func (*ListSilencesRequest) ProtoMessage() {}
 
 func (x *ListSilencesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[4]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -523,7 +653,7 @@ func (x *ListSilencesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSilencesRequest.ProtoReflect.Descriptor instead.
 func (*ListSilencesRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{4}
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListSilencesRequest) GetExpired() bool {
@@ -544,7 +674,7 @@ type ListSilencesResponse struct {
 
 func (x *ListSilencesResponse) Reset() {
 	*x = ListSilencesResponse{}
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[5]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -556,7 +686,7 @@ func (x *ListSilencesResponse) String() string {
 func (*ListSilencesResponse) ProtoMessage() {}
 
 func (x *ListSilencesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[5]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -569,7 +699,7 @@ func (x *ListSilencesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSilencesResponse.ProtoReflect.Descriptor instead.
 func (*ListSilencesResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{5}
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListSilencesResponse) GetSilences() []*Silence {
@@ -594,7 +724,7 @@ type CreateSilenceRequest struct {
 
 func (x *CreateSilenceRequest) Reset() {
 	*x = CreateSilenceRequest{}
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[6]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -606,7 +736,7 @@ func (x *CreateSilenceRequest) String() string {
 func (*CreateSilenceRequest) ProtoMessage() {}
 
 func (x *CreateSilenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[6]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -619,7 +749,7 @@ func (x *CreateSilenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSilenceRequest.ProtoReflect.Descriptor instead.
 func (*CreateSilenceRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{6}
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreateSilenceRequest) GetSilence() *Silence {
@@ -647,7 +777,7 @@ type CreateSilenceResponse struct {
 
 func (x *CreateSilenceResponse) Reset() {
 	*x = CreateSilenceResponse{}
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[7]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -659,7 +789,7 @@ func (x *CreateSilenceResponse) String() string {
 func (*CreateSilenceResponse) ProtoMessage() {}
 
 func (x *CreateSilenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[7]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -672,7 +802,7 @@ func (x *CreateSilenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSilenceResponse.ProtoReflect.Descriptor instead.
 func (*CreateSilenceResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{7}
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CreateSilenceResponse) GetSilence() *Silence {
@@ -695,7 +825,7 @@ type ExpireSilenceRequest struct {
 
 func (x *ExpireSilenceRequest) Reset() {
 	*x = ExpireSilenceRequest{}
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[8]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -707,7 +837,7 @@ func (x *ExpireSilenceRequest) String() string {
 func (*ExpireSilenceRequest) ProtoMessage() {}
 
 func (x *ExpireSilenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[8]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -720,7 +850,7 @@ func (x *ExpireSilenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpireSilenceRequest.ProtoReflect.Descriptor instead.
 func (*ExpireSilenceRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{8}
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ExpireSilenceRequest) GetSilenceId() string {
@@ -748,7 +878,7 @@ type ExpireSilenceResponse struct {
 
 func (x *ExpireSilenceResponse) Reset() {
 	*x = ExpireSilenceResponse{}
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[9]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +890,7 @@ func (x *ExpireSilenceResponse) String() string {
 func (*ExpireSilenceResponse) ProtoMessage() {}
 
 func (x *ExpireSilenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[9]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,7 +903,7 @@ func (x *ExpireSilenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpireSilenceResponse.ProtoReflect.Descriptor instead.
 func (*ExpireSilenceResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{9}
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ExpireSilenceResponse) GetSilence() *Silence {
@@ -789,14 +919,16 @@ type ListAlertsRequest struct {
 	// Only those that all of these match, such as severity="critical".
 	Matchers []string `protobuf:"bytes,1,rep,name=matchers,proto3" json:"matchers,omitempty"`
 	// At most so many; 0 means 100, the most is 1,000.
-	Limit         int32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit int32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Only those that go to this receiver; empty means to any or none.
+	Receiver      string `protobuf:"bytes,3,opt,name=receiver,proto3" json:"receiver,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListAlertsRequest) Reset() {
 	*x = ListAlertsRequest{}
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[10]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +940,7 @@ func (x *ListAlertsRequest) String() string {
 func (*ListAlertsRequest) ProtoMessage() {}
 
 func (x *ListAlertsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[10]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +953,7 @@ func (x *ListAlertsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAlertsRequest.ProtoReflect.Descriptor instead.
 func (*ListAlertsRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{10}
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListAlertsRequest) GetMatchers() []string {
@@ -838,6 +970,214 @@ func (x *ListAlertsRequest) GetLimit() int32 {
 	return 0
 }
 
+func (x *ListAlertsRequest) GetReceiver() string {
+	if x != nil {
+		return x.Receiver
+	}
+	return ""
+}
+
+// GetAlertRequest asks for one alert.
+type GetAlertRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its incident.
+	IncidentId    string `protobuf:"bytes,1,opt,name=incident_id,json=incidentId,proto3" json:"incident_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAlertRequest) Reset() {
+	*x = GetAlertRequest{}
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAlertRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAlertRequest) ProtoMessage() {}
+
+func (x *GetAlertRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAlertRequest.ProtoReflect.Descriptor instead.
+func (*GetAlertRequest) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GetAlertRequest) GetIncidentId() string {
+	if x != nil {
+		return x.IncidentId
+	}
+	return ""
+}
+
+// GetAlertResponse has one alert and where it goes.
+type GetAlertResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The alert.
+	Alert *Alert `protobuf:"bytes,1,opt,name=alert,proto3" json:"alert,omitempty"`
+	// The groups that it is told in.
+	Groups []*AlertGroup `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"`
+	// The silences that keep it quiet.
+	Silences      []*Silence `protobuf:"bytes,3,rep,name=silences,proto3" json:"silences,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAlertResponse) Reset() {
+	*x = GetAlertResponse{}
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAlertResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAlertResponse) ProtoMessage() {}
+
+func (x *GetAlertResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAlertResponse.ProtoReflect.Descriptor instead.
+func (*GetAlertResponse) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *GetAlertResponse) GetAlert() *Alert {
+	if x != nil {
+		return x.Alert
+	}
+	return nil
+}
+
+func (x *GetAlertResponse) GetGroups() []*AlertGroup {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *GetAlertResponse) GetSilences() []*Silence {
+	if x != nil {
+		return x.Silences
+	}
+	return nil
+}
+
+// AlertGroup is what one receiver is told together.
+type AlertGroup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who is told.
+	Receiver string `protobuf:"bytes,1,opt,name=receiver,proto3" json:"receiver,omitempty"`
+	// The group's key: its route and labels.
+	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// When the group was told last; absent while it was not.
+	Told *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=told,proto3" json:"told,omitempty"`
+	// When it is looked at next; absent when nothing is expected of it.
+	Due *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=due,proto3" json:"due,omitempty"`
+	// How many alerts are in it.
+	Alerts int32 `protobuf:"varint,5,opt,name=alerts,proto3" json:"alerts,omitempty"`
+	// Names of the time intervals for which it tells nothing now.
+	MutedBy       []string `protobuf:"bytes,6,rep,name=muted_by,json=mutedBy,proto3" json:"muted_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AlertGroup) Reset() {
+	*x = AlertGroup{}
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AlertGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AlertGroup) ProtoMessage() {}
+
+func (x *AlertGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AlertGroup.ProtoReflect.Descriptor instead.
+func (*AlertGroup) Descriptor() ([]byte, []int) {
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *AlertGroup) GetReceiver() string {
+	if x != nil {
+		return x.Receiver
+	}
+	return ""
+}
+
+func (x *AlertGroup) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *AlertGroup) GetTold() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Told
+	}
+	return nil
+}
+
+func (x *AlertGroup) GetDue() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Due
+	}
+	return nil
+}
+
+func (x *AlertGroup) GetAlerts() int32 {
+	if x != nil {
+		return x.Alerts
+	}
+	return 0
+}
+
+func (x *AlertGroup) GetMutedBy() []string {
+	if x != nil {
+		return x.MutedBy
+	}
+	return nil
+}
+
 // ListAlertsResponse has the alerts.
 type ListAlertsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -849,7 +1189,7 @@ type ListAlertsResponse struct {
 
 func (x *ListAlertsResponse) Reset() {
 	*x = ListAlertsResponse{}
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[11]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -861,7 +1201,7 @@ func (x *ListAlertsResponse) String() string {
 func (*ListAlertsResponse) ProtoMessage() {}
 
 func (x *ListAlertsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[11]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -874,7 +1214,7 @@ func (x *ListAlertsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAlertsResponse.ProtoReflect.Descriptor instead.
 func (*ListAlertsResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{11}
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListAlertsResponse) GetAlerts() []*Alert {
@@ -895,7 +1235,7 @@ type TestRoutesRequest struct {
 
 func (x *TestRoutesRequest) Reset() {
 	*x = TestRoutesRequest{}
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[12]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -907,7 +1247,7 @@ func (x *TestRoutesRequest) String() string {
 func (*TestRoutesRequest) ProtoMessage() {}
 
 func (x *TestRoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[12]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -920,7 +1260,7 @@ func (x *TestRoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestRoutesRequest.ProtoReflect.Descriptor instead.
 func (*TestRoutesRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{12}
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *TestRoutesRequest) GetLabels() map[string]string {
@@ -938,14 +1278,16 @@ type TestRoutesResponse struct {
 	// The receivers, in order.
 	Receivers []string `protobuf:"bytes,2,rep,name=receivers,proto3" json:"receivers,omitempty"`
 	// Ids of the silences that would keep it quiet.
-	SilencedBy    []string `protobuf:"bytes,3,rep,name=silenced_by,json=silencedBy,proto3" json:"silenced_by,omitempty"`
+	SilencedBy []string `protobuf:"bytes,3,rep,name=silenced_by,json=silencedBy,proto3" json:"silenced_by,omitempty"`
+	// Ids of the incidents that would inhibit it.
+	InhibitedBy   []string `protobuf:"bytes,4,rep,name=inhibited_by,json=inhibitedBy,proto3" json:"inhibited_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TestRoutesResponse) Reset() {
 	*x = TestRoutesResponse{}
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[13]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -957,7 +1299,7 @@ func (x *TestRoutesResponse) String() string {
 func (*TestRoutesResponse) ProtoMessage() {}
 
 func (x *TestRoutesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[13]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -970,7 +1312,7 @@ func (x *TestRoutesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestRoutesResponse.ProtoReflect.Descriptor instead.
 func (*TestRoutesResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{13}
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TestRoutesResponse) GetSteps() []*RouteStep {
@@ -990,6 +1332,13 @@ func (x *TestRoutesResponse) GetReceivers() []string {
 func (x *TestRoutesResponse) GetSilencedBy() []string {
 	if x != nil {
 		return x.SilencedBy
+	}
+	return nil
+}
+
+func (x *TestRoutesResponse) GetInhibitedBy() []string {
+	if x != nil {
+		return x.InhibitedBy
 	}
 	return nil
 }
@@ -1020,13 +1369,15 @@ type RouteStep struct {
 	GroupInterval *durationpb.Duration `protobuf:"bytes,10,opt,name=group_interval,json=groupInterval,proto3" json:"group_interval,omitempty"`
 	// The time after which a group that did not change is told again.
 	RepeatInterval *durationpb.Duration `protobuf:"bytes,11,opt,name=repeat_interval,json=repeatInterval,proto3" json:"repeat_interval,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Names of the time intervals for which it tells nothing now.
+	MutedBy       []string `protobuf:"bytes,12,rep,name=muted_by,json=mutedBy,proto3" json:"muted_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RouteStep) Reset() {
 	*x = RouteStep{}
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[14]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1038,7 +1389,7 @@ func (x *RouteStep) String() string {
 func (*RouteStep) ProtoMessage() {}
 
 func (x *RouteStep) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[14]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1051,7 +1402,7 @@ func (x *RouteStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteStep.ProtoReflect.Descriptor instead.
 func (*RouteStep) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{14}
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RouteStep) GetRoute() string {
@@ -1131,6 +1482,13 @@ func (x *RouteStep) GetRepeatInterval() *durationpb.Duration {
 	return nil
 }
 
+func (x *RouteStep) GetMutedBy() []string {
+	if x != nil {
+		return x.MutedBy
+	}
+	return nil
+}
+
 // WatchIncidentsRequest asks for incidents as they change.
 type WatchIncidentsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1142,7 +1500,7 @@ type WatchIncidentsRequest struct {
 
 func (x *WatchIncidentsRequest) Reset() {
 	*x = WatchIncidentsRequest{}
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[15]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1154,7 +1512,7 @@ func (x *WatchIncidentsRequest) String() string {
 func (*WatchIncidentsRequest) ProtoMessage() {}
 
 func (x *WatchIncidentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[15]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1167,7 +1525,7 @@ func (x *WatchIncidentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchIncidentsRequest.ProtoReflect.Descriptor instead.
 func (*WatchIncidentsRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{15}
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WatchIncidentsRequest) GetRunId() string {
@@ -1189,7 +1547,7 @@ type WatchIncidentsResponse struct {
 
 func (x *WatchIncidentsResponse) Reset() {
 	*x = WatchIncidentsResponse{}
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[16]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1201,7 +1559,7 @@ func (x *WatchIncidentsResponse) String() string {
 func (*WatchIncidentsResponse) ProtoMessage() {}
 
 func (x *WatchIncidentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[16]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1214,7 +1572,7 @@ func (x *WatchIncidentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchIncidentsResponse.ProtoReflect.Descriptor instead.
 func (*WatchIncidentsResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{16}
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WatchIncidentsResponse) GetIncident() *Incident {
@@ -1239,7 +1597,7 @@ type AcknowledgeIncidentRequest struct {
 
 func (x *AcknowledgeIncidentRequest) Reset() {
 	*x = AcknowledgeIncidentRequest{}
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[17]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1251,7 +1609,7 @@ func (x *AcknowledgeIncidentRequest) String() string {
 func (*AcknowledgeIncidentRequest) ProtoMessage() {}
 
 func (x *AcknowledgeIncidentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[17]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1264,7 +1622,7 @@ func (x *AcknowledgeIncidentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeIncidentRequest.ProtoReflect.Descriptor instead.
 func (*AcknowledgeIncidentRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{17}
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AcknowledgeIncidentRequest) GetIncidentId() string {
@@ -1299,7 +1657,7 @@ type AcknowledgeIncidentResponse struct {
 
 func (x *AcknowledgeIncidentResponse) Reset() {
 	*x = AcknowledgeIncidentResponse{}
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[18]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1311,7 +1669,7 @@ func (x *AcknowledgeIncidentResponse) String() string {
 func (*AcknowledgeIncidentResponse) ProtoMessage() {}
 
 func (x *AcknowledgeIncidentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[18]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1324,7 +1682,7 @@ func (x *AcknowledgeIncidentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeIncidentResponse.ProtoReflect.Descriptor instead.
 func (*AcknowledgeIncidentResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{18}
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AcknowledgeIncidentResponse) GetIncident() *Incident {
@@ -1349,7 +1707,7 @@ type ResolveIncidentRequest struct {
 
 func (x *ResolveIncidentRequest) Reset() {
 	*x = ResolveIncidentRequest{}
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[19]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1361,7 +1719,7 @@ func (x *ResolveIncidentRequest) String() string {
 func (*ResolveIncidentRequest) ProtoMessage() {}
 
 func (x *ResolveIncidentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[19]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1374,7 +1732,7 @@ func (x *ResolveIncidentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveIncidentRequest.ProtoReflect.Descriptor instead.
 func (*ResolveIncidentRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{19}
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ResolveIncidentRequest) GetIncidentId() string {
@@ -1409,7 +1767,7 @@ type ResolveIncidentResponse struct {
 
 func (x *ResolveIncidentResponse) Reset() {
 	*x = ResolveIncidentResponse{}
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[20]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1779,7 @@ func (x *ResolveIncidentResponse) String() string {
 func (*ResolveIncidentResponse) ProtoMessage() {}
 
 func (x *ResolveIncidentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[20]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1792,7 @@ func (x *ResolveIncidentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveIncidentResponse.ProtoReflect.Descriptor instead.
 func (*ResolveIncidentResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{20}
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ResolveIncidentResponse) GetIncident() *Incident {
@@ -1459,7 +1817,7 @@ type ReopenIncidentRequest struct {
 
 func (x *ReopenIncidentRequest) Reset() {
 	*x = ReopenIncidentRequest{}
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[21]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1829,7 @@ func (x *ReopenIncidentRequest) String() string {
 func (*ReopenIncidentRequest) ProtoMessage() {}
 
 func (x *ReopenIncidentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[21]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1842,7 @@ func (x *ReopenIncidentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReopenIncidentRequest.ProtoReflect.Descriptor instead.
 func (*ReopenIncidentRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{21}
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReopenIncidentRequest) GetIncidentId() string {
@@ -1519,7 +1877,7 @@ type ReopenIncidentResponse struct {
 
 func (x *ReopenIncidentResponse) Reset() {
 	*x = ReopenIncidentResponse{}
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[22]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1531,7 +1889,7 @@ func (x *ReopenIncidentResponse) String() string {
 func (*ReopenIncidentResponse) ProtoMessage() {}
 
 func (x *ReopenIncidentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[22]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1544,7 +1902,7 @@ func (x *ReopenIncidentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReopenIncidentResponse.ProtoReflect.Descriptor instead.
 func (*ReopenIncidentResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{22}
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReopenIncidentResponse) GetIncident() *Incident {
@@ -1569,7 +1927,7 @@ type AddNoteRequest struct {
 
 func (x *AddNoteRequest) Reset() {
 	*x = AddNoteRequest{}
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[23]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +1939,7 @@ func (x *AddNoteRequest) String() string {
 func (*AddNoteRequest) ProtoMessage() {}
 
 func (x *AddNoteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[23]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +1952,7 @@ func (x *AddNoteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddNoteRequest.ProtoReflect.Descriptor instead.
 func (*AddNoteRequest) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{23}
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AddNoteRequest) GetIncidentId() string {
@@ -1629,7 +1987,7 @@ type AddNoteResponse struct {
 
 func (x *AddNoteResponse) Reset() {
 	*x = AddNoteResponse{}
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[24]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1641,7 +1999,7 @@ func (x *AddNoteResponse) String() string {
 func (*AddNoteResponse) ProtoMessage() {}
 
 func (x *AddNoteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vigil_control_v1_alerts_proto_msgTypes[24]
+	mi := &file_vigil_control_v1_alerts_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1654,7 +2012,7 @@ func (x *AddNoteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddNoteResponse.ProtoReflect.Descriptor instead.
 func (*AddNoteResponse) Descriptor() ([]byte, []int) {
-	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{24}
+	return file_vigil_control_v1_alerts_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AddNoteResponse) GetIncident() *Incident {
@@ -1668,7 +2026,7 @@ var File_vigil_control_v1_alerts_proto protoreflect.FileDescriptor
 
 const file_vigil_control_v1_alerts_proto_rawDesc = "" +
 	"\n" +
-	"\x1dvigil/control/v1/alerts.proto\x12\x10vigil.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dvigil/common/v1/options.proto\x1a vigil/control/v1/resources.proto\"\xf0\x04\n" +
+	"\x1dvigil/control/v1/alerts.proto\x12\x10vigil.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dvigil/common/v1/options.proto\x1a vigil/control/v1/resources.proto\"\xc1\x05\n" +
 	"\x05Alert\x12\x1f\n" +
 	"\vincident_id\x18\x01 \x01(\tR\n" +
 	"incidentId\x125\n" +
@@ -1683,7 +2041,9 @@ const file_vigil_control_v1_alerts_proto_rawDesc = "" +
 	"\vsilenced_by\x18\n" +
 	" \x03(\tR\n" +
 	"silencedBy\x12!\n" +
-	"\finhibited_by\x18\v \x03(\tR\vinhibitedBy\x1a9\n" +
+	"\finhibited_by\x18\v \x03(\tR\vinhibitedBy\x12\x19\n" +
+	"\bmuted_by\x18\f \x03(\tR\amutedBy\x124\n" +
+	"\aupdated\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
@@ -1703,7 +2063,7 @@ const file_vigil_control_v1_alerts_proto_rawDesc = "" +
 	"\aMatcher\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
 	"\boperator\x18\x02 \x01(\x0e2\x1f.vigil.control.v1.MatchOperatorR\boperator\x12\x14\n" +
-	"\x05value\x18\x03 \x01(\tR\x05value\"\xcd\x02\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\"\xdb\x03\n" +
 	"\aSilence\x12\x1d\n" +
 	"\n" +
 	"silence_id\x18\x01 \x01(\tR\tsilenceId\x125\n" +
@@ -1713,7 +2073,17 @@ const file_vigil_control_v1_alerts_proto_rawDesc = "" +
 	"\aupdated\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x12\x1c\n" +
 	"\x06author\x18\x06 \x01(\tB\x04\xd0\xf3\x18\x01R\x06author\x12\x1e\n" +
 	"\acomment\x18\a \x01(\tB\x04\xd0\xf3\x18\x01R\acomment\x12\x14\n" +
-	"\x05state\x18\b \x01(\tR\x05state\"/\n" +
+	"\x05state\x18\b \x01(\tR\x05state\x12L\n" +
+	"\vannotations\x18\t \x03(\v2*.vigil.control.v1.Silence.AnnotationsEntryR\vannotations\x1a>\n" +
+	"\x10AnnotationsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"2\n" +
+	"\x11GetSilenceRequest\x12\x1d\n" +
+	"\n" +
+	"silence_id\x18\x01 \x01(\tR\tsilenceId\"z\n" +
+	"\x12GetSilenceResponse\x123\n" +
+	"\asilence\x18\x01 \x01(\v2\x19.vigil.control.v1.SilenceR\asilence\x12/\n" +
+	"\x06alerts\x18\x02 \x03(\v2\x17.vigil.control.v1.AlertR\x06alerts\"/\n" +
 	"\x13ListSilencesRequest\x12\x18\n" +
 	"\aexpired\x18\x01 \x01(\bR\aexpired\"M\n" +
 	"\x14ListSilencesResponse\x125\n" +
@@ -1728,22 +2098,39 @@ const file_vigil_control_v1_alerts_proto_rawDesc = "" +
 	"silence_id\x18\x01 \x01(\tR\tsilenceId\x12\x16\n" +
 	"\x06author\x18\x02 \x01(\tR\x06author\"L\n" +
 	"\x15ExpireSilenceResponse\x123\n" +
-	"\asilence\x18\x01 \x01(\v2\x19.vigil.control.v1.SilenceR\asilence\"E\n" +
+	"\asilence\x18\x01 \x01(\v2\x19.vigil.control.v1.SilenceR\asilence\"a\n" +
 	"\x11ListAlertsRequest\x12\x1a\n" +
 	"\bmatchers\x18\x01 \x03(\tR\bmatchers\x12\x14\n" +
-	"\x05limit\x18\x02 \x01(\x05R\x05limit\"E\n" +
+	"\x05limit\x18\x02 \x01(\x05R\x05limit\x12\x1a\n" +
+	"\breceiver\x18\x03 \x01(\tR\breceiver\"2\n" +
+	"\x0fGetAlertRequest\x12\x1f\n" +
+	"\vincident_id\x18\x01 \x01(\tR\n" +
+	"incidentId\"\xae\x01\n" +
+	"\x10GetAlertResponse\x12-\n" +
+	"\x05alert\x18\x01 \x01(\v2\x17.vigil.control.v1.AlertR\x05alert\x124\n" +
+	"\x06groups\x18\x02 \x03(\v2\x1c.vigil.control.v1.AlertGroupR\x06groups\x125\n" +
+	"\bsilences\x18\x03 \x03(\v2\x19.vigil.control.v1.SilenceR\bsilences\"\xcb\x01\n" +
+	"\n" +
+	"AlertGroup\x12\x1a\n" +
+	"\breceiver\x18\x01 \x01(\tR\breceiver\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12.\n" +
+	"\x04told\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04told\x12,\n" +
+	"\x03due\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x03due\x12\x16\n" +
+	"\x06alerts\x18\x05 \x01(\x05R\x06alerts\x12\x19\n" +
+	"\bmuted_by\x18\x06 \x03(\tR\amutedBy\"E\n" +
 	"\x12ListAlertsResponse\x12/\n" +
 	"\x06alerts\x18\x01 \x03(\v2\x17.vigil.control.v1.AlertR\x06alerts\"\x97\x01\n" +
 	"\x11TestRoutesRequest\x12G\n" +
 	"\x06labels\x18\x01 \x03(\v2/.vigil.control.v1.TestRoutesRequest.LabelsEntryR\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x86\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa9\x01\n" +
 	"\x12TestRoutesResponse\x121\n" +
 	"\x05steps\x18\x01 \x03(\v2\x1b.vigil.control.v1.RouteStepR\x05steps\x12\x1c\n" +
 	"\treceivers\x18\x02 \x03(\tR\treceivers\x12\x1f\n" +
 	"\vsilenced_by\x18\x03 \x03(\tR\n" +
-	"silencedBy\"\x89\x03\n" +
+	"silencedBy\x12!\n" +
+	"\finhibited_by\x18\x04 \x03(\tR\vinhibitedBy\"\xa4\x03\n" +
 	"\tRouteStep\x12\x14\n" +
 	"\x05route\x18\x01 \x01(\tR\x05route\x12\x14\n" +
 	"\x05depth\x18\x02 \x01(\x05R\x05depth\x12\x1a\n" +
@@ -1757,7 +2144,8 @@ const file_vigil_control_v1_alerts_proto_rawDesc = "" +
 	"group_wait\x18\t \x01(\v2\x19.google.protobuf.DurationR\tgroupWait\x12@\n" +
 	"\x0egroup_interval\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\rgroupInterval\x12B\n" +
-	"\x0frepeat_interval\x18\v \x01(\v2\x19.google.protobuf.DurationR\x0erepeatInterval\".\n" +
+	"\x0frepeat_interval\x18\v \x01(\v2\x19.google.protobuf.DurationR\x0erepeatInterval\x12\x19\n" +
+	"\bmuted_by\x18\f \x03(\tR\amutedBy\".\n" +
 	"\x15WatchIncidentsRequest\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\"P\n" +
 	"\x16WatchIncidentsResponse\x126\n" +
@@ -1795,14 +2183,17 @@ const file_vigil_control_v1_alerts_proto_rawDesc = "" +
 	"\x14MATCH_OPERATOR_EQUAL\x10\x01\x12\x1c\n" +
 	"\x18MATCH_OPERATOR_NOT_EQUAL\x10\x02\x12\x19\n" +
 	"\x15MATCH_OPERATOR_REGEXP\x10\x03\x12\x1d\n" +
-	"\x19MATCH_OPERATOR_NOT_REGEXP\x10\x042\xd4\x02\n" +
+	"\x19MATCH_OPERATOR_NOT_REGEXP\x10\x042\xba\x03\n" +
 	"\x0eSilenceService\x12j\n" +
-	"\fListSilences\x12%.vigil.control.v1.ListSilencesRequest\x1a&.vigil.control.v1.ListSilencesResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12j\n" +
+	"\fListSilences\x12%.vigil.control.v1.ListSilencesRequest\x1a&.vigil.control.v1.ListSilencesResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12d\n" +
+	"\n" +
+	"GetSilence\x12#.vigil.control.v1.GetSilenceRequest\x1a$.vigil.control.v1.GetSilenceResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12j\n" +
 	"\rCreateSilence\x12&.vigil.control.v1.CreateSilenceRequest\x1a'.vigil.control.v1.CreateSilenceResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x02\x12j\n" +
-	"\rExpireSilence\x12&.vigil.control.v1.ExpireSilenceRequest\x1a'.vigil.control.v1.ExpireSilenceResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x022\xcb\x02\n" +
+	"\rExpireSilence\x12&.vigil.control.v1.ExpireSilenceRequest\x1a'.vigil.control.v1.ExpireSilenceResponse\"\b\xca\xf3\x18\x04\b\x02\x10\x022\xab\x03\n" +
 	"\fAlertService\x12d\n" +
 	"\n" +
-	"ListAlerts\x12#.vigil.control.v1.ListAlertsRequest\x1a$.vigil.control.v1.ListAlertsResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12d\n" +
+	"ListAlerts\x12#.vigil.control.v1.ListAlertsRequest\x1a$.vigil.control.v1.ListAlertsResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12^\n" +
+	"\bGetAlert\x12!.vigil.control.v1.GetAlertRequest\x1a\".vigil.control.v1.GetAlertResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12d\n" +
 	"\n" +
 	"TestRoutes\x12#.vigil.control.v1.TestRoutesRequest\x1a$.vigil.control.v1.TestRoutesResponse\"\v\xca\xf3\x18\x04\b\x01\x10\x01\x90\x02\x01\x12o\n" +
 	"\x0eWatchIncidents\x12'.vigil.control.v1.WatchIncidentsRequest\x1a(.vigil.control.v1.WatchIncidentsResponse\"\b\xca\xf3\x18\x04\b\x01\x10\x010\x01B<Z:github.com/vigil-ml/vigil/proto/vigil/control/v1;controlv1b\x06proto3"
@@ -1820,89 +2211,108 @@ func file_vigil_control_v1_alerts_proto_rawDescGZIP() []byte {
 }
 
 var file_vigil_control_v1_alerts_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_vigil_control_v1_alerts_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_vigil_control_v1_alerts_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_vigil_control_v1_alerts_proto_goTypes = []any{
 	(MatchOperator)(0),                  // 0: vigil.control.v1.MatchOperator
 	(*Alert)(nil),                       // 1: vigil.control.v1.Alert
 	(*GroupNotification)(nil),           // 2: vigil.control.v1.GroupNotification
 	(*Matcher)(nil),                     // 3: vigil.control.v1.Matcher
 	(*Silence)(nil),                     // 4: vigil.control.v1.Silence
-	(*ListSilencesRequest)(nil),         // 5: vigil.control.v1.ListSilencesRequest
-	(*ListSilencesResponse)(nil),        // 6: vigil.control.v1.ListSilencesResponse
-	(*CreateSilenceRequest)(nil),        // 7: vigil.control.v1.CreateSilenceRequest
-	(*CreateSilenceResponse)(nil),       // 8: vigil.control.v1.CreateSilenceResponse
-	(*ExpireSilenceRequest)(nil),        // 9: vigil.control.v1.ExpireSilenceRequest
-	(*ExpireSilenceResponse)(nil),       // 10: vigil.control.v1.ExpireSilenceResponse
-	(*ListAlertsRequest)(nil),           // 11: vigil.control.v1.ListAlertsRequest
-	(*ListAlertsResponse)(nil),          // 12: vigil.control.v1.ListAlertsResponse
-	(*TestRoutesRequest)(nil),           // 13: vigil.control.v1.TestRoutesRequest
-	(*TestRoutesResponse)(nil),          // 14: vigil.control.v1.TestRoutesResponse
-	(*RouteStep)(nil),                   // 15: vigil.control.v1.RouteStep
-	(*WatchIncidentsRequest)(nil),       // 16: vigil.control.v1.WatchIncidentsRequest
-	(*WatchIncidentsResponse)(nil),      // 17: vigil.control.v1.WatchIncidentsResponse
-	(*AcknowledgeIncidentRequest)(nil),  // 18: vigil.control.v1.AcknowledgeIncidentRequest
-	(*AcknowledgeIncidentResponse)(nil), // 19: vigil.control.v1.AcknowledgeIncidentResponse
-	(*ResolveIncidentRequest)(nil),      // 20: vigil.control.v1.ResolveIncidentRequest
-	(*ResolveIncidentResponse)(nil),     // 21: vigil.control.v1.ResolveIncidentResponse
-	(*ReopenIncidentRequest)(nil),       // 22: vigil.control.v1.ReopenIncidentRequest
-	(*ReopenIncidentResponse)(nil),      // 23: vigil.control.v1.ReopenIncidentResponse
-	(*AddNoteRequest)(nil),              // 24: vigil.control.v1.AddNoteRequest
-	(*AddNoteResponse)(nil),             // 25: vigil.control.v1.AddNoteResponse
-	nil,                                 // 26: vigil.control.v1.Alert.LabelsEntry
-	nil,                                 // 27: vigil.control.v1.Alert.AnnotationsEntry
-	nil,                                 // 28: vigil.control.v1.GroupNotification.LabelsEntry
-	nil,                                 // 29: vigil.control.v1.TestRoutesRequest.LabelsEntry
-	(IncidentState)(0),                  // 30: vigil.control.v1.IncidentState
-	(*timestamppb.Timestamp)(nil),       // 31: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 32: google.protobuf.Duration
-	(*Incident)(nil),                    // 33: vigil.control.v1.Incident
+	(*GetSilenceRequest)(nil),           // 5: vigil.control.v1.GetSilenceRequest
+	(*GetSilenceResponse)(nil),          // 6: vigil.control.v1.GetSilenceResponse
+	(*ListSilencesRequest)(nil),         // 7: vigil.control.v1.ListSilencesRequest
+	(*ListSilencesResponse)(nil),        // 8: vigil.control.v1.ListSilencesResponse
+	(*CreateSilenceRequest)(nil),        // 9: vigil.control.v1.CreateSilenceRequest
+	(*CreateSilenceResponse)(nil),       // 10: vigil.control.v1.CreateSilenceResponse
+	(*ExpireSilenceRequest)(nil),        // 11: vigil.control.v1.ExpireSilenceRequest
+	(*ExpireSilenceResponse)(nil),       // 12: vigil.control.v1.ExpireSilenceResponse
+	(*ListAlertsRequest)(nil),           // 13: vigil.control.v1.ListAlertsRequest
+	(*GetAlertRequest)(nil),             // 14: vigil.control.v1.GetAlertRequest
+	(*GetAlertResponse)(nil),            // 15: vigil.control.v1.GetAlertResponse
+	(*AlertGroup)(nil),                  // 16: vigil.control.v1.AlertGroup
+	(*ListAlertsResponse)(nil),          // 17: vigil.control.v1.ListAlertsResponse
+	(*TestRoutesRequest)(nil),           // 18: vigil.control.v1.TestRoutesRequest
+	(*TestRoutesResponse)(nil),          // 19: vigil.control.v1.TestRoutesResponse
+	(*RouteStep)(nil),                   // 20: vigil.control.v1.RouteStep
+	(*WatchIncidentsRequest)(nil),       // 21: vigil.control.v1.WatchIncidentsRequest
+	(*WatchIncidentsResponse)(nil),      // 22: vigil.control.v1.WatchIncidentsResponse
+	(*AcknowledgeIncidentRequest)(nil),  // 23: vigil.control.v1.AcknowledgeIncidentRequest
+	(*AcknowledgeIncidentResponse)(nil), // 24: vigil.control.v1.AcknowledgeIncidentResponse
+	(*ResolveIncidentRequest)(nil),      // 25: vigil.control.v1.ResolveIncidentRequest
+	(*ResolveIncidentResponse)(nil),     // 26: vigil.control.v1.ResolveIncidentResponse
+	(*ReopenIncidentRequest)(nil),       // 27: vigil.control.v1.ReopenIncidentRequest
+	(*ReopenIncidentResponse)(nil),      // 28: vigil.control.v1.ReopenIncidentResponse
+	(*AddNoteRequest)(nil),              // 29: vigil.control.v1.AddNoteRequest
+	(*AddNoteResponse)(nil),             // 30: vigil.control.v1.AddNoteResponse
+	nil,                                 // 31: vigil.control.v1.Alert.LabelsEntry
+	nil,                                 // 32: vigil.control.v1.Alert.AnnotationsEntry
+	nil,                                 // 33: vigil.control.v1.GroupNotification.LabelsEntry
+	nil,                                 // 34: vigil.control.v1.Silence.AnnotationsEntry
+	nil,                                 // 35: vigil.control.v1.TestRoutesRequest.LabelsEntry
+	(IncidentState)(0),                  // 36: vigil.control.v1.IncidentState
+	(*timestamppb.Timestamp)(nil),       // 37: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 38: google.protobuf.Duration
+	(*Incident)(nil),                    // 39: vigil.control.v1.Incident
 }
 var file_vigil_control_v1_alerts_proto_depIdxs = []int32{
-	30, // 0: vigil.control.v1.Alert.state:type_name -> vigil.control.v1.IncidentState
-	26, // 1: vigil.control.v1.Alert.labels:type_name -> vigil.control.v1.Alert.LabelsEntry
-	27, // 2: vigil.control.v1.Alert.annotations:type_name -> vigil.control.v1.Alert.AnnotationsEntry
-	31, // 3: vigil.control.v1.Alert.starts:type_name -> google.protobuf.Timestamp
-	31, // 4: vigil.control.v1.Alert.ends:type_name -> google.protobuf.Timestamp
-	28, // 5: vigil.control.v1.GroupNotification.labels:type_name -> vigil.control.v1.GroupNotification.LabelsEntry
-	1,  // 6: vigil.control.v1.GroupNotification.alerts:type_name -> vigil.control.v1.Alert
-	0,  // 7: vigil.control.v1.Matcher.operator:type_name -> vigil.control.v1.MatchOperator
-	3,  // 8: vigil.control.v1.Silence.matchers:type_name -> vigil.control.v1.Matcher
-	31, // 9: vigil.control.v1.Silence.starts:type_name -> google.protobuf.Timestamp
-	31, // 10: vigil.control.v1.Silence.ends:type_name -> google.protobuf.Timestamp
-	31, // 11: vigil.control.v1.Silence.updated:type_name -> google.protobuf.Timestamp
-	4,  // 12: vigil.control.v1.ListSilencesResponse.silences:type_name -> vigil.control.v1.Silence
-	4,  // 13: vigil.control.v1.CreateSilenceRequest.silence:type_name -> vigil.control.v1.Silence
-	32, // 14: vigil.control.v1.CreateSilenceRequest.duration:type_name -> google.protobuf.Duration
-	4,  // 15: vigil.control.v1.CreateSilenceResponse.silence:type_name -> vigil.control.v1.Silence
-	4,  // 16: vigil.control.v1.ExpireSilenceResponse.silence:type_name -> vigil.control.v1.Silence
-	1,  // 17: vigil.control.v1.ListAlertsResponse.alerts:type_name -> vigil.control.v1.Alert
-	29, // 18: vigil.control.v1.TestRoutesRequest.labels:type_name -> vigil.control.v1.TestRoutesRequest.LabelsEntry
-	15, // 19: vigil.control.v1.TestRoutesResponse.steps:type_name -> vigil.control.v1.RouteStep
-	32, // 20: vigil.control.v1.RouteStep.group_wait:type_name -> google.protobuf.Duration
-	32, // 21: vigil.control.v1.RouteStep.group_interval:type_name -> google.protobuf.Duration
-	32, // 22: vigil.control.v1.RouteStep.repeat_interval:type_name -> google.protobuf.Duration
-	33, // 23: vigil.control.v1.WatchIncidentsResponse.incident:type_name -> vigil.control.v1.Incident
-	33, // 24: vigil.control.v1.AcknowledgeIncidentResponse.incident:type_name -> vigil.control.v1.Incident
-	33, // 25: vigil.control.v1.ResolveIncidentResponse.incident:type_name -> vigil.control.v1.Incident
-	33, // 26: vigil.control.v1.ReopenIncidentResponse.incident:type_name -> vigil.control.v1.Incident
-	33, // 27: vigil.control.v1.AddNoteResponse.incident:type_name -> vigil.control.v1.Incident
-	5,  // 28: vigil.control.v1.SilenceService.ListSilences:input_type -> vigil.control.v1.ListSilencesRequest
-	7,  // 29: vigil.control.v1.SilenceService.CreateSilence:input_type -> vigil.control.v1.CreateSilenceRequest
-	9,  // 30: vigil.control.v1.SilenceService.ExpireSilence:input_type -> vigil.control.v1.ExpireSilenceRequest
-	11, // 31: vigil.control.v1.AlertService.ListAlerts:input_type -> vigil.control.v1.ListAlertsRequest
-	13, // 32: vigil.control.v1.AlertService.TestRoutes:input_type -> vigil.control.v1.TestRoutesRequest
-	16, // 33: vigil.control.v1.AlertService.WatchIncidents:input_type -> vigil.control.v1.WatchIncidentsRequest
-	6,  // 34: vigil.control.v1.SilenceService.ListSilences:output_type -> vigil.control.v1.ListSilencesResponse
-	8,  // 35: vigil.control.v1.SilenceService.CreateSilence:output_type -> vigil.control.v1.CreateSilenceResponse
-	10, // 36: vigil.control.v1.SilenceService.ExpireSilence:output_type -> vigil.control.v1.ExpireSilenceResponse
-	12, // 37: vigil.control.v1.AlertService.ListAlerts:output_type -> vigil.control.v1.ListAlertsResponse
-	14, // 38: vigil.control.v1.AlertService.TestRoutes:output_type -> vigil.control.v1.TestRoutesResponse
-	17, // 39: vigil.control.v1.AlertService.WatchIncidents:output_type -> vigil.control.v1.WatchIncidentsResponse
-	34, // [34:40] is the sub-list for method output_type
-	28, // [28:34] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	36, // 0: vigil.control.v1.Alert.state:type_name -> vigil.control.v1.IncidentState
+	31, // 1: vigil.control.v1.Alert.labels:type_name -> vigil.control.v1.Alert.LabelsEntry
+	32, // 2: vigil.control.v1.Alert.annotations:type_name -> vigil.control.v1.Alert.AnnotationsEntry
+	37, // 3: vigil.control.v1.Alert.starts:type_name -> google.protobuf.Timestamp
+	37, // 4: vigil.control.v1.Alert.ends:type_name -> google.protobuf.Timestamp
+	37, // 5: vigil.control.v1.Alert.updated:type_name -> google.protobuf.Timestamp
+	33, // 6: vigil.control.v1.GroupNotification.labels:type_name -> vigil.control.v1.GroupNotification.LabelsEntry
+	1,  // 7: vigil.control.v1.GroupNotification.alerts:type_name -> vigil.control.v1.Alert
+	0,  // 8: vigil.control.v1.Matcher.operator:type_name -> vigil.control.v1.MatchOperator
+	3,  // 9: vigil.control.v1.Silence.matchers:type_name -> vigil.control.v1.Matcher
+	37, // 10: vigil.control.v1.Silence.starts:type_name -> google.protobuf.Timestamp
+	37, // 11: vigil.control.v1.Silence.ends:type_name -> google.protobuf.Timestamp
+	37, // 12: vigil.control.v1.Silence.updated:type_name -> google.protobuf.Timestamp
+	34, // 13: vigil.control.v1.Silence.annotations:type_name -> vigil.control.v1.Silence.AnnotationsEntry
+	4,  // 14: vigil.control.v1.GetSilenceResponse.silence:type_name -> vigil.control.v1.Silence
+	1,  // 15: vigil.control.v1.GetSilenceResponse.alerts:type_name -> vigil.control.v1.Alert
+	4,  // 16: vigil.control.v1.ListSilencesResponse.silences:type_name -> vigil.control.v1.Silence
+	4,  // 17: vigil.control.v1.CreateSilenceRequest.silence:type_name -> vigil.control.v1.Silence
+	38, // 18: vigil.control.v1.CreateSilenceRequest.duration:type_name -> google.protobuf.Duration
+	4,  // 19: vigil.control.v1.CreateSilenceResponse.silence:type_name -> vigil.control.v1.Silence
+	4,  // 20: vigil.control.v1.ExpireSilenceResponse.silence:type_name -> vigil.control.v1.Silence
+	1,  // 21: vigil.control.v1.GetAlertResponse.alert:type_name -> vigil.control.v1.Alert
+	16, // 22: vigil.control.v1.GetAlertResponse.groups:type_name -> vigil.control.v1.AlertGroup
+	4,  // 23: vigil.control.v1.GetAlertResponse.silences:type_name -> vigil.control.v1.Silence
+	37, // 24: vigil.control.v1.AlertGroup.told:type_name -> google.protobuf.Timestamp
+	37, // 25: vigil.control.v1.AlertGroup.due:type_name -> google.protobuf.Timestamp
+	1,  // 26: vigil.control.v1.ListAlertsResponse.alerts:type_name -> vigil.control.v1.Alert
+	35, // 27: vigil.control.v1.TestRoutesRequest.labels:type_name -> vigil.control.v1.TestRoutesRequest.LabelsEntry
+	20, // 28: vigil.control.v1.TestRoutesResponse.steps:type_name -> vigil.control.v1.RouteStep
+	38, // 29: vigil.control.v1.RouteStep.group_wait:type_name -> google.protobuf.Duration
+	38, // 30: vigil.control.v1.RouteStep.group_interval:type_name -> google.protobuf.Duration
+	38, // 31: vigil.control.v1.RouteStep.repeat_interval:type_name -> google.protobuf.Duration
+	39, // 32: vigil.control.v1.WatchIncidentsResponse.incident:type_name -> vigil.control.v1.Incident
+	39, // 33: vigil.control.v1.AcknowledgeIncidentResponse.incident:type_name -> vigil.control.v1.Incident
+	39, // 34: vigil.control.v1.ResolveIncidentResponse.incident:type_name -> vigil.control.v1.Incident
+	39, // 35: vigil.control.v1.ReopenIncidentResponse.incident:type_name -> vigil.control.v1.Incident
+	39, // 36: vigil.control.v1.AddNoteResponse.incident:type_name -> vigil.control.v1.Incident
+	7,  // 37: vigil.control.v1.SilenceService.ListSilences:input_type -> vigil.control.v1.ListSilencesRequest
+	5,  // 38: vigil.control.v1.SilenceService.GetSilence:input_type -> vigil.control.v1.GetSilenceRequest
+	9,  // 39: vigil.control.v1.SilenceService.CreateSilence:input_type -> vigil.control.v1.CreateSilenceRequest
+	11, // 40: vigil.control.v1.SilenceService.ExpireSilence:input_type -> vigil.control.v1.ExpireSilenceRequest
+	13, // 41: vigil.control.v1.AlertService.ListAlerts:input_type -> vigil.control.v1.ListAlertsRequest
+	14, // 42: vigil.control.v1.AlertService.GetAlert:input_type -> vigil.control.v1.GetAlertRequest
+	18, // 43: vigil.control.v1.AlertService.TestRoutes:input_type -> vigil.control.v1.TestRoutesRequest
+	21, // 44: vigil.control.v1.AlertService.WatchIncidents:input_type -> vigil.control.v1.WatchIncidentsRequest
+	8,  // 45: vigil.control.v1.SilenceService.ListSilences:output_type -> vigil.control.v1.ListSilencesResponse
+	6,  // 46: vigil.control.v1.SilenceService.GetSilence:output_type -> vigil.control.v1.GetSilenceResponse
+	10, // 47: vigil.control.v1.SilenceService.CreateSilence:output_type -> vigil.control.v1.CreateSilenceResponse
+	12, // 48: vigil.control.v1.SilenceService.ExpireSilence:output_type -> vigil.control.v1.ExpireSilenceResponse
+	17, // 49: vigil.control.v1.AlertService.ListAlerts:output_type -> vigil.control.v1.ListAlertsResponse
+	15, // 50: vigil.control.v1.AlertService.GetAlert:output_type -> vigil.control.v1.GetAlertResponse
+	19, // 51: vigil.control.v1.AlertService.TestRoutes:output_type -> vigil.control.v1.TestRoutesResponse
+	22, // 52: vigil.control.v1.AlertService.WatchIncidents:output_type -> vigil.control.v1.WatchIncidentsResponse
+	45, // [45:53] is the sub-list for method output_type
+	37, // [37:45] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_vigil_control_v1_alerts_proto_init() }
@@ -1917,7 +2327,7 @@ func file_vigil_control_v1_alerts_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vigil_control_v1_alerts_proto_rawDesc), len(file_vigil_control_v1_alerts_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   29,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -20,6 +20,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	SilenceService_ListSilences_FullMethodName  = "/vigil.control.v1.SilenceService/ListSilences"
+	SilenceService_GetSilence_FullMethodName    = "/vigil.control.v1.SilenceService/GetSilence"
 	SilenceService_CreateSilence_FullMethodName = "/vigil.control.v1.SilenceService/CreateSilence"
 	SilenceService_ExpireSilence_FullMethodName = "/vigil.control.v1.SilenceService/ExpireSilence"
 )
@@ -32,6 +33,8 @@ const (
 type SilenceServiceClient interface {
 	// ListSilences lists silences, those that end last first.
 	ListSilences(ctx context.Context, in *ListSilencesRequest, opts ...grpc.CallOption) (*ListSilencesResponse, error)
+	// GetSilence shows one silence, and which of the open alerts it matches.
+	GetSilence(ctx context.Context, in *GetSilenceRequest, opts ...grpc.CallOption) (*GetSilenceResponse, error)
 	// CreateSilence makes a silence, or changes one.
 	CreateSilence(ctx context.Context, in *CreateSilenceRequest, opts ...grpc.CallOption) (*CreateSilenceResponse, error)
 	// ExpireSilence ends a silence now.
@@ -50,6 +53,16 @@ func (c *silenceServiceClient) ListSilences(ctx context.Context, in *ListSilence
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListSilencesResponse)
 	err := c.cc.Invoke(ctx, SilenceService_ListSilences_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *silenceServiceClient) GetSilence(ctx context.Context, in *GetSilenceRequest, opts ...grpc.CallOption) (*GetSilenceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetSilenceResponse)
+	err := c.cc.Invoke(ctx, SilenceService_GetSilence_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -84,6 +97,8 @@ func (c *silenceServiceClient) ExpireSilence(ctx context.Context, in *ExpireSile
 type SilenceServiceServer interface {
 	// ListSilences lists silences, those that end last first.
 	ListSilences(context.Context, *ListSilencesRequest) (*ListSilencesResponse, error)
+	// GetSilence shows one silence, and which of the open alerts it matches.
+	GetSilence(context.Context, *GetSilenceRequest) (*GetSilenceResponse, error)
 	// CreateSilence makes a silence, or changes one.
 	CreateSilence(context.Context, *CreateSilenceRequest) (*CreateSilenceResponse, error)
 	// ExpireSilence ends a silence now.
@@ -100,6 +115,9 @@ type UnimplementedSilenceServiceServer struct{}
 
 func (UnimplementedSilenceServiceServer) ListSilences(context.Context, *ListSilencesRequest) (*ListSilencesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListSilences not implemented")
+}
+func (UnimplementedSilenceServiceServer) GetSilence(context.Context, *GetSilenceRequest) (*GetSilenceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetSilence not implemented")
 }
 func (UnimplementedSilenceServiceServer) CreateSilence(context.Context, *CreateSilenceRequest) (*CreateSilenceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateSilence not implemented")
@@ -142,6 +160,24 @@ func _SilenceService_ListSilences_Handler(srv interface{}, ctx context.Context, 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(SilenceServiceServer).ListSilences(ctx, req.(*ListSilencesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SilenceService_GetSilence_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetSilenceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SilenceServiceServer).GetSilence(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SilenceService_GetSilence_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SilenceServiceServer).GetSilence(ctx, req.(*GetSilenceRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -194,6 +230,10 @@ var SilenceService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _SilenceService_ListSilences_Handler,
 		},
 		{
+			MethodName: "GetSilence",
+			Handler:    _SilenceService_GetSilence_Handler,
+		},
+		{
 			MethodName: "CreateSilence",
 			Handler:    _SilenceService_CreateSilence_Handler,
 		},
@@ -208,6 +248,7 @@ var SilenceService_ServiceDesc = grpc.ServiceDesc{
 
 const (
 	AlertService_ListAlerts_FullMethodName     = "/vigil.control.v1.AlertService/ListAlerts"
+	AlertService_GetAlert_FullMethodName       = "/vigil.control.v1.AlertService/GetAlert"
 	AlertService_TestRoutes_FullMethodName     = "/vigil.control.v1.AlertService/TestRoutes"
 	AlertService_WatchIncidents_FullMethodName = "/vigil.control.v1.AlertService/WatchIncidents"
 )
@@ -221,6 +262,9 @@ type AlertServiceClient interface {
 	// ListAlerts lists the incidents that are not over as alerts: with labels,
 	// groups, and what keeps them from being told.
 	ListAlerts(ctx context.Context, in *ListAlertsRequest, opts ...grpc.CallOption) (*ListAlertsResponse, error)
+	// GetAlert shows one incident as an alert: its groups, who was told when, and
+	// what keeps it from being told.
+	GetAlert(ctx context.Context, in *GetAlertRequest, opts ...grpc.CallOption) (*GetAlertResponse, error)
 	// TestRoutes says where an alert with some labels would go, and why.
 	TestRoutes(ctx context.Context, in *TestRoutesRequest, opts ...grpc.CallOption) (*TestRoutesResponse, error)
 	// WatchIncidents streams an incident each time that it changes, the open ones
@@ -240,6 +284,16 @@ func (c *alertServiceClient) ListAlerts(ctx context.Context, in *ListAlertsReque
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListAlertsResponse)
 	err := c.cc.Invoke(ctx, AlertService_ListAlerts_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *alertServiceClient) GetAlert(ctx context.Context, in *GetAlertRequest, opts ...grpc.CallOption) (*GetAlertResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetAlertResponse)
+	err := c.cc.Invoke(ctx, AlertService_GetAlert_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -284,6 +338,9 @@ type AlertServiceServer interface {
 	// ListAlerts lists the incidents that are not over as alerts: with labels,
 	// groups, and what keeps them from being told.
 	ListAlerts(context.Context, *ListAlertsRequest) (*ListAlertsResponse, error)
+	// GetAlert shows one incident as an alert: its groups, who was told when, and
+	// what keeps it from being told.
+	GetAlert(context.Context, *GetAlertRequest) (*GetAlertResponse, error)
 	// TestRoutes says where an alert with some labels would go, and why.
 	TestRoutes(context.Context, *TestRoutesRequest) (*TestRoutesResponse, error)
 	// WatchIncidents streams an incident each time that it changes, the open ones
@@ -301,6 +358,9 @@ type UnimplementedAlertServiceServer struct{}
 
 func (UnimplementedAlertServiceServer) ListAlerts(context.Context, *ListAlertsRequest) (*ListAlertsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListAlerts not implemented")
+}
+func (UnimplementedAlertServiceServer) GetAlert(context.Context, *GetAlertRequest) (*GetAlertResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetAlert not implemented")
 }
 func (UnimplementedAlertServiceServer) TestRoutes(context.Context, *TestRoutesRequest) (*TestRoutesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method TestRoutes not implemented")
@@ -347,6 +407,24 @@ func _AlertService_ListAlerts_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AlertService_GetAlert_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetAlertRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AlertServiceServer).GetAlert(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AlertService_GetAlert_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AlertServiceServer).GetAlert(ctx, req.(*GetAlertRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AlertService_TestRoutes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(TestRoutesRequest)
 	if err := dec(in); err != nil {
@@ -386,6 +464,10 @@ var AlertService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListAlerts",
 			Handler:    _AlertService_ListAlerts_Handler,
+		},
+		{
+			MethodName: "GetAlert",
+			Handler:    _AlertService_GetAlert_Handler,
 		},
 		{
 			MethodName: "TestRoutes",
