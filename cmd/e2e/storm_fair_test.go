@@ -99,7 +99,7 @@ func (s *sampler) serve() (out served) {
 	out.samples = sampleProbes / time.Since(began).Seconds()
 	out.events = s.rate()
 	var events, samples []time.Duration
-	for range 40 {
+	for range 20 {
 		began = time.Now()
 		s.send()
 		s.until(agentv1.FrameClass_FRAME_CLASS_SAMPLES, s.sequence)
