@@ -220,14 +220,20 @@ func (c *chaos) runs() int {
 // openRecords opens what the replicas share, with their keys.
 func openRecords(t *testing.T, c *chaos) *store.Store {
 	t.Helper()
-	s, err := store.Open(t.Context(), store.Config{URL: c.storeURL}, store.Deps{Log: testkit.Logger(t)})
+	config := audit.Defaults("")
+	config.KeyFile = c.auditKey
+	return openProtected(t, store.Config{URL: c.storeURL}, config)
+}
+
+// openProtected opens records with what opens those that are encrypted.
+func openProtected(t *testing.T, where store.Config, with audit.Config) *store.Store {
+	t.Helper()
+	s, err := store.Open(t.Context(), where, store.Deps{Log: testkit.Logger(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	config := audit.Defaults("")
-	config.KeyFile = c.auditKey
-	log, err := audit.Open(t.Context(), config, audit.Deps{Store: s, Log: testkit.Logger(t), Metrics: prometheus.NewRegistry(), Clock: time.Now})
+	log, err := audit.Open(t.Context(), with, audit.Deps{Store: s, Log: testkit.Logger(t), Metrics: prometheus.NewRegistry(), Clock: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}

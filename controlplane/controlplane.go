@@ -43,15 +43,13 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/conf"
 	"github.com/vigil-ml/vigil/internal/life"
+	"github.com/vigil-ml/vigil/internal/protocol"
 	"github.com/vigil-ml/vigil/internal/serve"
 	"github.com/vigil-ml/vigil/internal/telemetry"
 	"github.com/vigil-ml/vigil/internal/telemetry/profiles"
 	"github.com/vigil-ml/vigil/internal/version"
 	agentv1 "github.com/vigil-ml/vigil/proto/vigil/agent/v1"
 )
-
-// handshakeTime is how long an agent may take to connect.
-const handshakeTime = 20 * time.Second
 
 // Run runs a control plane until ctx ends. Its logs go to w.
 func Run(ctx context.Context, config Config, w io.Writer) error {
@@ -124,7 +122,7 @@ func (c *controlPlane) open(ctx context.Context, foundations *life.Group) (err e
 	}
 	foundations.Go("bus", life.AtEnd(func() error { c.bus.Close(); return nil }))
 	if c.store, err = store.Open(ctx, c.config.Store, store.Deps{
-		Log: c.log, Changed: c.tellChanged, Exports: len(c.config.Exports) > 0,
+		Log: c.log, Changed: c.tellChanged, Metrics: c.metrics, Exports: len(c.config.Exports) > 0,
 	}); err != nil {
 		return err
 	}
@@ -213,16 +211,18 @@ func (c *controlPlane) setup(ctx context.Context, services *life.Group, reload r
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
 	exports := c.exporters(people)
+	var frames *ingest.Service
 	events := pipeline.Partitioned(pipeline.Deps{
-		Store: c.store, Incidents: incidents, Audit: c.keyUsed,
+		Store: c.store, Incidents: incidents, Audit: c.keyUsed, Busy: func() bool { return frames.Busy() },
 		NewBank: func() pipeline.Bank { return detect.NewBankOf(profiles.Choose).WatchNodes(profiles.Nodes()) },
 		Clock:   time.Now, Log: c.log, Tracer: c.tracer, Metrics: c.metrics,
 	}, c.bus)
+	c.metrics.MustRegister(&backlog{c.store, c.bus, exports, events, time.Now})
 	doors, err := c.openDoors(ctx, services, listeners)
 	if err != nil {
 		return errors.Join(err, agents.Close(), operators.Close())
 	}
-	frames := ingest.New(c.config.Ingest, ingest.Deps{
+	frames = ingest.New(c.config.Ingest, ingest.Deps{
 		Bus: c.bus, Samples: c.samples, Fleet: nodes, Load: c.load, Admit: doors.authority.Admit,
 		Log: c.log, Metrics: c.metrics, Tracer: c.tracer, Clock: time.Now,
 	})
@@ -276,7 +276,7 @@ func (c *controlPlane) web(events []*pipeline.Pipeline, incidents *incident.Engi
 // serveAgents serves the agents' streams; when it ends, ingest ends them.
 func serveAgents(listener net.Listener, frames *ingest.Service, nodes *authority.Authority, ranks *agreement.Service) func(context.Context) error {
 	server := grpc.NewServer(append(frames.ServerOptions(),
-		grpc.Creds(credentials.NewTLS(nodes.TLS())), grpc.StreamInterceptor(nodes.Stream), grpc.ConnectionTimeout(handshakeTime))...)
+		grpc.Creds(ingest.Handshakes(credentials.NewTLS(nodes.TLS()))), grpc.StreamInterceptor(nodes.Stream), grpc.ConnectionTimeout(protocol.ConnectTimeout))...)
 	agentv1.RegisterAgentServiceServer(server, frames)
 	agentv1.RegisterEnrollmentServiceServer(server, nodes)
 	agentv1.RegisterAgreementServiceServer(server, ranks)

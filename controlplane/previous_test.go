@@ -152,6 +152,15 @@ exports:
 	if got := ask("GET", "/api/v1/query?"+query.Encode(), ""); !strings.Contains(got, `"60"`) {
 		t.Errorf("the run's last step among the samples: %s", got)
 	}
+	page := ask("GET", "/metrics", "")
+	for _, line := range []string{
+		"vigil_control_commands_open ", "vigil_control_bus_frames ", "vigil_control_bus_bytes ", "vigil_control_pipeline_behind_seconds{", "\nvigil_control_export_lag_seconds{exporter=\"search\"} ",
+		"vigil_control_store_seconds_count{kind=\"write\"} ", "\nprometheus_tsdb_head_series ", "\nprometheus_engine_queries ",
+	} {
+		if !strings.Contains(page, line) {
+			t.Errorf("the metrics page has no %q", line)
+		}
+	}
 	if got := ask("POST", "/vigil.control.v1.AuditService/SearchRecords", `{}`); !strings.Contains(got, "ReplayExports") {
 		t.Errorf("the audit log: %s", got)
 	}

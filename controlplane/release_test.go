@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/vigil-ml/vigil/controlplane"
+	"github.com/vigil-ml/vigil/controlplane/audit"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/conf"
 	"github.com/vigil-ml/vigil/internal/life"
@@ -94,7 +95,7 @@ alerting: {receivers: [{name: hook, webhook: {url: %q}}]}
 	if err := conf.Decode("earlier.yaml", []byte(text), &config); err != nil {
 		t.Fatal(err)
 	}
-	start(t, config)
+	stop := startUntil(t, config)
 	testkit.Eventually(t, "the notification that waited", func() bool {
 		told.mu.Lock()
 		defer told.mu.Unlock()
@@ -104,7 +105,6 @@ alerting: {receivers: [{name: hook, webhook: {url: %q}}]}
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
 	step := func() (step int64) {
 		err := s.View(t.Context(), func(tx *store.Tx) error {
 			run, err := tx.Run("digits")
@@ -117,6 +117,11 @@ alerting: {receivers: [{name: hook, webhook: {url: %q}}]}
 		return step
 	}
 	testkit.Eventually(t, "the frame that waited on the bus", func() bool { return step() == 3 })
+	stop()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openProtected(t, store.Config{Path: filepath.Join(dir, "vigil.db")}, audit.Defaults(filepath.Join(dir, "audit")))
 	err = s.View(t.Context(), func(tx *store.Tx) error {
 		incident, err := tx.Incident("inc-old")
 		if len(incident.GetTimeline()) == 0 || incident.GetTimeline()[0].GetText() != "it began" {

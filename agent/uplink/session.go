@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/proto"
@@ -56,6 +57,7 @@ func (u *Uplink) session(ctx context.Context) (progress bool, err error) {
 	conn, err := grpc.NewClient("passthrough:///"+u.address(),
 		grpc.WithTransportCredentials(how),
 		// What comes down is small, and what goes up is one frame at a time.
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: protocol.ConnectTimeout}),
 		grpc.WithReadBufferSize(connBytes),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingInterval, Timeout: pingTimeout}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes)))

@@ -43,7 +43,7 @@ type rawAgent struct {
 	epoch    uint64
 	sequence uint64
 	mu       sync.Mutex
-	acked    uint64
+	acked    map[agentv1.FrameClass]uint64 // the last sequence of each class
 }
 
 func connectRaw(t *testing.T, s *site.Site, node string) *rawAgent {
@@ -53,7 +53,7 @@ func connectRaw(t *testing.T, s *site.Site, node string) *rawAgent {
 	conn, err := grpc.NewClient(s.Agents, grpc.WithTransportCredentials(credentials.NewTLS(member.TLS())))
 	fatal(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
-	a := &rawAgent{t: t, epoch: uint64(time.Now().Unix())}
+	a := &rawAgent{t: t, epoch: uint64(time.Now().Unix()), acked: map[agentv1.FrameClass]uint64{}}
 	a.stream, err = agentv1.NewAgentServiceClient(conn).Connect(t.Context())
 	fatal(t, err)
 	fatal(t, a.stream.Send(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Hello{
@@ -65,9 +65,9 @@ func connectRaw(t *testing.T, s *site.Site, node string) *rawAgent {
 			if err != nil {
 				return
 			}
-			if ack := in.GetAck(); ack.GetClass() == agentv1.FrameClass_FRAME_CLASS_EVENTS {
+			if ack := in.GetAck(); ack != nil {
 				a.mu.Lock()
-				a.acked = ack.GetPosition().GetSequence()
+				a.acked[ack.GetClass()] = ack.GetPosition().GetSequence()
 				a.mu.Unlock()
 			}
 		}
@@ -110,7 +110,7 @@ func (a *rawAgent) sendEach(every time.Duration, most int, event func(n int) (ru
 func (a *rawAgent) durable() uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.acked
+	return a.acked[agentv1.FrameClass_FRAME_CLASS_EVENTS]
 }
 
 // flushed waits until all that was sent is durable.

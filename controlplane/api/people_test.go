@@ -96,9 +96,11 @@ func TestAPersonsData(t *testing.T) {
 	if r := search(true); r.Personal["name"] != "Ada Lovelace" || r.Personal["address"] != "127.0.0.1" {
 		t.Errorf("asked for: %v", r.Personal)
 	}
-	out, err := controlv1.NewPeopleServiceClient(auditor).LookupPerson(ctx, &controlv1.LookupPersonRequest{Person: "u-abcdefghijklmnop"})
-	if err != nil || len(out.People) != 1 || out.People[0].Name != "Ada Lovelace" {
-		t.Errorf("looked up: %v, %v", out, err)
+	for _, person := range []string{"u-abcdefghijklmnop", subject, "Ada@Example.org"} {
+		out, err := controlv1.NewPeopleServiceClient(auditor).LookupPerson(ctx, &controlv1.LookupPersonRequest{Person: person})
+		if err != nil || len(out.People) != 1 || out.People[0].Name != "Ada Lovelace" || out.People[0].Subject != subject {
+			t.Errorf("looked up %s: %v, %v", person, out, err)
+		}
 	}
 	if n := in.exported(t, auditor, subject); n < 2 {
 		t.Errorf("handed out %d records, want the sign-in and the feedback", n)

@@ -96,7 +96,7 @@ func (b *Bus) consume(ctx context.Context, next uint64, subjects []string, handl
 			continue
 		}
 		// What is done about a frame must not outlast the frame.
-		if err := b.settle(ctx, next-1); err != nil {
+		if err := b.Settle(ctx, next-1); err != nil {
 			return err
 		}
 		if err := handle(ctx, deliveries); err != nil {

@@ -37,7 +37,7 @@ func (b *Bus) Last(ctx context.Context, node string) (*agentv1.Position, error) 
 	if err := b.learn(ctx, source, p); err != nil {
 		return nil, err
 	}
-	return proto.CloneOf(p.position), b.settle(ctx, p.sequence)
+	return proto.CloneOf(p.position), b.Settle(ctx, p.sequence)
 }
 
 // LastOwn gives the last message in which the control plane itself spoke of a

@@ -47,6 +47,15 @@ type place struct {
 // position or of more than [MaxBatchBytes], and with [fault.Unavailable] when
 // the stream does not answer.
 func (b *Bus) Publish(ctx context.Context, m Message) (sequence uint64, err error) {
+	if sequence, err = b.Write(ctx, m); err != nil {
+		return 0, err
+	}
+	return sequence, b.Settle(ctx, sequence)
+}
+
+// Write is Publish without the wait until the frame is durable: [Bus.Settle] does
+// that, for all frames up to one at once. Until then nothing may be told of it.
+func (b *Bus) Write(ctx context.Context, m Message) (sequence uint64, err error) {
 	if err := m.check(); err != nil {
 		return 0, err
 	}
@@ -68,12 +77,12 @@ func (b *Bus) Publish(ctx context.Context, m Message) (sequence uint64, err erro
 			return 0, err
 		}
 		if compare(m.Position, p.position) <= 0 {
-			return p.sequence, b.settle(ctx, p.sequence)
+			return p.sequence, nil
 		}
 		ack, err := b.store(ctx, m, data, p)
 		if err == nil {
 			p.position, p.sequence = proto.CloneOf(m.Position), ack.Sequence
-			return ack.Sequence, b.settle(ctx, ack.Sequence)
+			return ack.Sequence, nil
 		}
 		p.known = false // it may be stored all the same, or another control plane stored the next one
 		if !overtaken(err) || try == publishTries || !life.Sleep(ctx, time.Duration(try)*10*time.Millisecond) {
@@ -121,10 +130,11 @@ func (b *Bus) store(ctx context.Context, m Message, data []byte, p *place) (*jet
 	return ack, err
 }
 
-// settle returns when a frame that the stream has is durable, as [Config.Sync]
-// has it. Whatever is told of a frame, to its agent or to who works on it, is told
+// Settle returns when a frame that the stream has is durable, and all before it,
+// as [Config.Sync] has it. It fails with [fault.Unavailable] when that cannot be
+// known. Whatever is told of a frame, to its agent or to who works on it, is told
 // after that.
-func (b *Bus) settle(ctx context.Context, sequence uint64) error {
+func (b *Bus) Settle(ctx context.Context, sequence uint64) error {
 	if b.syncer == nil {
 		return nil
 	}

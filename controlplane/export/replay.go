@@ -121,6 +121,9 @@ func (r *Runner) Status(ctx context.Context) (Status, error) {
 	return s, err
 }
 
+// Name is the exporter's name in the configuration.
+func (r *Runner) Name() string { return r.deps.Name }
+
 // Lag is how old the oldest document is that is under way; 0 when none is.
 func (r *Runner) Lag() time.Duration {
 	r.mu.Lock()

@@ -24,8 +24,9 @@ const (
 	resultHeld     = "held" // for want of memory
 )
 
-// storeEvents makes an event frame durable and stores the metrics of its step
-// reports, also of a repeat: the control plane may have died between the two.
+// storeEvents writes an event frame to the bus and stores the metrics of its step
+// reports, also of a repeat: the control plane may have died between the two. The
+// frame is acknowledged when it has settled there.
 func (x *session) storeEvents(ctx context.Context, frame *agentv1.Frame) (result string, err error) {
 	batch := frame.GetEvents()
 	if err := x.checkEvents(frame, batch); err != nil {
@@ -90,7 +91,7 @@ func checkKind(event *commonv1.Event) error {
 	return nil
 }
 
-// publish stores a batch. Each event that belongs to a trace gets a span, and
+// publish writes a batch to the bus. Each event that belongs to a trace gets a span, and
 // goes on as that span's child.
 func (x *session) publish(ctx context.Context, position *agentv1.Position, batch *agentv1.EventBatch) error {
 	var spans []trace.Span
@@ -105,9 +106,10 @@ func (x *session) publish(ctx context.Context, position *agentv1.Position, batch
 		}
 		spans = append(spans, span)
 	}
-	_, err := x.deps.Bus.Publish(ctx, bus.Message{
+	written, err := x.deps.Bus.Write(ctx, bus.Message{
 		Node: x.node, Position: position, Received: x.deps.Clock(), Batch: batch,
 	})
+	x.written = max(x.written, written)
 	for _, span := range spans {
 		if err != nil {
 			span.SetStatus(codes.Error, err.Error())

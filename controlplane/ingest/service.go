@@ -2,9 +2,9 @@
 // their frames, has them stored, and acknowledges what is stored.
 //
 // Each stream is one session, worked by one goroutine that receives and, with a
-// worker's help, takes and acknowledges one message after the other. An event
-// frame is acknowledged when the bus has made it durable, a sample frame when
-// the TSDB has it.
+// worker's help, takes one message after the other. A sample frame is acknowledged
+// when the TSDB has it, an event frame when the bus has made it durable, for which
+// the next one does not wait: one sync of the disk is for all that came before it.
 //
 // When memory is short (package load) a session takes events and leaves samples
 // unacknowledged, until there is memory again: then it ends with
@@ -115,8 +115,10 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 
 // Bus is where event frames go.
 type Bus interface {
-	// Publish makes a frame durable; a repeat is stored once.
-	Publish(ctx context.Context, m bus.Message) (sequence uint64, err error)
+	// Write stores a frame; a repeat is stored once.
+	Write(ctx context.Context, m bus.Message) (sequence uint64, err error)
+	// Settle returns when the frame of a sequence, and all before it, are durable.
+	Settle(ctx context.Context, sequence uint64) error
 	// Last gives the position of a node's last durable frame.
 	Last(ctx context.Context, node string) (*agentv1.Position, error)
 }
@@ -169,6 +171,7 @@ type Service struct {
 	told   atomic.Pointer[told]
 	resent prometheus.Counter
 
+	frames  atomic.Int64  // that came and are not yet stored
 	buffers chan *buffers // one for each frame of samples that is stored at once
 	workers *life.Workers
 
@@ -225,6 +228,9 @@ func (s *Service) Run(ctx context.Context) error {
 	s.open.Wait()
 	return s.workers.Stop()
 }
+
+// Busy tells whether agents wait for frames to be taken.
+func (s *Service) Busy() bool { return s.frames.Load() > 0 }
 
 // enter begins a session, unless the control plane goes away.
 func (s *Service) enter() error {

@@ -39,19 +39,15 @@ type session struct {
 	id      string
 	node    string
 	durable *agentv1.Position // of the event frame that is known to be stored
+	written uint64            // its sequence on the bus, where this session wrote it
 
-	events, samples lane
-	scratch         *buffers // while a frame of samples is taken
-	series          map[uint32]series
-	seed            maphash.Seed // of their definitions' hashes
-	warned          bool         // that the agent names series that it did not define
-	held            bool         // samples came that were not taken, for want of memory
-}
-
-// lane is how far a session has come in one class of frames.
-type lane struct {
-	seen  *agentv1.Position // the last frame that came
-	owing *agentv1.Position // to be acknowledged; nil when nothing is
+	eventsSeen, samplesSeen *agentv1.Position // the last frame of each class that came
+	settling                settling
+	scratch                 *buffers // while a frame of samples is taken
+	series                  map[uint32]series
+	seed                    maphash.Seed // of their definitions' hashes
+	warned                  bool         // that the agent names series that it did not define
+	held                    bool         // samples came that were not taken, for want of memory
 }
 
 // open makes the session known to the fleet and welcomes the agent. Nothing is
@@ -73,15 +69,10 @@ func (x *session) run(live context.Context) error {
 	stay := x.whenGoing(x.drain)
 	defer stay()
 	x.follow(x.known)
-	defer x.free()
 	for {
 		request, err := x.stream.Recv()
 		if err == nil {
-			err = x.reserve(live, request)
-		}
-		if err == nil {
-			x.workers.Do(func() { err = x.answer(live, request) })
-			x.free()
+			err = x.work(live, request)
 		}
 		if err == nil {
 			continue
@@ -96,20 +87,36 @@ func (x *session) run(live context.Context) error {
 	}
 }
 
-// answer takes a message and acknowledges what it can.
+// work has a worker answer a message, when there is room for that.
+func (x *session) work(live context.Context, request *agentv1.ConnectRequest) error {
+	x.Service.frames.Add(1)
+	defer x.Service.frames.Add(-1)
+	if err := x.reserve(live, request); err != nil {
+		return err
+	}
+	defer x.free()
+	var err error
+	x.workers.Do(func() { err = x.answer(live, request) })
+	return err
+}
+
+// answer takes a message.
 func (x *session) answer(ctx context.Context, request *agentv1.ConnectRequest) error {
 	x.taking.Lock()
 	defer x.taking.Unlock()
-	if err := x.take(ctx, request); err != nil {
-		return err
+	err := x.take(ctx, request)
+	if err != nil { // what was taken before it is acknowledged
+		x.settling.done.Wait()
 	}
-	return x.acknowledge()
+	return err
 }
 
-// drain sends the agent away, once the message that is being taken is.
+// drain sends the agent away, once the message that is being taken is, and all
+// that was taken is acknowledged.
 func (x *session) drain() {
 	x.taking.Lock()
 	defer x.taking.Unlock()
+	x.settling.done.Wait()
 	_ = x.send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Drain{
 		Drain: &agentv1.Drain{ReconnectAfter: durationpb.New(x.config.ReconnectAfter)},
 	}}) // where it fails the agent is gone
@@ -184,13 +191,13 @@ func (x *session) take(ctx context.Context, request *agentv1.ConnectRequest) err
 // frame takes one frame. The positions of each class must ascend, since an
 // acknowledgement covers all frames before it.
 func (x *session) frame(ctx context.Context, frame *agentv1.Frame) error {
-	var to *lane
+	var seen **agentv1.Position
 	var store func(context.Context, *agentv1.Frame) (result string, err error)
 	switch frame.GetClass() {
 	case agentv1.FrameClass_FRAME_CLASS_EVENTS:
-		to, store = &x.events, x.storeEvents
+		seen, store = &x.eventsSeen, x.storeEvents
 	case agentv1.FrameClass_FRAME_CLASS_SAMPLES:
-		to, store = &x.samples, x.storeSamples
+		seen, store = &x.samplesSeen, x.storeSamples
 	default:
 		x.frameCount.WithLabelValues(className(frame), resultRefused).Inc()
 		return fault.New(fault.Invalid, "frame %s is of class %d, which is not known", at(frame), frame.GetClass())
@@ -199,7 +206,7 @@ func (x *session) frame(ctx context.Context, frame *agentv1.Frame) error {
 		x.frameCount.WithLabelValues(className(frame), resultHeld).Inc()
 		return err
 	}
-	result, err := resultRefused, x.inOrder(to, frame)
+	result, err := resultRefused, inOrder(*seen, frame)
 	if err == nil {
 		result, err = store(ctx, frame)
 	}
@@ -209,10 +216,15 @@ func (x *session) frame(ctx context.Context, frame *agentv1.Frame) error {
 	// What is stored counts as stored, also when the session has ended meanwhile:
 	// the next one's Welcome says so, and it does not come again.
 	x.frameCount.WithLabelValues(className(frame), result).Inc()
-	if err == nil {
-		to.seen, to.owing = frame.Position, frame.Position
+	if err != nil {
+		return err
 	}
-	return err
+	*seen = frame.Position
+	if frame.Class == agentv1.FrameClass_FRAME_CLASS_EVENTS {
+		x.settle(ctx, frame.Position, x.written)
+		return nil
+	}
+	return x.acknowledge(frame.Class, frame.Position)
 }
 
 // room tells whether there is memory for a frame. Samples for which there is none
@@ -227,32 +239,15 @@ func (x *session) room(class agentv1.FrameClass) (taken bool, err error) {
 	return err == nil, err
 }
 
-func (x *session) inOrder(to *lane, frame *agentv1.Frame) error {
+func inOrder(seen *agentv1.Position, frame *agentv1.Frame) error {
 	switch p := frame.Position; {
 	case p.GetEpoch() == 0 || p.GetSequence() == 0:
 		return fault.New(fault.Invalid, "%s frame has position %s; epoch and sequence begin at 1", className(frame), at(frame))
-	case compare(p, to.seen) <= 0:
+	case compare(p, seen) <= 0:
 		return fault.New(fault.Invalid, "%s frame %s came behind %d/%d; send frames in the order of their positions",
-			className(frame), at(frame), to.seen.GetEpoch(), to.seen.GetSequence())
+			className(frame), at(frame), seen.GetEpoch(), seen.GetSequence())
 	}
 	return nil
-}
-
-// acknowledge sends what is owed.
-func (x *session) acknowledge() error {
-	return cmp.Or(
-		x.pay(agentv1.FrameClass_FRAME_CLASS_EVENTS, &x.events),
-		x.pay(agentv1.FrameClass_FRAME_CLASS_SAMPLES, &x.samples),
-	)
-}
-
-func (x *session) pay(class agentv1.FrameClass, of *lane) error {
-	if of.owing == nil {
-		return nil
-	}
-	ack := &agentv1.Ack{Class: class, Position: of.owing}
-	of.owing = nil
-	return x.send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Ack{Ack: ack}})
 }
 
 func compare(a, b *agentv1.Position) int {

@@ -50,7 +50,7 @@ type answer struct {
 // Handler serves the part of Prometheus' HTTP API that dashboards and clients
 // need, below /api/v1/: query, query_range, format_query, labels,
 // label/NAME/values, series, metadata, query_exemplars, rules, alerts,
-// status/buildinfo and admin/tsdb/snapshot; and, where it is on, takes remote
+// status/buildinfo, status/tsdb and admin/tsdb/snapshot; and, where it is on, takes remote
 // write. With a store for queries, that one answers what is asked of samples, and
 // nothing else is handed on to it: what changes a store is not for who may read
 // this one. Parameters come in the URL, or as a form with POST. Answers have the
@@ -87,6 +87,7 @@ func (db *DB) Handler() http.Handler {
 	elsewhere("/api/v1/metadata", db.metadata, http.MethodGet)
 	elsewhere("/api/v1/query_exemplars", db.exemplars, http.MethodGet, http.MethodPost)
 	handle("/api/v1/format_query", db.formatQuery, http.MethodGet, http.MethodPost)
+	handle("/api/v1/status/tsdb", db.tsdbStatus, http.MethodGet)
 	handle("/api/v1/status/buildinfo", db.buildInfo, http.MethodGet)
 	handle("/api/v1/rules", db.ruleGroups, http.MethodGet)
 	handle("/api/v1/alerts", db.alerts, http.MethodGet)

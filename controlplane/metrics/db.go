@@ -133,15 +133,18 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 
 // Deps is what the database is given.
 type Deps struct {
-	Log     *slog.Logger
-	Clock   func() time.Time
-	Metrics prometheus.Registerer // of remote write, out and in; nil shows them nowhere
+	Log   *slog.Logger
+	Clock func() time.Time
+	// Metrics are of remote write, out and in, and under Prometheus' own names of
+	// the TSDB and of queries; nil shows them nowhere.
+	Metrics prometheus.Registerer
 }
 
 // DB is the open database. All methods are safe for concurrent use.
 type DB struct {
 	clock      func() time.Time
 	tsdb       *tsdb.DB
+	counts     prometheus.Gatherer // the TSDB's own metrics
 	engine     *promql.Engine
 	parser     parser.Parser
 	dictionary map[string]metric.Def
@@ -160,13 +163,18 @@ type DB struct {
 // Open opens the database, making the directory where there is none, and
 // replays its log. The caller closes it.
 func Open(config Config, deps Deps) (*DB, error) {
+	if deps.Metrics == nil {
+		deps.Metrics = prometheus.NewRegistry()
+	}
 	log := slog.New(warnings{deps.Log.With("part", "tsdb").Handler()})
-	store, err := tsdb.Open(config.Dir, log, nil, options(config), nil)
+	counts := prometheus.NewRegistry()
+	deps.Metrics.MustRegister(counts)
+	store, err := tsdb.Open(config.Dir, log, counts, options(config), nil)
 	if err != nil {
 		return nil, fmt.Errorf("open metrics in %s: %w", config.Dir, err)
 	}
 	db := &DB{
-		clock: deps.Clock, tsdb: store, parser: parser.NewParser(parser.Options{}),
+		clock: deps.Clock, tsdb: store, counts: counts, parser: parser.NewParser(parser.Options{}),
 		dictionary: map[string]metric.Def{}, nodes: map[string]*nodeSeries{}, config: config,
 	}
 	for _, def := range metric.All() {
@@ -174,6 +182,7 @@ func Open(config Config, deps Deps) (*DB, error) {
 	}
 	db.engine = promql.NewEngine(promql.EngineOpts{
 		Logger:               log,
+		Reg:                  deps.Metrics,
 		MaxSamples:           config.QueryMaxSamples,
 		Timeout:              config.QueryTimeout,
 		ActiveQueryTracker:   slots(make(chan struct{}, config.QueryConcurrency)),
@@ -190,9 +199,6 @@ func Open(config Config, deps Deps) (*DB, error) {
 
 // reach sets up what other stores have to do with this one.
 func (db *DB) reach(log *slog.Logger, deps Deps) (err error) {
-	if deps.Metrics == nil {
-		deps.Metrics = prometheus.NewRegistry()
-	}
 	if db.sending, err = sending(db.config, db.tsdb, deps.Log.With("part", "remote write"), deps.Metrics); err != nil {
 		return err
 	}

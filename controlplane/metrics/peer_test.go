@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -34,15 +35,20 @@ type peer struct{ url, dir string }
 
 func startPeer(t *testing.T, config string) peer {
 	t.Helper()
-	program := testkit.Require(t, "prometheus")
-	dir := t.TempDir()
-	file := filepath.Join(dir, "prometheus.yml")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+	p := peer{url: "http://127.0.0.1:" + testkit.FreePort(t), dir: t.TempDir()}
+	if err := os.WriteFile(filepath.Join(p.dir, "prometheus.yml"), []byte(strings.ReplaceAll(config, "SELF", strings.TrimPrefix(p.url, "http://"))), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	address := "127.0.0.1:" + testkit.FreePort(t)
+	p.run(t)
+	return p
+}
+
+// run starts it, again after kill with what it had.
+func (p peer) run(t *testing.T) (kill func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, program, "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address,
+	cmd := exec.CommandContext(ctx, testkit.Require(t, "prometheus"), "--config.file="+filepath.Join(p.dir, "prometheus.yml"),
+		"--storage.tsdb.path="+filepath.Join(p.dir, "data"), "--web.listen-address="+strings.TrimPrefix(p.url, "http://"),
 		"--web.enable-remote-write-receiver", "--enable-feature=exemplar-storage,native-histograms", "--log.level=error")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var output bytes.Buffer
@@ -50,15 +56,18 @@ func startPeer(t *testing.T, config string) peer {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	kill = sync.OnceFunc(func() {
 		cancel()
 		_ = cmd.Wait()
+	})
+	t.Cleanup(func() {
+		kill()
 		if t.Failed() {
 			t.Log(output.String())
 		}
 	})
 	testkit.Eventually(t, "Prometheus", func() bool {
-		response, err := http.Get("http://" + address + "/-/ready")
+		response, err := http.Get(p.url + "/-/ready")
 		if err != nil {
 			return false
 		}
@@ -66,7 +75,7 @@ func startPeer(t *testing.T, config string) peer {
 		return response.StatusCode == http.StatusOK
 	})
 	t.Cleanup(http.DefaultClient.CloseIdleConnections)
-	return peer{"http://" + address, dir}
+	return kill
 }
 
 // push sends series by remote write.
@@ -275,8 +284,34 @@ func TestSameAsPrometheus(t *testing.T) {
 			same(path, values, true)
 		}
 	}
+	sameStatus(t, real.url, ours)
 	t.Logf("%d questions", asked)
 	samePromtool(t, real.url, ours, seconds(at))
+}
+
+// sameStatus asks both which metrics and labels have the most series. Debian's
+// Prometheus has other chunks, counts more bytes for a string, and has no limit.
+func sameStatus(t *testing.T, real, ours string) {
+	t.Helper()
+	var said [2]map[string]any
+	for i, address := range []string{real, ours} {
+		said[i], _ = askPeer(t, address, "status/tsdb", nil, false).Data.(map[string]any)
+		delete(said[i], "headStats")
+		delete(said[i], "memoryInBytesByLabelName")
+		delete(said[i], "seriesCountByLabelValuePair") // of many that are as many it is any ten
+		for _, list := range said[i] {                 // and in any order
+			slices.SortFunc(list.([]any), func(a, b any) int { return cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+		}
+	}
+	if diff := gocmp.Diff(said[0], said[1]); diff != "" || len(said[0]) == 0 {
+		t.Errorf("status/tsdb (-Prometheus +Vigil):\n%s", diff)
+	}
+	for limit, want := range map[string]int{"2": 2, "10000000": 8, "0": 0, "x": 0} {
+		got, _ := askPeer(t, ours, "status/tsdb", url.Values{"limit": {limit}}, false).Data.(map[string]any)
+		if list, _ := got["seriesCountByMetricName"].([]any); len(list) != want {
+			t.Errorf("status/tsdb?limit=%s has %d metrics, want %d", limit, len(list), want)
+		}
+	}
 }
 
 // samePromtool has promtool ask both.

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/wlog"
 
+	"github.com/vigil-ml/vigil/internal/metric"
 	"github.com/vigil-ml/vigil/internal/testkit"
 )
 
@@ -43,12 +44,36 @@ func newAway(t *testing.T) *away {
 	return a
 }
 
+// behind gives for how long each store has lacked something, as the metrics say.
+func behind(t *testing.T, registry *prometheus.Registry) map[string]float64 {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seconds := map[string]float64{}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			if family.GetName() == metric.ControlForwardBehind.Name {
+				seconds[m.GetLabel()[0].GetValue()] = m.GetGauge().GetValue()
+			}
+		}
+	}
+	return seconds
+}
+
 // openIn opens a database in a directory; what is returned closes it, once.
 func openIn(t *testing.T, dir string, change func(*Config)) (db *DB, stop func()) {
 	t.Helper()
+	return openShown(t, dir, prometheus.NewRegistry(), change)
+}
+
+// openShown is openIn with a registry.
+func openShown(t *testing.T, dir string, registry *prometheus.Registry, change func(*Config)) (db *DB, stop func()) {
+	t.Helper()
 	config := Defaults(dir)
 	change(&config)
-	db, err := Open(config, Deps{Log: testkit.Logger(t), Clock: time.Now, Metrics: prometheus.NewRegistry()})
+	db, err := Open(config, Deps{Log: testkit.Logger(t), Clock: time.Now, Metrics: registry})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +129,9 @@ func TestRemoteWriteGoesOnAfterACrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = os.Remove(filepath.Join(dir, "lock"))
-	again, stop := openIn(t, dir, stores)
+	registry := prometheus.NewRegistry()
+	again, stop := openShown(t, dir, registry, stores)
+	testkit.Eventually(t, "both to be behind", func() bool { at := behind(t, registry); return at["one"] > 0 && at["two"] > 0 })
 	write(again, 600, 50)
 	write(again, 1100, 4000) // more than a request holds
 	app := again.tsdb.Appender(t.Context())
@@ -146,6 +173,7 @@ func TestRemoteWriteGoesOnAfterACrash(t *testing.T) {
 			return err == nil && len(found) == 1 && found[0].Exemplars[0].Labels.Get("trace_id") == "abc"
 		})
 	}
+	testkit.Eventually(t, "none to be behind", func() bool { at := behind(t, registry); return at["one"] == 0 && at["two"] == 0 })
 	write(again, 6000, 30)
 	stop() // gives it some time to be sent
 	all("what was written at the end")

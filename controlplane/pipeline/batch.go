@@ -89,6 +89,7 @@ func (r *reader) handle(ctx context.Context, frames []bus.Delivery) error {
 	if len(fresh) == 0 {
 		return nil
 	}
+	began := r.deps.Clock()
 	if !r.caught {
 		r.bank.Restore(r.open)
 		r.caught, r.open = true, nil
@@ -102,10 +103,30 @@ func (r *reader) handle(ctx context.Context, frames []bus.Delivery) error {
 	r.cursor, r.marked = r.seen, b.marked
 	r.worked()
 	r.metrics.committed(b, r.deps.Clock())
+	rest := pause(r.deps.Clock().Sub(began), r.deps.Busy)
 	if r.tide.high(len(b.findings), r.deps.Clock()) && len(frames) < bus.MaxDeliveries {
-		life.Sleep(ctx, gatherFor)
+		rest = max(rest, gatherFor)
 	}
+	life.Sleep(ctx, rest)
 	return nil
+}
+
+const (
+	// shortBatch is what a batch takes at most that is no burden to others.
+	shortBatch = 20 * time.Millisecond
+	// longestPause bounds for how long others go first.
+	longestPause = 250 * time.Millisecond
+)
+
+// pause is for how long agents go first after a batch. In a storm of events, which
+// are safe on the bus, working on them would take all processors, and agents would
+// wait for each frame: so half of the time is theirs. Where batches are short, as
+// they are when no storm is, nothing waits.
+func pause(took time.Duration, busy func() bool) time.Duration {
+	if took <= shortBatch || busy == nil || !busy() {
+		return 0
+	}
+	return min(took, longestPause)
 }
 
 // While very much breaks at once, frames gather for gatherFor between two

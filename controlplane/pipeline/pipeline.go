@@ -90,7 +90,7 @@ type Incidents interface {
 	Over(ctx context.Context, tx *store.Tx, event *commonv1.Event, ended []*controlv1.Finding) error
 }
 
-// Deps is what a pipeline needs; all of it but Partition, Owns and Audit.
+// Deps is what a pipeline needs; all of it but Partition, Owns, Busy and Audit.
 type Deps struct {
 	Bus Bus
 	// Partition names the part of the bus that it reads; empty for all of it.
@@ -101,6 +101,8 @@ type Deps struct {
 	Store     Store
 	NewBank   func() Bank // gives an empty one
 	Incidents Incidents
+	// Busy tells whether agents wait for their frames to be taken; nil: never.
+	Busy func() bool
 	// Audit writes an event that is to be seen in the audit log into the same
 	// transaction; nil where there is no such log.
 	Audit   func(*store.Tx, *commonv1.Event) error

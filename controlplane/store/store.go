@@ -25,7 +25,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/vigil-ml/vigil/internal/life"
+	"github.com/vigil-ml/vigil/internal/metric"
 )
 
 // Config says where the records are.
@@ -63,6 +66,8 @@ type Deps struct {
 	// Changed is told after each commit what it touched, to tell it to other
 	// processes; may be nil, and must not block.
 	Changed func(topics []Topic)
+	// Metrics are of transactions; nil shows them nowhere.
+	Metrics prometheus.Registerer
 	// Exports has changes of findings and incidents recorded for exporters.
 	Exports bool
 }
@@ -78,6 +83,8 @@ type Store struct {
 	exports bool
 	changes changes
 	sealing atomic.Pointer[sealing] // nil: nothing is encrypted
+
+	wrote, took prometheus.Observer // of transactions; nil: nobody looks
 }
 
 // Shared tells whether other processes may use the records too.
@@ -124,6 +131,10 @@ func Open(ctx context.Context, config Config, deps Deps) (*Store, error) {
 	s := &Store{engine: e, clock: deps.Clock, told: deps.Changed, exports: deps.Exports}
 	if s.clock == nil {
 		s.clock = time.Now
+	}
+	if deps.Metrics != nil {
+		took := metric.NewLatency(deps.Metrics, metric.ControlStoreSeconds)
+		s.wrote, s.took = took.WithLabelValues("write"), took.WithLabelValues("read")
 	}
 	if s.writer, s.reader, err = e.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", e.place(), err), s.Close())
@@ -188,6 +199,7 @@ const (
 // a roll-back does not undo: where several processes share the records it is
 // run again when another's transaction got in its way.
 func (s *Store) Update(ctx context.Context, do func(*Tx) error) error {
+	defer observe(s.wrote, time.Now())
 	ride := riderOf(ctx)
 	for try := 0; ; try++ {
 		tx := s.newTx()
@@ -231,8 +243,16 @@ func (tx *Tx) begin(alone bool) error {
 
 // View runs a transaction that reads one state of the records.
 func (s *Store) View(ctx context.Context, do func(*Tx) error) error {
+	defer observe(s.took, time.Now())
 	tx := s.newTx()
 	return transact(ctx, s.reader, tx, tx.traits.read, do)
+}
+
+// observe notes how long something took; o may be nil.
+func observe(o prometheus.Observer, began time.Time) {
+	if o != nil {
+		o.Observe(time.Since(began).Seconds())
+	}
 }
 
 func transact(ctx context.Context, db *sql.DB, tx *Tx, options *sql.TxOptions, do func(*Tx) error) (err error) {

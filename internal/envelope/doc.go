@@ -7,5 +7,6 @@
 // that still open what they encrypted. The KEK is replaced at once, since only
 // this file is written anew ([File.Rewrap]); the keys of the data are replaced
 // lazily, by a new one for what is written from then on ([File.Add]). Whoever
-// uses it says what its keys are for by a Tink template.
+// uses it says what its keys are for by a Tink template. [Keys.SealTo] encrypts a
+// stream, such as a backup, with a key of its own that the KEK encrypts.
 package envelope

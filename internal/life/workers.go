@@ -41,13 +41,9 @@ func NewWorkers() *Workers {
 func (w *Workers) Do(do func()) {
 	one := w.spare.Get().(*work)
 	one.do = do
-	select {
-	case w.idle <- one:
-	default:
-		if !w.start(one) {
-			do()
-			return
-		}
+	if !w.hand(one) {
+		do()
+		return
 	}
 	<-one.done
 	panicked := one.panicked
@@ -55,6 +51,22 @@ func (w *Workers) Do(do func()) {
 	w.spare.Put(one)
 	if panicked != nil {
 		panic(panicked)
+	}
+}
+
+// Go has a worker call a function and does not wait. The function must not panic.
+// It gives false after [Workers.Stop], and then it is not called.
+func (w *Workers) Go(do func()) bool {
+	return w.hand(&work{do: do})
+}
+
+// hand gives work to a worker; false when there are to be none anymore.
+func (w *Workers) hand(one *work) bool {
+	select {
+	case w.idle <- one:
+		return true
+	default:
+		return w.start(one)
 	}
 }
 
@@ -100,6 +112,10 @@ func (w *Workers) work(ctx context.Context, next *work) {
 }
 
 func (one *work) run() {
+	if one.done == nil { // nobody waits
+		one.do()
+		return
+	}
 	defer func() { one.panicked = recover(); one.done <- struct{}{} }()
 	one.do()
 }

@@ -5,6 +5,7 @@ var (
 	ControlExportDocuments = Def{"vigil_control_export_documents_total", "1", Counter, []string{"exporter", "stream", "result"}, "Documents by exporter, stream and result: taken, repeated (were there already), refused, expired; the last two are dead letters."}
 	ControlExportRetries   = Def{"vigil_control_export_retries_total", "1", Counter, []string{"exporter"}, "Batches that an exporter tried again."}
 	ControlExportFailing   = Def{"vigil_control_export_failing", "1", Gauge, []string{"exporter"}, "1 while an exporter takes nothing."}
+	ControlExportLag       = Def{"vigil_control_export_lag_seconds", "seconds", Gauge, []string{"exporter"}, "How old the oldest document is that an exporter has under way; 0 while it has none."}
 	ControlExportDead      = Def{"vigil_control_export_dead_letter_bytes", "bytes", Gauge, []string{"exporter"}, "Size of an exporter's dead letters."}
 	ControlExportDropped   = Def{"vigil_control_export_dead_letters_dropped_total", "1", Counter, []string{"exporter"}, "Dead letters that had to go because their file was full, the oldest first."}
 	ControlTelemetryLost   = Def{"vigil_control_telemetry_lost_batches_total", "1", Counter, []string{"reason"}, "Batches of what the control plane says of itself that were lost: unkept (the store did not take them), bound (too much waited for an exporter)."}
@@ -17,7 +18,7 @@ var (
 
 func exportDefs() []Def {
 	return []Def{
-		ControlExportDocuments, ControlExportRetries, ControlExportFailing, ControlExportDead, ControlExportDropped, ControlTelemetryLost,
+		ControlExportDocuments, ControlExportRetries, ControlExportFailing, ControlExportLag, ControlExportDead, ControlExportDropped, ControlTelemetryLost,
 		ControlForwardSamples, ControlForwardRetries, ControlForwardBehind, ControlReceiveDropped,
 	}
 }

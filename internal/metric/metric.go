@@ -43,7 +43,7 @@ type Sample struct {
 // All is the whole dictionary.
 func All() []Def {
 	var all []Def
-	for _, part := range [][]Def{hostDefs(), processDefs(), fabricDefs(), GPUs(), runDefs(), agentDefs(), controlDefs(), exportDefs()} {
+	for _, part := range [][]Def{hostDefs(), processDefs(), fabricDefs(), GPUs(), runDefs(), agentDefs(), controlDefs(), exportDefs(), backlogDefs()} {
 		all = append(all, part...)
 	}
 	return all

@@ -4,6 +4,7 @@ package protocol
 
 import (
 	"regexp"
+	"time"
 
 	"github.com/vigil-ml/vigil/internal/fault"
 )
@@ -12,6 +13,10 @@ import (
 // grows when a peer of the revision before would misunderstand; the control
 // plane refuses any other.
 const Revision = 1
+
+// ConnectTimeout is how long a connection of an agent to its control plane may take
+// to be made: where all agents come at once some wait for others.
+const ConnectTimeout = 40 * time.Second
 
 // RestartExitCode is what a training process exits with when it was told to
 // save and be restarted: EX_TEMPFAIL of sysexits.h.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -114,13 +115,11 @@ type link struct {
 // connect opens a connection, says hello, and sends what waits. Acknowledgements
 // are taken by a task of the group until the link is closed.
 func (a *agent) connect(ctx context.Context, group starter, address string) (*link, error) {
-	if a.member.Cert == nil {
-		var err error
-		if a.member, err = pki.JoinHere(ctx, address, a.name); err != nil {
-			return nil, err
-		}
+	if err := a.join(ctx, address); err != nil {
+		return nil, err
 	}
 	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(a.member.TLS())),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: protocol.ConnectTimeout}),
 		grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(4<<10))
 	if err != nil {
 		return nil, err
@@ -152,6 +151,14 @@ func (a *agent) connect(ctx context.Context, group starter, address string) (*li
 		}
 	}
 	return l, nil
+}
+
+// join gets the agent its certificate, if it has none.
+func (a *agent) join(ctx context.Context, address string) (err error) {
+	if a.member.Cert == nil {
+		a.member, err = pki.JoinHere(ctx, address, a.name)
+	}
+	return err
 }
 
 // starter starts tasks; life.Group does.

@@ -37,8 +37,8 @@ func fleetCommand() *cobra.Command {
 		Short: "Connect simulated agents, have them report, break all connections once, and count",
 		Long: `Connects simulated agents that speak the agents' protocol, each on a connection of its own.
 They send heartbeats as they are told to, a report of the node as an event each ten seconds, and
-samples each interval, five intervals together as agents do. Half-way, with --reconnect, all
-connections are broken at once. In the end it waits until every event is acknowledged.`,
+samples each interval, five intervals together as agents do. Before that they join, which is timed
+by itself. Half-way, with --reconnect, all connections are broken at once. In the end it waits until every event is acknowledged.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			report, err := o.run(cmd.Context(), cmd.ErrOrStderr())
@@ -59,6 +59,7 @@ connections are broken at once. In the end it waits until every event is acknowl
 	f.DurationVar(&o.reports, "reports", 10*time.Second, "time between two events of an agent; 0 sends none")
 	f.DurationVar(&o.duration, "duration", time.Minute, "how long, once all are connected")
 	f.BoolVar(&o.reconnect, "reconnect", false, "break all connections half-way")
+	f.StringVar(&o.restart, "restart", "", "a `command` that restarts the control plane, instead of breaking the connections")
 	f.DurationVar(&o.patience, "patience", 2*time.Minute, "how long connecting, and the last acknowledgements, may take")
 	return cmd
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os/exec"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 	"github.com/vigil-ml/vigil/internal/columns"
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/life"
+	"github.com/vigil-ml/vigil/internal/metric"
 )
 
 // flushEvery is how many rounds of samples an agent sends together.
@@ -23,33 +25,40 @@ type fleetOptions struct {
 	agents, gpus, perGPU        int
 	interval, reports, duration time.Duration
 	reconnect                   bool
+	restart                     string // a command that restarts the control plane half-way; empty is none
 	patience                    time.Duration
 }
 
 // fleetReport is what was measured.
 type fleetReport struct {
 	agents                 int
+	joined                 time.Duration // until all had certificates
 	connected, reconnected time.Duration // until all were
-	again                  bool
+	again, restarted       bool
 	events, samples        int64
 	lost                   int // events that nobody acknowledged
 	stored, repeated       float64
 	p50, p99               time.Duration
 	idle, loaded           float64 // bytes that the server has, without and with the agents
+	idleLive, loadedLive   float64 // bytes that are in use for certain, as the server says
 	idleInUse, loadedInUse float64 // bytes of heap and stacks of it; the rest is free, or not Go's
 	scraped                bool
 }
 
 func (r fleetReport) write(w io.Writer) {
 	row(w, "agents", "%d", r.agents)
+	row(w, "all joined after", "%.1f s", r.joined.Seconds())
 	row(w, "all connected after", "%.1f s", r.connected.Seconds())
 	if r.again {
 		row(w, "all connected again after", "%.1f s", r.reconnected.Seconds())
 	}
 	row(w, "events sent", "%d, not acknowledged %d", r.events, r.lost)
-	if r.scraped {
+	if r.scraped && !r.restarted {
 		row(w, "event frames at the server", "stored %.0f, repeated %.0f", r.stored, r.repeated)
+	}
+	if r.scraped {
 		row(w, "server's resident memory", "%.0f MiB, %.1f KiB more for each agent than before", r.loaded/(1<<20), (r.loaded-r.idle)/1024/float64(r.agents))
+		row(w, "of it, garbage left out", "%.0f MiB, %.1f KiB more for each agent than before", r.loadedLive/(1<<20), (r.loadedLive-r.idleLive)/1024/float64(r.agents))
 		row(w, "heap and stacks in use", "%.0f MiB, %.1f KiB more for each agent than before", r.loadedInUse/(1<<20), (r.loadedInUse-r.idleInUse)/1024/float64(r.agents))
 	}
 	row(w, "samples sent", "%d", r.samples)
@@ -61,7 +70,7 @@ func (r fleetReport) verdict() error {
 	if r.lost > 0 {
 		return fault.New(fault.Unavailable, "%d events were not acknowledged", r.lost)
 	}
-	if r.scraped && r.stored != float64(r.events) {
+	if r.scraped && !r.restarted && r.stored != float64(r.events) {
 		return fault.New(fault.Corrupt, "the server stored %.0f event frames of %d", r.stored, r.events)
 	}
 	return nil
@@ -87,20 +96,18 @@ func (o fleetOptions) run(ctx context.Context, progress io.Writer) (fleetReport,
 		return fleetReport{}, fault.New(fault.Invalid, "bench fleet: want at least one agent, up to %d metrics, and an interval above 0", len(gpuMetrics()))
 	}
 	f := &fleet{fleetOptions: o, breaks: make(chan struct{}), group: life.NewGroup(ctx)}
-	report := fleetReport{agents: o.agents, again: o.reconnect, scraped: o.metrics != ""}
+	report := fleetReport{agents: o.agents, again: o.reconnect || o.restart != "", restarted: o.restart != "", scraped: o.metrics != ""}
 	before, err := f.scrape(ctx)
 	if err != nil {
 		return report, err
 	}
+	if report.joined, err = f.join(ctx); err != nil {
+		return report, err
+	}
+	_, _ = fmt.Fprintf(progress, "all %d joined after %.1f s\n", o.agents, report.joined.Seconds())
 	began := time.Now()
 	stop := make(chan struct{})
-	for i := range o.agents {
-		var w *walk
-		if o.gpus > 0 {
-			w = newWalk(uint64(i), o.gpus, o.perGPU)
-		}
-		a := newAgent(fmt.Sprintf("fleet-%05d", i), w, f.took)
-		f.agents = append(f.agents, a)
+	for _, a := range f.agents {
 		f.group.Go(a.name, func(ctx context.Context) error { return f.live(ctx, a, stop) })
 	}
 	defer f.group.Stop()
@@ -109,9 +116,11 @@ func (o fleetOptions) run(ctx context.Context, progress io.Writer) (fleetReport,
 	}
 	_, _ = fmt.Fprintf(progress, "all %d connected after %.1f s\n", o.agents, report.connected.Seconds())
 	life.Sleep(ctx, o.duration/2)
-	if o.reconnect {
+	if report.again {
 		began = time.Now()
-		close(f.breaks)
+		if err := f.part(ctx); err != nil {
+			return report, err
+		}
 		if report.reconnected, err = f.all(ctx, 2*int64(o.agents), began); err != nil {
 			return report, err
 		}
@@ -123,6 +132,7 @@ func (o fleetOptions) run(ctx context.Context, progress io.Writer) (fleetReport,
 		return report, err
 	}
 	report.idle, report.loaded = before["process_resident_memory_bytes"], after["process_resident_memory_bytes"]
+	report.idleLive, report.loadedLive = before[metric.ControlMemoryLive.Name], after[metric.ControlMemoryLive.Name]
 	report.idleInUse, report.loadedInUse = inUse(before), inUse(after)
 	close(stop)
 	report.lost = f.drain(ctx)
@@ -140,6 +150,50 @@ func (o fleetOptions) run(ctx context.Context, progress io.Writer) (fleetReport,
 	f.mu.Unlock()
 	f.group.Stop()
 	return report, f.group.Wait()
+}
+
+// joinsAtOnce is how many agents join at a time. That they do is no part of
+// connecting: an agent joins once in its life.
+const joinsAtOnce = 32
+
+// join makes the agents and has them join.
+func (f *fleet) join(ctx context.Context) (time.Duration, error) {
+	began := time.Now()
+	group, waiting := life.NewGroup(ctx), make(chan *agent, f.fleetOptions.agents)
+	for i := range f.fleetOptions.agents {
+		var w *walk
+		if f.gpus > 0 {
+			w = newWalk(uint64(i), f.gpus, f.perGPU)
+		}
+		a := newAgent(fmt.Sprintf("fleet-%05d", i), w, f.took)
+		f.agents = append(f.agents, a)
+		waiting <- a
+	}
+	close(waiting)
+	for range joinsAtOnce {
+		group.Go("join", func(ctx context.Context) error {
+			for a := range waiting {
+				if err := a.join(ctx, f.address); err != nil {
+					return fmt.Errorf("join %s: %w", a.name, err)
+				}
+			}
+			return nil
+		})
+	}
+	err := group.Wait()
+	return time.Since(began), err
+}
+
+// part breaks all connections at once, itself or with the control plane.
+func (f *fleet) part(ctx context.Context) error {
+	if f.restart == "" {
+		close(f.breaks)
+		return nil
+	}
+	if text, err := exec.CommandContext(ctx, "sh", "-c", f.restart).CombinedOutput(); err != nil {
+		return fmt.Errorf("restart the control plane: %w: %s", err, text)
+	}
+	return nil
 }
 
 func inUse(values map[string]float64) float64 {

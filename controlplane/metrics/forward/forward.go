@@ -102,8 +102,8 @@ type Sender struct {
 	savedAt time.Time
 
 	mu    sync.Mutex
-	idle  time.Time // when the log was last read to its end and all of it taken
-	asked bool      // something was written since
+	idle  time.Time // when the log was last read to its end and all of it taken; at first, the start
+	asked bool      // something was written since, or may have been
 }
 
 // series is one that the log told of.
@@ -120,7 +120,7 @@ func New(settings Settings, deps Deps) (*Sender, error) {
 		deps.Metrics.samples.WithLabelValues(settings.Name, result)
 	}
 	deps.Metrics.retries.WithLabelValues(settings.Name)
-	s := &Sender{settings: settings, deps: deps, wal: filepath.Join(deps.Dir, "wal"), news: make(chan struct{}, 1)}
+	s := &Sender{settings: settings, deps: deps, wal: filepath.Join(deps.Dir, "wal"), news: make(chan struct{}, 1), idle: time.Now(), asked: true}
 	return s, s.begin()
 }
 
@@ -169,7 +169,7 @@ func (s *Sender) behind() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	seconds := 0.0
-	if s.asked && !s.idle.IsZero() {
+	if s.asked {
 		seconds = time.Since(s.idle).Seconds()
 	}
 	s.deps.Metrics.behind.WithLabelValues(s.settings.Name).Set(seconds)

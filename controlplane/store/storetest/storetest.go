@@ -46,6 +46,7 @@ func parts() []part {
 		{"cursor", testCursor},
 		{"commands", testCommands},
 		{"command states only advance", testCommandStates},
+		{"what waits", testBacklog},
 		{"checkpoints", testCheckpoints},
 		{"checkpoint advance", testAdvance},
 		{"checkpoint changes", testChanges},
