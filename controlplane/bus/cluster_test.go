@@ -91,7 +91,7 @@ func testRace(t *testing.T, a, b *Bus) {
 func everything(t *testing.T, b *Bus, node string, n int) []Delivery {
 	t.Helper()
 	var got []Delivery
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // a guard against hanging
 	defer cancel()
 	info, err := b.stream.Info(ctx)
 	if err != nil {
