@@ -104,7 +104,7 @@ func (r *reader) handle(ctx context.Context, frames []bus.Delivery) error {
 	r.worked()
 	r.metrics.committed(b, r.deps.Clock())
 	rest := pause(r.deps.Clock().Sub(began), r.deps.Busy)
-	if r.tide.high(len(b.findings), r.deps.Clock()) && len(frames) < bus.MaxDeliveries {
+	if r.tide.gathers(len(b.findings), r.deps.Clock()) && len(frames) < bus.MaxDeliveries {
 		rest = max(rest, gatherFor)
 	}
 	life.Sleep(ctx, rest)
@@ -142,6 +142,13 @@ const (
 type tide struct {
 	since time.Time
 	count int
+}
+
+// gathers notes a batch's findings, and tells whether the next are better taken
+// together: there were very many of late, and they pile up. Where one comes after
+// the other, however fast, each is told at once.
+func (t *tide) gathers(findings int, now time.Time) bool {
+	return t.high(findings, now) && findings > 1
 }
 
 // high notes findings, and tells whether there were very many of late.

@@ -29,3 +29,16 @@ func TestTideIsHighWhileVeryMuchIsFound(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatComesOneAfterTheOtherDoesNotGather(t *testing.T) {
+	var tide tide
+	now := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	for i := range 2 * tideFindings {
+		if tide.gathers(1, now) {
+			t.Fatalf("finding %d alone waits for others", i)
+		}
+	}
+	if !tide.gathers(2, now) {
+		t.Error("what piles up does not gather")
+	}
+}
