@@ -3,18 +3,17 @@ package incident
 import (
 	"cmp"
 	"context"
-	"encoding/base32"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vigil-ml/vigil/alerting/alert"
 	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/sortid"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
@@ -145,18 +144,10 @@ func (e *Engine) openExternal(tx *store.Tx, a External, expires time.Time) (stor
 	return record, note(tx, id, now, "opened", record.Incident.GetSummary())
 }
 
-// freshID gives the id of an incident that no finding names. One that is made
-// later sorts behind: what is kept of many new alerts lies together in the
-// store, where random ids would touch a page each.
+// freshID gives the id of an incident that no finding names.
 func freshID() (string, error) {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return "", fmt.Errorf("make incident id: %w", err)
-	}
-	// The time in milliseconds, 12 bits that count within one, and 20 random
-	// bits (RFC 9562, section 5.7, with the version and variant left out).
-	bits := append(id[:6:6], id[6]<<4|id[7]>>4, id[7]<<4|id[13]&0x0f, id[14], id[15])
-	return "inc-" + strings.ToLower(base32.HexEncoding.EncodeToString(bits)), nil
+	id, err := sortid.New()
+	return "inc-" + id, err
 }
 
 // summary is the sentence that the alert has, or its name.

@@ -37,6 +37,7 @@ type cache struct {
 
 	members map[[2]string]bool    // group and incident of those that became part of one
 	groups  map[string]AlertGroup // groups that were looked for, as they are now; without an id where there is none
+	places  map[string]string     // of groups that were looked for or made
 	later   [tables]waitingRows
 }
 
@@ -57,7 +58,7 @@ func newCache() cache {
 		incidents: map[string]IncidentRecord{}, opened: map[string]int64{}, joined: map[string]bool{}, external: map[string]string{},
 		absent: map[string]bool{}, fresh: map[string]bool{}, attempted: map[string]bool{},
 		there: map[string]bool{}, findings: map[string]*controlv1.Finding{}, causes: map[string]*controlv1.Finding{}, newGroups: map[string][]AlertMember{},
-		silences: map[int64][]*controlv1.Silence{}, members: map[[2]string]bool{}, groups: map[string]AlertGroup{},
+		silences: map[int64][]*controlv1.Silence{}, members: map[[2]string]bool{}, groups: map[string]AlertGroup{}, places: map[string]string{},
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vigil-ml/vigil/internal/sortid"
 	commonv1 "github.com/vigil-ml/vigil/proto/vigil/common/v1"
 	controlv1 "github.com/vigil-ml/vigil/proto/vigil/control/v1"
 )
@@ -84,22 +85,23 @@ func (tx *Tx) GroupsOf(incidentID string) ([]AlertGroup, error) {
 		return nil, nil
 	}
 	return tx.alertGroups(tx.each, "alert groups of incident "+incidentID,
-		"group_id IN (SELECT group_id FROM alert_members WHERE incident_id = $1) ORDER BY group_id", incidentID)
+		"place IN (SELECT place FROM alert_members WHERE incident_id = $1) ORDER BY group_id", incidentID)
 }
 
 type each func(what, query string, args []any, scan func(*sql.Rows) error) error
 
 func (tx *Tx) alertGroups(each each, what, where string, args ...any) ([]AlertGroup, error) {
 	var all []AlertGroup
-	err := each(what, "SELECT group_id, route, receiver, labels, due, looked, told FROM alert_groups WHERE "+where, args,
+	err := each(what, "SELECT group_id, place, route, receiver, labels, due, looked, told FROM alert_groups WHERE "+where, args,
 		func(rows *sql.Rows) error {
 			var g AlertGroup
-			var labels string
+			var place, labels string
 			var due, looked, told int64
-			if err := rows.Scan(&g.ID, &g.Route, &g.Receiver, &labels, &due, &looked, &told); err != nil {
+			if err := rows.Scan(&g.ID, &place, &g.Route, &g.Receiver, &labels, &due, &looked, &told); err != nil {
 				return err
 			}
 			g.Due, g.Looked, g.Told = timeOf(due), timeOf(looked), timeOf(told)
+			tx.cache.places[g.ID] = place
 			all = append(all, g)
 			return json.Unmarshal([]byte(labels), &all[len(all)-1].Labels)
 		})
@@ -112,22 +114,56 @@ func (tx *Tx) PutAlertGroup(g AlertGroup) error {
 	if err != nil {
 		return err
 	}
+	place, err := tx.placeOf(g.ID)
+	if err != nil {
+		return err
+	}
 	tx.touch(TopicGroups)
 	tx.cache.groups[g.ID] = g
-	tx.later(groupRows, g.ID, g.ID, g.Route, g.Receiver, string(labels), nanos(g.Due), nanos(g.Looked), nanos(g.Told))
+	tx.later(groupRows, g.ID, g.ID, place, g.Route, g.Receiver, string(labels), nanos(g.Due), nanos(g.Looked), nanos(g.Told))
 	return nil
+}
+
+// placeOf gives what a group's members name it by; one that there is not yet gets
+// a fresh one, which sorts behind all others.
+func (tx *Tx) placeOf(groupID string) (place string, err error) {
+	if _, known := tx.cache.groups[groupID]; !known && tx.cache.places[groupID] == "" {
+		if err := tx.LookForGroups(groupID); err != nil {
+			return "", err
+		}
+	}
+	if place = tx.cache.places[groupID]; place == "" {
+		if place, err = sortid.New(); err != nil {
+			return "", fmt.Errorf("place of alert group %s: %w", groupID, err)
+		}
+		tx.cache.places[groupID] = place
+	}
+	return place, nil
 }
 
 // DeleteAlertGroup forgets a group and what was told of its members.
 func (tx *Tx) DeleteAlertGroup(id string) error {
-	tx.cache.groups[id] = AlertGroup{}
-	delete(tx.cache.newGroups, id)
-	for _, query := range []string{"DELETE FROM alert_members WHERE group_id = $1", "DELETE FROM alert_groups WHERE group_id = $1"} {
-		if _, err := tx.exec(query, id); err != nil {
-			return fmt.Errorf("delete alert group %s: %w", id, err)
-		}
+	err := tx.execMembers(id, "DELETE FROM alert_members WHERE place = $1")
+	if err == nil {
+		_, err = tx.exec("DELETE FROM alert_groups WHERE group_id = $1", id)
 	}
+	if err != nil {
+		return fmt.Errorf("delete alert group %s: %w", id, err)
+	}
+	tx.cache.groups[id] = AlertGroup{}
+	delete(tx.cache.places, id)
 	return nil
+}
+
+// execMembers changes members of a group, whose place is the query's first
+// argument.
+func (tx *Tx) execMembers(groupID, query string, args ...any) error {
+	place, err := tx.placeOf(groupID)
+	if err == nil {
+		delete(tx.cache.newGroups, groupID)
+		_, err = tx.exec(query, append([]any{place}, args...)...)
+	}
+	return err
 }
 
 // AlertMembers gives the members of a group.
@@ -135,9 +171,13 @@ func (tx *Tx) AlertMembers(groupID string) ([]AlertMember, error) {
 	if members, isNew := tx.cache.newGroups[groupID]; isNew {
 		return slices.SortedFunc(slices.Values(members), func(a, b AlertMember) int { return cmp.Compare(a.IncidentID, b.IncidentID) }), nil
 	}
+	place, err := tx.placeOf(groupID)
+	if err != nil {
+		return nil, err
+	}
 	var all []AlertMember
-	err := tx.each("members of alert group "+groupID,
-		"SELECT incident_id, told, told_severity FROM alert_members WHERE group_id = $1 ORDER BY incident_id", []any{groupID},
+	err = tx.each("members of alert group "+groupID,
+		"SELECT incident_id, told, told_severity FROM alert_members WHERE place = $1 ORDER BY incident_id", []any{place},
 		func(rows *sql.Rows) error {
 			var m AlertMember
 			err := rows.Scan(&m.IncidentID, &m.Told, &m.ToldSeverity)
@@ -156,24 +196,32 @@ func (tx *Tx) AlertMember(groupID, incidentID string) (AlertMember, error) {
 			return of, nil
 		}
 	}
-	err := tx.one("member "+incidentID+" of alert group "+groupID,
-		"SELECT told, told_severity FROM alert_members WHERE incident_id = $1 AND group_id = $2", []any{incidentID, groupID}, &m.Told, &m.ToldSeverity)
+	place, err := tx.placeOf(groupID)
+	if err != nil {
+		return m, err
+	}
+	err = tx.one("member "+incidentID+" of alert group "+groupID,
+		"SELECT told, told_severity FROM alert_members WHERE incident_id = $1 AND place = $2", []any{incidentID, place}, &m.Told, &m.ToldSeverity)
 	return m, err
 }
 
 // JoinGroup makes an incident a member of a group; false when it is one.
 func (tx *Tx) JoinGroup(groupID, incidentID string) (joined bool, err error) {
+	place, err := tx.placeOf(groupID)
+	if err != nil {
+		return false, err
+	}
 	pair := [2]string{groupID, incidentID}
 	if _, opened := tx.cache.opened[incidentID]; opened && !tx.cache.members[pair] {
 		tx.cache.members[pair], tx.cache.joined[incidentID] = true, true
-		tx.later(memberRows, groupID+"/"+incidentID, groupID, incidentID, 0, 0)
+		tx.later(memberRows, groupID+"/"+incidentID, place, incidentID, 0, 0)
 		if members, isNew := tx.cache.newGroups[groupID]; isNew {
 			tx.cache.newGroups[groupID] = append(members, AlertMember{IncidentID: incidentID})
 		}
 		return true, nil
 	}
 	delete(tx.cache.newGroups, groupID)
-	rows, err := tx.exec(memberRows.statement(1, tx.traits.unnamed), groupID, incidentID, 0, 0)
+	rows, err := tx.exec(memberRows.statement(1, tx.traits.unnamed), place, incidentID, 0, 0)
 	if err != nil {
 		return false, fmt.Errorf("join alert group %s: %w", groupID, err)
 	}
@@ -191,8 +239,11 @@ func (tx *Tx) PutAlertMember(groupID string, m AlertMember) error {
 	if tx.change(memberRows, groupID+"/"+m.IncidentID, func(row []any) { row[2], row[3] = m.Told, m.ToldSeverity }) {
 		return nil
 	}
-	_, err := tx.exec("UPDATE alert_members SET told = $1, told_severity = $2 WHERE group_id = $3 AND incident_id = $4",
-		m.Told, m.ToldSeverity, groupID, m.IncidentID)
+	place, err := tx.placeOf(groupID)
+	if err == nil {
+		_, err = tx.exec("UPDATE alert_members SET told = $1, told_severity = $2 WHERE place = $3 AND incident_id = $4",
+			m.Told, m.ToldSeverity, place, m.IncidentID)
+	}
 	if err != nil {
 		return fmt.Errorf("put member of alert group %s: %w", groupID, err)
 	}
@@ -207,21 +258,29 @@ type MemberCount struct {
 
 // CountMembers counts the members of a group.
 func (tx *Tx) CountMembers(groupID string) (c MemberCount, err error) {
+	place, err := tx.placeOf(groupID)
+	if err != nil {
+		return c, err
+	}
 	err = tx.one("members of alert group "+groupID, `SELECT
 		COALESCE(SUM(CASE WHEN i.resolved = 0 THEN 1 ELSE 0 END), 0), COALESCE(SUM(CASE WHEN m.told = 0 THEN 1 ELSE 0 END), 0),
 		COALESCE(SUM(CASE WHEN m.told = 0 AND i.resolved = 0 THEN 1 ELSE 0 END), 0)
-		FROM alert_members m JOIN incidents i ON i.incident_id = m.incident_id WHERE m.group_id = $1`,
-		[]any{groupID}, &c.Open, &c.Untold, &c.UntoldOpen)
+		FROM alert_members m JOIN incidents i ON i.incident_id = m.incident_id WHERE m.place = $1`,
+		[]any{place}, &c.Open, &c.Untold, &c.UntoldOpen)
 	return c, err
 }
 
 // UntoldMembers gives the ids of at most limit members of which nothing was
 // told, the oldest first.
 func (tx *Tx) UntoldMembers(groupID string, limit int) ([]string, error) {
+	place, err := tx.placeOf(groupID)
+	if err != nil {
+		return nil, err
+	}
 	var all []string
-	err := tx.each("untold members of alert group "+groupID, `SELECT m.incident_id FROM alert_members m
-		JOIN incidents i ON i.incident_id = m.incident_id WHERE m.group_id = $1 AND m.told = 0
-		ORDER BY i.opened, m.incident_id LIMIT $2`, []any{groupID, limit}, func(rows *sql.Rows) error {
+	err = tx.each("untold members of alert group "+groupID, `SELECT m.incident_id FROM alert_members m
+		JOIN incidents i ON i.incident_id = m.incident_id WHERE m.place = $1 AND m.told = 0
+		ORDER BY i.opened, m.incident_id LIMIT $2`, []any{place, limit}, func(rows *sql.Rows) error {
 		var id string
 		err := rows.Scan(&id)
 		all = append(all, id)
@@ -233,11 +292,10 @@ func (tx *Tx) UntoldMembers(groupID string, limit int) ([]string, error) {
 // TellMembers notes that all members of a group have been told of, and has
 // those leave that are resolved.
 func (tx *Tx) TellMembers(groupID string) error {
-	delete(tx.cache.newGroups, groupID)
-	_, err := tx.exec("UPDATE alert_members SET told = $2 WHERE group_id = $1 AND told = 0", groupID, controlv1.IncidentState_INCIDENT_STATE_FIRING)
+	err := tx.execMembers(groupID, "UPDATE alert_members SET told = $2 WHERE place = $1 AND told = 0", controlv1.IncidentState_INCIDENT_STATE_FIRING)
 	if err == nil {
-		_, err = tx.exec(`DELETE FROM alert_members WHERE group_id = $1 AND incident_id IN
-			(SELECT incident_id FROM incidents WHERE resolved <> 0)`, groupID)
+		err = tx.execMembers(groupID, `DELETE FROM alert_members WHERE place = $1 AND incident_id IN
+			(SELECT incident_id FROM incidents WHERE resolved <> 0)`)
 	}
 	if err != nil {
 		return fmt.Errorf("note what was told of alert group %s: %w", groupID, err)
@@ -247,9 +305,7 @@ func (tx *Tx) TellMembers(groupID string) error {
 
 // LeaveGroup ends a membership.
 func (tx *Tx) LeaveGroup(groupID, incidentID string) error {
-	delete(tx.cache.newGroups, groupID)
-	_, err := tx.exec("DELETE FROM alert_members WHERE group_id = $1 AND incident_id = $2", groupID, incidentID)
-	if err != nil {
+	if err := tx.execMembers(groupID, "DELETE FROM alert_members WHERE place = $1 AND incident_id = $2", incidentID); err != nil {
 		return fmt.Errorf("leave alert group %s: %w", groupID, err)
 	}
 	return nil

@@ -44,11 +44,11 @@ func (t table) insert() (before string, columns int, behind string) {
 		// going on.
 		return "INSERT INTO timeline (incident_id, position, body) VALUES ", 3, " ON CONFLICT (incident_id, position) DO NOTHING"
 	case groupRows:
-		return "INSERT INTO alert_groups (group_id, route, receiver, labels, due, looked, told) VALUES ", 7,
+		return "INSERT INTO alert_groups (group_id, place, route, receiver, labels, due, looked, told) VALUES ", 8,
 			" ON CONFLICT (group_id) DO UPDATE SET due = excluded.due, looked = excluded.looked, told = excluded.told"
 	}
-	return "INSERT INTO alert_members (group_id, incident_id, told, told_severity) VALUES ", 4,
-		" ON CONFLICT (incident_id, group_id) DO NOTHING"
+	return "INSERT INTO alert_members (place, incident_id, told, told_severity) VALUES ", 4,
+		" ON CONFLICT (incident_id, place) DO NOTHING"
 }
 
 // statement gives the text that writes so many rows.

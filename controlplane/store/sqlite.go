@@ -75,7 +75,7 @@ func create(path string) error {
 // beside the writer; a lock held by another process is waited for.
 func dsn(path, lock, pragma string) string {
 	query := url.Values{
-		"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "foreign_keys(1)", "temp_store(MEMORY)", "cache_size(-8000)", "wal_autocheckpoint(4000)", "secure_delete(FAST)", pragma},
+		"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "foreign_keys(1)", "temp_store(MEMORY)", "cache_size(-8000)", "wal_autocheckpoint(16000)", "secure_delete(FAST)", pragma},
 		"_txlock": {lock},
 	}
 	return (&url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: query.Encode()}).String()
