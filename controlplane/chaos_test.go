@@ -19,6 +19,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/audit"
 	"github.com/vigil-ml/vigil/controlplane/people"
 	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/envelope"
 	"github.com/vigil-ml/vigil/internal/life"
 	"github.com/vigil-ml/vigil/internal/testkit"
 	"github.com/vigil-ml/vigil/internal/testkit/natscluster"
@@ -237,7 +238,7 @@ func openProtected(t *testing.T, where store.Config, with audit.Config) *store.S
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := people.Open(t.Context(), people.Config{}, people.Deps{Store: s, Audit: log, Log: testkit.Logger(t), Metrics: prometheus.NewRegistry(), Clock: time.Now}); err != nil {
+	if _, err := people.Open(t.Context(), envelope.Settings{}, people.Deps{Store: s, Audit: log, Log: testkit.Logger(t), Metrics: prometheus.NewRegistry(), Clock: time.Now}); err != nil {
 		t.Fatal(err)
 	}
 	return s

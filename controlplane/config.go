@@ -20,9 +20,9 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/incident"
 	"github.com/vigil-ml/vigil/controlplane/ingest"
 	"github.com/vigil-ml/vigil/controlplane/metrics"
-	"github.com/vigil-ml/vigil/controlplane/people"
 	"github.com/vigil-ml/vigil/controlplane/retain"
 	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/envelope"
 	"github.com/vigil-ml/vigil/internal/localkey"
 	"github.com/vigil-ml/vigil/internal/serve"
 	"github.com/vigil-ml/vigil/internal/statedir"
@@ -46,7 +46,7 @@ type Config struct {
 	// Audit is the audit log; docs/audit.md.
 	Audit audit.Config `yaml:"audit"`
 	// Protection is the outer key of what is kept of people; docs/personal-data.md.
-	Protection people.Config `yaml:"protection"`
+	Protection envelope.Settings `yaml:"protection"`
 	// Authority gives nodes their certificates; docs/access.md.
 	Authority authority.Config `yaml:"authority"`
 

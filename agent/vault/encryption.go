@@ -25,43 +25,6 @@ const (
 	shareTries = 8
 )
 
-// Encryption says where the key is that encrypts the vault's keys. All nodes
-// that share a vault need the same. At most one source is given.
-type Encryption struct {
-	// KeyFile has 32 bytes in base64, readable by the agent's user alone.
-	KeyFile string `yaml:"key_file"`
-	// KeyEnv names an environment variable that has them.
-	KeyEnv string `yaml:"key_env"`
-	// Command is a program that encrypts and decrypts with a key of a key
-	// management service, see [envelope.OfCommand].
-	Command []string `yaml:"command"`
-	// KeyID names the key of Command.
-	KeyID string `yaml:"key_id"`
-	// Previous is where the keys are that were used before this one: the keyring
-	// still opens with them, until it is encrypted with the new one.
-	Previous []envelope.Source `yaml:"previous"`
-}
-
-func (e Encryption) source() envelope.Source {
-	return envelope.Source{KeyFile: e.KeyFile, KeyEnv: e.KeyEnv, Command: e.Command, KeyID: e.KeyID}
-}
-
-// Check reports settings that contradict each other.
-func (e Encryption) Check(report func(key, format string, args ...any)) {
-	e.source().Check(report)
-	for i, old := range e.Previous {
-		if !old.On() {
-			report(fmt.Sprintf("previous[%d]", i), "names no key")
-		}
-	}
-	if len(e.Previous) > 0 && !e.On() {
-		report("previous", "is set without a key that came after it")
-	}
-}
-
-// On tells whether files are encrypted.
-func (e Encryption) On() bool { return e.source().On() }
-
 // openKeys opens the vault's keys, getting them from the second store where this
 // vault has none: the node is new, and the outer key is the same.
 func (v *Vault) openKeys() error {
@@ -73,7 +36,7 @@ func (v *Vault) openKeys() error {
 	if err := v.fetchKeyring(ctx); err != nil {
 		return err
 	}
-	keys, err := envelope.KeysOf(v.config.Encryption.source(), v.config.Encryption.Previous, os.Getenv)
+	keys, err := v.config.Encryption.Keys(os.Getenv)
 	if err != nil {
 		return err
 	}

@@ -126,7 +126,7 @@ func TestTwoNodesShareTheirKeysAtOnce(t *testing.T) {
 	one.run()
 	one.mustSave(healthy("a", 1))
 	testkit.Eventually(t, "the copy", func() bool { return strings.Contains(one.states("a"), "REPLICATED") })
-	keys, err := envelope.KeysOf(envelope.Source{KeyFile: kek}, nil, os.Getenv)
+	keys, err := envelope.Settings{KeyFile: kek}.Keys(os.Getenv)
 	if err != nil {
 		t.Fatal(err)
 	}

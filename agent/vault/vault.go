@@ -74,8 +74,9 @@ type Config struct {
 	Replica Replica `yaml:"replica"`
 	// Compress has files compressed that shrink by it. Weights do not: it is off.
 	Compress bool `yaml:"compress"`
-	// Encryption has files encrypted; without it they are stored in the clear.
-	Encryption Encryption `yaml:"encryption"`
+	// Encryption says where the key is that encrypts the vault's keys: all nodes that
+	// share a vault need the same. Without it files are stored in the clear.
+	Encryption envelope.Settings `yaml:"encryption"`
 }
 
 // Defaults keeps checkpoints below a directory.
@@ -96,6 +97,9 @@ func (c Config) Check(report func(key, format string, args ...any)) {
 		report("max_staged", "is %d; want at least 1", c.MaxStaged)
 	}
 	c.Encryption.Check(func(key, format string, args ...any) { report("encryption."+key, format, args...) })
+	if len(c.Encryption.Previous) > 0 && !c.Encryption.On() {
+		report("encryption.previous", "is set without a key that came after it")
+	}
 	c.Retain.Check(func(key, format string, args ...any) { report("retain."+key, format, args...) })
 	if c.Retries < 0 {
 		report("retries", "is %d; want at least 0", c.Retries)

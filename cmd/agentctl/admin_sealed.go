@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/vigil-ml/vigil/controlplane/people"
 	"github.com/vigil-ml/vigil/controlplane/store"
 	"github.com/vigil-ml/vigil/internal/envelope"
 	"github.com/vigil-ml/vigil/internal/fault"
@@ -20,11 +19,11 @@ import (
 const backupPurpose = "vigil backup"
 
 // backUp writes a backup, encrypted where an outer key is configured.
-func backUp(ctx context.Context, s *store.Store, protection people.Config, to io.Writer) (rows int64, err error) {
+func backUp(ctx context.Context, s *store.Store, protection envelope.Settings, to io.Writer) (rows int64, err error) {
 	if !protection.On() {
 		return s.Backup(ctx, to)
 	}
-	keys, err := protection.Keys(nil)
+	keys, err := protection.Keys(os.Getenv)
 	if err != nil {
 		return 0, err
 	}
@@ -37,16 +36,16 @@ func backUp(ctx context.Context, s *store.Store, protection people.Config, to io
 }
 
 // outerKeys gives the keys that encrypted backups open with.
-func outerKeys(protection people.Config) (envelope.Keys, error) {
+func outerKeys(protection envelope.Settings) (envelope.Keys, error) {
 	if !protection.On() {
 		return envelope.Keys{}, fault.WithHint(fault.New(fault.Denied, "the backup is encrypted, and the configuration names no outer key"),
 			"give the configuration of the control plane that it is of: --config, with protection")
 	}
-	return protection.Keys(nil)
+	return protection.Keys(os.Getenv)
 }
 
 // openBackup gives what a backup holds, encrypted or not.
-func openBackup(ctx context.Context, protection people.Config, file io.Reader) (io.Reader, error) {
+func openBackup(ctx context.Context, protection envelope.Settings, file io.Reader) (io.Reader, error) {
 	from := bufio.NewReader(file)
 	if !envelope.Sealed(from) {
 		return from, nil

@@ -28,6 +28,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/audit"
 	"github.com/vigil-ml/vigil/controlplane/audit/trail"
 	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/envelope"
 	"github.com/vigil-ml/vigil/internal/fault"
 	"github.com/vigil-ml/vigil/internal/metric"
 )
@@ -72,12 +73,12 @@ type Book struct {
 // Open opens the book, and has the store and the audit log encrypt with its keys:
 // nothing else may use them before. It fails with [fault.Denied] when the outer key is not
 // the one that the keys are encrypted with.
-func Open(ctx context.Context, config Config, deps Deps) (*Book, error) {
+func Open(ctx context.Context, config envelope.Settings, deps Deps) (*Book, error) {
 	derived, err := deps.Audit.Derive(outerPurpose)
 	if err != nil {
 		return nil, err
 	}
-	outer, err := config.Keys(derived)
+	outer, err := outerKeys(config, derived)
 	if err != nil {
 		return nil, err
 	}

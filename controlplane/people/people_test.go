@@ -49,7 +49,7 @@ func open(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.store.Close() })
-	if err := s.start(people.Config{}); err != nil {
+	if err := s.start(envelope.Settings{}); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -58,7 +58,7 @@ func open(t *testing.T) *site {
 func (s *site) db() string { return filepath.Join(s.dir, "vigil.db") }
 
 // start opens the log and the book, as a control plane does.
-func (s *site) start(config people.Config) (err error) {
+func (s *site) start(config envelope.Settings) (err error) {
 	s.Helper()
 	s.log, err = audit.Open(s.Context(), audit.Defaults(filepath.Join(s.dir, "audit")), audit.Deps{
 		Store: s.store, Log: testkit.Logger(s), Metrics: prometheus.NewRegistry(), Clock: time.Now,
@@ -247,7 +247,7 @@ func TestKeysAreReplaced(t *testing.T) {
 	}
 	before := s.book.Keys().State()
 	first := keyFile(t, s.dir, "first")
-	if err := s.start(people.Config{KeyFile: first}); err != nil {
+	if err := s.start(envelope.Settings{KeyFile: first}); err != nil {
 		t.Fatal(err)
 	}
 	if at := s.book.Keys().State(); at.KEK != before.KEK || at.ConfiguredKEK == before.KEK {
@@ -284,10 +284,10 @@ func TestKeysAreReplaced(t *testing.T) {
 	if got := s.addresses(ada); !cmp.Equal(got, []string{"192.0.2.7"}) {
 		t.Errorf("records say %q", got)
 	}
-	if err := s.start(people.Config{KeyFile: keyFile(t, s.dir, "second")}); !fault.Is(err, fault.Denied) {
+	if err := s.start(envelope.Settings{KeyFile: keyFile(t, s.dir, "second")}); !fault.Is(err, fault.Denied) {
 		t.Errorf("with an outer key that it was not encrypted with: %v", err)
 	}
-	if err := s.start(people.Config{KeyFile: first}); err != nil {
+	if err := s.start(envelope.Settings{KeyFile: first}); err != nil {
 		t.Errorf("with the one that it was: %v", err)
 	}
 	records, err := s.log.Search(t.Context(), store.AuditQuery{Class: string(trail.Key)})

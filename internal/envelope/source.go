@@ -70,21 +70,62 @@ type Keys struct {
 	Previous []KEK
 }
 
-// KeysOf gives the keys of a configuration.
-func KeysOf(current Source, previous []Source, getenv func(string) string) (Keys, error) {
-	kek, err := current.KEK(getenv)
+// Settings say where a KEK is, as a [Source] does, and those that were used before
+// it. At most one of KeyFile, KeyEnv and Command is given; none: there is no key.
+type Settings struct {
+	// KeyFile has 32 bytes in base64, readable by this program's user alone.
+	KeyFile string `yaml:"key_file"`
+	// KeyEnv names an environment variable that has them.
+	KeyEnv string `yaml:"key_env"`
+	// Command is a program that encrypts and decrypts with a key of a key
+	// management service, see [OfCommand].
+	Command []string `yaml:"command"`
+	// KeyID names the key of Command.
+	KeyID string `yaml:"key_id"`
+	// Previous is where the keys are that were used before this one: what they
+	// encrypted still opens with them, until it is encrypted with the new one.
+	Previous []Source `yaml:"previous"`
+}
+
+// Source is where the KEK is.
+func (s Settings) Source() Source {
+	return Source{KeyFile: s.KeyFile, KeyEnv: s.KeyEnv, Command: s.Command, KeyID: s.KeyID}
+}
+
+// On tells whether there is a key.
+func (s Settings) On() bool { return s.Source().On() }
+
+// Check reports settings that contradict each other.
+func (s Settings) Check(report func(key, format string, args ...any)) {
+	s.Source().Check(report)
+	for i, old := range s.Previous {
+		if !old.On() {
+			report(fmt.Sprintf("previous[%d]", i), "names no key")
+		}
+	}
+}
+
+// Keys gives the keys; it is called where there is one.
+func (s Settings) Keys(getenv func(string) string) (Keys, error) {
+	kek, err := s.Source().KEK(getenv)
 	if err != nil {
 		return Keys{}, err
 	}
 	keys := Keys{Current: kek}
-	for i, source := range previous {
+	keys.Previous, err = s.Before(getenv)
+	return keys, err
+}
+
+// Before gives the keys that were used before.
+func (s Settings) Before(getenv func(string) string) (before []KEK, err error) {
+	for i, source := range s.Previous {
 		old, err := source.KEK(getenv)
 		if err != nil {
-			return Keys{}, fmt.Errorf("previous key %d: %w", i, err)
+			return nil, fmt.Errorf("previous key %d: %w", i, err)
 		}
-		keys.Previous = append(keys.Previous, old)
+		before = append(before, old)
 	}
-	return keys, nil
+	return before, nil
 }
 
 // Find gives the KEK of an id.

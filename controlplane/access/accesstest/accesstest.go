@@ -14,6 +14,7 @@ import (
 	"github.com/vigil-ml/vigil/controlplane/authority"
 	"github.com/vigil-ml/vigil/controlplane/people"
 	"github.com/vigil-ml/vigil/controlplane/store"
+	"github.com/vigil-ml/vigil/internal/envelope"
 	"github.com/vigil-ml/vigil/internal/testkit"
 )
 
@@ -45,7 +46,7 @@ func OpenWith(t testing.TB, config access.Config, s *store.Store, dir string, mo
 	if err != nil {
 		t.Fatal(err)
 	}
-	book, err := people.Open(t.Context(), people.Config{}, people.Deps{Store: s, Audit: log, Log: testkit.Logger(t), Metrics: registry, Clock: time.Now})
+	book, err := people.Open(t.Context(), envelope.Settings{}, people.Deps{Store: s, Audit: log, Log: testkit.Logger(t), Metrics: registry, Clock: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
