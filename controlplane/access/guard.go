@@ -217,7 +217,7 @@ func (g *Guard) enter(ctx context.Context, rule Rule, c Credential, in proto.Mes
 	if err != nil {
 		return ctx, nil, g.refuse(ctx, record, c, err)
 	}
-	g.speakFor(in, identity)
+	speakFor(in, identity)
 	out := &call{guard: g, identity: identity, rule: rule, record: record}
 	ctx, err = out.begin(With(ctx, identity))
 	return ctx, out, err

@@ -201,7 +201,7 @@ func (o *OIDC) isForUs(token *oidc.IDToken, claims map[string]any) error {
 func (o *OIDC) identity(bearer string, token *oidc.IDToken, claims map[string]any) *Identity {
 	session := sha256.Sum256([]byte(bearer))
 	i := &Identity{
-		Kind: "user", ID: "u-" + o.pseudonym(token.Issuer+"\x00"+token.Subject), Name: o.nameOf(token, claims), Auth: "oidc",
+		Kind: KindUser, ID: "u-" + o.pseudonym(token.Issuer+"\x00"+token.Subject), Name: o.nameOf(token, claims), Auth: "oidc",
 		Expires: token.Expiry, Session: hex.EncodeToString(session[:]),
 	}
 	i.Email, _ = claims["email"].(string)

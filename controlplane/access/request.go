@@ -67,7 +67,7 @@ func digestOf(in proto.Message) string {
 
 // speakFor makes the request's author whoever calls. The local administrator may
 // say on whose behalf: it is one account for all who have this machine.
-func (g *Guard) speakFor(in proto.Message, i *Identity) {
+func speakFor(in proto.Message, i *Identity) {
 	if in == nil {
 		return
 	}

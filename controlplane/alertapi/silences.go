@@ -87,21 +87,19 @@ func (a *API) listSilences(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	shown := []silence{}
-	err = a.view(r, func(tx *store.Tx) error {
-		all, err := tx.Silences(time.Time{})
-		if err != nil {
-			return err
-		}
-		for _, s := range all {
-			if routing.WithState(s, a.deps.Clock()); flag(r, s.GetState()) && about(s, filter) {
-				shown = append(shown, a.showSilence(r.Context(), s))
-			}
-		}
-		return nil
+	var all []*controlv1.Silence
+	err = a.view(r, func(tx *store.Tx) (err error) {
+		all, err = tx.Silences(time.Time{})
+		return err
 	})
 	if err != nil {
 		return nil, err
+	}
+	shown := []silence{}
+	for _, s := range all {
+		if routing.WithState(s, a.deps.Clock()); flag(r, s.GetState()) && about(s, filter) {
+			shown = append(shown, a.showSilence(r.Context(), s)) // it may read the store for names
+		}
 	}
 	slices.SortStableFunc(shown, byState)
 	return shown, nil

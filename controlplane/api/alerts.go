@@ -70,11 +70,14 @@ func (s *alerts) ListAlerts(ctx context.Context, in *controlv1.ListAlertsRequest
 			return err
 		}
 		for _, record := range open {
+			if len(out.Alerts) == limit {
+				break
+			}
 			alert, err := s.router.Describe(tx, record, s.clock())
 			if err != nil {
 				return err
 			}
-			if matchers.Match(alert.GetLabels()) && len(out.Alerts) < limit &&
+			if matchers.Match(alert.GetLabels()) &&
 				(in.Receiver == "" || slices.Contains(alert.GetReceivers(), in.Receiver)) {
 				out.Alerts = append(out.Alerts, alert)
 			}

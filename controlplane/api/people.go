@@ -17,8 +17,8 @@ type People interface {
 	Find(tx *store.Tx, person string) ([]store.Subject, error)
 	// Show gives who a subject is.
 	Show(s store.Subject) (*controlv1.Person, error)
-	// Erase destroys a subject's key and gives how many audit records of theirs there are.
-	Erase(tx *store.Tx, s store.Subject) (records int64, err error)
+	// Erase destroys a subject's key.
+	Erase(tx *store.Tx, s store.Subject) error
 	// Erased is told after the transaction, with how many were erased.
 	Erased(ctx context.Context, subjects int)
 }
@@ -119,7 +119,7 @@ func (s *persons) ErasePerson(ctx context.Context, in *controlv1.ErasePersonRequ
 		for _, subject := range found {
 			records, err := tx.CountAudit(subject.Subject)
 			if err == nil && !in.DryRun {
-				_, err = s.people.Erase(tx, subject)
+				err = s.people.Erase(tx, subject)
 			}
 			if err != nil {
 				return err

@@ -99,7 +99,7 @@ func (s *site) erase(person string) {
 	err := s.store.Update(s.Context(), func(tx *store.Tx) error {
 		found, err := s.book.Find(tx, person)
 		for _, subject := range found {
-			if _, err := s.book.Erase(tx, subject); err != nil {
+			if err := s.book.Erase(tx, subject); err != nil {
 				return err
 			}
 		}

@@ -79,11 +79,14 @@ func (r *Router) Matched(tx *store.Tx, s *controlv1.Silence, now time.Time) ([]*
 	}
 	var all []*controlv1.Alert
 	for _, record := range open {
+		if len(all) == alertsTold {
+			break
+		}
 		labels, err := r.labels(tx, record.Incident)
 		if err != nil {
 			return nil, err
 		}
-		if !ms.Match(labels) || len(all) == alertsTold {
+		if !ms.Match(labels) {
 			continue
 		}
 		a, err := r.Describe(tx, record, now)
